@@ -1,0 +1,203 @@
+//! Everything the core may ask for. Actions run in list order; an answer that promises something durable is only asked
+//! for after the commit was reported.
+
+use laneway_protocol::message::{Answer, Filter, Final, NewTask, StatusRows, Stored, Verdict};
+use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
+
+use crate::event::{FoundTask, OpId, QueueKey, ReplyTo};
+use crate::time::UnixMillis;
+
+#[derive(Debug)]
+pub enum Action {
+    /// Send this and forget the place.
+    Answer { to: ReplyTo, answer: Answer },
+    /// A newer question of the same slot took its place: forget it without a word.
+    Forget(ReplyTo),
+    /// Write or look something up; the result comes back as [`Event::Committed`](crate::Event::Committed) when `id` is
+    /// given.
+    Store { id: Option<OpId>, op: Op },
+    /// Read up to `rows` rows of a queue ahead, now or when they turn up. Replaces the earlier demand for the key;
+    /// 0 withdraws it.
+    Demand { key: QueueKey, rows: usize },
+    /// These rows were read ahead and will not be handed out from memory any more: the store may load them again.
+    Unload(Vec<TaskId>),
+    /// Tell about tasks that end by another hand.
+    Watch(TaskId),
+    Unwatch(TaskId),
+}
+
+/// One step of a task's life, or a question about it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// A hand-out. Needs no sync: lost in a power cut, it leaves its row queued and its lease worthless.
+    Started(Started),
+    /// The end of a run. Synced. -> [`OpResult::Ended`]
+    Ended(Ended),
+    /// Progress, a checkpoint or a longer lease, of a running task. Not synced.
+    Noted(Noted),
+    /// All or none. Synced. -> [`OpResult::Submitted`] or [`OpResult::Refused`]
+    Submit { request: RequestId, tasks: Vec<NewTask> },
+    /// Queued ones end at once; running ones are marked. Synced. -> [`OpResult::Verdicts`]
+    Cancel(Vec<TaskId>),
+    /// Dead and cancelled ones become queued, attempts and losses at zero. Synced. -> [`OpResult::Verdicts`]
+    Requeue(Vec<TaskId>),
+    /// -> [`OpResult::Found`]
+    Find(Vec<TaskId>),
+    /// The newest task with this key. -> [`OpResult::Found`] with one or none
+    FindKey { kind: Kind, unique_key: String },
+    /// How tasks ended, for those who wait. -> [`OpResult::Endings`]
+    Endings(Vec<TaskId>),
+    /// -> [`OpResult::Rows`]
+    List(Filter),
+    /// -> [`OpResult::Rows`]
+    Show { tasks: Vec<TaskId>, detail: bool },
+    /// -> [`OpResult::Counts`]
+    Counts,
+    /// Keeps who is connected, so that the next start knows whom to expect. Not synced.
+    SessionUp { session: SessionName, name: String, plain: bool },
+    SessionGone { session: SessionName },
+    /// -> [`OpResult::Paused`]. Synced.
+    PauseLane { lane: LaneName, paused: bool },
+}
+
+/// A hand-out as the row shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Started {
+    pub task: TaskId,
+    pub lease: Lease,
+    /// The row's `runs` with this hand-out; the row must have one less.
+    pub run: u32,
+    /// The session.
+    pub worker: SessionName,
+    pub at: UnixMillis,
+    // The rest is for the log only.
+    pub kind: Kind,
+    pub lane: LaneName,
+    pub attempt: u32,
+    pub wait_ms: u64,
+}
+
+/// The end of one run: which state comes next, what is counted, what is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub task: TaskId,
+    /// The row must be running under it, or queued one run earlier with its [`Started`] in the same batch.
+    pub lease: Lease,
+    pub run: u32,
+    pub next: Next,
+    pub count: Count,
+    /// The row's `error`, and the failure's.
+    pub error: Option<String>,
+    /// Adds a row to `failures`.
+    pub cause: Option<Cause>,
+    pub spawn: Vec<NewTask>,
+    pub worker: SessionName,
+    pub at: UnixMillis,
+    // The rest is for the log only.
+    pub kind: Kind,
+    pub lane: LaneName,
+    pub attempt: u32,
+    pub run_ms: u64,
+}
+
+/// With a cancel requested in the row, everything but `Done` becomes cancelled; the store sees to that.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    Done(Option<Payload>),
+    /// Due at `run_at`; `None` keeps the row's own.
+    Queued { run_at: Option<UnixMillis> },
+    Dead,
+    Cancelled,
+    /// The worker says that it has finished the row by SQL: nothing is written, the row is looked at.
+    Already,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    Attempt,
+    Loss,
+    Release,
+    /// The hand-out never arrived.
+    Nothing,
+}
+
+/// Why a run has a row in `failures`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Failed,
+    Timeout,
+    Lost,
+    Rejected,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Failed => "failed",
+            Cause::Timeout => "timeout",
+            Cause::Lost => "lost",
+            Cause::Rejected => "rejected",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Noted {
+    pub task: TaskId,
+    pub lease: Lease,
+    pub done: Option<u64>,
+    pub total: Option<u64>,
+    pub note: Option<String>,
+    pub checkpoint: Option<Payload>,
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OpResult {
+    Ended(EndedAs),
+    Submitted(Vec<Stored>),
+    /// Task number `index` of the submit makes no sense; nothing was stored.
+    Refused { index: usize, field: &'static str, reason: String },
+    Verdicts(Vec<Verdict>),
+    Found(Vec<FoundTask>),
+    Endings(Vec<(TaskId, Ending)>),
+    Rows(StatusRows),
+    Counts(Counts),
+    Paused,
+}
+
+/// What the row says after an [`Ended`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum EndedAs {
+    /// Written: the row's state now.
+    Written(TaskState),
+    /// The same word was on disk before.
+    Recorded(TaskState),
+    /// The row was changed or deleted under the broker, or belongs to another lease: nothing was written.
+    Overtaken,
+    /// A spawned task made no sense: the run was recorded as failed with this reason.
+    SpawnRefused { state: TaskState, reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    Final(Final),
+    /// Not ended.
+    Live { done: Option<u64>, total: Option<u64>, note: Option<String> },
+    /// The row is gone, but its id was given out once.
+    Pruned,
+    NotFound,
+}
+
+/// The store's own numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Queued rows for each lane and kind; lanes as rows name them, NULL resolved.
+    pub queued: Vec<(String, String, u64)>,
+    pub dead: u64,
+    pub wal_bytes: u64,
+    pub commit_p50_us: u64,
+    pub commit_p99_us: u64,
+    /// Rows that an app changed or deleted under the broker, since start.
+    pub overtaken: u64,
+}

@@ -1,0 +1,285 @@
+//! Those who look and steer: STATUS, CANCEL, REQUEUE, LANES, WORKERS, STATS.
+
+use std::collections::BTreeMap;
+
+use laneway_protocol::limits::ANSWER_SLACK_MS;
+use laneway_protocol::message::{
+    Answer, KindRow, LaneRow, LaneRows, Lanes, StatsReport, Status, StatusRows, TaskRow, WorkerRow, WorkerRows,
+};
+use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
+
+use crate::action::{Counts, Op};
+use crate::broker::Broker;
+use crate::dispatch::QueueIndex;
+use crate::event::{Asker, ReplyTo};
+use crate::limits::DETAIL_MAX;
+use crate::settle::Pending;
+use crate::time::Now;
+
+impl Broker {
+    pub(crate) fn on_status(&mut self, from: Asker, status: Status, now: Now) {
+        let op = match (status.filter, status.tasks) {
+            (Some(filter), tasks) if tasks.is_empty() => Op::List(filter),
+            (None, tasks) if !tasks.is_empty() => {
+                if status.detail && tasks.len() > DETAIL_MAX {
+                    let text = format!("{} ids with detail, at most {DETAIL_MAX} are allowed", tasks.len());
+                    return self.refuse(from.reply, WireError::new(Code::TooMany, text).field("tasks"));
+                }
+                Op::Show { tasks, detail: status.detail }
+            }
+            _ => {
+                let error = WireError::new(Code::BadBody, "name either tasks or a filter").field("tasks");
+                return self.refuse(from.reply, error);
+            }
+        };
+        self.ask_store(from.reply, op, Pending::Rows { reply: from.reply, detail: status.detail }, now);
+    }
+
+    pub(crate) fn on_cancel(&mut self, from: Asker, tasks: Vec<TaskId>, now: Now) {
+        if let Some(error) = self.intake_refusal() {
+            return self.refuse(from.reply, error);
+        }
+        let pending = Pending::Verdicts { reply: from.reply, requeue: false };
+        self.ask_store(from.reply, Op::Cancel(tasks), pending, now);
+    }
+
+    pub(crate) fn on_requeue(&mut self, from: Asker, tasks: Vec<TaskId>, now: Now) {
+        if let Some(error) = self.intake_refusal() {
+            return self.refuse(from.reply, error);
+        }
+        let pending = Pending::Verdicts { reply: from.reply, requeue: true };
+        self.ask_store(from.reply, Op::Requeue(tasks), pending, now);
+    }
+
+    pub(crate) fn on_lanes(&mut self, from: Asker, lanes: &Lanes, now: Now) {
+        for (field, names) in [("pause", &lanes.pause), ("resume", &lanes.resume)] {
+            for name in names {
+                if let Err(error) = self.known_lane(name, field) {
+                    return self.refuse(from.reply, error);
+                }
+            }
+        }
+        for (names, paused) in [(&lanes.pause, true), (&lanes.resume, false)] {
+            for name in names {
+                let rank = self.known_lane(name, "lane").expect("just looked up");
+                self.dispatch.pause(rank, paused);
+                self.store_for(Op::PauseLane { lane: name.clone(), paused }, Pending::Nothing);
+            }
+        }
+        if !lanes.resume.is_empty() || !lanes.pause.is_empty() {
+            // A paused lane no longer stands before the lower ones; a resumed one has tasks to give.
+            self.feed_all(now);
+        }
+        self.ask_store(from.reply, Op::Counts, Pending::Lanes { reply: from.reply }, now);
+    }
+
+    pub(crate) fn on_stats(&mut self, from: Asker, now: Now) {
+        self.ask_store(from.reply, Op::Counts, Pending::Stats { reply: from.reply }, now);
+    }
+
+    pub(crate) fn on_workers(&mut self, from: Asker, now: Now) {
+        let mut workers: Vec<WorkerRow> = self
+            .workers
+            .iter()
+            .map(|(_, session)| WorkerRow {
+                session: session.name.clone(),
+                name: session.about.name.clone(),
+                host: session.about.host.clone(),
+                pid: session.about.pid,
+                sdk: session.about.sdk.clone(),
+                kinds: self.kinds_of(session),
+                lanes: session.lanes.clone().unwrap_or_else(|| self.settings.lanes.clone()),
+                slots: session.about.slots.max(u32::try_from(session.slots.len()).unwrap_or(u32::MAX)),
+                ready: u32::try_from(session.slots.values().filter(|slot| slot.parked.is_some()).count()).unwrap_or(u32::MAX),
+                running: session.running.iter().copied().take(64).collect(),
+                connected_ms: now.mono.since(session.since),
+                away: session.away.is_some(),
+            })
+            .collect();
+        workers.sort_by(|a, b| a.session.cmp(&b.session));
+        self.answer(from.reply, Answer::Workers(WorkerRows { workers }));
+    }
+
+    pub(crate) fn on_rows(&mut self, reply: ReplyTo, mut rows: StatusRows, detail: bool, now: Now) {
+        if !self.close_question(reply) {
+            return;
+        }
+        for row in &mut rows.rows {
+            if detail {
+                row.explain = Some(self.explain(row.id, row, now));
+            }
+        }
+        self.answer(reply, Answer::Status(rows));
+    }
+
+    pub(crate) fn on_lane_counts(&mut self, reply: ReplyTo, counts: &Counts) {
+        if !self.close_question(reply) {
+            return;
+        }
+        let mut queued: BTreeMap<&str, u64> = BTreeMap::new();
+        for (lane, _, n) in &counts.queued {
+            *queued.entry(lane).or_default() += n;
+        }
+        let mut lanes: Vec<LaneRow> = Vec::new();
+        for rank in self.dispatch.all_lanes() {
+            let name = self.dispatch.lane_name(rank);
+            lanes.push(LaneRow {
+                lane: name.to_string(),
+                paused: self.dispatch.is_paused(rank),
+                configured: true,
+                queued: queued.remove(name.as_str()).unwrap_or(0),
+                running: self.running.values().filter(|task| task.lane == *name).count() as u64,
+                ready: self.dispatch.ready_in_lane(rank) as u64,
+            });
+        }
+        lanes.extend(queued.into_iter().filter(|&(_, n)| n > 0).map(|(lane, queued)| LaneRow {
+            lane: lane.to_owned(),
+            paused: false,
+            configured: false,
+            queued,
+            running: 0,
+            ready: 0,
+        }));
+        self.answer(reply, Answer::Lanes(LaneRows { lanes }));
+    }
+
+    pub(crate) fn on_stats_counts(&mut self, reply: ReplyTo, counts: Counts, now: Now) {
+        if !self.close_question(reply) {
+            return;
+        }
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        let mut queued = 0;
+        for (_, kind, n) in &counts.queued {
+            *kinds.entry(kind.clone()).or_default() += n;
+            queued += n;
+        }
+        for (_, session) in self.workers.iter() {
+            for kind in self.kinds_of(session) {
+                kinds.entry(kind.to_string()).or_default();
+            }
+        }
+        let kinds = kinds
+            .into_iter()
+            .map(|(kind, queued)| KindRow { workers: self.workers_of(&kind), kind, queued })
+            .filter(|row| row.queued > 0 || row.workers > 0)
+            .take(256)
+            .collect();
+        let stats = &self.stats;
+        let report = StatsReport {
+            epoch: self.epoch.0,
+            version: self.version.clone(),
+            uptime_ms: now.mono.since(self.started),
+            draining: self.drain.is_some(),
+            queued,
+            running: self.running.len() as u64,
+            dead: counts.dead,
+            workers: self.workers.len() as u64,
+            ready: self.dispatch.ready() as u64,
+            submitted: stats.submitted,
+            handed_out: stats.handed_out,
+            done: stats.done,
+            failed: stats.failed,
+            lost: stats.lost,
+            released: stats.released,
+            cancelled: stats.cancelled,
+            stale: stats.stale,
+            bad_messages: stats.bad_messages,
+            overtaken: counts.overtaken,
+            log_lines_dropped: 0,
+            wal_bytes: counts.wal_bytes,
+            commit_p50_us: counts.commit_p50_us,
+            commit_p99_us: counts.commit_p99_us,
+            storage_error: self.store_error.clone(),
+            kinds,
+        };
+        self.answer(reply, Answer::Stats(report));
+    }
+
+    fn ask_store(&mut self, reply: ReplyTo, op: Op, pending: Pending, now: Now) {
+        self.hold_question(reply, now.mono.after(ANSWER_SLACK_MS));
+        self.store_for(op, pending);
+    }
+
+    /// After a queue changed by another hand.
+    pub(crate) fn feed_all_of(&mut self, _queue: QueueIndex, now: Now) {
+        if self.dispatch.ready() > 0 {
+            self.feed_all(now);
+        }
+    }
+
+    /// Why a task is where it is, in a sentence.
+    fn explain(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
+        match row.state {
+            TaskState::Waiting => "it waits for the tasks that it depends on".into(),
+            TaskState::Running => self.explain_running(id, row),
+            TaskState::Queued => self.explain_queued(id, row, now),
+            TaskState::Done => "it is done".into(),
+            TaskState::Dead => "it failed for good; `laneway task retry` queues it again".into(),
+            TaskState::Cancelled => "it was cancelled".into(),
+        }
+    }
+
+    fn explain_running(&self, id: TaskId, row: &TaskRow) -> String {
+        match self.running.get(&id) {
+            Some(task) if task.session.is_none() => {
+                format!("its worker {} has not come back since the broker was started", task.worker)
+            }
+            Some(task) if task.stop.is_some() => format!("its worker {} was told to stop", task.worker),
+            Some(task) => format!("worker {} runs it", task.worker),
+            None => format!("worker {} has just ended it, or the row was changed by SQL", row.worker.as_deref().unwrap_or("?")),
+        }
+    }
+
+    fn explain_queued(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
+        if let Some(run_at) = row.run_at.filter(|&at| at > now.wall.0) {
+            return format!("it is due in {} ms", run_at - now.wall.0);
+        }
+        let Ok(kind) = Kind::new(&row.kind) else { return "its kind makes no sense; it will be rejected".into() };
+        let lane = row.lane.clone().and_then(|lane| LaneName::new(lane).ok());
+        let lane = lane.unwrap_or_else(|| self.settings.kind(&kind).lane.clone());
+        let Some(rank) = self.dispatch.lane(&lane) else {
+            return format!("lane '{lane}' is not in the settings; its backlog is kept until it is");
+        };
+        if let Some(cause) = &self.store_error {
+            return format!("nothing is handed out: {cause}");
+        }
+        if self.hold.is_some() {
+            return "the broker was just restarted and waits for its workers".into();
+        }
+        if self.drain.is_some() || self.stopping {
+            return "the broker hands out nothing: it is draining".into();
+        }
+        if self.dispatch.is_paused(rank) {
+            return format!("lane '{lane}' is paused; `laneway lane resume {lane}` resumes it");
+        }
+        if self.workers_of(kind.as_str()) == 0 {
+            return format!("no connected worker can run kind '{kind}'");
+        }
+        if !self.dispatch.is_served(&lane, &kind) {
+            return format!("workers for kind '{kind}' are connected, but none serves lane '{lane}'");
+        }
+        if self.dispatch.is_read_ahead(id) {
+            return "it is among the next; every worker that can run it is busy".into();
+        }
+        "it waits behind earlier tasks, or those of higher lanes".into()
+    }
+
+    /// What a session can run, by its HELLO or what its slots have said.
+    fn kinds_of(&self, session: &crate::worker::Session) -> Vec<Kind> {
+        if !session.kinds.is_empty() {
+            return session.kinds.clone();
+        }
+        let mut kinds: Vec<Kind> = session
+            .slots
+            .values()
+            .flat_map(|slot| self.dispatch.ability(slot.class).kinds.iter().map(|&kind| self.dispatch.kind_name(kind).clone()))
+            .collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    fn workers_of(&self, kind: &str) -> u64 {
+        self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count() as u64
+    }
+}

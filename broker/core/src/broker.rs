@@ -1,0 +1,361 @@
+//! The state machine: one short arm for each event, and the next deadline.
+//!
+//! What the arms do stands beside: [`ready`](crate::ready) hands out and takes outcomes, [`session`](crate::session) knows
+//! who is there and who died, [`client`](crate::client) answers those who submit, wait and look, [`settle`](crate::settle)
+//! takes in what the store reports.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use laneway_protocol::message::{Answer, Pong, Request};
+use laneway_protocol::{Code, Epoch, LaneName, Lease, SessionName, TaskId, WireError};
+
+use crate::action::{Action, Op};
+use crate::dispatch::{Dispatch, QueueIndex};
+use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
+use crate::lease::LeaseKey;
+use crate::limits::RECENT_HANDOUTS_MAX;
+use crate::retry::Random;
+use crate::settings::Settings;
+use crate::settle::{Pending, Question};
+use crate::task::{Running, Stop, left_ms, timeout_ms};
+use crate::time::{Millis, Now};
+use crate::timer::{Timer, Timers};
+use crate::waiter::Waiters;
+use crate::worker::{SlotId, Workers};
+
+/// The broker's mind: ready workers, tasks read ahead, running tasks, waiters. Opens nothing, reads no clock.
+#[derive(Debug)]
+pub struct Broker {
+    pub(crate) settings: Settings,
+    pub(crate) version: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) key: LeaseKey,
+    pub(crate) past_keys: Vec<LeaseKey>,
+    pub(crate) random: Random,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) workers: Workers,
+    pub(crate) running: HashMap<TaskId, Running>,
+    /// Runs that have ended and are on their way to the disk.
+    pub(crate) settling: HashMap<TaskId, (Lease, OpId)>,
+    pub(crate) questions: HashMap<ReplyTo, Question>,
+    pub(crate) pending: HashMap<OpId, Pending>,
+    pub(crate) waiters: Waiters,
+    pub(crate) timers: Timers,
+    /// The latest hand-outs, until it is sure that the socket took them.
+    pub(crate) handed: VecDeque<(ReplyTo, SlotId, u64)>,
+    pub(crate) hold: Option<Hold>,
+    /// Sessions of the last epoch that cannot resume: their orphans keep their leases.
+    pub(crate) plain_before: HashSet<SessionName>,
+    /// Nobody is declared dead before this: the broker itself was away.
+    pub(crate) grace_until: Millis,
+    pub(crate) drain: Option<Drain>,
+    pub(crate) stopping: bool,
+    pub(crate) store_error: Option<String>,
+    pub(crate) next_op: u64,
+    /// Number of the last progress event.
+    pub(crate) event_n: u64,
+    pub(crate) stats: Stats,
+    pub(crate) started: Millis,
+    /// Hand-outs stopped for a full list of operations; to be taken up again.
+    pub(crate) blocked: bool,
+    pub(crate) out: Vec<Action>,
+}
+
+/// What the core starts from, as the store found it.
+#[derive(Debug)]
+pub struct Start {
+    /// The program's version, for PONG and STATS.
+    pub version: String,
+    pub epoch: Epoch,
+    pub secret: [u8; 16],
+    /// Of earlier epochs, newest first.
+    pub past_secrets: Vec<[u8; 16]>,
+    /// Seeds the jitter of retries.
+    pub seed: u64,
+    pub running: Vec<FoundTask>,
+    /// Worker sessions that were connected, and whether each is plain.
+    pub sessions: Vec<(SessionName, bool)>,
+    /// The last epoch did not end cleanly.
+    pub unclean: bool,
+    pub paused: Vec<LaneName>,
+}
+
+/// Hand-outs wait until these sessions have resumed: one of them may run a task whose hand-out no row shows.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) until: Millis,
+    pub(crate) expected: HashSet<SessionName>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) release: bool,
+}
+
+/// Counted since start.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) submitted: u64,
+    pub(crate) handed_out: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) lost: u64,
+    pub(crate) released: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) stale: u64,
+    pub(crate) bad_messages: u64,
+}
+
+impl Broker {
+    /// A broker that serves at once, or after the workers of an earlier epoch had their chance to resume.
+    pub fn new(settings: Settings, start: Start, now: Now) -> (Self, Vec<Action>) {
+        let dispatch = Dispatch::new(&settings);
+        let mut broker = Self {
+            version: start.version,
+            epoch: start.epoch,
+            key: LeaseKey::new(start.secret),
+            past_keys: start.past_secrets.into_iter().map(LeaseKey::new).collect(),
+            random: Random::new(start.seed),
+            dispatch,
+            workers: Workers::default(),
+            running: HashMap::new(),
+            settling: HashMap::new(),
+            questions: HashMap::new(),
+            pending: HashMap::new(),
+            waiters: Waiters::default(),
+            timers: Timers::default(),
+            handed: VecDeque::new(),
+            hold: None,
+            plain_before: start.sessions.iter().filter(|(_, plain)| *plain).map(|(name, _)| name.clone()).collect(),
+            grace_until: now.mono,
+            drain: None,
+            stopping: false,
+            store_error: None,
+            next_op: 0,
+            event_n: 0,
+            stats: Stats::default(),
+            started: now.mono,
+            blocked: false,
+            out: Vec::new(),
+            settings,
+        };
+        for lane in &start.paused {
+            if let Some(rank) = broker.dispatch.lane(lane) {
+                broker.dispatch.pause(rank, true);
+            }
+        }
+        for task in start.running {
+            broker.add_orphan(task, now);
+        }
+        broker.expect_back(start.sessions, start.unclean, now);
+        let actions = std::mem::take(&mut broker.out);
+        (broker, actions)
+    }
+
+    /// Takes in one event and appends what to do about it to `actions`, in the order in which to do it.
+    pub fn handle(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        std::mem::swap(&mut self.out, actions);
+        match event {
+            Event::Asked { from, request } => self.on_asked(from, request, now),
+            Event::BadMessage => self.stats.bad_messages += 1,
+            Event::Disconnected(conn) => self.on_disconnected(conn, now),
+            Event::Undelivered(reply) => self.on_undelivered(reply, now),
+            Event::Loaded(loaded) => self.on_loaded(loaded, now),
+            Event::Committed(results) => self.on_committed(results, now),
+            Event::Overtaken(ended) => self.on_overtaken(ended, now),
+            Event::CancelRequested(tasks) => self.on_cancel_requested(&tasks, now),
+            Event::StoreFailed(cause) => self.on_store_failed(cause),
+            Event::StoreRecovered => self.on_store_recovered(now),
+            Event::Stalled { ms } => self.on_stalled(ms, now),
+            Event::Tick => self.on_tick(now),
+            Event::Stop => self.on_stop(),
+        }
+        std::mem::swap(&mut self.out, actions);
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else comes first.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.timers.next()
+    }
+
+    /// Operations given to the store whose results are not in.
+    pub fn n_unsettled(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Tasks that workers hold.
+    pub fn n_running(&self) -> usize {
+        self.running.len()
+    }
+
+    fn on_asked(&mut self, from: Asker, request: Request, now: Now) {
+        match request {
+            Request::Hello(hello) => self.on_hello(from, hello, now),
+            Request::Ready(ready) => self.on_ready(from, ready, now),
+            Request::Progress(progress) => self.on_progress(from, progress, now),
+            Request::Beat(beat) => self.on_beat(from, beat, now),
+            Request::Bye(bye) => self.on_bye(from, bye, now),
+            Request::Submit(submit) => self.on_submit(from, submit, now),
+            Request::WaitFor(wait) => self.on_wait_for(from, wait, now),
+            Request::Status(status) => self.on_status(from, status, now),
+            Request::Cancel(tasks) => self.on_cancel(from, tasks.tasks, now),
+            Request::Requeue(tasks) => self.on_requeue(from, tasks.tasks, now),
+            Request::Lanes(lanes) => self.on_lanes(from, &lanes, now),
+            Request::Workers => self.on_workers(from, now),
+            Request::Stats => self.on_stats(from, now),
+            Request::Drain(drain) => self.on_drain(from, drain),
+            Request::Ping => self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() })),
+        }
+    }
+
+    fn on_tick(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            match timer {
+                Timer::Lease(task) => self.on_lease_over(task, now),
+                Timer::Parked(slot) => self.on_parked_over(slot),
+                Timer::Beat(session) => self.answer_beat(session),
+                Timer::Away(session) => self.on_away_over(session, now),
+                Timer::Waiter(reply) => self.answer_waiter(reply),
+                Timer::Question(reply) => self.on_question_late(reply),
+                Timer::Orphans => self.on_orphans_over(now),
+                Timer::Hold => self.end_hold(now),
+            }
+        }
+    }
+
+    /// The shell itself was away: whatever happened meanwhile is nobody's fault.
+    fn on_stalled(&mut self, ms: u64, now: Now) {
+        debug_assert!(ms > 0);
+        self.grace_until = self.grace_until.max(now.mono.after(self.settings.resume_grace_ms));
+    }
+
+    fn on_stop(&mut self) {
+        self.stopping = true;
+        self.send_parked_away();
+    }
+
+    fn on_store_failed(&mut self, cause: String) {
+        self.store_error = Some(cause);
+    }
+
+    fn on_store_recovered(&mut self, now: Now) {
+        self.store_error = None;
+        self.feed_all(now);
+    }
+
+    /// A lease has run out: first the worker is told to stop, then, after a grace, the run has failed.
+    fn on_lease_over(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.running.get_mut(&id) else { return };
+        if now.mono < self.grace_until {
+            // The time ran while the broker did not; the worker may have said something that is still to be read.
+            task.deadline = self.grace_until;
+            return self.timers.set(task.deadline, Timer::Lease(id));
+        }
+        if task.stop.is_some() {
+            return self.end_run(id, crate::task::RunEnd::TimedOut, now);
+        }
+        task.stop = Some(Stop::Timeout);
+        task.deadline = now.mono.after(self.settings.cancel_grace_ms);
+        self.timers.set(task.deadline, Timer::Lease(id));
+        self.tell_stop(id);
+    }
+
+    /// A row that was running when the broker started: its worker may come back for it.
+    pub(crate) fn add_orphan(&mut self, found: FoundTask, now: Now) {
+        let Some(lease) = found.lease else { return };
+        let timeout = timeout_ms(found.timeout_ms, &found.kind, &self.settings);
+        let deadline = now.mono.after(left_ms(timeout, found.started_at, now.wall).max(self.settings.resume_grace_ms));
+        let worker = found.worker.and_then(|name| SessionName::new(name).ok());
+        let task = Running {
+            id: found.id,
+            max_attempts: found.max_attempts.unwrap_or(self.settings.kind(&found.kind).max_attempts),
+            kind: found.kind,
+            lane: found.lane,
+            lease,
+            run: found.runs,
+            attempts: found.attempts,
+            losses: found.losses,
+            worker: worker.unwrap_or_else(|| SessionName::new("unknown").expect("a plain word is a name")),
+            session: None,
+            slot: None,
+            since: now.mono,
+            deadline,
+            stop: found.cancel_requested.then_some(Stop::Cancel),
+            events: crate::task::Events::default(),
+            noted: None,
+        };
+        self.timers.set(deadline, Timer::Lease(task.id));
+        self.running.insert(task.id, task);
+    }
+
+    fn expect_back(&mut self, sessions: Vec<(SessionName, bool)>, unclean: bool, now: Now) {
+        if !self.running.is_empty() {
+            self.timers.set(now.mono.after(self.settings.resume_grace_ms), Timer::Orphans);
+        }
+        let expected: HashSet<SessionName> =
+            sessions.into_iter().filter(|(_, plain)| !plain).map(|(name, _)| name).collect();
+        if unclean && !expected.is_empty() && self.settings.restart_hold_ms > 0 {
+            let until = now.mono.after(self.settings.restart_hold_ms);
+            self.timers.set(until, Timer::Hold);
+            self.hold = Some(Hold { until, expected });
+        }
+    }
+
+    pub(crate) fn end_hold(&mut self, now: Now) {
+        if let Some(hold) = self.hold.take() {
+            self.timers.clear(hold.until, Timer::Hold);
+            self.feed_all(now);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------ small words
+
+    pub(crate) fn answer(&mut self, to: ReplyTo, answer: Answer) {
+        self.out.push(Action::Answer { to, answer });
+    }
+
+    pub(crate) fn refuse(&mut self, to: ReplyTo, error: WireError) {
+        self.answer(to, Answer::Error(error));
+    }
+
+    /// Asks the store for something whose result nobody waits for.
+    pub(crate) fn store(&mut self, op: Op) {
+        self.out.push(Action::Store { id: None, op });
+    }
+
+    /// Asks the store for something and remembers what to do with the result.
+    pub(crate) fn store_for(&mut self, op: Op, pending: Pending) -> OpId {
+        self.next_op += 1;
+        let id = OpId(self.next_op);
+        self.pending.insert(id, pending);
+        self.out.push(Action::Store { id: Some(id), op });
+        id
+    }
+
+    /// Reads ahead where it is time.
+    pub(crate) fn demand(&mut self, queue: QueueIndex) {
+        if let Some(rows) = self.dispatch.next_demand(queue) {
+            let key = self.dispatch.key(queue);
+            self.out.push(Action::Demand { key, rows });
+        }
+    }
+
+    pub(crate) fn remember_hand_out(&mut self, reply: ReplyTo, slot: SlotId, seq: u64) {
+        if self.handed.len() == RECENT_HANDOUTS_MAX {
+            self.handed.pop_front();
+        }
+        self.handed.push_back((reply, slot, seq));
+    }
+
+    /// Why no new work is taken in now, if so.
+    pub(crate) fn intake_refusal(&self) -> Option<WireError> {
+        if let Some(cause) = &self.store_error {
+            return Some(WireError::new(Code::Storage, format!("{cause}; nothing was stored")).after_ms(1_000));
+        }
+        if self.pending.len() >= crate::limits::OPS_MAX {
+            let text = format!("{} operations wait for the disk; nothing was stored", self.pending.len());
+            return Some(WireError::new(Code::Full, text).after_ms(100));
+        }
+        None
+    }
+}

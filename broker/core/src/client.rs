@@ -1,0 +1,338 @@
+//! Those who submit, wait and cancel, and the progress they hear on the way.
+
+use std::collections::BTreeSet;
+
+use laneway_protocol::limits::{ANSWER_SLACK_MS, WAIT_MS_MAX};
+use laneway_protocol::message::{
+    Answer, Cursor, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
+};
+use laneway_protocol::{Code, TaskId, WireError};
+
+use crate::action::{Action, Ending, Noted, Op};
+use crate::broker::Broker;
+use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
+use crate::limits::{FINALS_BYTES_MAX, NOTE_INTERVAL_MS};
+use crate::ready::{cut, hello_first};
+use crate::settle::{Pending, Question};
+use crate::task::Stop;
+use crate::time::{Millis, Now};
+use crate::timer::Timer;
+use crate::waiter::{Asked, Waiter};
+
+impl Broker {
+    pub(crate) fn on_submit(&mut self, from: Asker, submit: Submit, now: Now) {
+        if let Some(error) = self.intake_refusal() {
+            return self.refuse(from.reply, error);
+        }
+        if submit.tasks.is_empty() {
+            let error = WireError::new(Code::BadBody, "a submit needs at least one task").field("tasks");
+            return self.refuse(from.reply, error);
+        }
+        let wait_ms = submit.wait_ms.min(WAIT_MS_MAX);
+        if wait_ms > 0 && self.waiters.len() >= self.settings.waiters_max {
+            return self.refuse(from.reply, self.too_many_waiters());
+        }
+        self.hold_question(from.reply, now.mono.after(wait_ms + ANSWER_SLACK_MS));
+        let pending = Pending::Submit { reply: from.reply, conn: from.conn, until: now.mono.after(wait_ms) };
+        self.store_for(Op::Submit { request: submit.request, tasks: submit.tasks }, pending);
+    }
+
+    pub(crate) fn on_submitted(&mut self, reply: ReplyTo, conn: ConnId, until: Millis, stored: Vec<Stored>, now: Now) {
+        self.stats.submitted += stored.iter().filter(|task| task.new).count() as u64;
+        if !self.close_question(reply) {
+            return;
+        }
+        if until <= now.mono {
+            return self.answer(reply, Answer::Submit(Submitted { tasks: stored, finals: Vec::new() }));
+        }
+        let pending: BTreeSet<TaskId> = stored.iter().map(|task| task.task).collect();
+        let old = stored.iter().filter(|task| !task.new).map(|task| task.task).collect::<Vec<_>>();
+        self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, asked: Asked::Submit(stored) });
+        if !old.is_empty() {
+            // They may have ended before this submit, or while it was on its way.
+            self.store_for(Op::Endings(old), Pending::Check { reply });
+        }
+    }
+
+    pub(crate) fn on_wait_for(&mut self, from: Asker, wait: WaitFor, now: Now) {
+        if self.waiters.len() >= self.settings.waiters_max {
+            return self.refuse(from.reply, self.too_many_waiters());
+        }
+        let until = now.mono.after(wait.wait_ms.min(WAIT_MS_MAX));
+        match (&wait.kind, &wait.unique_key) {
+            (Some(kind), Some(unique_key)) => {
+                let op = Op::FindKey { kind: kind.clone(), unique_key: unique_key.clone() };
+                self.hold_question(from.reply, until.after(ANSWER_SLACK_MS));
+                let pending = Pending::Key { reply: from.reply, wait: Box::new(wait), conn: from.conn, until };
+                self.store_for(op, pending);
+            }
+            (None, None) if !wait.tasks.is_empty() => self.wait_for(from.reply, from.conn, &wait, until),
+            _ => {
+                let text = "name tasks by id, or one by kind and unique_key together";
+                self.refuse(from.reply, WireError::new(Code::BadBody, text).field("tasks"));
+            }
+        }
+    }
+
+    pub(crate) fn on_key_found(
+        &mut self,
+        reply: ReplyTo,
+        conn: ConnId,
+        mut wait: WaitFor,
+        until: Millis,
+        found: &[FoundTask],
+        _now: Now,
+    ) {
+        if !self.close_question(reply) {
+            return;
+        }
+        let Some(task) = found.first() else {
+            let text = format!(
+                "no task of kind '{}' has the unique key '{}'",
+                wait.kind.as_ref().map_or("", |kind| kind.as_str()),
+                wait.unique_key.as_deref().unwrap_or_default()
+            );
+            return self.refuse(reply, WireError::new(Code::NotFound, text).field("unique_key"));
+        };
+        wait.tasks.push(task.id);
+        self.wait_for(reply, conn, &wait, until);
+    }
+
+    fn wait_for(&mut self, reply: ReplyTo, conn: ConnId, wait: &WaitFor, until: Millis) {
+        let (n, gap) = match wait.cursor {
+            // Another epoch's events are gone with it.
+            Some(cursor) if cursor.epoch != self.epoch => (0, true),
+            Some(cursor) => (cursor.n, false),
+            None => (0, false),
+        };
+        let gap = gap || wait.tasks.iter().any(|id| self.running.get(id).is_some_and(|task| n > 0 && task.events.gap_after(n)));
+        let asked = Asked::WaitFor { n, gap, checked: false, not_found: Vec::new(), pruned: Vec::new() };
+        let pending: BTreeSet<TaskId> = wait.tasks.iter().copied().collect();
+        let ids = pending.iter().copied().collect();
+        self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, asked });
+        // First on the list, then the look: an end between the two is not missed.
+        self.store_for(Op::Endings(ids), Pending::Check { reply });
+    }
+
+    /// The store told which of a waiter's tasks had ended before it came.
+    pub(crate) fn on_checked(&mut self, reply: ReplyTo, endings: Vec<(TaskId, Ending)>) {
+        let mut stored = Vec::new();
+        for (task, ending) in endings {
+            if self.waiters.get(reply).is_none_or(|waiter| !waiter.pending.contains(&task)) {
+                continue;
+            }
+            match ending {
+                Ending::Final(ended) => {
+                    self.leave_task(reply, task);
+                    let waiter = self.waiters.get_mut(reply).expect("just looked up");
+                    waiter.finals.push(ended);
+                }
+                Ending::Live { done, total, note } => {
+                    if done.is_some() || total.is_some() || note.is_some() {
+                        stored.push(ProgressEvent { n: self.event_n, task, done, total, note, data: None });
+                    }
+                }
+                ending @ (Ending::Pruned | Ending::NotFound) => {
+                    self.leave_task(reply, task);
+                    let waiter = self.waiters.get_mut(reply).expect("just looked up");
+                    if let Asked::WaitFor { not_found, pruned, .. } = &mut waiter.asked {
+                        if ending == Ending::Pruned { pruned.push(task) } else { not_found.push(task) }
+                    }
+                }
+            }
+        }
+        let Some(waiter) = self.waiters.get_mut(reply) else { return };
+        if let Asked::WaitFor { checked, .. } = &mut waiter.asked {
+            *checked = true;
+        }
+        self.answer_waiter_if_news(reply, stored);
+    }
+
+    /// A task ended: tells everybody who waits for it.
+    pub(crate) fn tell_ended(&mut self, ended: &Final) {
+        if !self.waiters.is_watched(ended.task) {
+            return;
+        }
+        self.out.push(Action::Unwatch(ended.task));
+        for reply in self.waiters.ended(ended) {
+            self.answer_waiter_if_news(reply, Vec::new());
+        }
+    }
+
+    /// A task's row is gone.
+    pub(crate) fn tell_vanished(&mut self, task: TaskId) {
+        for reply in self.waiters.of_task(task) {
+            self.leave_task(reply, task);
+            if let Some(Waiter { asked: Asked::WaitFor { pruned, .. }, .. }) = self.waiters.get_mut(reply) {
+                pruned.push(task);
+            }
+            self.answer_waiter_if_news(reply, Vec::new());
+        }
+    }
+
+    /// Tasks ended or vanished by another hand than the core's.
+    pub(crate) fn on_overtaken(&mut self, ended: Vec<(TaskId, Option<Final>)>, now: Now) {
+        for (id, ended) in ended {
+            if let Some(queue) = self.dispatch.remove(id) {
+                self.demand(queue);
+                self.feed_all_of(queue, now);
+            }
+            if let Some(task) = self.running.get_mut(&id) {
+                // Its worker runs for nothing; its outcome will be stale.
+                task.stop = Some(Stop::Cancel);
+                self.tell_stop(id);
+            }
+            match ended {
+                Some(ended) => self.tell_ended(&ended),
+                None => self.tell_vanished(id),
+            }
+        }
+    }
+
+    pub(crate) fn on_progress(&mut self, from: Asker, progress: Progress, now: Now) {
+        let known = self.workers.by_name(&progress.session);
+        let Some(session) = known.filter(|&id| self.workers.get(id).plain || self.workers.get(id).welcomed) else {
+            return self.refuse(from.reply, hello_first("the session is not known"));
+        };
+        self.heard(session, from.conn);
+        let size = |payload: &Option<laneway_protocol::Payload>| payload.as_ref().map_or(0, |p| p.bytes.len());
+        let (data, checkpoint) = (size(&progress.data), size(&progress.checkpoint));
+        if data.max(checkpoint) > self.settings.payload_bytes_max {
+            let text = format!("{} bytes, at most {} are allowed", data.max(checkpoint), self.settings.payload_bytes_max);
+            let field = if data > checkpoint { "data" } else { "checkpoint" };
+            return self.refuse(from.reply, WireError::new(Code::TooLarge, text).field(field));
+        }
+        let id = progress.task;
+        if self.running.get(&id).is_none_or(|task| task.lease != progress.lease) {
+            self.stats.stale += 1;
+            let text = format!("task {id} is no longer held under this lease");
+            return self.refuse(from.reply, WireError::new(Code::Stale, text).field("lease"));
+        }
+        let cancel = self.note_progress(progress, now);
+        self.answer(from.reply, Answer::Progress(ProgressNoted { cancel }));
+        for reply in self.waiters.of_task(id) {
+            self.answer_waiter_if_news(reply, Vec::new());
+        }
+    }
+
+    /// Takes a progress in. Gives whether its task is to stop.
+    fn note_progress(&mut self, progress: Progress, now: Now) -> bool {
+        let Progress { task: id, lease, done, total, note, extend_ms, data, checkpoint, .. } = progress;
+        let note = note.map(cut);
+        let task = self.running.get_mut(&id).expect("the caller has looked it up");
+        if let Some(extend_ms) = extend_ms.filter(|_| task.stop.is_none()) {
+            self.timers.clear(task.deadline, Timer::Lease(id));
+            task.deadline = now.mono.after(extend_ms);
+            self.timers.set(task.deadline, Timer::Lease(id));
+        }
+        if done.is_some() || total.is_some() || note.is_some() || data.is_some() {
+            self.event_n += 1;
+            task.events.push(ProgressEvent { n: self.event_n, task: id, done, total, note: note.clone(), data });
+        }
+        let due = task.noted.is_none_or(|at| now.mono.since(at) >= NOTE_INTERVAL_MS);
+        if checkpoint.is_some() || (due && (done.is_some() || total.is_some() || note.is_some())) {
+            task.noted = Some(now.mono);
+            self.out.push(Action::Store { id: None, op: Op::Noted(Noted { task: id, lease, done, total, note, checkpoint }) });
+        }
+        self.running[&id].stop.is_some()
+    }
+
+    // ---------------------------------------------------------------------------------------------------- waiters
+
+    /// The waiter has waited long enough: answers with what there is.
+    pub(crate) fn answer_waiter(&mut self, reply: ReplyTo) {
+        self.answer_waiter_with(reply, Vec::new());
+    }
+
+    /// Answers a waiter when there is something that it asked for.
+    fn answer_waiter_if_news(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
+        let Some(waiter) = self.waiters.get(reply) else { return };
+        let news = match &waiter.asked {
+            Asked::Submit(_) => waiter.pending.is_empty(),
+            Asked::WaitFor { checked: false, .. } => false,
+            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
+                *gap || !(waiter.finals.is_empty() && not_found.is_empty() && pruned.is_empty())
+                    || waiter.pending.iter().any(|id| self.running.get(id).is_some_and(|task| task.events.after(*n).next().is_some()))
+            }
+        };
+        if news || self.timed_out(reply) {
+            self.answer_waiter_with(reply, stored);
+        }
+    }
+
+    fn answer_waiter_with(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
+        let Some(waiter) = self.drop_waiter(reply) else { return };
+        let (finals, mut pending) = within_bytes(waiter.finals, waiter.pending);
+        let answer = match waiter.asked {
+            Asked::Submit(tasks) => Answer::Submit(Submitted { tasks, finals }),
+            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
+                let mut events: Vec<ProgressEvent> = pending
+                    .iter()
+                    .filter_map(|id| self.running.get(id))
+                    .flat_map(|task| task.events.after(n).cloned())
+                    .collect();
+                // The buffer tells more than the row; the row is all there is after a restart.
+                let told: BTreeSet<TaskId> = events.iter().map(|event| event.task).collect();
+                if n == 0 {
+                    events.extend(stored.into_iter().filter(|event| !told.contains(&event.task)));
+                }
+                events.sort_by_key(|event| event.n);
+                let pending: Vec<TaskId> = std::mem::take(&mut pending).into_iter().collect();
+                let cursor = Cursor { epoch: self.epoch, n: self.event_n };
+                Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned })
+            }
+        };
+        self.answer(reply, answer);
+    }
+
+    fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
+        self.timers.set(waiter.until, Timer::Waiter(reply));
+        for task in self.waiters.add(reply, waiter) {
+            self.out.push(Action::Watch(task));
+        }
+    }
+
+    pub(crate) fn drop_waiter(&mut self, reply: ReplyTo) -> Option<Waiter> {
+        let (waiter, unwatched) = self.waiters.remove(reply)?;
+        self.timers.clear(waiter.until, Timer::Waiter(reply));
+        self.out.extend(unwatched.into_iter().map(Action::Unwatch));
+        Some(waiter)
+    }
+
+    fn leave_task(&mut self, reply: ReplyTo, task: TaskId) {
+        self.waiters.drop_task(reply, task);
+        if !self.waiters.is_watched(task) {
+            self.out.push(Action::Unwatch(task));
+        }
+    }
+
+    /// Its timer has fired while it could not be answered, or `wait_ms` was 0.
+    fn timed_out(&self, reply: ReplyTo) -> bool {
+        self.waiters.get(reply).is_some_and(|waiter| !self.timers.contains(waiter.until, Timer::Waiter(reply)))
+    }
+
+    pub(crate) fn hold_question(&mut self, reply: ReplyTo, late_at: Millis) {
+        self.timers.set(late_at, Timer::Question(reply));
+        self.questions.insert(reply, Question::Simple { late_at });
+    }
+
+    fn too_many_waiters(&self) -> WireError {
+        let text = format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
+        WireError::new(Code::Full, text).after_ms(1_000)
+    }
+}
+
+/// As many results as fit one answer; the others are told as pending and come with the next question.
+fn within_bytes(finals: Vec<Final>, mut pending: BTreeSet<TaskId>) -> (Vec<Final>, BTreeSet<TaskId>) {
+    let mut bytes = 0;
+    let mut told = Vec::with_capacity(finals.len());
+    for ended in finals {
+        bytes += ended.result.as_ref().map_or(0, |result| result.bytes.len());
+        if bytes > FINALS_BYTES_MAX && !told.is_empty() {
+            pending.insert(ended.task);
+        } else {
+            told.push(ended);
+        }
+    }
+    (told, pending)
+}

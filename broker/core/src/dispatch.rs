@@ -1,0 +1,395 @@
+//! Pure choice: which task a ready slot gets, which slot a due task goes to.
+//!
+//! Slots with the same lanes and kinds form a class. Each class keeps the heads of its queues in one ordered set, most
+//! urgent lane first, then first due; so a choice costs a logarithm of the queues, and never anything that grows with tasks
+//! or slots. A queue that is empty here but not in the table puts a barrier into its lane: nothing of a lower lane passes it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use laneway_protocol::{Kind, LaneName, TaskId};
+
+use crate::event::{Loaded, QueueKey, QueuedTask};
+use crate::queue::Queue;
+use crate::settings::Settings;
+use crate::time::UnixMillis;
+use crate::worker::SlotId;
+
+/// A lane by its place in the settings, 0 is the most urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneRank(u16);
+
+/// A kind by the order in which workers first named it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KindIndex(u32);
+
+/// Row `kind`, column `lane` of the table of queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct QueueIndex(usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ClassId(u32);
+
+/// What a slot can run: lanes and kinds, each sorted and without repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Ability {
+    pub(crate) lanes: Vec<LaneRank>,
+    pub(crate) kinds: Vec<KindIndex>,
+}
+
+/// The first task of a queue, or its barrier. The order of the fields is the order of dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Head {
+    lane: LaneRank,
+    /// A barrier stands behind the tasks of its own lane and before every lower lane.
+    pub(crate) barrier: bool,
+    due: UnixMillis,
+    /// 0 for a barrier.
+    id: u64,
+    queue: QueueIndex,
+    pub(crate) suspect: bool,
+}
+
+#[derive(Debug)]
+struct Class {
+    ability: Ability,
+    slots: usize,
+    heads: BTreeSet<Head>,
+    /// Parked slots, longest idle first.
+    ready: BTreeMap<u64, SlotId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    lanes: Vec<LaneName>,
+    paused: Vec<bool>,
+    kinds: Vec<Kind>,
+    kind_index: HashMap<Kind, KindIndex>,
+    queues: Vec<Queue>,
+    /// The heads of each queue as they stand in its classes: task, suspect, barrier.
+    heads: Vec<[Option<Head>; 3]>,
+    classes: HashMap<ClassId, Class>,
+    class_of: HashMap<Ability, ClassId>,
+    next_class: u32,
+    next_idle: u64,
+    /// Where each task that is read ahead stands.
+    place: HashMap<TaskId, (QueueIndex, UnixMillis)>,
+    rows_max: usize,
+    bytes_max: usize,
+    kinds_max: usize,
+}
+
+impl Dispatch {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            lanes: settings.lanes.clone(),
+            paused: vec![false; settings.lanes.len()],
+            kinds: Vec::new(),
+            kind_index: HashMap::new(),
+            queues: Vec::new(),
+            heads: Vec::new(),
+            classes: HashMap::new(),
+            class_of: HashMap::new(),
+            next_class: 0,
+            next_idle: 0,
+            place: HashMap::new(),
+            rows_max: settings.window_rows_max,
+            bytes_max: settings.window_bytes_max,
+            kinds_max: settings.kinds_max,
+        }
+    }
+
+    /// `None` when the broker knows as many kinds as it may.
+    pub(crate) fn learn_kind(&mut self, kind: &Kind) -> Option<KindIndex> {
+        if let Some(&index) = self.kind_index.get(kind) {
+            return Some(index);
+        }
+        if self.kinds.len() >= self.kinds_max {
+            return None;
+        }
+        let index = KindIndex(u32::try_from(self.kinds.len()).expect("kinds_max fits 32 bits"));
+        self.kinds.push(kind.clone());
+        self.kind_index.insert(kind.clone(), index);
+        for _ in 0..self.lanes.len() {
+            self.queues.push(Queue::default());
+            self.heads.push([None; 3]);
+        }
+        Some(index)
+    }
+
+    /// A slot with this ability joins, taking up to `max` tasks at once. Gives its class and the queues that may want rows.
+    pub(crate) fn join(&mut self, ability: &Ability, max: usize) -> ClassId {
+        let class = match self.class_of.get(ability) {
+            Some(&class) => class,
+            None => self.new_class(ability.clone()),
+        };
+        self.classes.get_mut(&class).expect("just looked up").slots += 1;
+        for queue in self.queues_of(ability) {
+            self.queues[queue.0].add_capacity(max);
+        }
+        class
+    }
+
+    /// The reverse of `join`. Gives the rows that nobody can run any more, with their queues.
+    pub(crate) fn leave(&mut self, class: ClassId, max: usize) -> Vec<(QueueIndex, Vec<TaskId>)> {
+        let entry = self.classes.get_mut(&class).expect("a slot leaves the class it joined");
+        entry.slots -= 1;
+        let last = entry.slots == 0;
+        let ability = entry.ability.clone();
+        let mut unserved = Vec::new();
+        for queue in self.queues_of(&ability) {
+            self.queues[queue.0].remove_capacity(max);
+            if last {
+                self.queues[queue.0].classes.retain(|&other| other != class);
+                if self.queues[queue.0].classes.is_empty() {
+                    let rows = self.queues[queue.0].clear();
+                    for id in &rows {
+                        self.place.remove(id);
+                    }
+                    self.heads[queue.0] = [None; 3];
+                    unserved.push((queue, rows));
+                }
+            }
+        }
+        if last {
+            self.classes.remove(&class);
+            self.class_of.remove(&ability);
+        }
+        unserved
+    }
+
+    /// A slot waits. Gives its place in the line of the idle.
+    pub(crate) fn park(&mut self, class: ClassId, slot: SlotId) -> u64 {
+        self.next_idle += 1;
+        self.classes.get_mut(&class).expect("a parked slot has a class").ready.insert(self.next_idle, slot);
+        self.next_idle
+    }
+
+    pub(crate) fn unpark(&mut self, class: ClassId, idle: u64) {
+        self.classes.get_mut(&class).expect("a parked slot has a class").ready.remove(&idle);
+    }
+
+    /// Takes in what the store read ahead. Rows of a queue that nobody serves any more come back. `handed_out` tells rows
+    /// that left the queue by another way meanwhile.
+    pub(crate) fn loaded(&mut self, loaded: Loaded, handed_out: impl Fn(TaskId) -> bool) -> (Option<QueueIndex>, Vec<TaskId>) {
+        let Some(queue) = self.queue(&loaded.key).filter(|&queue| !self.queues[queue.0].classes.is_empty()) else {
+            return (None, loaded.tasks.iter().map(|task| task.id).collect());
+        };
+        self.queues[queue.0].loaded(loaded.tasks.len(), loaded.more);
+        for task in loaded.tasks {
+            if handed_out(task.id) || self.place.contains_key(&task.id) {
+                continue;
+            }
+            self.place.insert(task.id, (queue, task.due));
+            self.queues[queue.0].push(task);
+        }
+        self.refresh(queue);
+        (Some(queue), Vec::new())
+    }
+
+    /// Takes the task that `head` stands for.
+    pub(crate) fn take(&mut self, head: Head) -> (QueueIndex, QueuedTask) {
+        let id = TaskId::new(head.id).expect("a head that is no barrier has a task");
+        self.place.remove(&id);
+        let task = self.queues[head.queue.0].take(head.due, id).expect("a head stands for a task of its queue");
+        self.refresh(head.queue);
+        (head.queue, task)
+    }
+
+    /// Takes a task out wherever it stands: it ended or went elsewhere.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<QueueIndex> {
+        let (queue, due) = self.place.remove(&id)?;
+        self.queues[queue.0].take(due, id);
+        self.refresh(queue);
+        Some(queue)
+    }
+
+    /// Rows to ask the store for, if it is time.
+    pub(crate) fn next_demand(&mut self, queue: QueueIndex) -> Option<usize> {
+        self.queues[queue.0].next_demand(self.rows_max, self.bytes_max)
+    }
+
+    pub(crate) fn pause(&mut self, lane: LaneRank, paused: bool) {
+        self.paused[usize::from(lane.0)] = paused;
+        for kind in 0..self.kinds.len() {
+            self.refresh(QueueIndex(kind * self.lanes.len() + usize::from(lane.0)));
+        }
+    }
+
+    /// Heads that a slot of this class may take, in order, ending before the first barrier.
+    pub(crate) fn choices(&self, class: ClassId) -> impl Iterator<Item = Head> {
+        self.classes[&class].heads.iter().copied().take_while(|head| !head.barrier)
+    }
+
+    /// Classes that can run what stands at the head of `queue`, the one with the longest idle slot first.
+    pub(crate) fn ready_classes(&self, queue: QueueIndex) -> Vec<ClassId> {
+        let mut found: Vec<(u64, ClassId)> = self.queues[queue.0]
+            .classes
+            .iter()
+            .filter_map(|&class| self.classes[&class].ready.first_key_value().map(|(&idle, _)| (idle, class)))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, class)| class).collect()
+    }
+
+    /// Parked slots of a class, longest idle first.
+    pub(crate) fn ready_slots(&self, class: ClassId) -> impl Iterator<Item = SlotId> {
+        self.classes[&class].ready.values().copied()
+    }
+
+    /// Whether a task is at hand in `queue`.
+    pub(crate) fn has_task(&self, queue: QueueIndex) -> bool {
+        let [task, suspect, _] = self.heads[queue.0];
+        task.is_some() || suspect.is_some()
+    }
+
+    pub(crate) fn all_queues(&self) -> impl Iterator<Item = QueueIndex> + use<> {
+        (0..self.queues.len()).map(QueueIndex)
+    }
+
+    pub(crate) fn queues_of_class(&self, class: ClassId) -> Vec<QueueIndex> {
+        self.queues_of(&self.classes[&class].ability).collect()
+    }
+
+    pub(crate) fn key(&self, queue: QueueIndex) -> QueueKey {
+        QueueKey {
+            lane: self.lanes[queue.0 % self.lanes.len()].clone(),
+            kind: self.kinds[queue.0 / self.lanes.len()].clone(),
+        }
+    }
+
+    pub(crate) fn lane(&self, name: &LaneName) -> Option<LaneRank> {
+        let rank = self.lanes.iter().position(|lane| lane == name)?;
+        Some(LaneRank(u16::try_from(rank).expect("lanes are few")))
+    }
+
+    pub(crate) fn lanes(&self) -> &[LaneName] {
+        &self.lanes
+    }
+
+    pub(crate) fn all_lanes(&self) -> Vec<LaneRank> {
+        (0..self.lanes.len()).map(|rank| LaneRank(u16::try_from(rank).expect("lanes are few"))).collect()
+    }
+
+    pub(crate) fn is_paused(&self, lane: LaneRank) -> bool {
+        self.paused[usize::from(lane.0)]
+    }
+
+    pub(crate) fn kind_name(&self, kind: KindIndex) -> &Kind {
+        &self.kinds[kind.0 as usize]
+    }
+
+    pub(crate) fn kind_of(&self, kind: &Kind) -> Option<KindIndex> {
+        self.kind_index.get(kind).copied()
+    }
+
+    pub(crate) fn lane_name(&self, lane: LaneRank) -> &LaneName {
+        &self.lanes[usize::from(lane.0)]
+    }
+
+    pub(crate) fn ability(&self, class: ClassId) -> &Ability {
+        &self.classes[&class].ability
+    }
+
+    /// Parked slots that serve a lane.
+    pub(crate) fn ready_in_lane(&self, lane: LaneRank) -> usize {
+        self.classes.values().filter(|class| class.ability.lanes.contains(&lane)).map(|class| class.ready.len()).sum()
+    }
+
+    pub(crate) fn ready(&self) -> usize {
+        self.classes.values().map(|class| class.ready.len()).sum()
+    }
+
+    /// Whether any slot can run this lane and kind.
+    pub(crate) fn is_served(&self, lane: &LaneName, kind: &Kind) -> bool {
+        let key = QueueKey { lane: lane.clone(), kind: kind.clone() };
+        self.queue(&key).is_some_and(|queue| !self.queues[queue.0].classes.is_empty())
+    }
+
+    pub(crate) fn is_read_ahead(&self, id: TaskId) -> bool {
+        self.place.contains_key(&id)
+    }
+
+    pub(crate) fn check(&self) {
+        for queue in self.all_queues() {
+            self.queues[queue.0].check();
+            assert_eq!(self.heads[queue.0], self.heads_of(queue), "heads of {:?}", self.key(queue));
+            for class in &self.queues[queue.0].classes {
+                for head in self.heads[queue.0].iter().flatten() {
+                    assert!(self.classes[class].heads.contains(head), "class {class:?} misses {head:?}");
+                }
+            }
+            for id in self.queues[queue.0].ids() {
+                assert_eq!(self.place.get(&id).map(|&(at, _)| at), Some(queue), "place of task {id}");
+            }
+        }
+        let read_ahead: usize = self.queues.iter().map(Queue::len).sum();
+        assert_eq!(self.place.len(), read_ahead, "places and tasks read ahead");
+        for (id, class) in &self.classes {
+            assert!(class.slots >= class.ready.len(), "class {id:?} has more ready slots than slots");
+        }
+    }
+
+    fn new_class(&mut self, ability: Ability) -> ClassId {
+        let class = ClassId(self.next_class);
+        self.next_class = self.next_class.wrapping_add(1);
+        let mut heads = BTreeSet::new();
+        for queue in self.queues_of(&ability) {
+            self.queues[queue.0].classes.push(class);
+            heads.extend(self.heads[queue.0].iter().flatten());
+        }
+        self.classes.insert(class, Class { ability: ability.clone(), slots: 0, heads, ready: BTreeMap::new() });
+        self.class_of.insert(ability, class);
+        class
+    }
+
+    /// Brings the heads of a queue up to date in every class that serves it.
+    fn refresh(&mut self, queue: QueueIndex) {
+        let now = self.heads_of(queue);
+        let before = std::mem::replace(&mut self.heads[queue.0], now);
+        for (old, new) in before.into_iter().zip(now) {
+            if old == new {
+                continue;
+            }
+            for class in &self.queues[queue.0].classes {
+                let heads = &mut self.classes.get_mut(class).expect("a queue's classes exist").heads;
+                if let Some(old) = old {
+                    heads.remove(&old);
+                }
+                heads.extend(new);
+            }
+        }
+    }
+
+    fn heads_of(&self, queue: QueueIndex) -> [Option<Head>; 3] {
+        let lane = LaneRank(u16::try_from(queue.0 % self.lanes.len()).expect("lanes are few"));
+        let rows = &self.queues[queue.0];
+        if self.is_paused(lane) || rows.classes.is_empty() {
+            return [None; 3];
+        }
+        let head = |suspect| move |(due, id): (_, TaskId)| Head { lane, barrier: false, due, id: id.value(), queue, suspect };
+        let barrier = Head { lane, barrier: true, due: UnixMillis::default(), id: 0, queue, suspect: false };
+        [
+            rows.first().map(head(false)),
+            rows.first_suspect().map(head(true)),
+            rows.refill_pending().then_some(barrier),
+        ]
+    }
+
+    fn queue(&self, key: &QueueKey) -> Option<QueueIndex> {
+        let (lane, kind) = (self.lane(&key.lane)?, self.kind_of(&key.kind)?);
+        Some(self.at(lane, kind))
+    }
+
+    fn at(&self, lane: LaneRank, kind: KindIndex) -> QueueIndex {
+        QueueIndex(kind.0 as usize * self.lanes.len() + usize::from(lane.0))
+    }
+
+    fn queues_of(&self, ability: &Ability) -> impl Iterator<Item = QueueIndex> + use<> {
+        let lanes = self.lanes.len();
+        let ability = ability.clone();
+        ability.kinds.into_iter().flat_map(move |kind| {
+            let ranks = ability.lanes.clone();
+            ranks.into_iter().map(move |lane| QueueIndex(kind.0 as usize * lanes + usize::from(lane.0)))
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! The state machine of the Laneway broker, without any I/O: no clock, no socket, no SQL, no thread.
+//!
+//! The shell drives it like this, once for each turn of its loop:
+//!
+//! 1. read both clocks into a [`Now`];
+//! 2. turn whatever came in (messages, results of the store, lost connections, a deadline) into [`Event`]s and give each to
+//!    [`Broker::handle`], which appends [`Action`]s;
+//! 3. carry the actions out in order: answers to sockets, operations and demands to the store's thread;
+//! 4. wait for the next input, at most until [`Broker::next_deadline`].
+//!
+//! Whatever was promised to be on disk is answered only after [`Event::Committed`] reported it. The same events and times
+//! give the same actions, so every behaviour can be tested and simulated without a socket or a file.
+
+mod action;
+mod admin;
+mod broker;
+mod check;
+mod client;
+mod dispatch;
+mod event;
+mod lease;
+mod limits;
+mod queue;
+mod ready;
+mod retry;
+mod session;
+mod settings;
+mod settle;
+mod task;
+mod time;
+mod timer;
+mod waiter;
+mod worker;
+
+pub use action::{Action, Cause, Count, Counts, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started};
+pub use broker::{Broker, Start};
+pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
+pub use lease::LeaseKey;
+pub use settings::{KindSettings, Settings};
+pub use time::{Millis, Now, UnixMillis};

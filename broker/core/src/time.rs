@@ -1,0 +1,54 @@
+//! Time as an argument: the shell reads both clocks once per loop turn and passes them in.
+
+use std::fmt;
+
+/// Milliseconds on the monotonic clock, from an arbitrary start. Every duration and deadline of the core runs on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Further in the future than any deadline.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// `ms` later; saturates.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// How long after `earlier` this is, 0 when it is not.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Unix milliseconds on the wall clock: only for `run_at`, `expires_at`, what people read, and what is left of a timeout
+/// after a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// `ms` later; saturates.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is, 0 when it is not.
+    pub fn since(self, earlier: Self) -> u64 {
+        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Both clocks, read together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Millis,
+    pub wall: UnixMillis,
+}

@@ -1,0 +1,129 @@
+//! Who waits for which task, and from which event on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use laneway_protocol::TaskId;
+use laneway_protocol::message::{Final, Stored};
+
+use crate::event::{ConnId, ReplyTo};
+use crate::time::Millis;
+
+/// One question that is answered when tasks end or move on.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) conn: ConnId,
+    pub(crate) pending: BTreeSet<TaskId>,
+    pub(crate) finals: Vec<Final>,
+    pub(crate) until: Millis,
+    pub(crate) asked: Asked,
+}
+
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// SUBMIT with `wait_ms`: answered when all have ended.
+    Submit(Vec<Stored>),
+    /// WAIT_FOR: answered at the first news after event `n`.
+    WaitFor { n: u64, gap: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    all: HashMap<ReplyTo, Waiter>,
+    by_task: HashMap<TaskId, HashSet<ReplyTo>>,
+    by_conn: BTreeSet<(ConnId, ReplyTo)>,
+}
+
+impl Waiters {
+    /// Gives the tasks that nobody waited for before.
+    pub(crate) fn add(&mut self, reply: ReplyTo, waiter: Waiter) -> Vec<TaskId> {
+        let mut fresh = Vec::new();
+        for &task in &waiter.pending {
+            let replies = self.by_task.entry(task).or_default();
+            if replies.is_empty() {
+                fresh.push(task);
+            }
+            replies.insert(reply);
+        }
+        self.by_conn.insert((waiter.conn, reply));
+        self.all.insert(reply, waiter);
+        fresh
+    }
+
+    /// Gives the waiter and the tasks that nobody waits for any more.
+    pub(crate) fn remove(&mut self, reply: ReplyTo) -> Option<(Waiter, Vec<TaskId>)> {
+        let waiter = self.all.remove(&reply)?;
+        self.by_conn.remove(&(waiter.conn, reply));
+        let left = waiter.pending.iter().copied().filter(|&task| self.unlink(task, reply)).collect();
+        Some((waiter, left))
+    }
+
+    /// A task ended: takes it off every waiter's list. Gives the waiters, and whether nobody waits for it any more.
+    pub(crate) fn ended(&mut self, ended: &Final) -> Vec<ReplyTo> {
+        let mut replies: Vec<ReplyTo> = self.by_task.remove(&ended.task).into_iter().flatten().collect();
+        replies.sort_unstable();
+        for reply in &replies {
+            let waiter = self.all.get_mut(reply).expect("a waiter stands in both maps");
+            waiter.pending.remove(&ended.task);
+            waiter.finals.push(ended.clone());
+        }
+        replies
+    }
+
+    /// Takes a task off one waiter's list without an end.
+    pub(crate) fn drop_task(&mut self, reply: ReplyTo, task: TaskId) {
+        if let Some(waiter) = self.all.get_mut(&reply) {
+            waiter.pending.remove(&task);
+            self.unlink(task, reply);
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, reply: ReplyTo) -> Option<&mut Waiter> {
+        self.all.get_mut(&reply)
+    }
+
+    pub(crate) fn get(&self, reply: ReplyTo) -> Option<&Waiter> {
+        self.all.get(&reply)
+    }
+
+    pub(crate) fn of_task(&self, task: TaskId) -> Vec<ReplyTo> {
+        let mut replies: Vec<ReplyTo> = self.by_task.get(&task).into_iter().flatten().copied().collect();
+        replies.sort_unstable();
+        replies
+    }
+
+    pub(crate) fn of_conn(&self, conn: ConnId) -> Vec<ReplyTo> {
+        let from = (conn, ReplyTo(0));
+        self.by_conn.range(from..).take_while(|&&(of, _)| of == conn).map(|&(_, reply)| reply).collect()
+    }
+
+    pub(crate) fn is_watched(&self, task: TaskId) -> bool {
+        self.by_task.contains_key(&task)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn check(&self) {
+        for (reply, waiter) in &self.all {
+            for task in &waiter.pending {
+                assert!(self.by_task[task].contains(reply), "waiter {reply:?} is missing at task {task}");
+            }
+        }
+        for (task, replies) in &self.by_task {
+            assert!(!replies.is_empty(), "task {task} is watched by nobody");
+            for reply in replies {
+                assert!(self.all[reply].pending.contains(task), "task {task} names a waiter that does not wait for it");
+            }
+        }
+    }
+
+    fn unlink(&mut self, task: TaskId, reply: ReplyTo) -> bool {
+        let Some(replies) = self.by_task.get_mut(&task) else { return false };
+        replies.remove(&reply);
+        if replies.is_empty() {
+            self.by_task.remove(&task);
+        }
+        !self.by_task.contains_key(&task)
+    }
+}

@@ -1,0 +1,59 @@
+//! Stands in for the registry's `zeromq-src` 0.2: builds libzmq 4.3.5 with CURVE over libsodium.
+//!
+//! The `zmq` crate alone compiles libzmq 4.3.4 without CURVE and with an empty `platform.hpp`, so its timers run on the
+//! wall clock and TCP keepalive does nothing. The flags below are what a configured Linux build would find.
+
+const PLATFORM: &[&str] = &[
+    "HAVE_CLOCK_GETTIME",
+    "HAVE_FORK",
+    "HAVE_MKDTEMP",
+    "HAVE_ACCEPT4",
+    "ZMQ_HAVE_EVENTFD",
+    "ZMQ_HAVE_EVENTFD_CLOEXEC",
+    "ZMQ_HAVE_IFADDRS",
+    "ZMQ_HAVE_SO_PEERCRED",
+    "ZMQ_HAVE_O_CLOEXEC",
+    "ZMQ_HAVE_SOCK_CLOEXEC",
+    "ZMQ_HAVE_SO_KEEPALIVE",
+    "ZMQ_HAVE_TCP_KEEPCNT",
+    "ZMQ_HAVE_TCP_KEEPIDLE",
+    "ZMQ_HAVE_TCP_KEEPINTVL",
+    "ZMQ_IOTHREAD_POLLER_USE_EPOLL_CLOEXEC",
+];
+
+/// Where a prebuilt libsodium lies; `zmq-sys` always passes `None` and gets the bundled one.
+pub type LibLocation = upstream::LibLocation;
+
+/// The subset of the original builder that `zmq-sys` calls from its build script.
+#[derive(Debug, Default)]
+pub struct Build(());
+
+impl Build {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps the signature of version 0.2; the bundled libsodium is used whatever is passed.
+    #[must_use]
+    pub fn with_libsodium(self, _location: Option<LibLocation>) -> Self {
+        self
+    }
+
+    /// Compiles libzmq and tells cargo how to link it. Runs inside the build script of `zmq-sys`.
+    #[expect(clippy::print_stdout, reason = "a build script speaks to cargo on standard output")]
+    pub fn build(self) {
+        let mut flags = std::env::var("CXXFLAGS").unwrap_or_default();
+        for name in PLATFORM {
+            flags.push_str(" -D");
+            flags.push_str(name);
+            flags.push_str("=1");
+        }
+        std::env::set_var("CXXFLAGS", flags);
+        let (lib, include) = (env!("SODIUM_LIB"), env!("SODIUM_INCLUDE"));
+        let mut build = upstream::Build::new();
+        build.with_libsodium(Some(upstream::LibLocation::new(lib, include)));
+        build.build();
+        println!("cargo:rustc-link-search=native={lib}");
+        println!("cargo:rustc-link-lib=static=sodium");
+    }
+}

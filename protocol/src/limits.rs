@@ -1,0 +1,37 @@
+//! Every bound of the wire, with its unit in the name. A message over one of these is refused before it is parsed.
+
+/// The `MessagePack` map of a message.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Tasks, outcomes or leases in one message; longer lists go in pages.
+pub const BATCH_MAX: usize = 512;
+/// Frames behind the body: a payload for each task, and one for each task that an outcome spawns.
+pub const PAYLOAD_FRAMES_MAX: usize = 2 * BATCH_MAX;
+/// One payload, result or piece of partial data, unless the broker's settings say less.
+pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// All payload frames of one message together.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Nested arrays and maps in a body. Known messages need five; deeper ones are hostile.
+pub const BODY_DEPTH_MAX: usize = 16;
+/// The name of a kind.
+pub const KIND_BYTES_MAX: usize = 128;
+/// The name of a lane.
+pub const LANE_BYTES_MAX: usize = 64;
+/// A session, which a worker process chooses at random when it starts.
+pub const SESSION_BYTES_MAX: usize = 64;
+/// A unique key.
+pub const UNIQUE_KEY_BYTES_MAX: usize = 512;
+/// A trace context.
+pub const TRACE_BYTES_MAX: usize = 512;
+/// An error text or a progress note; longer ones are cut at a character boundary.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Kinds that one worker may name.
+pub const KINDS_PER_WORKER_MAX: usize = 256;
+/// How long a question may ask to be parked.
+pub const WAIT_MS_MAX: u64 = 60_000;
+/// Extra time, on top of `wait_ms`, after which a well-formed question has surely been answered.
+pub const ANSWER_SLACK_MS: u64 = 1_000;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
+const _: () = assert!(BATCH_MAX <= PAYLOAD_FRAMES_MAX);
+// A full batch of leases fits the body: 2 integers of at most 9 bytes and the array's byte.
+const _: () = assert!(BATCH_MAX * 19 < BODY_BYTES_MAX);

@@ -1,0 +1,857 @@
+//! Every message as a type: what a peer may ask, what the broker answers.
+//!
+//! A struct here is the `MessagePack` map of the same keys. A [`Payload`] shows up in the map as its format only; its bytes
+//! travel in a frame of their own, in the order in which the payloads stand in the message.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::WireError;
+use crate::ids::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
+
+/// Asked by a client or a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    Hello(Hello),
+    Ready(Ready),
+    Progress(Progress),
+    Beat(Beat),
+    Bye(Bye),
+    Submit(Submit),
+    WaitFor(WaitFor),
+    Status(Status),
+    Cancel(Tasks),
+    Requeue(Tasks),
+    Lanes(Lanes),
+    Workers,
+    Stats,
+    Drain(Drain),
+    Ping,
+}
+
+/// Said by the broker, once for each well-formed question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    Welcome(Welcome),
+    Tasks(HandOut),
+    Wait(Wait),
+    Progress(ProgressNoted),
+    Beat(BeatNoted),
+    Bye(ByeNoted),
+    Submit(Submitted),
+    WaitFor(Waited),
+    Status(StatusRows),
+    Cancel(Verdicts),
+    Requeue(Verdicts),
+    Lanes(LaneRows),
+    Workers(WorkerRows),
+    Stats(StatsReport),
+    Drain(Drained),
+    Pong(Pong),
+    Error(WireError),
+}
+
+// ---------------------------------------------------------------------------------------------------------- payloads
+
+/// How the bytes of a payload are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// UTF-8 text that is JSON; TEXT in the table.
+    Json,
+    /// `MessagePack` or anything else; BLOB in the table.
+    Bin,
+}
+
+/// Bytes that the broker carries and never parses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    pub format: Format,
+    pub bytes: Vec<u8>,
+}
+
+impl Payload {
+    pub fn json(text: impl Into<String>) -> Self {
+        Self { format: Format::Json, bytes: text.into().into_bytes() }
+    }
+
+    pub fn bin(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { format: Format::Bin, bytes: bytes.into() }
+    }
+}
+
+// In the body a payload is its format; the codec moves the bytes to and from the frames behind it.
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.format.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { format: Format::deserialize(deserializer)?, bytes: Vec::new() })
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- worker
+
+/// A task and the lease under which a worker holds it; `[task, lease]` on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Held(pub TaskId, pub Lease);
+
+/// A worker process introduces itself, at start and after every restart of the broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    pub session: SessionName,
+    /// For people: shown in lists and logs. At most 128 bytes are kept.
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub pid: u32,
+    /// The library and its version.
+    #[serde(default)]
+    pub sdk: String,
+    pub kinds: Vec<Kind>,
+    /// Absent: every lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Vec<LaneName>>,
+    /// Handler slots of the process, for people.
+    #[serde(default)]
+    pub slots: u32,
+    /// Everything the process holds: received, running, finished and not settled.
+    #[serde(default)]
+    pub resume: Vec<Held>,
+    /// More pages of `resume` follow in further HELLOs.
+    #[serde(default)]
+    pub more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub epoch: Epoch,
+    /// How often a worker says BEAT, at least.
+    pub beat_ms: u64,
+    /// The longest `wait_ms` that is honoured; longer ones are cut to it.
+    pub wait_ms_max: u64,
+    /// The largest payload, result or piece of partial data.
+    pub payload_bytes_max: u64,
+    /// The most tasks, outcomes or leases in one message.
+    pub batch_max: u32,
+    /// The lanes, most urgent first.
+    #[serde(default)]
+    pub lanes: Vec<LaneName>,
+    /// Those of `resume` that are no longer this worker's: stop them, their outcome would be stale.
+    #[serde(default)]
+    pub lost: Vec<Held>,
+}
+
+/// A slot has nothing to do and asks for work, bringing the outcomes of what it finished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    pub session: SessionName,
+    #[serde(default)]
+    pub slot: u32,
+    /// From WELCOME, or for a plain worker, which says no HELLO, from its last TASKS: the broker start that `ack` belongs
+    /// to. Absent: a plain worker that has received no TASKS yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// The last `seq` that this slot received, 0 before the first. Tasks sent later were lost on the way and go back
+    /// at once. Absent: unknown, nothing goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack: Option<u64>,
+    /// The most tasks the answer may carry.
+    #[serde(default = "one")]
+    pub max: u32,
+    /// How long the broker may park the question while there is no task. 0: answer at once.
+    #[serde(default)]
+    pub wait_ms: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<Outcome>,
+    /// The slot's count of messages with outcomes. Present: the peer keeps these outcomes until an answer's `settled`
+    /// reaches this number, and the answer need not wait for their commit. Absent: the answer follows the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u64>,
+    /// Hand tasks out only once that is recorded in the table, for workers that finish tasks by SQL.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub committed: bool,
+    /// Needed without HELLO; with one, narrows this slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Vec<Kind>>,
+    /// Absent: the lanes of HELLO, or every lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Vec<LaneName>>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// How one run of a task ended, said by the worker that ran it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub task: TaskId,
+    pub lease: Lease,
+    pub end: End,
+    /// With `done`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Payload>,
+    /// With `fail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// With `fail`: retry after this long instead of the kind's backoff. With `snooze`: come back after this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
+    /// With `fail`: no more tries.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dead: bool,
+    /// New tasks, committed together with this outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spawn: Vec<NewTask>,
+}
+
+impl Outcome {
+    /// An outcome without result, error or delay.
+    pub fn new(task: TaskId, lease: Lease, end: End) -> Self {
+        Self { task, lease, end, result: None, error: None, after_ms: None, dead: false, spawn: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The handler succeeded.
+    Done,
+    /// The handler failed: an attempt.
+    Fail,
+    /// Not now: comes back after `after_ms`, no attempt counted.
+    Snooze,
+    /// Handed back at once, no attempt counted.
+    Release,
+    /// Ended because a cancel was requested.
+    Cancelled,
+    /// The worker finished the row itself, by SQL.
+    Already,
+}
+
+/// What became of one outcome, in the order in which they were said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeCode {
+    /// Taken; on disk as soon as `settled` says so, or already when the question had no `batch`.
+    Ok,
+    /// Said before and on disk.
+    Recorded,
+    /// Under a lease that is not the current one: changed nothing.
+    Stale,
+    /// A spawned task made no sense; the outcome was recorded as a failure that says so.
+    Refused,
+    /// A code of a newer broker.
+    #[serde(other)]
+    Unknown,
+}
+
+/// TASKS: work for a slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandOut {
+    pub epoch: Epoch,
+    /// The slot's count of TASKS answers in this epoch; goes back as `ack`.
+    pub seq: u64,
+    pub tasks: Vec<HandedTask>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<OutcomeCode>,
+    /// Every outcome said by this slot with a `batch` up to this is on disk.
+    #[serde(default)]
+    pub settled: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandedTask {
+    pub task: TaskId,
+    pub lease: Lease,
+    pub kind: Kind,
+    pub lane: LaneName,
+    /// Hand-outs of this task, this one included.
+    pub run: u32,
+    /// Attempts, this one included: 1 up to `max_attempts`.
+    pub attempt: u32,
+    pub max_attempts: u32,
+    /// The lease ends this long after the hand-out.
+    pub timeout_ms: u64,
+    /// Absent: the row's payload is NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// What an earlier run saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Payload>,
+}
+
+/// WAIT: nothing for this slot now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    pub epoch: Epoch,
+    /// When to ask again; 0 is at once.
+    pub after_ms: u64,
+    pub reason: WaitReason,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<OutcomeCode>,
+    #[serde(default)]
+    pub settled: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// No task was due.
+    Idle,
+    /// The broker was told to drain: finish what runs, then leave.
+    Draining,
+    /// The broker is stopping or has just started.
+    Stopping,
+    #[serde(other)]
+    Unknown,
+}
+
+/// A running task tells how far it is. Every field but the lease is optional.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub session: SessionName,
+    pub task: TaskId,
+    pub lease: Lease,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Ends the lease this long from now instead of at its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend_ms: Option<u64>,
+    /// A piece of the result, for those who wait for the task; not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Payload>,
+    /// Kept in the row and handed out with the next run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Payload>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgressNoted {
+    /// A cancel was requested: stop and say `cancelled`.
+    pub cancel: bool,
+}
+
+/// A worker process is alive and runs these. Parked until there is news or `wait_ms` is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Beat {
+    pub session: SessionName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    #[serde(default)]
+    pub running: Vec<Held>,
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BeatNoted {
+    pub epoch: Epoch,
+    /// Tasks to stop because a cancel was requested or their time is up.
+    #[serde(default)]
+    pub cancel: Vec<Held>,
+    /// Tasks of the question that are no longer this worker's.
+    #[serde(default)]
+    pub stale: Vec<Held>,
+    /// Take no more tasks and leave when those that run are finished.
+    #[serde(default)]
+    pub drain: bool,
+    /// Hand back what runs, then leave.
+    #[serde(default)]
+    pub release: bool,
+}
+
+/// A worker process leaves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bye {
+    pub session: SessionName,
+    /// Tasks that it will not finish: handed back, nothing counted against them.
+    #[serde(default)]
+    pub release: Vec<Held>,
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
+    /// More pages follow in further BYEs; the session ends with the last.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// After the commit of everything that BYE brought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ByeNoted {
+    #[serde(default)]
+    pub outcomes: Vec<OutcomeCode>,
+}
+
+// ------------------------------------------------------------------------------------------------------------- client
+
+/// A task to be. Every field but the kind is optional and has the broker's default for the kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewTask {
+    pub kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<LaneName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+    /// Unix milliseconds; absent is at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Unix milliseconds after which the task is not started any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+impl NewTask {
+    /// A task with every setting at the broker's default for its kind.
+    pub fn new(kind: Kind, payload: Option<Payload>) -> Self {
+        Self {
+            kind,
+            lane: None,
+            payload,
+            run_at: None,
+            unique_key: None,
+            max_attempts: None,
+            timeout_ms: None,
+            expires_at: None,
+            trace: None,
+        }
+    }
+}
+
+/// Tasks to store, all or none. Said again with the same `request` within 10 minutes, it gets the same ids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submit {
+    pub request: RequestId,
+    pub tasks: Vec<NewTask>,
+    /// How long to wait for the results before the answer is sent without them.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// One for each task, in order. On disk.
+    pub tasks: Vec<Stored>,
+    /// Those that ended within `wait_ms`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finals: Vec<Final>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub task: TaskId,
+    /// False: a live task with the same kind and unique key, or this request said before.
+    pub new: bool,
+}
+
+/// Wait for tasks to end, hearing their progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitFor {
+    #[serde(default)]
+    pub tasks: Vec<TaskId>,
+    /// With `unique_key`: the newest task of this kind and key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    /// From the last answer: only later events are told. Absent: those of the buffer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// A place in the broker's stream of progress events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    pub epoch: Epoch,
+    pub n: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waited {
+    pub cursor: Cursor,
+    /// Events between the question's cursor and the first one here are gone, by a restart or a full buffer.
+    #[serde(default)]
+    pub gap: bool,
+    #[serde(default)]
+    pub events: Vec<ProgressEvent>,
+    /// Tasks that have ended; ask no more for these.
+    #[serde(default)]
+    pub finals: Vec<Final>,
+    /// Still to end.
+    #[serde(default)]
+    pub pending: Vec<TaskId>,
+    /// Never existed.
+    #[serde(default)]
+    pub not_found: Vec<TaskId>,
+    /// Ended so long ago that the row was deleted.
+    #[serde(default)]
+    pub pruned: Vec<TaskId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgressEvent {
+    pub n: u64,
+    pub task: TaskId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Payload>,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Final {
+    pub task: TaskId,
+    /// `done`, `dead` or `cancelled`.
+    pub state: TaskState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Payload>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Where a task is in its life; the `state` column holds the same words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Has unfinished dependencies.
+    Waiting,
+    /// Due now or at `run_at`.
+    Queued,
+    /// Leased to a worker.
+    Running,
+    /// Succeeded.
+    Done,
+    /// Failed for good, or rejected; kept until a person requeues or purges it.
+    Dead,
+    /// Withdrawn or expired.
+    Cancelled,
+}
+
+impl TaskState {
+    pub const ALL: [TaskState; 6] = [
+        TaskState::Waiting,
+        TaskState::Queued,
+        TaskState::Running,
+        TaskState::Done,
+        TaskState::Dead,
+        TaskState::Cancelled,
+    ];
+
+    /// As it stands in the table and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskState::Waiting => "waiting",
+            TaskState::Queued => "queued",
+            TaskState::Running => "running",
+            TaskState::Done => "done",
+            TaskState::Dead => "dead",
+            TaskState::Cancelled => "cancelled",
+        }
+    }
+
+    /// `None` when `word` is not a state.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether the task has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, TaskState::Done | TaskState::Dead | TaskState::Cancelled)
+    }
+}
+
+impl std::fmt::Display for TaskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Look tasks up: by id, or by filter in pages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    #[serde(default)]
+    pub tasks: Vec<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// With payload, result, failures and an explanation; for at most 16 ids.
+    #[serde(default)]
+    pub detail: bool,
+}
+
+/// Which tasks to list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// Only ids below this: the last id of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<TaskId>,
+    /// Rows in the answer, at most 512; 0 means 50.
+    #[serde(default)]
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusRows {
+    pub rows: Vec<TaskRow>,
+    #[serde(default)]
+    pub not_found: Vec<TaskId>,
+    /// The page ended early; go on with this as `before`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<TaskId>,
+}
+
+/// A task as people see it. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRow {
+    pub id: TaskId,
+    pub kind: String,
+    /// The row's own; absent means the default for the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    pub state: TaskState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
+    pub runs: u32,
+    pub attempts: u32,
+    pub losses: u32,
+    pub releases: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    pub created_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_done: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_note: Option<String>,
+    #[serde(default)]
+    pub cancel_requested: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// With `detail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+    /// With `detail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Payload>,
+    /// With `detail`, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureRow>,
+    /// With `detail`: why the task is where it is, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<String>,
+}
+
+/// One failed or lost run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureRow {
+    pub run: u32,
+    /// `failed`, `timeout`, `lost` or `rejected`.
+    pub cause: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<i64>,
+    pub failed_at: i64,
+    pub error: String,
+}
+
+/// CANCEL and REQUEUE: the tasks it is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tasks {
+    pub tasks: Vec<TaskId>,
+}
+
+/// What CANCEL or REQUEUE did with each task, in order. On disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdicts {
+    pub verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It had not started and is cancelled.
+    Cancelled,
+    /// It runs; its worker was asked to stop.
+    Requested,
+    /// It is queued again, its attempts and losses at zero.
+    Requeued,
+    /// Its unique key is live again in this other task.
+    Twin(TaskId),
+    /// It had ended already; or, for REQUEUE, it is not dead or cancelled.
+    Unchanged,
+    NotFound,
+    #[serde(other)]
+    Unknown,
+}
+
+// -------------------------------------------------------------------------------------------------------------- admin
+
+/// Pause or resume lanes, then list all. Both lists may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lanes {
+    #[serde(default)]
+    pub pause: Vec<LaneName>,
+    #[serde(default)]
+    pub resume: Vec<LaneName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneRows {
+    /// Most urgent first; lanes that only have a backlog left come last.
+    pub lanes: Vec<LaneRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneRow {
+    pub lane: String,
+    pub paused: bool,
+    /// False: taken out of the settings, its backlog is kept.
+    pub configured: bool,
+    /// Queued rows, those for later included; the count may lag by a moment.
+    pub queued: u64,
+    pub running: u64,
+    /// Slots that wait for a task of this lane.
+    pub ready: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRows {
+    pub workers: Vec<WorkerRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    pub session: SessionName,
+    pub name: String,
+    pub host: String,
+    pub pid: u32,
+    pub sdk: String,
+    pub kinds: Vec<Kind>,
+    pub lanes: Vec<LaneName>,
+    pub slots: u32,
+    /// Slots that wait for a task.
+    pub ready: u32,
+    pub running: Vec<TaskId>,
+    /// Since its first word in this epoch.
+    pub connected_ms: u64,
+    /// All its connections are gone; it is lost when the grace is over.
+    pub away: bool,
+}
+
+/// Stop handing out and ask the workers to leave; `off` takes that back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Workers hand back what they run instead of finishing it.
+    #[serde(default)]
+    pub release: bool,
+    #[serde(default)]
+    pub off: bool,
+}
+
+/// Where a drain stands; ask again until both are 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    pub draining: bool,
+    pub workers: u64,
+    pub running: u64,
+}
+
+/// Numbers about the whole broker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsReport {
+    pub epoch: u64,
+    pub version: String,
+    pub uptime_ms: u64,
+    pub draining: bool,
+    /// Rows by state, from the store's count; it may lag by a moment.
+    pub queued: u64,
+    pub running: u64,
+    pub dead: u64,
+    pub workers: u64,
+    pub ready: u64,
+    /// Since start.
+    pub submitted: u64,
+    pub handed_out: u64,
+    pub done: u64,
+    pub failed: u64,
+    pub lost: u64,
+    pub released: u64,
+    pub cancelled: u64,
+    pub stale: u64,
+    pub bad_messages: u64,
+    /// Rows that an app changed or deleted under the broker.
+    pub overtaken: u64,
+    pub log_lines_dropped: u64,
+    pub wal_bytes: u64,
+    /// Of the last 1,024 synced commits.
+    pub commit_p50_us: u64,
+    pub commit_p99_us: u64,
+    /// Why the store refuses work, when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_error: Option<String>,
+    pub kinds: Vec<KindRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KindRow {
+    pub kind: String,
+    pub queued: u64,
+    /// Connected worker processes that can run it.
+    pub workers: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    pub epoch: Epoch,
+    /// The broker's version.
+    pub version: String,
+}
