@@ -1,6 +1,21 @@
-//! Library.
-pub(crate) mod store;
+//! The Laneway broker: the daemon and the command line, one binary `laneway`.
+//!
+//! `main.rs` calls [`main`]; everything else is private to this crate. `ARCHITECTURE.md` walks a task through these modules.
+
+mod bench;
+mod cli;
+mod clock;
 mod config;
+mod demo;
+mod doorbell;
 mod error;
+mod monitor;
+mod peers;
+mod router;
+mod run;
+mod scheduler;
 mod signals;
+mod store;
 mod telemetry;
+
+pub use cli::main;

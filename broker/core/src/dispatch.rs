@@ -4,12 +4,14 @@
 //! urgent lane first, then first due; so a choice costs a logarithm of the queues, and never anything that grows with tasks
 //! or slots. A queue that is empty here but not in the table puts a barrier into its lane: nothing of a lower lane passes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound;
 
 use laneway_protocol::{Kind, LaneName, TaskId};
 
 use crate::event::{Loaded, QueueKey, QueuedTask};
-use crate::queue::Queue;
+use crate::queue::{Queue, Window};
 use crate::settings::Settings;
 use crate::time::UnixMillis;
 use crate::worker::SlotId;
@@ -27,7 +29,7 @@ pub(crate) struct KindIndex(u32);
 pub(crate) struct QueueIndex(usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ClassId(u32);
+pub(crate) struct ClassId(u64);
 
 /// What a slot can run: lanes and kinds, each sorted and without repeats.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +51,18 @@ pub(crate) struct Head {
     pub(crate) suspect: bool,
 }
 
+/// Slots that wait, the longest idle first: of each class the next one only.
+pub(crate) type IdleLine = BinaryHeap<Reverse<Idle>>;
+
+/// A slot's place among the idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Idle {
+    /// Since when, by number.
+    pub(crate) since: u64,
+    pub(crate) class: ClassId,
+    pub(crate) slot: SlotId,
+}
+
 #[derive(Debug)]
 struct Class {
     ability: Ability,
@@ -67,14 +81,13 @@ pub(crate) struct Dispatch {
     queues: Vec<Queue>,
     /// The heads of each queue as they stand in its classes: task, suspect, barrier.
     heads: Vec<[Option<Head>; 3]>,
-    classes: HashMap<ClassId, Class>,
+    classes: BTreeMap<ClassId, Class>,
     class_of: HashMap<Ability, ClassId>,
-    next_class: u32,
-    next_idle: u64,
+    next_class: u64,
+    idle_n: u64,
     /// Where each task that is read ahead stands.
     place: HashMap<TaskId, (QueueIndex, UnixMillis)>,
-    rows_max: usize,
-    bytes_max: usize,
+    window: Window,
     kinds_max: usize,
 }
 
@@ -87,13 +100,12 @@ impl Dispatch {
             kind_index: HashMap::new(),
             queues: Vec::new(),
             heads: Vec::new(),
-            classes: HashMap::new(),
+            classes: BTreeMap::new(),
             class_of: HashMap::new(),
             next_class: 0,
-            next_idle: 0,
+            idle_n: 0,
             place: HashMap::new(),
-            rows_max: settings.window_rows_max,
-            bytes_max: settings.window_bytes_max,
+            window: Window { rows_max: settings.window_rows_max, bytes_max: settings.window_bytes_max },
             kinds_max: settings.kinds_max,
         }
     }
@@ -116,7 +128,7 @@ impl Dispatch {
         Some(index)
     }
 
-    /// A slot with this ability joins, taking up to `max` tasks at once. Gives its class and the queues that may want rows.
+    /// A slot with this ability joins, taking up to `max` tasks at once. Gives its class, whose queues may want rows now.
     pub(crate) fn join(&mut self, ability: &Ability, max: usize) -> ClassId {
         let class = match self.class_of.get(ability) {
             Some(&class) => class,
@@ -159,31 +171,39 @@ impl Dispatch {
 
     /// A slot waits. Gives its place in the line of the idle.
     pub(crate) fn park(&mut self, class: ClassId, slot: SlotId) -> u64 {
-        self.next_idle += 1;
-        self.classes.get_mut(&class).expect("a parked slot has a class").ready.insert(self.next_idle, slot);
-        self.next_idle
+        self.idle_n += 1;
+        self.classes.get_mut(&class).expect("a parked slot has a class").ready.insert(self.idle_n, slot);
+        self.idle_n
     }
 
     pub(crate) fn unpark(&mut self, class: ClassId, idle: u64) {
         self.classes.get_mut(&class).expect("a parked slot has a class").ready.remove(&idle);
     }
 
-    /// Takes in what the store read ahead. Rows of a queue that nobody serves any more come back. `handed_out` tells rows
-    /// that left the queue by another way meanwhile.
-    pub(crate) fn loaded(&mut self, loaded: Loaded, handed_out: impl Fn(TaskId) -> bool) -> (Option<QueueIndex>, Vec<TaskId>) {
+    /// A slot of this class will take up to `more` tasks more at once; its queues may want rows now.
+    pub(crate) fn grow(&mut self, class: ClassId, more: usize) {
+        for queue in self.queues_of_class(class) {
+            self.queues[queue.0].add_capacity(more);
+        }
+    }
+
+    /// Takes in what the store read ahead, `rows` rows of which some may have been left out. Gives the queue and whether
+    /// lower lanes had to wait for it until now; `None` with the rows when nobody serves it any more.
+    pub(crate) fn loaded(&mut self, loaded: Loaded, rows: usize) -> Result<(QueueIndex, bool), Vec<TaskId>> {
         let Some(queue) = self.queue(&loaded.key).filter(|&queue| !self.queues[queue.0].classes.is_empty()) else {
-            return (None, loaded.tasks.iter().map(|task| task.id).collect());
+            return Err(loaded.tasks.iter().map(|task| task.id).collect());
         };
-        self.queues[queue.0].loaded(loaded.tasks.len(), loaded.more);
+        self.queues[queue.0].loaded(rows, loaded.more);
         for task in loaded.tasks {
-            if handed_out(task.id) || self.place.contains_key(&task.id) {
+            if self.place.contains_key(&task.id) {
                 continue;
             }
             self.place.insert(task.id, (queue, task.due));
             self.queues[queue.0].push(task);
         }
+        let was_barrier = self.is_barrier(queue);
         self.refresh(queue);
-        (Some(queue), Vec::new())
+        Ok((queue, was_barrier && !self.is_barrier(queue)))
     }
 
     /// Takes the task that `head` stands for.
@@ -205,7 +225,9 @@ impl Dispatch {
 
     /// Rows to ask the store for, if it is time.
     pub(crate) fn next_demand(&mut self, queue: QueueIndex) -> Option<usize> {
-        self.queues[queue.0].next_demand(self.rows_max, self.bytes_max)
+        let rows = self.queues[queue.0].next_demand(self.window)?;
+        self.refresh(queue);
+        Some(rows)
     }
 
     pub(crate) fn pause(&mut self, lane: LaneRank, paused: bool) {
@@ -220,30 +242,26 @@ impl Dispatch {
         self.classes[&class].heads.iter().copied().take_while(|head| !head.barrier)
     }
 
-    /// Classes that can run what stands at the head of `queue`, the one with the longest idle slot first.
-    pub(crate) fn ready_classes(&self, queue: QueueIndex) -> Vec<ClassId> {
-        let mut found: Vec<(u64, ClassId)> = self.queues[queue.0]
-            .classes
-            .iter()
-            .filter_map(|&class| self.classes[&class].ready.first_key_value().map(|(&idle, _)| (idle, class)))
-            .collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, class)| class).collect()
+    /// The slots that wait and can run what stands in `queue`, or all that wait.
+    pub(crate) fn idle_line(&self, queue: Option<QueueIndex>) -> IdleLine {
+        let next = |class: ClassId| self.next_idle(class, 0).map(Reverse);
+        match queue {
+            Some(queue) => self.queues[queue.0].classes.iter().copied().filter_map(next).collect(),
+            None => self.classes.keys().copied().filter_map(next).collect(),
+        }
     }
 
-    /// Parked slots of a class, longest idle first.
-    pub(crate) fn ready_slots(&self, class: ClassId) -> impl Iterator<Item = SlotId> {
-        self.classes[&class].ready.values().copied()
+    /// The longest idle slot of a class behind the one that is idle `since`.
+    pub(crate) fn next_idle(&self, class: ClassId, since: u64) -> Option<Idle> {
+        let behind = (Bound::Excluded(since), Bound::Unbounded);
+        let (&since, &slot) = self.classes[&class].ready.range(behind).next()?;
+        Some(Idle { since, class, slot })
     }
 
     /// Whether a task is at hand in `queue`.
     pub(crate) fn has_task(&self, queue: QueueIndex) -> bool {
         let [task, suspect, _] = self.heads[queue.0];
         task.is_some() || suspect.is_some()
-    }
-
-    pub(crate) fn all_queues(&self) -> impl Iterator<Item = QueueIndex> + use<> {
-        (0..self.queues.len()).map(QueueIndex)
     }
 
     pub(crate) fn queues_of_class(&self, class: ClassId) -> Vec<QueueIndex> {
@@ -310,8 +328,8 @@ impl Dispatch {
     }
 
     pub(crate) fn check(&self) {
-        for queue in self.all_queues() {
-            self.queues[queue.0].check();
+        for queue in (0..self.queues.len()).map(QueueIndex) {
+            self.queues[queue.0].check(self.window);
             assert_eq!(self.heads[queue.0], self.heads_of(queue), "heads of {:?}", self.key(queue));
             for class in &self.queues[queue.0].classes {
                 for head in self.heads[queue.0].iter().flatten() {
@@ -331,13 +349,20 @@ impl Dispatch {
 
     fn new_class(&mut self, ability: Ability) -> ClassId {
         let class = ClassId(self.next_class);
-        self.next_class = self.next_class.wrapping_add(1);
-        let mut heads = BTreeSet::new();
+        self.next_class += 1;
+        let entry = Class { ability: ability.clone(), slots: 0, heads: BTreeSet::new(), ready: BTreeMap::new() };
+        self.classes.insert(class, entry);
         for queue in self.queues_of(&ability) {
-            self.queues[queue.0].classes.push(class);
-            heads.extend(self.heads[queue.0].iter().flatten());
+            let rows = &mut self.queues[queue.0];
+            rows.classes.push(class);
+            if rows.classes.len() == 1 {
+                rows.open();
+                self.refresh(queue);
+            } else {
+                let heads = &mut self.classes.get_mut(&class).expect("just inserted").heads;
+                heads.extend(self.heads[queue.0].iter().flatten());
+            }
         }
-        self.classes.insert(class, Class { ability: ability.clone(), slots: 0, heads, ready: BTreeMap::new() });
         self.class_of.insert(ability, class);
         class
     }
@@ -371,8 +396,13 @@ impl Dispatch {
         [
             rows.first().map(head(false)),
             rows.first_suspect().map(head(true)),
-            rows.refill_pending().then_some(barrier),
+            rows.refill_pending(self.window).then_some(barrier),
         ]
+    }
+
+    fn is_barrier(&self, queue: QueueIndex) -> bool {
+        let [_, _, barrier] = self.heads[queue.0];
+        barrier.is_some()
     }
 
     fn queue(&self, key: &QueueKey) -> Option<QueueIndex> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use laneway_protocol::TaskId;
+use laneway_protocol::{Payload, TaskId};
 
 use crate::dispatch::ClassId;
 use crate::event::QueuedTask;
@@ -13,15 +13,22 @@ use crate::time::UnixMillis;
 /// First in, first out by due time and id.
 type Line = BTreeMap<(UnixMillis, TaskId), QueuedTask>;
 
+/// How far one queue is read ahead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) rows_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     tasks: Line,
     /// Tasks that lost a worker: handed out alone, one for each process.
     suspects: Line,
     bytes: usize,
-    /// The last load came back full: due rows are left in the table.
+    /// Due rows are left in the table, or may be: the last demand is not answered yet.
     more: bool,
-    /// Rows asked for and not yet given.
+    /// Rows asked for and not yet given. While it is not 0 the store tells of every row that turns up.
     demanded: usize,
     /// Who can run these tasks.
     pub(crate) classes: Vec<ClassId>,
@@ -42,6 +49,11 @@ impl Queue {
         let task = self.tasks.remove(&(due, id)).or_else(|| self.suspects.remove(&(due, id)))?;
         self.bytes -= size(&task);
         Some(task)
+    }
+
+    /// Somebody serves the queue now; what the table has for it is not known before the first load.
+    pub(crate) fn open(&mut self) {
+        self.more = true;
     }
 
     /// Nobody serves the queue any more: gives back what was read ahead.
@@ -67,13 +79,17 @@ impl Queue {
         self.capacity -= tasks;
     }
 
-    /// How many rows to ask for now: refilled at half, to twice what the slots can take.
-    pub(crate) fn next_demand(&mut self, rows_max: usize, bytes_max: usize) -> Option<usize> {
-        let target = (2 * self.capacity).max(WINDOW_ROWS_MIN).min(rows_max);
-        if self.capacity == 0 || self.len() + self.demanded > target / 2 || self.bytes > bytes_max / 2 {
+    /// How many rows to ask for now: refilled under half, to twice what the slots can take. Suspects do not count, for
+    /// they leave one at a time and would keep the tasks behind them out.
+    pub(crate) fn next_demand(&mut self, window: Window) -> Option<usize> {
+        let target = (2 * self.capacity).max(WINDOW_ROWS_MIN).min(window.rows_max);
+        let enough = self.tasks.len() + self.demanded >= (target / 2).max(1);
+        if self.capacity == 0 || enough || self.bytes > window.bytes_max / 2 || self.is_full_of_suspects(window) {
             return None;
         }
-        self.demanded = target - self.len();
+        // Without an open demand the store did not tell what turned up meanwhile.
+        self.more |= self.demanded == 0;
+        self.demanded = target - self.tasks.len();
         Some(self.demanded)
     }
 
@@ -85,9 +101,9 @@ impl Queue {
         self.suspects.first_key_value().map(|(&key, _)| key)
     }
 
-    /// Empty here but not in the table: no lower lane may be served before the next load.
-    pub(crate) fn refill_pending(&self) -> bool {
-        self.more && self.tasks.is_empty()
+    /// Empty here but perhaps not in the table: no lower lane may be served before the next load.
+    pub(crate) fn refill_pending(&self, window: Window) -> bool {
+        self.more && self.tasks.is_empty() && !self.is_full_of_suspects(window)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -98,15 +114,21 @@ impl Queue {
         self.tasks.keys().chain(self.suspects.keys()).map(|&(_, id)| id)
     }
 
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self, window: Window) {
         let bytes: usize = self.tasks.values().chain(self.suspects.values()).map(size).sum();
         assert_eq!(bytes, self.bytes, "bytes of the read-ahead");
-        assert!(!self.refill_pending() || self.demanded > 0 || self.capacity == 0, "a refill is pending and not asked for");
+        assert!(!self.refill_pending(window) || self.demanded > 0 || self.capacity == 0, "a refill is pending, not asked for");
         assert!(self.tasks.values().all(|task| task.losses == 0) && self.suspects.values().all(|task| task.losses > 0));
+        assert_eq!(self.classes.is_empty(), self.capacity == 0, "a queue has capacity while it is served");
+    }
+
+    /// So many suspects that nothing behind them is read ahead; lower lanes do not wait for them.
+    fn is_full_of_suspects(&self, window: Window) -> bool {
+        self.tasks.is_empty() && (self.suspects.len() >= window.rows_max || self.bytes > window.bytes_max / 2)
     }
 }
 
 fn size(task: &QueuedTask) -> usize {
-    let bytes = |payload: &Option<laneway_protocol::Payload>| payload.as_ref().map_or(0, |p| p.bytes.len());
+    let bytes = |payload: &Option<Payload>| payload.as_ref().map_or(0, |payload| payload.bytes.len());
     bytes(&task.payload) + bytes(&task.checkpoint)
 }

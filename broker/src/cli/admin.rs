@@ -1,0 +1,196 @@
+//! `laneway lane`, `worker`, `stats` and `drain`: the running broker itself. All need one that answers.
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use laneway_protocol::LaneName;
+use laneway_protocol::message::{Drain, Drained, LaneRow, StatsReport};
+
+use super::output::{Table, or_dash};
+use super::remote::Remote;
+use super::{Common, Output, output, submit, when};
+use crate::error::Error;
+
+/// List, pause and resume lanes
+#[derive(Debug, Subcommand)]
+pub(super) enum LaneCommand {
+    /// List the lanes with what waits and runs, most urgent first
+    #[command(after_help = "Example:\n  laneway lane list")]
+    List,
+    /// Stop handing out tasks of these lanes; what runs goes on
+    #[command(after_help = "Example:\n  laneway lane pause low")]
+    Pause(LaneArgs),
+    /// Hand out tasks of these lanes again
+    #[command(after_help = "Example:\n  laneway lane resume low")]
+    Resume(LaneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LaneArgs {
+    #[arg(required = true, value_name = "LANE", value_parser = submit::lane)]
+    lanes: Vec<LaneName>,
+}
+
+/// Look at the connected workers
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkerCommand {
+    /// List the worker processes that are connected
+    #[command(after_help = "Example:\n  laneway worker list")]
+    List,
+}
+
+/// Stop handing out tasks and let the workers finish and leave
+///
+/// New tasks are still taken and wait. Workers that are told to drain end by themselves.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway drain --wait 60
+  laneway drain --release --wait 10
+  laneway drain --off")]
+pub(super) struct DrainArgs {
+    /// Workers hand back what they run instead of finishing it; nothing is counted against the tasks
+    #[arg(long, conflicts_with = "off")]
+    release: bool,
+
+    /// Hand out tasks again; workers that left must be started again
+    #[arg(long, conflicts_with = "wait")]
+    off: bool,
+
+    /// Until no worker is connected and nothing runs, but no longer than this (30, 500ms, 5m)
+    #[arg(long, value_name = "TIME", value_parser = when::duration)]
+    wait: Option<Duration>,
+}
+
+/// How often a drain is asked after.
+const DRAIN_ASK_MS: u64 = 100;
+
+pub(super) fn lane(common: &Common, command: LaneCommand) -> Result<(), Error> {
+    let remote = Remote::expect(common)?;
+    let rows = match command {
+        LaneCommand::List => remote.lanes(Vec::new(), Vec::new())?,
+        LaneCommand::Pause(args) => remote.lanes(args.lanes, Vec::new())?,
+        LaneCommand::Resume(args) => remote.lanes(Vec::new(), args.lanes)?,
+    };
+    if common.output == Output::Json {
+        return rows.iter().try_for_each(output::json);
+    }
+    let mut table = Table::new(&["LANE", "STATE", "QUEUED", "RUNNING", "READY SLOTS"]);
+    for row in &rows {
+        let counts = [row.queued, row.running, row.ready].map(|n| n.to_string());
+        let [queued, running, ready] = counts;
+        table.row([row.lane.clone(), lane_state(row).into(), queued, running, ready]);
+    }
+    table.print()
+}
+
+fn lane_state(row: &LaneRow) -> &'static str {
+    match (row.configured, row.paused) {
+        (false, _) => "not in the settings",
+        (true, true) => "paused",
+        (true, false) => "open",
+    }
+}
+
+pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Error> {
+    let WorkerCommand::List = command;
+    let rows = Remote::expect(common)?.workers()?;
+    if common.output == Output::Json {
+        return rows.iter().try_for_each(output::json);
+    }
+    let mut table = Table::new(&["WORKER", "HOST", "PID", "SLOTS", "READY", "RUNNING", "CONNECTED", "KINDS", "LANES"]);
+    for row in &rows {
+        let kinds: Vec<&str> = row.kinds.iter().map(laneway_protocol::Kind::as_str).collect();
+        let lanes: Vec<&str> = row.lanes.iter().map(LaneName::as_str).collect();
+        table.row([
+            if row.name.is_empty() { row.session.to_string() } else { row.name.clone() },
+            row.host.clone(),
+            row.pid.to_string(),
+            row.slots.to_string(),
+            row.ready.to_string(),
+            row.running.len().to_string(),
+            if row.away { "away".into() } else { when::span(row.connected_ms) },
+            output::cut(&kinds.join(","), 40),
+            lanes.join(","),
+        ]);
+    }
+    table.print()
+}
+
+pub(super) fn stats(common: &Common) -> Result<(), Error> {
+    let report = Remote::expect(common)?.stats()?;
+    if common.output == Output::Json {
+        return output::json(&report);
+    }
+    print_stats(&report)
+}
+
+fn print_stats(report: &StatsReport) -> Result<(), Error> {
+    let mut table = Table::pairs();
+    if let Some(error) = &report.storage_error {
+        table.pair("STORAGE ERROR", &error);
+    }
+    table.pair("version", &report.version);
+    table.pair("epoch", &report.epoch);
+    table.pair("up", &when::span(report.uptime_ms));
+    table.pair("draining", &if report.draining { "yes" } else { "no" });
+    table.pair("queued", &report.queued);
+    table.pair("running", &report.running);
+    table.pair("dead", &report.dead);
+    table.pair("workers", &report.workers);
+    table.pair("ready slots", &report.ready);
+    let since_start = [
+        ("submitted", report.submitted),
+        ("handed out", report.handed_out),
+        ("done", report.done),
+        ("failed", report.failed),
+        ("lost", report.lost),
+        ("released", report.released),
+        ("cancelled", report.cancelled),
+        ("stale words", report.stale),
+        ("overtaken rows", report.overtaken),
+        ("bad messages", report.bad_messages),
+        ("dropped log lines", report.log_lines_dropped),
+    ];
+    for (name, n) in since_start {
+        table.pair(name, &format!("{n} since start"));
+    }
+    table.pair("commit", &format!("{} µs median, {} µs p99", report.commit_p50_us, report.commit_p99_us));
+    table.pair("WAL", &format!("{} kB", report.wal_bytes / 1_000));
+    table.print()?;
+    if report.kinds.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["KIND", "QUEUED", "WORKERS"]);
+    for kind in &report.kinds {
+        table.row([kind.kind.clone(), kind.queued.to_string(), or_dash((kind.workers > 0).then_some(kind.workers))]);
+    }
+    table.print()
+}
+
+pub(super) fn drain(common: &Common, args: &DrainArgs) -> Result<(), Error> {
+    let remote = Remote::expect(common)?;
+    let question = Drain { release: args.release, off: args.off };
+    let started = Instant::now();
+    loop {
+        let stand = remote.drain(question.clone())?;
+        let over = stand.workers == 0 && stand.running == 0;
+        match args.wait {
+            Some(limit) if !over && started.elapsed() >= limit => {
+                print_drain(&stand, common.output)?;
+                let text = format!("{} workers with {} tasks are left", stand.workers, stand.running);
+                return Err(Error::TimedOut(text));
+            }
+            Some(_) if !over => std::thread::sleep(Duration::from_millis(DRAIN_ASK_MS)),
+            _ => return print_drain(&stand, common.output),
+        }
+    }
+}
+
+fn print_drain(stand: &Drained, output: Output) -> Result<(), Error> {
+    if output == Output::Json {
+        return output::json(stand);
+    }
+    let word = if stand.draining { "draining" } else { "not draining" };
+    output::line(&format!("{word}: {} workers, {} tasks running", stand.workers, stand.running))
+}

@@ -1,0 +1,167 @@
+//! `laneway broker`: resolves the settings, sets up logs and signals, and runs the broker until it is told to stop.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Common, output, variable};
+use crate::config::{Config, Flag, Resolved, Sources};
+use crate::error::Error;
+use crate::signals::Signals;
+use crate::telemetry::Telemetry;
+
+/// Run a broker
+///
+/// Creates the database when there is none. Every setting of config/laneway.toml can also come from the environment
+/// (LANEWAY_STOP_TIMEOUT_MS) or from --set; flags win over the environment, the environment over the file. The broker ends
+/// on SIGTERM or Ctrl-C; running tasks go on in their workers and are settled with the next broker.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway broker --db /srv/app/app.db
+  laneway broker --config /etc/laneway/laneway.toml --check-config
+  laneway broker --lanes urgent,normal,bulk --set retention.done_age_ms=3600000")]
+pub(super) struct BrokerArgs {
+    /// A TOML file with settings [default: none, or LANEWAY_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where to listen, ipc://PATH or tcp://127.0.0.1:PORT; may be repeated [default: a socket beside the database and
+    /// tcp://127.0.0.1:7733]
+    #[arg(long, value_name = "ENDPOINT")]
+    bind: Vec<String>,
+
+    /// The lanes, most urgent first [default: high,normal,low]
+    #[arg(long, value_name = "LANE,...")]
+    lanes: Option<String>,
+
+    /// What acknowledged work survives: full (power loss) or normal (kill -9) [default: full]
+    #[arg(long, value_name = "full|normal")]
+    durability: Option<String>,
+
+    /// Append log lines to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<String>,
+
+    /// How log lines look: human, json, or auto (human on a terminal) [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+
+    /// Which log lines: a level, or levels by target, as in info,laneway::task=off [default: info]
+    #[arg(long, value_name = "LEVELS")]
+    log: Option<String>,
+
+    /// Any setting by its name in the file; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+
+    /// Check the settings and exit: 0 when all is well, 7 when not
+    #[arg(long)]
+    check_config: bool,
+
+    /// Print the settings as a TOML file that says where each came from, and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE, as in stall_ms=2000")?;
+    Ok((name.trim().into(), value.trim().into()))
+}
+
+pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
+    let mut resolved = Config::resolve(&sources(common, args))?;
+    if args.print_config {
+        return output::bytes(resolved.print().as_bytes());
+    }
+    if args.check_config {
+        resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
+        return output::line("the settings are fine");
+    }
+    start(resolved)
+}
+
+fn start(resolved: Resolved) -> Result<(), Error> {
+    let Resolved { config, warnings, .. } = resolved;
+    // Signals first: they are taken from every thread that starts after this.
+    let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
+    let telemetry = Telemetry::start(&config).map_err(|error| {
+        let file = config.log_file.as_deref().unwrap_or("standard error".as_ref());
+        Error::other(format!("open the log {}", file.display()), error)
+    })?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::run::run(&config, &telemetry, &signals)
+}
+
+fn sources(common: &Common, args: &BrokerArgs) -> Sources {
+    let one = |written, name: &str, value: &Option<String>| {
+        value.clone().map(|value| Flag { written, name: name.into(), values: vec![value] })
+    };
+    let db = common.db.as_ref().map(|path| path.display().to_string());
+    let mut flags: Vec<Flag> = [
+        one("--db", "db", &db),
+        one("--lanes", "lanes", &args.lanes),
+        one("--durability", "durability", &args.durability),
+        one("--log-file", "log_file", &args.log_file),
+        one("--log-format", "log_format", &args.log_format),
+        one("--log", "log", &args.log),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !args.bind.is_empty() {
+        flags.push(Flag { written: "--bind", name: "bind".into(), values: args.bind.clone() });
+    }
+    let set =
+        |(name, value): &(String, String)| Flag { written: "--set", name: name.clone(), values: vec![value.clone()] };
+    flags.extend(args.set.iter().map(set));
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()));
+    Sources {
+        file: args.config.clone().or_else(|| variable("LANEWAY_CONFIG").map(PathBuf::from)),
+        environment: std::env::vars_os().filter_map(text).collect(),
+        flags,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn resolve(words: &[&str]) -> Result<Resolved, String> {
+        let cli = Cli::try_parse_from(["laneway", "broker"].iter().chain(words)).map_err(|error| error.to_string())?;
+        let Command::Broker(args) = cli.command else { unreachable!("the words say broker") };
+        let mut sources = sources(&cli.common, &args);
+        // The environment of whoever runs the tests is not theirs.
+        sources.environment.clear();
+        Config::resolve(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_flag_reaches_its_setting() {
+        // Proves that no flag is parsed and forgotten.
+        let words = "--db d.db --bind ipc://a --bind tcp://127.0.0.1:0 --lanes a,normal --durability normal --log-file l \
+                     --log-format json --log debug --set stall_ms=77 --set kinds.x.max_attempts=9";
+        let resolved = resolve(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let names: Vec<&str> = resolved.origins.keys().map(String::as_str).collect();
+        let wanted =
+            ["bind", "db", "durability", "kinds.x.max_attempts", "lanes", "log", "log_file", "log_format", "stall_ms"];
+        assert_eq!(names, wanted);
+        assert_eq!(resolved.config.bind, ["ipc://a", "tcp://127.0.0.1:0"]);
+        assert_eq!(resolved.config.stall_ms, 77);
+    }
+
+    #[test]
+    fn a_wrong_flag_names_itself() {
+        // Proves that an error about a flag says which one it was.
+        assert!(resolve(&["--durability", "maybe"]).unwrap_err().contains("(flag --durability)"));
+        assert!(resolve(&["--set", "stall=7"]).unwrap_err().contains("(flag --set)"));
+        assert!(resolve(&["--set", "stall"]).unwrap_err().contains("NAME=VALUE"));
+    }
+}

@@ -1,0 +1,132 @@
+//! `laneway db`: the database file itself, without a broker.
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::output::Table;
+use super::{Common, Output, output, remote, when};
+use crate::error::Error;
+use crate::store::offline::{self, DbStatus, LastEpoch};
+
+/// Create, upgrade and look at the database file
+#[derive(Debug, Subcommand)]
+pub(super) enum DbCommand {
+    /// Create the database, or bring an existing file's schema up to date
+    #[command(after_help = "Example:\n  laneway db init --db /srv/app/app.db")]
+    Init,
+    /// Bring the schema of an existing database up to date; no broker may run on it
+    #[command(after_help = "Example:\n  laneway db migrate --db /srv/app/app.db")]
+    Migrate,
+    /// Show the schema, the sizes, the number of tasks by state and the last broker
+    #[command(after_help = "Example:\n  laneway db status --db /srv/app/app.db")]
+    Status,
+}
+
+pub(super) fn run(common: &Common, command: &DbCommand) -> Result<(), Error> {
+    let path = remote::db(common);
+    if !path.exists() && !matches!(command, DbCommand::Init) {
+        return Err(Error::NotFound(format!("there is no database {}; `laneway db init` makes one", path.display())));
+    }
+    let (doing, status) = match command {
+        DbCommand::Init => ("create", offline::init(&path)),
+        DbCommand::Migrate => ("migrate", offline::migrate(&path)),
+        DbCommand::Status => ("look at", offline::status(&path)),
+    };
+    let status = status.map_err(|error| Error::database(format!("{doing} the database {}", path.display()), error))?;
+    match common.output {
+        Output::Json => output::json(&to_json(&status)),
+        Output::Table => print(&status),
+    }
+}
+
+fn to_json(status: &DbStatus) -> Value {
+    let tasks: Map<String, Value> = status.rows.iter().map(|(state, n)| (state.clone(), json!(n))).collect();
+    json!({
+        "path": status.path.display().to_string(),
+        "schema": status.schema,
+        "schema_known": status.schema_known,
+        "sqlite": status.sqlite,
+        "bytes": status.bytes,
+        "wal_bytes": status.wal_bytes,
+        "tasks": tasks,
+        "last_epoch": status.last_epoch.as_ref().map(|epoch| json!({
+            "number": epoch.number,
+            "started_at": epoch.started_at,
+            "stopped_at": epoch.stopped_at,
+            "pid": epoch.pid,
+            "host": epoch.host,
+        })),
+    })
+}
+
+fn print(status: &DbStatus) -> Result<(), Error> {
+    let mut table = Table::pairs();
+    table.pair("path", &status.path.display());
+    table.pair("schema", &schema(status));
+    table.pair("sqlite", &status.sqlite);
+    table.pair("size", &format!("{} kB and {} kB of WAL", status.bytes / 1_000, status.wal_bytes / 1_000));
+    if let Some(epoch) = &status.last_epoch {
+        table.pair("last broker", &last_broker(epoch));
+    }
+    for (state, n) in &status.rows {
+        table.pair(state, n);
+    }
+    table.print()
+}
+
+fn schema(status: &DbStatus) -> String {
+    let (found, known) = (status.schema, status.schema_known);
+    match found {
+        0 => "none: run laneway db init".into(),
+        found if found < known => format!("{found}, this program has {known}: run laneway db migrate"),
+        found if found > known => format!("{found}, this program knows {known}: use a newer laneway"),
+        found => format!("{found}, up to date"),
+    }
+}
+
+fn last_broker(epoch: &LastEpoch) -> String {
+    let end = match epoch.stopped_at {
+        Some(at) => format!("stopped {}", when::show(at)),
+        None => "runs, or was killed".into(),
+    };
+    let LastEpoch { number, started_at, pid, host, .. } = epoch;
+    format!("epoch {number}, pid {pid} on {host}, started {}, {end}", when::show(*started_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    fn common(dir: &tempfile::TempDir) -> Common {
+        Common { db: Some(dir.path().join("t.db")), endpoint: None, output: Output::Json }
+    }
+
+    #[test]
+    fn a_database_is_made_once_and_found_up_to_date() {
+        // Proves the three commands on a new file: not there, made, up to date; making it again changes nothing.
+        let dir = tempfile::tempdir().unwrap();
+        let common = common(&dir);
+        for command in [DbCommand::Status, DbCommand::Migrate] {
+            assert_eq!(run(&common, &command).unwrap_err().exit(), Exit::NotFound);
+        }
+        for command in [DbCommand::Init, DbCommand::Init, DbCommand::Migrate, DbCommand::Status] {
+            run(&common, &command).unwrap();
+        }
+        let status = offline::status(&dir.path().join("t.db")).unwrap();
+        assert!(schema(&status).contains("up to date"));
+        assert_eq!(to_json(&status)["tasks"], json!({}));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_a_database_error() {
+        // Proves that a wrong path is told by exit code and never overwritten.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let text =
+            "this is a letter and not a database, and it is long enough for a header of 100 bytes or so. ".repeat(2);
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(run(&common(&dir), &DbCommand::Init).unwrap_err().exit(), Exit::Database);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}

@@ -1,0 +1,222 @@
+//! The command line of `laneway`: what can be typed, and which file does it. One file for each group of commands.
+//!
+//! Commands for people talk to the running broker, through the same library that apps use. Results go to standard output
+//! (`-o table` for eyes, `-o json` for programs), everything else to standard error. The exit codes are the table of
+//! [`Exit`](crate::error::Exit). Called by `main` only.
+
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are their help, which is plain text")]
+
+mod admin;
+mod broker;
+mod db;
+mod offline;
+mod output;
+mod remote;
+mod submit;
+mod task;
+mod when;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Exit};
+
+/// A load-balancing task broker: insert a row, an idle worker runs it.
+#[derive(Debug, Parser)]
+#[command(name = "laneway", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  laneway broker                                  run a broker on ./laneway.db
+  laneway submit resize '{\"file\": \"a.png\"}' --wait
+  laneway task list --state dead
+  laneway demo ~/Documents                        see it all work on your own files
+
+Exit codes:
+  0 done as asked       3 no broker answers   6 the time to wait was over
+  1 the task failed,    4 not found           7 the settings are wrong
+    or another error    5 refused             8 database error
+  2 bad usage";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// The database file [default: laneway.db, or LANEWAY_DB]
+    #[arg(long, global = true, value_name = "PATH")]
+    db: Option<PathBuf>,
+
+    /// Where the broker listens [default: the socket beside the database if there is one, else tcp://127.0.0.1:7733; or
+    /// LANEWAY_ENDPOINT]
+    #[arg(long, global = true, value_name = "ENDPOINT")]
+    endpoint: Option<String>,
+
+    /// How to print results: a table for people, or one JSON object a line
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Broker(broker::BrokerArgs),
+    Submit(submit::SubmitArgs),
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    #[command(subcommand)]
+    Lane(admin::LaneCommand),
+    #[command(subcommand)]
+    Worker(admin::WorkerCommand),
+    /// Show the broker's numbers
+    #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
+    Stats,
+    Drain(admin::DrainArgs),
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    Demo(crate::demo::DemoArgs),
+    Bench(crate::bench::BenchArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  laneway completions bash > ~/.local/share/bash-completion/completions/laneway")]
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The whole program: runs one command line, the program's name first. Prints what went wrong, as one line, on standard
+/// error.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run(words).into()
+}
+
+fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, and go to standard output. A closed pipe there is nobody's problem.
+            error.print().ok();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => Exit::Success,
+        // The reader went away (`laneway task list | head -1`): there is nobody to tell and nothing failed.
+        Err(error) if error.is_closed_pipe() => Exit::Success,
+        Err(error) => {
+            output::note(&format!("laneway: {}", error.chain()));
+            error.exit()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Error> {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Broker(args) => broker::run(&common, &args),
+        Command::Submit(args) => submit::run(&common, args),
+        Command::Task(command) => task::run(&common, command),
+        Command::Lane(command) => admin::lane(&common, command),
+        Command::Worker(command) => admin::worker(&common, &command),
+        Command::Stats => admin::stats(&common),
+        Command::Drain(args) => admin::drain(&common, &args),
+        Command::Db(command) => db::run(&common, &command),
+        Command::Demo(args) => crate::demo::run(&args),
+        Command::Bench(args) => crate::bench::run(&args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "laneway", &mut script);
+    output::bytes(&script)
+}
+
+/// An environment variable of the command line itself; empty counts as not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command with its path, groups left out.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        if !command.has_subcommands() {
+            found.push((path.into(), command.clone()));
+        }
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            leaves(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        // Proves what clap checks only at run time: no flag twice, no default that does not parse.
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_has_help_with_an_example() {
+        // Proves that nobody who asks a command for help is left without a line to copy.
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "laneway", &mut found);
+        assert!(found.len() >= 15, "{}", found.len());
+        for (path, mut command) in found {
+            assert!(command.get_about().is_some(), "{path} has no description");
+            let help = command.render_long_help().to_string();
+            assert!(help.contains(&format!("  {path}")), "{path} has no example in its help");
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_parses() {
+        // Proves that the examples stay true when flags change.
+        let mut found = vec![("laneway".into(), Cli::command())];
+        leaves(&Cli::command(), "laneway", &mut found);
+        let mut tried = 0;
+        for (_, mut command) in found {
+            for line in command.render_long_help().to_string().lines() {
+                let Some(line) = line.strip_prefix("  laneway ") else { continue };
+                let words = words(line.split([';', '|', '>']).next().unwrap().split("   ").next().unwrap());
+                Cli::try_parse_from(std::iter::once("laneway".into()).chain(words))
+                    .unwrap_or_else(|error| panic!("laneway {line}: {error}"));
+                tried += 1;
+            }
+        }
+        assert!(tried >= 20, "{tried}");
+    }
+
+    /// Splits as a shell does, as far as the examples need it.
+    fn words(line: &str) -> Vec<String> {
+        line.trim()
+            .split('\'')
+            .enumerate()
+            .flat_map(|(n, part)| match n % 2 {
+                1 => vec![part.to_owned()],
+                _ => part.split_whitespace().map(str::to_owned).collect(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn usage_errors_and_help_have_their_exit_codes() {
+        // Proves that scripts can tell a wrong command line (2) from help (0).
+        assert_eq!(run(["laneway", "--version"].map(OsString::from)), Exit::Success);
+        assert_eq!(run(["laneway", "submitt"].map(OsString::from)), Exit::Usage);
+        assert_eq!(run(["laneway", "task", "show", "0"].map(OsString::from)), Exit::Usage);
+    }
+}

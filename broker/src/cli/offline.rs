@@ -1,0 +1,51 @@
+//! The database file as the commands use it while no broker answers: look at tasks and put new ones in. Says so on standard
+//! error, so that nobody mistakes a waiting row for a running one.
+
+use std::path::PathBuf;
+
+use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
+use laneway_protocol::{Code, TaskId, WireError};
+
+use super::{Common, output, remote};
+use crate::error::Error;
+use crate::store::{StoreError, offline};
+
+/// A database that exists.
+pub(super) struct File {
+    path: PathBuf,
+}
+
+/// Fails with the exit code of "no broker" when there is no file either.
+pub(super) fn open(common: &Common) -> Result<File, Error> {
+    let (path, endpoint) = (remote::db(common), remote::endpoint(common));
+    if !path.exists() {
+        let detail = Some(format!("and there is no database {}", path.display()));
+        return Err(Error::Unreachable { endpoint, detail });
+    }
+    output::note(&format!("no broker answers at {endpoint}; using the file {}", path.display()));
+    Ok(File { path })
+}
+
+impl File {
+    /// Puts a task in, to wait for the next broker.
+    pub(super) fn submit(&self, task: &NewTask) -> Result<Stored, Error> {
+        offline::submit(&self.path, task).map_err(|error| self.error("write to", error))
+    }
+
+    pub(super) fn list(&self, filter: &Filter) -> Result<StatusRows, Error> {
+        offline::list(&self.path, filter).map_err(|error| self.error("read", error))
+    }
+
+    /// With payload, result, failures and explanation.
+    pub(super) fn show(&self, tasks: &[TaskId]) -> Result<StatusRows, Error> {
+        offline::show(&self.path, tasks).map_err(|error| self.error("read", error))
+    }
+
+    fn error(&self, doing: &str, error: StoreError) -> Error {
+        match error {
+            // In the broker's words, so that a script sees no difference.
+            StoreError::Refused(reason) => Error::Refused(WireError::new(Code::BadTask, reason)),
+            error => Error::database(format!("{doing} the database {}", self.path.display()), error),
+        }
+    }
+}

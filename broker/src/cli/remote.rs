@@ -1,0 +1,196 @@
+//! The running broker, as the commands ask it: which endpoint, is anyone there, and the library's errors as exit codes.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use laneway::Ended;
+use laneway_protocol::message::{
+    Drain, Drained, Filter, LaneRow, NewTask, ProgressEvent, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
+};
+use laneway_protocol::{Code, LaneName, TaskId};
+
+use super::{Common, variable};
+use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside};
+use crate::error::Error;
+
+/// How long a loopback port may take to accept.
+const CONNECT_MS_MAX: u64 = 1_000;
+
+/// The database file that is meant: `--db`, `LANEWAY_DB`, or the default.
+pub(super) fn db(common: &Common) -> PathBuf {
+    let from_environment = || variable("LANEWAY_DB").map(PathBuf::from);
+    common.db.clone().or_else(from_environment).unwrap_or_else(|| "laneway.db".into())
+}
+
+/// Where to look for the broker: `--endpoint`, `LANEWAY_ENDPOINT`, the socket beside the database, or the default port.
+///
+/// Whoever names a database means its broker: the default port may belong to another one, so it is only the last resort
+/// of those who name nothing, or whose path no socket can have.
+pub(super) fn endpoint(common: &Common) -> String {
+    if let Some(endpoint) = common.endpoint.clone().or_else(|| variable("LANEWAY_ENDPOINT")) {
+        return endpoint;
+    }
+    let is_named = common.db.is_some() || variable("LANEWAY_DB").is_some();
+    default_endpoint(&db(common), is_named)
+}
+
+fn default_endpoint(db: &Path, is_named: bool) -> String {
+    let socket = ipc_beside(db);
+    let path = socket.trim_start_matches("ipc://");
+    let can_be = path.len() <= IPC_PATH_BYTES_MAX;
+    if can_be && (is_named || Path::new(path).exists()) { socket } else { TCP_ENDPOINT.into() }
+}
+
+/// Whether something accepts connections there, told at once: libzmq itself would try again without a word. An endpoint
+/// that cannot be tried in this way is taken for alive.
+fn is_alive(endpoint: &str) -> bool {
+    match endpoint.split_once("://") {
+        Some(("ipc", path)) if !path.starts_with('@') => UnixStream::connect(path).is_ok(),
+        Some(("tcp", address)) => match address.parse::<SocketAddr>() {
+            Ok(address) => TcpStream::connect_timeout(&address, Duration::from_millis(CONNECT_MS_MAX)).is_ok(),
+            Err(_) => true,
+        },
+        _ => true,
+    }
+}
+
+/// How long a broker that accepts connections may take to answer a question.
+const ANSWER_SECONDS_MAX: u64 = 10;
+
+/// A broker that answers.
+pub(super) struct Remote {
+    client: laneway::Client,
+}
+
+impl Remote {
+    fn connect(endpoint: &str) -> Result<Self, Error> {
+        laneway::seed_libzmq();
+        let client = laneway::Client::connect_with(endpoint, Duration::from_secs(ANSWER_SECONDS_MAX))?;
+        Ok(Self { client })
+    }
+
+    /// `None` when no broker answers and the command may go on with the file.
+    pub(super) fn reach(common: &Common) -> Result<Option<Self>, Error> {
+        let endpoint = endpoint(common);
+        // Somebody who names a broker means that one, and not a file that happens to lie here.
+        let is_named = common.endpoint.is_some() || variable("LANEWAY_ENDPOINT").is_some();
+        if !is_alive(&endpoint) {
+            return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
+        }
+        Self::connect(&endpoint).map(Some)
+    }
+
+    /// For commands that need a running broker.
+    pub(super) fn expect(common: &Common) -> Result<Self, Error> {
+        let endpoint = endpoint(common);
+        if !is_alive(&endpoint) {
+            return Err(Error::Unreachable { endpoint, detail: None });
+        }
+        Self::connect(&endpoint)
+    }
+
+    pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {
+        Ok(self.client.submit(task.into())?)
+    }
+
+    /// Until the task has ended, or the limit is over.
+    pub(super) fn wait(
+        &self,
+        task: TaskId,
+        limit: Option<Duration>,
+        on_event: impl FnMut(&ProgressEvent),
+    ) -> Result<Ended, Error> {
+        let ended = self.client.wait_all(&[task], limit, on_event)?;
+        ended.into_iter().next().ok_or_else(|| Error::NotFound(format!("no task {task}")))
+    }
+
+    pub(super) fn list(&self, filter: &Filter) -> Result<StatusRows, Error> {
+        Ok(self.client.list(filter.clone())?)
+    }
+
+    /// With payload, result, failures and explanation.
+    pub(super) fn show(&self, tasks: &[TaskId]) -> Result<StatusRows, Error> {
+        Ok(self.client.status(tasks, true)?)
+    }
+
+    pub(super) fn cancel(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        Ok(self.client.cancel(tasks)?)
+    }
+
+    pub(super) fn requeue(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        Ok(self.client.requeue(tasks)?)
+    }
+
+    pub(super) fn lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
+        Ok(self.client.set_lanes(pause, resume)?)
+    }
+
+    pub(super) fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
+        Ok(self.client.workers()?)
+    }
+
+    pub(super) fn stats(&self) -> Result<StatsReport, Error> {
+        Ok(self.client.stats()?)
+    }
+
+    pub(super) fn drain(&self, question: Drain) -> Result<Drained, Error> {
+        Ok(self.client.drain(question)?)
+    }
+}
+
+/// The library's errors as exit codes.
+impl From<laneway::Error> for Error {
+    fn from(error: laneway::Error) -> Self {
+        match error {
+            laneway::Error::NoBroker { endpoint, waited } => {
+                let detail = Some(format!("asked for {} ms", waited.as_millis()));
+                Self::Unreachable { endpoint, detail }
+            }
+            laneway::Error::Refused(error) if error.code == Code::NotFound => Self::NotFound(error.text),
+            laneway::Error::Refused(error) => Self::Refused(error),
+            laneway::Error::StillRunning { .. } => Self::TimedOut(error.to_string()),
+            laneway::Error::NotFound(_) => Self::NotFound(error.to_string()),
+            laneway::Error::BadEndpoint { .. } | laneway::Error::BadSetting { .. } => Self::Usage(error.to_string()),
+            error => Self::other("ask the broker", error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_named_database_is_never_mixed_up_with_the_broker_of_another() {
+        // Proves that the default port, which may be anyone's, is not asked about a database that was named.
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("t.db");
+        assert_eq!(default_endpoint(&db, true), format!("ipc://{}.sock", db.display()));
+        assert_eq!(default_endpoint(&db, false), TCP_ENDPOINT);
+        std::fs::write(dir.path().join("t.db.sock"), "").unwrap();
+        assert_eq!(default_endpoint(&db, false), format!("ipc://{}.sock", db.display()));
+        assert_eq!(default_endpoint(Path::new(&"d".repeat(120)), true), TCP_ENDPOINT);
+    }
+
+    #[test]
+    fn a_socket_left_behind_by_a_killed_broker_is_no_broker() {
+        // Proves that "no broker" is told at once, for a file without a listener and for a closed port.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sock");
+        let ipc = format!("ipc://{}", path.display());
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_alive(&ipc));
+        drop(listener);
+        assert!(path.exists() && !is_alive(&ipc));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = format!("tcp://{}", listener.local_addr().unwrap());
+        assert!(is_alive(&tcp));
+        drop(listener);
+        assert!(!is_alive(&tcp));
+    }
+}

@@ -1,0 +1,223 @@
+//! `laneway submit`: one task, and with `--wait` its result, as if the program had run here.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Zoned;
+use laneway::Ended;
+use laneway_protocol::message::{NewTask, ProgressEvent, Stored};
+use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
+use serde_json::{Value, json};
+
+use super::remote::Remote;
+use super::{Common, Output, offline, output, when};
+use crate::error::Error;
+
+/// Submit a task
+///
+/// Prints the task's id; with --wait its result. Works on the database file when no broker answers: the task then waits
+/// there for the next broker.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway submit resize '{\"file\": \"a.png\"}'
+  laneway submit report --lane low --run-at +1h --unique report-2030-01
+  laneway submit import - --wait=60
+  laneway submit mail '{\"to\": \"x@example.org\"}' --max-attempts 5 --expires-at 2030-01-31T18:00")]
+pub(super) struct SubmitArgs {
+    /// The name that picks the handler
+    #[arg(value_parser = kind)]
+    kind: Kind,
+
+    /// JSON, or - to read it from standard input; left out, the task has none
+    payload: Option<String>,
+
+    /// Take the payload as bytes, not as JSON
+    #[arg(long, requires = "payload")]
+    bin: bool,
+
+    /// The lane to wait in [default: the kind's]
+    #[arg(long, value_parser = lane)]
+    lane: Option<LaneName>,
+
+    /// Not before this: +5m, 2030-01-31T18:00, or Unix milliseconds
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    run_at: Option<i64>,
+
+    /// Not to be started after this, written like --run-at
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    expires_at: Option<i64>,
+
+    /// At most one live task of the kind has this key; a second submit gets the id of the first
+    #[arg(long, value_name = "KEY")]
+    unique: Option<String>,
+
+    /// Attempts before it is dead, at least 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
+
+    /// The longest run, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout_ms: Option<u64>,
+
+    /// Wait for the result and print it, showing progress; with =TIME no longer than that (30, 500ms, 5m)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = when::duration)]
+    #[expect(clippy::option_option, reason = "absent, for ever, or for this long")]
+    wait: Option<Option<Duration>>,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn lane(text: &str) -> Result<LaneName, String> {
+    LaneName::new(text).map_err(|error| error.to_string())
+}
+
+fn moment(text: &str) -> Result<i64, String> {
+    when::parse(text, &Zoned::now())
+}
+
+pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
+    let (wait, output) = (args.wait, common.output);
+    let task = new_task(args)?;
+    let Some(remote) = Remote::reach(common)? else {
+        let stored = offline::open(common)?.submit(&task)?;
+        print_id(stored, output)?;
+        return match wait {
+            None => Ok(()),
+            Some(_) => Err(Error::TimedOut("no broker runs the task now, so its result is not waited for".into())),
+        };
+    };
+    let stored = remote.submit(task)?;
+    match wait {
+        None => print_id(stored, output),
+        Some(limit) => {
+            output::note(&format!("task {}{}", stored.task, existing(stored)));
+            let end = remote.wait(stored.task, limit, |event| show_progress(event, output))?;
+            print_end(stored, &end, output)
+        }
+    }
+}
+
+fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
+    let payload = args.payload.map(|payload| read_payload(payload, args.bin)).transpose()?;
+    let mut task = NewTask::new(args.kind, payload);
+    task.lane = args.lane;
+    task.run_at = args.run_at;
+    task.unique_key = args.unique;
+    task.max_attempts = args.max_attempts;
+    task.timeout_ms = args.timeout_ms;
+    task.expires_at = args.expires_at;
+    Ok(task)
+}
+
+fn read_payload(payload: String, bin: bool) -> Result<Payload, Error> {
+    let bytes = if payload == "-" { standard_input()? } else { payload.into_bytes() };
+    if bin {
+        return Ok(Payload::bin(bytes));
+    }
+    // A trailing line end from a pipe is no part of the payload.
+    let text = String::from_utf8(bytes).map_err(|_| Error::Usage("the payload is not UTF-8; use --bin".into()))?;
+    let text = text.trim();
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(Payload::json(text)),
+        Err(error) => {
+            let shown = output::cut(&output::clean(text), 60);
+            Err(Error::Usage(format!(
+                "the payload {shown} is not JSON: {error}; quote a text as '\"{shown}\"', or use --bin"
+            )))
+        }
+    }
+}
+
+fn standard_input() -> Result<Vec<u8>, Error> {
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        output::note("reading the payload from the terminal; end it with Ctrl-D");
+    }
+    let mut bytes = Vec::new();
+    stdin.read_to_end(&mut bytes).map_err(|error| Error::other("read standard input", error))?;
+    Ok(bytes)
+}
+
+fn existing(stored: Stored) -> &'static str {
+    if stored.new { "" } else { " existed already" }
+}
+
+fn print_id(stored: Stored, output: Output) -> Result<(), Error> {
+    if output == Output::Json {
+        return output::json(&stored);
+    }
+    if !stored.new {
+        output::note("a live task has this key already");
+    }
+    output::line(&stored.task.to_string())
+}
+
+/// Progress goes to standard error, so that standard output holds the result alone.
+pub(super) fn show_progress(event: &ProgressEvent, output: Output) {
+    if output == Output::Json {
+        let mut object = output::to_object(event);
+        output::put_payload(&mut object, "data", event.data.as_ref());
+        return output::note(&Value::Object(object).to_string());
+    }
+    let count = match (event.done, event.total) {
+        (Some(done), Some(total)) => Some(format!("{done} of {total}")),
+        (done, _) => done.map(|done| done.to_string()),
+    };
+    let parts = [count, event.note.clone(), event.data.as_ref().map(output::payload_text)];
+    let text: Vec<String> = parts.iter().flatten().map(|part| output::clean(part)).collect();
+    output::note(&format!("task {}: {}", event.task, text.join(" ")));
+}
+
+/// The result on standard output; an end other than done is an error.
+fn print_end(stored: Stored, end: &Ended, output: Output) -> Result<(), Error> {
+    match (output, &end.payload) {
+        (Output::Json, result) => {
+            let mut object = output::to_object(&stored);
+            object.insert("state".into(), json!(end.state));
+            object.extend(end.error.as_ref().map(|error| ("error".to_owned(), json!(error))));
+            output::put_payload(&mut object, "result", result.as_ref());
+            output::json(&Value::Object(object))?;
+        }
+        // Bytes as they are: `laneway submit thumbnail ... --wait > a.png`.
+        (Output::Table, Some(result)) if result.format == Format::Bin => output::bytes(&result.bytes)?,
+        (Output::Table, Some(result)) => output::line(&String::from_utf8_lossy(&result.bytes))?,
+        (Output::Table, None) => {}
+    }
+    ended_well(end.task, end.state, end.error.as_deref())
+}
+
+fn ended_well(task: TaskId, state: TaskState, error: Option<&str>) -> Result<(), Error> {
+    match state {
+        TaskState::Done => Ok(()),
+        _ => Err(Error::TaskFailed(format!("task {task} is {state}: {}", error.unwrap_or("no error was recorded")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn a_payload_is_json_unless_told_otherwise() {
+        // Proves that a slip in quoting is caught before a task is made of it.
+        assert_eq!(read_payload(" {\"a\": 1}\n".into(), false).unwrap(), Payload::json("{\"a\": 1}"));
+        assert_eq!(read_payload("hello".into(), true).unwrap(), Payload::bin(*b"hello"));
+        let error = read_payload("hello".into(), false).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.to_string().contains("'\"hello\"'"), "{error}");
+    }
+
+    #[test]
+    fn only_done_is_success() {
+        // Proves that a script which waits learns of a failure by the exit code.
+        let task = TaskId::new(1).unwrap();
+        assert!(ended_well(task, TaskState::Done, None).is_ok());
+        let error = ended_well(task, TaskState::Dead, Some("no such file")).unwrap_err();
+        assert_eq!((error.exit(), error.to_string().as_str()), (Exit::Failure, "task 1 is dead: no such file"));
+    }
+}

@@ -1,0 +1,287 @@
+//! `laneway task`: look at tasks, cancel them, put dead ones back.
+
+use clap::{Args, Subcommand};
+use laneway_protocol::message::{FailureRow, Filter, StatusRows, TaskRow, Verdict};
+use laneway_protocol::{LaneName, TaskId, TaskState};
+use serde_json::json;
+
+use super::output::{Table, cut, or_dash};
+use super::remote::Remote;
+use super::{Common, Output, offline, output, submit, when};
+use crate::error::Error;
+
+/// Rows that one question asks for, at most.
+const LIST_ROWS_MAX: u32 = 512;
+
+/// Look at tasks, retry or cancel them
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    /// Queue dead or cancelled tasks again, their attempts and losses at zero
+    #[command(after_help = "Example:\n  laneway task retry 12 13")]
+    Retry(IdArgs),
+    /// Cancel tasks: queued ones end at once, running ones are asked to stop
+    #[command(after_help = "Example:\n  laneway task cancel 12 13")]
+    Cancel(IdArgs),
+}
+
+/// List tasks, newest first
+///
+/// Works on the database file when no broker answers.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway task list --state dead --limit 20
+  laneway task list --kind resize --all -o json | jq -r .error")]
+pub(super) struct ListArgs {
+    /// Only in this state: waiting, queued, running, done, dead or cancelled
+    #[arg(long, value_parser = state)]
+    state: Option<TaskState>,
+
+    /// Only of this kind
+    #[arg(long)]
+    kind: Option<String>,
+
+    /// Only in this lane
+    #[arg(long, value_parser = submit::lane)]
+    lane: Option<LaneName>,
+
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+
+    /// Only ids below this one
+    #[arg(long, value_name = "ID")]
+    before: Option<TaskId>,
+
+    /// All of them, page by page
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+/// Show all there is to know about tasks: payload, result, failures, and why they are where they are
+///
+/// Works on the database file when no broker answers.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  laneway task show 12 -o json")]
+pub(super) struct ShowArgs {
+    #[arg(required = true, num_args = 1..=16, value_name = "ID")]
+    tasks: Vec<TaskId>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdArgs {
+    #[arg(required = true, num_args = 1..=512, value_name = "ID")]
+    tasks: Vec<TaskId>,
+}
+
+fn state(word: &str) -> Result<TaskState, String> {
+    let words: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
+    TaskState::parse(word).ok_or_else(|| format!("must be one of {}", words.join(", ")))
+}
+
+pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
+    match command {
+        TaskCommand::List(args) => list(common, args),
+        TaskCommand::Show(args) => show(common, &args.tasks),
+        TaskCommand::Retry(args) => {
+            verdicts(&args.tasks, &Remote::expect(common)?.requeue(&args.tasks)?, common.output)
+        }
+        TaskCommand::Cancel(args) => {
+            verdicts(&args.tasks, &Remote::expect(common)?.cancel(&args.tasks)?, common.output)
+        }
+    }
+}
+
+fn list(common: &Common, args: ListArgs) -> Result<(), Error> {
+    let mut pages = pages(common)?;
+    let lane = args.lane.map(|lane| lane.to_string());
+    let mut filter = Filter { state: args.state, kind: args.kind, lane, before: args.before, limit: args.limit };
+    let mut left = if args.all { u32::MAX } else { args.limit };
+    let mut is_first = true;
+    loop {
+        filter.limit = left.min(LIST_ROWS_MAX);
+        let page = pages(&filter)?;
+        // A page at a time, so that a million rows need no memory.
+        match common.output {
+            Output::Json => page.rows.iter().try_for_each(|row| output::json(&output::task_json(row)))?,
+            Output::Table => print_list(&page.rows, is_first)?,
+        }
+        is_first = false;
+        // A page can end early: rows are wide, or a filter passed over many.
+        left = left.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(u32::MAX));
+        match page.next {
+            Some(next) if left > 0 => filter.before = Some(next),
+            Some(next) if !args.all => return Ok(output::note(&format!("more with --before {next}, or --all"))),
+            _ => return Ok(()),
+        }
+    }
+}
+
+type Pages = Box<dyn FnMut(&Filter) -> Result<StatusRows, Error>>;
+
+/// Asks the broker, or the file when nobody answers.
+fn pages(common: &Common) -> Result<Pages, Error> {
+    if let Some(remote) = Remote::reach(common)? {
+        return Ok(Box::new(move |filter| remote.list(filter)));
+    }
+    let file = offline::open(common)?;
+    Ok(Box::new(move |filter| file.list(filter)))
+}
+
+fn print_list(rows: &[TaskRow], is_first: bool) -> Result<(), Error> {
+    let header = ["ID", "KIND", "LANE", "STATE", "ATTEMPTS", "CREATED", "PROGRESS", "WORKER", "ERROR"];
+    let mut table = if is_first { Table::new(&header) } else { Table::pairs() };
+    for row in rows {
+        table.row([
+            row.id.to_string(),
+            row.kind.clone(),
+            or_dash(row.lane.as_deref()),
+            row.state.to_string(),
+            row.attempts.to_string(),
+            when::show(row.created_at),
+            progress(row),
+            or_dash(row.worker.as_deref().map(|worker| cut(worker, 20))),
+            or_dash(row.error.as_deref().map(|error| cut(error, 60))),
+        ]);
+    }
+    table.print()
+}
+
+fn progress(row: &TaskRow) -> String {
+    match (row.progress_done, row.progress_total) {
+        (Some(done), Some(total)) if total > 0 => format!("{}%", done.saturating_mul(100) / total),
+        (Some(done), _) => done.to_string(),
+        _ => "-".into(),
+    }
+}
+
+fn show(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
+    let found = match Remote::reach(common)? {
+        Some(remote) => remote.show(tasks)?,
+        None => offline::open(common)?.show(tasks)?,
+    };
+    for row in &found.rows {
+        match common.output {
+            Output::Json => output::json(&output::task_json(row))?,
+            Output::Table => print_one(row)?,
+        }
+    }
+    missing(&found.not_found)
+}
+
+fn missing(tasks: &[TaskId]) -> Result<(), Error> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = tasks.iter().map(TaskId::to_string).collect();
+    Err(Error::NotFound(format!("no task {}", ids.join(", "))))
+}
+
+fn print_one(row: &TaskRow) -> Result<(), Error> {
+    let mut table = Table::pairs();
+    table.pair("id", &row.id);
+    table.pair("kind", &row.kind);
+    table.pair("state", &row.state);
+    if let Some(explain) = &row.explain {
+        table.pair("why", &explain);
+    }
+    table.pair("lane", &or_dash(row.lane.as_deref()));
+    let counts = format!("{} runs, {} losses, {} releases", row.runs, row.losses, row.releases);
+    let max = row.max_attempts.map_or_else(String::new, |max| format!(" of {max}"));
+    table.pair("attempts", &format!("{}{max} ({counts})", row.attempts));
+    let times = [
+        ("created", Some(row.created_at)),
+        ("run at", row.run_at),
+        ("expires", row.expires_at),
+        ("started", row.started_at),
+        ("finished", row.finished_at),
+    ];
+    for (name, at) in times {
+        if let Some(at) = at {
+            table.pair(name, &when::show(at));
+        }
+    }
+    let texts = [
+        ("timeout", row.timeout_ms.map(when::span)),
+        ("unique key", row.unique_key.clone()),
+        ("worker", row.worker.clone()),
+        ("progress", (progress(row) != "-").then(|| progress(row))),
+        ("note", row.progress_note.clone()),
+        ("cancel", row.cancel_requested.then(|| "requested".into())),
+        ("payload", row.payload.as_ref().map(output::payload_text)),
+        ("result", row.result.as_ref().map(output::payload_text)),
+        ("error", row.error.clone()),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            table.pair(name, &text);
+        }
+    }
+    table.print()?;
+    print_failures(&row.failures)
+}
+
+fn print_failures(failures: &[FailureRow]) -> Result<(), Error> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["RUN", "CAUSE", "AT", "WORKER", "ERROR"]);
+    for failure in failures {
+        table.row([
+            failure.run.to_string(),
+            failure.cause.clone(),
+            when::show(failure.failed_at),
+            or_dash(failure.worker.as_deref()),
+            failure.error.clone(),
+        ]);
+    }
+    table.print()
+}
+
+/// One line for each task; exit code 4 when one of them does not exist.
+fn verdicts(tasks: &[TaskId], verdicts: &[Verdict], output: Output) -> Result<(), Error> {
+    for (task, verdict) in tasks.iter().zip(verdicts) {
+        match output {
+            Output::Json => output::json(&json!({ "task": task, "verdict": verdict }))?,
+            Output::Table => output::line(&format!("task {task}: {}", words(*verdict)))?,
+        }
+    }
+    let lost = |(task, verdict): (&TaskId, &Verdict)| (*verdict == Verdict::NotFound).then_some(*task);
+    missing(&tasks.iter().zip(verdicts).filter_map(lost).collect::<Vec<_>>())
+}
+
+fn words(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Cancelled => "cancelled".into(),
+        Verdict::Requested => "runs; its worker was asked to stop".into(),
+        Verdict::Requeued => "queued again".into(),
+        Verdict::Twin(twin) => format!("left alone: its key is live again in task {twin}"),
+        Verdict::Unchanged => "left alone: it is not in a state for this".into(),
+        Verdict::NotFound => "not found".into(),
+        Verdict::Unknown => "answered with a word of a newer broker".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn a_missing_task_is_told_by_the_exit_code() {
+        // Proves that the others are still done, and that the missing one is named.
+        let tasks = [TaskId::new(1).unwrap(), TaskId::new(2).unwrap()];
+        let error = verdicts(&tasks, &[Verdict::Cancelled, Verdict::NotFound], Output::Table).unwrap_err();
+        assert_eq!((error.exit(), error.to_string().as_str()), (Exit::NotFound, "no task 2"));
+        assert!(verdicts(&tasks, &[Verdict::Unchanged, Verdict::Twin(tasks[0])], Output::Json).is_ok());
+    }
+
+    #[test]
+    fn states_are_the_words_of_the_table() {
+        // Proves that a wrong state is told with the right ones.
+        assert_eq!(state("dead"), Ok(TaskState::Dead));
+        assert!(state("failed").unwrap_err().contains("waiting, queued, running, done, dead, cancelled"));
+    }
+}

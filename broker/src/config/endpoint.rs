@@ -1,0 +1,91 @@
+//! Which endpoints a broker may listen on. Without CURVE an open port would let anyone run and read tasks, so only ipc
+//! and loopback tcp pass. Called by the settings' validation; the command line asks for the default socket.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Longest path of a Unix socket on Linux: `sun_path` has 108 bytes, the last one is NUL.
+pub(crate) const IPC_PATH_BYTES_MAX: usize = 107;
+
+/// The socket that a broker opens beside its database, and that clients look for there.
+pub(crate) fn ipc_beside(db: &Path) -> String {
+    format!("ipc://{}.sock", db.display())
+}
+
+/// What is wrong with `endpoint` as a place to listen, in words that follow its value.
+pub(super) fn check(endpoint: &str) -> Result<(), String> {
+    match endpoint.split_once("://") {
+        Some(("ipc", path)) => check_ipc(path),
+        Some(("tcp", address)) => check_tcp(address),
+        _ => Err("must start with ipc:// or tcp://".into()),
+    }
+}
+
+fn check_ipc(path: &str) -> Result<(), String> {
+    if path.is_empty() || path == "*" {
+        return Err("needs the path of a socket, as in ipc:///run/laneway/laneway.sock".into());
+    }
+    if path.starts_with('@') {
+        return Err("is an abstract socket, which every user of the machine may open; use a path".into());
+    }
+    if path.len() > IPC_PATH_BYTES_MAX {
+        return Err(format!("has a path of {} bytes, at most {IPC_PATH_BYTES_MAX} are allowed", path.len()));
+    }
+    Ok(())
+}
+
+fn check_tcp(address: &str) -> Result<(), String> {
+    let (host, port) = address.rsplit_once(':').ok_or("needs a port, as in tcp://127.0.0.1:7733")?;
+    if port != "*" && port.parse::<u16>().is_err() {
+        return Err(format!("has port '{port}', must be 0 to 65535, or * for any free one"));
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(ip) if ip.is_loopback() => Ok(()),
+        Ok(_) => Err(OPEN.into()),
+        Err(_) if host == "*" => Err(OPEN.into()),
+        Err(_) => Err(format!("has host '{host}', must be a loopback address such as 127.0.0.1 or [::1]")),
+    }
+}
+
+const OPEN: &str = "is open to other machines, which needs encryption and keys that this version cannot check; use ipc, a \
+                    loopback address such as 127.0.0.1, or a tunnel (ssh, WireGuard) to one";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_places_are_listened_on() {
+        // Proves that no setting can open the broker to the network before there are keys to check.
+        for good in
+            ["ipc:///run/l.sock", "ipc://l.db.sock", "tcp://127.0.0.1:7733", "tcp://127.1.2.3:0", "tcp://[::1]:*"]
+        {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, says) in [
+            ("tcp://0.0.0.0:7733", "open to other machines"),
+            ("tcp://*:7733", "open to other machines"),
+            ("tcp://[::]:7733", "open to other machines"),
+            ("tcp://192.168.1.4:7733", "open to other machines"),
+            ("tcp://localhost:7733", "loopback address"),
+            ("tcp://127.0.0.1", "needs a port"),
+            ("tcp://127.0.0.1:70000", "0 to 65535"),
+            ("ipc://@laneway", "abstract"),
+            ("ipc://", "needs the path"),
+            ("inproc://x", "ipc:// or tcp://"),
+            ("/run/laneway.sock", "ipc:// or tcp://"),
+        ] {
+            let reason = check(bad).unwrap_err();
+            assert!(reason.contains(says), "{bad}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_socket_path_is_bounded_as_the_system_bounds_it() {
+        // Proves that a path which bind(2) would cut is refused with value and bound.
+        assert_eq!(check(&format!("ipc://{}", "p".repeat(107))), Ok(()));
+        let reason = check(&format!("ipc://{}", "p".repeat(108))).unwrap_err();
+        assert_eq!(reason, "has a path of 108 bytes, at most 107 are allowed");
+    }
+}

@@ -1,0 +1,209 @@
+//! The settings of the broker: defaults, then the file, then the environment, then flags, resolved once into [`Config`].
+//!
+//! Nothing reads the environment or a file for settings after [`Config::resolve`]. The command line calls it, every other
+//! part is handed the finished [`Config`]. A new setting is a field here, a line in `settings.rs` and an entry in
+//! `config/laneway.toml`; the file, the environment, `--set`, `--print-config` and the bounds follow from those.
+
+mod endpoint;
+mod error;
+mod field;
+mod layers;
+mod print;
+mod settings;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use laneway_protocol::{Kind, LaneName};
+
+pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside};
+pub(crate) use error::{ConfigError, Origin};
+pub(crate) use layers::{Flag, Sources};
+
+/// Where a broker listens for tcp unless told otherwise, and where its clients look.
+pub(crate) const TCP_ENDPOINT: &str = "tcp://127.0.0.1:7733";
+
+/// Every setting, checked. What each is for, its unit and its reason are in `config/laneway.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) db: PathBuf,
+    /// Endpoints as libzmq reads them. Never empty once resolved.
+    pub(crate) bind: Vec<String>,
+    /// Most urgent first, each once.
+    pub(crate) lanes: Vec<LaneName>,
+    /// One of `lanes`.
+    pub(crate) default_lane: LaneName,
+    pub(crate) durability: Durability,
+    pub(crate) stop_timeout_ms: u64,
+
+    /// Absent: stderr.
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) log_format: LogFormat,
+    /// Levels by target, as `tracing` filters are written.
+    pub(crate) log: String,
+    pub(crate) log_tasks_per_second_max: u64,
+
+    pub(crate) resume_grace_ms: u64,
+    pub(crate) disconnect_grace_ms: u64,
+    pub(crate) heartbeat_interval_ms: u64,
+    pub(crate) heartbeat_timeout_ms: u64,
+    pub(crate) beat_ms: u64,
+    pub(crate) stall_ms: u64,
+    pub(crate) restart_hold_ms: u64,
+    pub(crate) cancel_grace_ms: u64,
+
+    pub(crate) poll_us: u64,
+    pub(crate) scheduler_turn_rows: usize,
+    pub(crate) window_rows_max: usize,
+    pub(crate) window_bytes_max: usize,
+
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) sessions_max: usize,
+    pub(crate) kinds_max: usize,
+    pub(crate) waiters_max: usize,
+    pub(crate) unsettled_rows_max: usize,
+    pub(crate) unsettled_bytes_max: usize,
+
+    pub(crate) retention: Retention,
+    pub(crate) defaults: TaskDefaults,
+    pub(crate) kinds: BTreeMap<Kind, KindSettings>,
+}
+
+/// What a commit of the broker survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Submits and outcomes are synced before they are acknowledged: they survive a power loss.
+    Full,
+    /// They survive `kill -9` of the broker; a power loss may re-run the last tasks and lose the last socket submits.
+    Normal,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// `Human` on a terminal, `Json` otherwise.
+    Auto,
+    Human,
+    Json,
+}
+
+/// When rows of ended tasks are deleted. Dead tasks are not: a person does that.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Retention {
+    pub(crate) done_age_ms: u64,
+    /// Absent: age alone decides.
+    pub(crate) done_count_max: Option<u64>,
+    pub(crate) interval_ms: u64,
+}
+
+/// What a task gets where its row says NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TaskDefaults {
+    pub(crate) max_attempts: u32,
+    pub(crate) losses_max: u32,
+    pub(crate) timeout_ms: u64,
+    pub(crate) backoff_base_ms: u64,
+    pub(crate) backoff_max_ms: u64,
+}
+
+/// What tasks of one kind get instead of [`TaskDefaults`] and the default lane. Absent: no difference.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct KindSettings {
+    /// One of the configured lanes.
+    pub(crate) lane: Option<LaneName>,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) backoff_base_ms: Option<u64>,
+    pub(crate) backoff_max_ms: Option<u64>,
+}
+
+/// A checked [`Config`] with where each value came from.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) config: Config,
+    /// By full name, such as `retention.done_age_ms`; what is not here is a default.
+    pub(crate) origins: BTreeMap<String, Origin>,
+    /// Odd but harmless input, one line each, to be logged at start.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Config {
+    /// Lays the sources over the defaults and checks the outcome. Fails at the first wrong key or value.
+    pub(crate) fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
+        let mut resolved = Resolved { config: Config::unbound(), origins: BTreeMap::new(), warnings: Vec::new() };
+        layers::apply(&mut resolved, sources)?;
+        if !resolved.origins.contains_key("bind") {
+            resolved.config.bind = default_bind(&resolved.config.db, &mut resolved.warnings);
+        }
+        validate::validate(&mut resolved)?;
+        Ok(resolved)
+    }
+
+    /// The defaults, before it is known where the database is and with it the default socket.
+    fn unbound() -> Self {
+        let lane = |name: &str| LaneName::new(name).expect("the default lanes have valid names");
+        Self {
+            db: "laneway.db".into(),
+            bind: Vec::new(),
+            lanes: vec![lane("high"), lane("normal"), lane("low")],
+            default_lane: lane("normal"),
+            durability: Durability::Full,
+            stop_timeout_ms: 10_000,
+            log_file: None,
+            log_format: LogFormat::Auto,
+            log: "info".into(),
+            log_tasks_per_second_max: 5_000,
+            resume_grace_ms: 15_000,
+            disconnect_grace_ms: 500,
+            heartbeat_interval_ms: 5_000,
+            heartbeat_timeout_ms: 15_000,
+            beat_ms: 5_000,
+            stall_ms: 1_000,
+            restart_hold_ms: 2_000,
+            cancel_grace_ms: 5_000,
+            poll_us: 500,
+            scheduler_turn_rows: 4_096,
+            window_rows_max: 1_024,
+            window_bytes_max: 16 * 1024 * 1024,
+            payload_bytes_max: 1024 * 1024,
+            sessions_max: 10_000,
+            kinds_max: 4_096,
+            waiters_max: 10_000,
+            unsettled_rows_max: 65_536,
+            unsettled_bytes_max: 256 * 1024 * 1024,
+            retention: Retention { done_age_ms: 7 * 24 * 3_600_000, done_count_max: None, interval_ms: 60_000 },
+            defaults: TaskDefaults {
+                max_attempts: 3,
+                losses_max: 3,
+                timeout_ms: 3_600_000,
+                backoff_base_ms: 1_000,
+                backoff_max_ms: 3_600_000,
+            },
+            kinds: BTreeMap::new(),
+        }
+    }
+}
+
+/// The settings that apply when nothing is said.
+impl Default for Config {
+    fn default() -> Self {
+        let mut config = Self::unbound();
+        config.bind = default_bind(&config.db, &mut Vec::new());
+        config
+    }
+}
+
+/// A socket beside the database, and loopback tcp for languages and places where ipc is awkward.
+fn default_bind(db: &Path, warnings: &mut Vec<String>) -> Vec<String> {
+    let ipc = ipc_beside(db);
+    // A deep database path is no reason not to start: clients fall back to tcp in the same way.
+    if let Err(reason) = endpoint::check(&ipc) {
+        warnings.push(format!("no default socket beside the database: {ipc}: {reason}"));
+        return vec![TCP_ENDPOINT.into()];
+    }
+    vec![ipc, TCP_ENDPOINT.into()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! The resolved settings as a TOML file that says where each value came from; `laneway broker --print-config` shows it.
+//! What it prints can be read back with `--config`.
+
+use std::fmt::Write as _;
+
+use toml::Value;
+
+use super::Resolved;
+use super::error::Origin;
+use super::field::Field;
+use super::settings::{KIND_SETTINGS, SETTINGS};
+
+impl Resolved {
+    /// One setting a line, with its origin behind it unless that is the default.
+    pub(crate) fn print(&mut self) -> String {
+        let mut out = String::new();
+        let mut section = "";
+        for setting in SETTINGS {
+            let (head, key) = setting.name.split_once('.').unwrap_or(("", setting.name));
+            if head != section {
+                out.extend(["\n[", head, "]\n"]);
+                section = head;
+            }
+            line(&mut out, key, (setting.field)(&mut self.config), self.origins.get(setting.name));
+        }
+        for (kind, settings) in &mut self.config.kinds {
+            out.extend(["\n[kinds.", &Value::from(kind.as_str()).to_string(), "]\n"]);
+            for setting in KIND_SETTINGS {
+                let origin = self.origins.get(&format!("kinds.{kind}.{}", setting.name));
+                line(&mut out, setting.name, (setting.field)(settings), origin);
+            }
+        }
+        out
+    }
+}
+
+fn line(out: &mut String, key: &str, field: &mut dyn Field, origin: Option<&Origin>) {
+    let written = match (field.show(), origin) {
+        (Some(value), Some(origin)) => writeln!(out, "{key} = {value} # {}", origin.to_string().escape_debug()),
+        (Some(value), None) => writeln!(out, "{key} = {value}"),
+        (None, _) => writeln!(out, "#{key} is not set"),
+    };
+    written.expect("writing to a string cannot fail");
+}

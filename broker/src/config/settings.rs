@@ -1,0 +1,83 @@
+//! The one list of settings: name, bounds, and the field it lives in. Everything else about a setting follows from here.
+
+use super::field::Field;
+use super::{Config, KindSettings};
+
+/// A setting of `T`: of the whole broker, or of one kind.
+pub(super) struct Setting<T> {
+    /// As in the file; a dot separates section and key.
+    pub(super) name: &'static str,
+    /// Least and greatest value of a number.
+    pub(super) bounds: Option<(u64, u64)>,
+    pub(super) field: fn(&mut T) -> &mut dyn Field,
+}
+
+const fn plain<T>(name: &'static str, field: fn(&mut T) -> &mut dyn Field) -> Setting<T> {
+    Setting { name, bounds: None, field }
+}
+
+const fn number<T>(name: &'static str, min: u64, max: u64, field: fn(&mut T) -> &mut dyn Field) -> Setting<T> {
+    Setting { name, bounds: Some((min, max)), field }
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const YEAR: u64 = 365 * DAY;
+/// As for a task's own; the store refuses rows with more.
+const ATTEMPTS_MAX: u64 = 1_000_000;
+const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
+const MIB: u64 = 1024 * 1024;
+const PAYLOAD_BYTES_MAX: u64 = laneway_protocol::limits::PAYLOAD_BYTES_MAX as u64;
+const WAIT_MS_MAX: u64 = laneway_protocol::limits::WAIT_MS_MAX;
+/// A ZMTP heartbeat's time to live travels as 16 bits of tenths of a second, and libzmq overflows it from about a minute on.
+const HEARTBEAT_MS_MAX: u64 = 59_999;
+
+/// In the order of `config/laneway.toml`: top level first, then section by section.
+pub(super) const SETTINGS: &[Setting<Config>] = &[
+    plain("db", |c| &mut c.db),
+    plain("bind", |c| &mut c.bind),
+    plain("lanes", |c| &mut c.lanes),
+    plain("default_lane", |c| &mut c.default_lane),
+    plain("durability", |c| &mut c.durability),
+    number("stop_timeout_ms", 0, HOUR, |c| &mut c.stop_timeout_ms),
+    plain("log_file", |c| &mut c.log_file),
+    plain("log_format", |c| &mut c.log_format),
+    plain("log", |c| &mut c.log),
+    number("log_tasks_per_second_max", 1, 1_000_000, |c| &mut c.log_tasks_per_second_max),
+    number("resume_grace_ms", 1_000, 10 * MINUTE, |c| &mut c.resume_grace_ms),
+    number("disconnect_grace_ms", 0, MINUTE, |c| &mut c.disconnect_grace_ms),
+    number("heartbeat_interval_ms", 100, HEARTBEAT_MS_MAX, |c| &mut c.heartbeat_interval_ms),
+    number("heartbeat_timeout_ms", 200, HEARTBEAT_MS_MAX, |c| &mut c.heartbeat_timeout_ms),
+    number("beat_ms", 100, WAIT_MS_MAX, |c| &mut c.beat_ms),
+    number("stall_ms", 50, MINUTE, |c| &mut c.stall_ms),
+    number("restart_hold_ms", 0, MINUTE, |c| &mut c.restart_hold_ms),
+    number("cancel_grace_ms", 0, 10 * MINUTE, |c| &mut c.cancel_grace_ms),
+    number("poll_us", 50, 1_000_000, |c| &mut c.poll_us),
+    number("scheduler_turn_rows", 16, 100_000, |c| &mut c.scheduler_turn_rows),
+    number("window_rows_max", 16, 65_536, |c| &mut c.window_rows_max),
+    number("window_bytes_max", 64 * 1_024, 4_096 * MIB, |c| &mut c.window_bytes_max),
+    number("payload_bytes_max", 1_024, PAYLOAD_BYTES_MAX, |c| &mut c.payload_bytes_max),
+    number("sessions_max", 1, 1_000_000, |c| &mut c.sessions_max),
+    number("kinds_max", 1, 65_536, |c| &mut c.kinds_max),
+    number("waiters_max", 1, 1_000_000, |c| &mut c.waiters_max),
+    number("unsettled_rows_max", 512, 1_000_000, |c| &mut c.unsettled_rows_max),
+    number("unsettled_bytes_max", 64 * MIB, 4_096 * MIB, |c| &mut c.unsettled_bytes_max),
+    number("retention.done_age_ms", 0, 100 * YEAR, |c| &mut c.retention.done_age_ms),
+    number("retention.done_count_max", 0, 1_000_000_000_000, |c| &mut c.retention.done_count_max),
+    number("retention.interval_ms", 100, DAY, |c| &mut c.retention.interval_ms),
+    number("defaults.max_attempts", 1, ATTEMPTS_MAX, |c| &mut c.defaults.max_attempts),
+    number("defaults.losses_max", 1, 1_000, |c| &mut c.defaults.losses_max),
+    number("defaults.timeout_ms", 1, TIMEOUT_MS_MAX, |c| &mut c.defaults.timeout_ms),
+    number("defaults.backoff_base_ms", 0, 30 * DAY, |c| &mut c.defaults.backoff_base_ms),
+    number("defaults.backoff_max_ms", 0, 30 * DAY, |c| &mut c.defaults.backoff_max_ms),
+];
+
+/// What stands in a section `[kinds.NAME]`.
+pub(super) const KIND_SETTINGS: &[Setting<KindSettings>] = &[
+    plain("lane", |k| &mut k.lane),
+    number("max_attempts", 1, ATTEMPTS_MAX, |k| &mut k.max_attempts),
+    number("timeout_ms", 1, TIMEOUT_MS_MAX, |k| &mut k.timeout_ms),
+    number("backoff_base_ms", 0, 30 * DAY, |k| &mut k.backoff_base_ms),
+    number("backoff_max_ms", 0, 30 * DAY, |k| &mut k.backoff_max_ms),
+];

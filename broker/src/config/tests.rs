@@ -1,0 +1,184 @@
+//! Tests of the settings as a whole: layers, suggestions, bounds, and the sample file.
+
+use super::settings::SETTINGS;
+use super::*;
+
+fn file(text: &str) -> (tempfile::TempDir, Sources) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("laneway.toml");
+    std::fs::write(&path, text).unwrap();
+    (dir, Sources { file: Some(path), ..Sources::default() })
+}
+
+fn from_file(text: &str) -> Result<Resolved, String> {
+    let (_dir, sources) = file(text);
+    Config::resolve(&sources).map_err(|error| error.to_string())
+}
+
+fn from_environment(variables: &[(&str, &str)]) -> Result<Resolved, String> {
+    let environment = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    Config::resolve(&Sources { environment, ..Sources::default() }).map_err(|error| error.to_string())
+}
+
+fn set(name: &str, value: &str) -> Flag {
+    Flag { written: "--set", name: name.into(), values: vec![value.into()] }
+}
+
+fn from_flags(flags: &[(&str, &str)]) -> Result<Resolved, String> {
+    let flags = flags.iter().map(|(name, value)| set(name, value)).collect();
+    Config::resolve(&Sources { flags, ..Sources::default() }).map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_said_is_the_default() {
+    // Proves that the defaults pass the validation and come with both default endpoints.
+    let resolved = Config::resolve(&Sources::default()).unwrap();
+    assert_eq!(resolved.config, Config::default());
+    assert_eq!(resolved.config.bind, ["ipc://laneway.db.sock", "tcp://127.0.0.1:7733"]);
+    assert!(resolved.origins.is_empty());
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    // Proves the order of the layers and that each value's origin is kept.
+    let (_dir, mut sources) = file("beat_ms = 1000\nstall_ms = 1001\npoll_us = 1002");
+    sources.environment = vec![("LANEWAY_STALL_MS".into(), "2001".into()), ("LANEWAY_POLL_US".into(), "2002".into())];
+    sources.flags = vec![set("poll_us", "3002")];
+    let Resolved { config, origins, .. } = Config::resolve(&sources).unwrap();
+    assert_eq!((config.beat_ms, config.stall_ms, config.poll_us), (1000, 2001, 3002));
+    assert!(matches!(origins["beat_ms"], Origin::File(_)));
+    assert_eq!(origins["stall_ms"], Origin::Environment("LANEWAY_STALL_MS".into()));
+    assert_eq!(origins["poll_us"], Origin::Flag("--set".into()));
+}
+
+#[test]
+fn the_default_socket_lies_beside_the_database() {
+    // Proves that `--db` alone moves the socket, and that a path too long for one leaves tcp with a warning.
+    let resolved = from_flags(&[("db", "/srv/app/tasks.db")]).unwrap();
+    assert_eq!(resolved.config.bind[0], "ipc:///srv/app/tasks.db.sock");
+    let resolved = from_flags(&[("db", &"d".repeat(120))]).unwrap();
+    assert_eq!(resolved.config.bind, ["tcp://127.0.0.1:7733"]);
+    assert!(resolved.warnings[0].contains("120") || resolved.warnings[0].contains("125"), "{:?}", resolved.warnings);
+}
+
+#[test]
+fn sections_and_kinds_are_read() {
+    // Proves that every section of the file reaches its field, and a kind its own overrides.
+    let text = "[retention]\ndone_count_max = 5\n[defaults]\nmax_attempts = 7\n\
+                [kinds.\"mail.send\"]\nlane = \"low\"\ntimeout_ms = 60000\n[kinds.empty]";
+    let config = from_file(text).unwrap().config;
+    assert_eq!(config.retention.done_count_max, Some(5));
+    assert_eq!(config.defaults.max_attempts, 7);
+    assert_eq!(config.kinds.len(), 2);
+    let mail = &config.kinds[&Kind::new("mail.send").unwrap()];
+    assert_eq!(mail.lane.as_ref().map(LaneName::as_str), Some("low"));
+    assert_eq!((mail.timeout_ms, mail.max_attempts), (Some(60_000), None));
+    let config = from_flags(&[("kinds.mail.send.max_attempts", "9")]).unwrap().config;
+    assert_eq!(config.kinds[&Kind::new("mail.send").unwrap()].max_attempts, Some(9));
+}
+
+#[test]
+fn lists_come_from_commas_in_environment_and_flags() {
+    // Proves that a list can be given where there is only text.
+    let config = from_environment(&[("LANEWAY_LANES", "a, normal,b")]).unwrap().config;
+    assert_eq!(config.lanes.iter().map(LaneName::as_str).collect::<Vec<_>>(), ["a", "normal", "b"]);
+    let flag = Flag { written: "--bind", name: "bind".into(), values: vec!["ipc://a".into(), "tcp://[::1]:0".into()] };
+    let config = Config::resolve(&Sources { flags: vec![flag], ..Sources::default() }).unwrap().config;
+    assert_eq!(config.bind, ["ipc://a", "tcp://[::1]:0"]);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_a_suggestion() {
+    // Proves that a slip in a name is told with the right name, wherever it stands.
+    for (text, says) in [
+        ("stop_timout_ms = 1", "'stop_timout_ms' (file "),
+        ("stop_timout_ms = 1", "did you mean 'stop_timeout_ms'?"),
+        ("[retention]\ndone_age = 1", "did you mean 'retention.done_age_ms'?"),
+        ("[retenton]\ndone_age_ms = 1", "did you mean 'retention.done_age_ms'?"),
+        ("[kinds.resize]\ntimeout = 1", "did you mean 'kinds.resize.timeout_ms'?"),
+        ("colour = 1", "--print-config"),
+    ] {
+        let error = from_file(text).unwrap_err();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+    let error = from_environment(&[("LANEWAY_STOP_TIMEOUT", "1")]).unwrap_err();
+    assert!(error.contains("did you mean 'LANEWAY_STOP_TIMEOUT_MS'?"), "{error}");
+    let error = from_flags(&[("dib", "x")]).unwrap_err();
+    assert!(error.contains("'dib' (flag --set)"), "{error}");
+}
+
+#[test]
+fn foreign_variables_are_only_warned_about() {
+    // Proves that what Kubernetes sets beside a service called laneway does not keep the broker from starting.
+    let resolved = from_environment(&[
+        ("LANEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("LANEWAY_PORT_7733_TCP", "tcp://10.0.0.1:7733"),
+        ("LANEWAY_ENDPOINT", "tcp://127.0.0.1:1"),
+        ("LANEWAY_DB", ""),
+        ("HOME", "/"),
+    ])
+    .unwrap();
+    assert_eq!(resolved.warnings.len(), 2, "{:?}", resolved.warnings);
+    assert_eq!(resolved.config, Config::default());
+}
+
+#[test]
+fn wrong_values_name_field_value_and_bound() {
+    // Proves that each refusal says what was wrong and what would be right.
+    for (text, says) in [
+        ("beat_ms = 5", "beat_ms is 5 (file "),
+        ("beat_ms = 5", "must be 100 to 60000"),
+        ("beat_ms = -5", "beat_ms is -5 "),
+        ("beat_ms = -5", "must be 100 to 60000"),
+        ("heartbeat_timeout_ms = 60000", "must be 200 to 59999"),
+        ("heartbeat_timeout_ms = 5000", "more than heartbeat_interval_ms, which is 5000"),
+        ("payload_bytes_max = 16777217", "must be 1024 to 16777216"),
+        ("beat_ms = \"5s\"", "must be a whole number"),
+        ("durability = \"off\"", "must be \"full\" or \"normal\""),
+        ("lanes = []", "1 to 64 lanes"),
+        ("lanes = [\"normal\", \"normal\"]", "stands twice"),
+        ("lanes = [\"a\\n\"]", "control characters"),
+        ("lanes = [\"a\"]", "default_lane is 'normal' (default): must be one of lanes, which are a"),
+        ("bind = [\"tcp://0.0.0.0:1\"]", "'tcp://0.0.0.0:1'"),
+        ("bind = []", "1 to 16 endpoints"),
+        ("log = \"deubg\"", "log is 'deubg'"),
+        ("log = \"info,laneway=loud\"", "error, warn, info, debug, trace or off"),
+        ("kinds = 3", "a section for each kind"),
+        ("[kinds]\nresize = 3", "a section for each kind"),
+        ("[kinds.resize]\nlane = \"x\"", "kinds.resize.lane is 'x'"),
+        ("[kinds.resize]\nmax_attempts = 0", "kinds.resize.max_attempts is 0"),
+        ("[kinds.resize]\nbackoff_max_ms = 10", "kinds.resize.backoff_base_ms is 1000 (default): must be at most"),
+        ("[defaults]\nmax_attempts = 4294967296", "must be 1 to 1000000"),
+        ("[defaults]\nbackoff_max_ms = 10", "defaults.backoff_base_ms is 1000"),
+        ("beat_ms = ", "not valid TOML"),
+    ] {
+        let error = from_file(text).err().unwrap_or_else(|| panic!("{text} was taken"));
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_the_same() {
+    // Proves that `--print-config` makes a file for `--config`, odd names included.
+    let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"";
+    let mut resolved = from_file(text).unwrap();
+    let printed = resolved.print();
+    assert!(printed.contains("lane = \"high\" # file "), "{printed}");
+    assert_eq!(from_file(&printed).unwrap().config, resolved.config);
+}
+
+#[test]
+fn the_sample_file_has_every_setting_at_its_default() {
+    // Proves that config/laneway.toml changes nothing and leaves no setting out.
+    let sample = include_str!("../../../config/laneway.toml");
+    assert_eq!(from_file(sample).unwrap().config, Config::default());
+
+    // `#name = ` shows a setting that is off or derived: taken in, each is valid and the list is complete.
+    let uncomment = |line: &str| line.strip_prefix('#').filter(|l| l.starts_with(char::is_lowercase)).map(String::from);
+    let full: Vec<String> = sample.lines().map(|line| uncomment(line).unwrap_or_else(|| line.into())).collect();
+    let resolved = from_file(&full.join("\n")).unwrap();
+    for setting in SETTINGS {
+        assert!(resolved.origins.contains_key(setting.name), "config/laneway.toml lacks {}", setting.name);
+    }
+    assert_eq!(resolved.config.bind, Config::default().bind);
+}

@@ -1,0 +1,149 @@
+//! Connections and return addresses of the ROUTER socket.
+//!
+//! A routing id is a return address and never a key: a connection gets a number of its own when its first message comes,
+//! and every question a fresh [`ReplyTo`]. The descriptor that libzmq tells with a connection's messages ties it to the
+//! monitor's disconnects; it is a private property of libzmq and descriptors are reused, so it is the fast path only: an
+//! answer that cannot be routed tells the same, later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use laneway_core::{Asker, ConnId, ReplyTo};
+
+use crate::monitor::ConnEvent;
+
+/// The frames before the header, echoed byte for byte.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    pub(crate) routing_id: Arc<[u8]>,
+    /// The 4 bytes by which a correlating REQ knows its answers.
+    pub(crate) correlation: Option<[u8; 4]>,
+    conn: ConnId,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_routing_id: HashMap<Arc<[u8]>, ConnId>,
+    conns: HashMap<ConnId, Conn>,
+    /// The open connection on each descriptor; `None` until its first message.
+    by_fd: HashMap<i32, Option<ConnId>>,
+    replies: HashMap<ReplyTo, Envelope>,
+    next_conn: u64,
+    next_reply: u64,
+}
+
+#[derive(Debug)]
+struct Conn {
+    routing_id: Arc<[u8]>,
+    fd: Option<i32>,
+}
+
+impl Peers {
+    /// The connection of a routing id that was seen before.
+    pub(crate) fn known(&self, routing_id: &[u8]) -> Option<ConnId> {
+        self.by_routing_id.get(routing_id).copied()
+    }
+
+    /// The first message of a connection. Gives its number, and whether the monitor has told its end already.
+    pub(crate) fn add(&mut self, routing_id: &[u8], fd: Option<i32>) -> (ConnId, bool) {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        let routing_id: Arc<[u8]> = routing_id.into();
+        let mut over = false;
+        if let Some(fd) = fd {
+            match self.by_fd.get_mut(&fd) {
+                Some(slot) => *slot = Some(conn),
+                None => over = true,
+            }
+        }
+        self.by_routing_id.insert(Arc::clone(&routing_id), conn);
+        self.conns.insert(conn, Conn { routing_id, fd });
+        (conn, over)
+    }
+
+    /// Takes in what the monitor saw. Gives the connection that ended, if it ever said anything.
+    pub(crate) fn on_conn_event(&mut self, event: ConnEvent) -> Option<ConnId> {
+        match event {
+            ConnEvent::Accepted(fd) => {
+                // The descriptor was reused before the end of its last connection was told.
+                self.by_fd.insert(fd, None).flatten()
+            }
+            ConnEvent::Disconnected(fd) => self.by_fd.remove(&fd).flatten(),
+        }
+    }
+
+    /// Forgets a connection and every answer that would go to it.
+    pub(crate) fn remove(&mut self, conn: ConnId) {
+        let Some(gone) = self.conns.remove(&conn) else { return };
+        if self.by_routing_id.get(&gone.routing_id) == Some(&conn) {
+            self.by_routing_id.remove(&gone.routing_id);
+        }
+        if let Some(fd) = gone.fd.filter(|fd| self.by_fd.get(fd) == Some(&Some(conn))) {
+            self.by_fd.insert(fd, None);
+        }
+    }
+
+    /// A question came: keeps where its answer goes.
+    pub(crate) fn ask(&mut self, conn: ConnId, correlation: Option<[u8; 4]>) -> Asker {
+        self.next_reply += 1;
+        let reply = ReplyTo(self.next_reply);
+        let routing_id = Arc::clone(&self.conns[&conn].routing_id);
+        self.replies.insert(reply, Envelope { routing_id, correlation, conn });
+        Asker { reply, conn }
+    }
+
+    /// Takes the place of an answer; it is used once.
+    pub(crate) fn take(&mut self, reply: ReplyTo) -> Option<Envelope> {
+        self.replies.remove(&reply)
+    }
+
+    /// Questions without an answer so far.
+    pub(crate) fn n_open(&self) -> usize {
+        self.replies.len()
+    }
+}
+
+impl Envelope {
+    pub(crate) fn conn(&self) -> ConnId {
+        self.conn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disconnect_ends_the_connection_that_spoke_on_the_descriptor() {
+        let mut peers = Peers::default();
+        assert_eq!(peers.on_conn_event(ConnEvent::Accepted(7)), None);
+        let (conn, over) = peers.add(b"a", Some(7));
+        assert!(!over);
+        assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(conn));
+        assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), None);
+    }
+
+    #[test]
+    fn a_reused_descriptor_ends_its_former_connection_only() {
+        let mut peers = Peers::default();
+        peers.on_conn_event(ConnEvent::Accepted(7));
+        let (first, _) = peers.add(b"a", Some(7));
+        assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(first));
+        peers.remove(first);
+        peers.on_conn_event(ConnEvent::Accepted(7));
+        let (second, over) = peers.add(b"b", Some(7));
+        assert!(!over);
+        peers.remove(first);
+        assert_eq!(peers.known(b"b"), Some(second));
+        assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(second));
+    }
+
+    #[test]
+    fn a_first_message_read_after_its_connection_ended_is_known_to_be_the_last() {
+        let mut peers = Peers::default();
+        peers.on_conn_event(ConnEvent::Accepted(7));
+        peers.on_conn_event(ConnEvent::Disconnected(7));
+        let (_, over) = peers.add(b"a", Some(7));
+        assert!(over);
+    }
+}

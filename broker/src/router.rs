@@ -1,0 +1,427 @@
+//! The router thread: owns the ROUTER socket, its monitor and the core. Polls until the core's next deadline, decodes,
+//! lets the core decide, acts.
+//!
+//! It never blocks on anything but its poll. When the scheduler's inbox is full it stops reading the socket and goes on
+//! draining its own inbox; that time counts as its own stall.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use laneway_core::{Action, Broker, ConnId, Event, Now, ReplyTo};
+use laneway_protocol::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_FRAMES_MAX};
+use laneway_protocol::{Answer, Code, Request, WireError, codec};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::doorbell::DoorbellWait;
+use crate::error::Error;
+use crate::monitor::Monitor;
+use crate::peers::{Envelope, Peers};
+use crate::scheduler::Orders;
+
+/// Messages taken in one turn of the loop, so that one flooder does not keep the others waiting.
+const MESSAGES_PER_TURN_MAX: usize = 256;
+/// The longest poll: often enough to see that the process itself was stopped.
+const POLL_MS_MAX: u64 = 250;
+/// Questions without an answer, over all peers.
+const OPEN_QUESTIONS_MAX: usize = 262_144;
+/// Routing id, correlation, delimiter, header, body.
+const FRAMES_MAX: usize = PAYLOAD_FRAMES_MAX + 5;
+
+/// What ends the router.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    /// Hand nothing out any more, settle what arrives.
+    pub(crate) gently: AtomicBool,
+    /// End now.
+    pub(crate) now: AtomicBool,
+    /// Told by the router while it stops gently: nothing runs and nothing is on its way to the disk.
+    pub(crate) idle: AtomicBool,
+}
+
+pub(crate) struct Router {
+    socket: zmq::Socket,
+    monitor: Monitor,
+    peers: Peers,
+    core: Broker,
+    clock: Clock,
+    bell: DoorbellWait,
+    from_scheduler: Receiver<Vec<Event>>,
+    to_scheduler: Sender<Orders>,
+    stop: Arc<Stop>,
+    stopping: bool,
+    stall_ms: u64,
+    /// Not yet taken by the scheduler.
+    orders: Orders,
+    /// Since when the scheduler's inbox is full.
+    blocked_since: Option<Now>,
+    actions: Vec<Action>,
+    /// Connections whose end is told once the socket is drained: their last words come first.
+    gone: Vec<ConnId>,
+    dropped_lines: crate::telemetry::Dropped,
+}
+
+/// The other ends of the router's channels.
+pub(crate) struct Links {
+    pub(crate) bell: DoorbellWait,
+    pub(crate) from_scheduler: Receiver<Vec<Event>>,
+    pub(crate) to_scheduler: Sender<Orders>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) dropped_lines: crate::telemetry::Dropped,
+}
+
+/// A ROUTER with every option set, bound to every endpoint of the settings, and its monitor. Gives also the endpoints as
+/// libzmq resolved them (port 0 becomes a number).
+pub(crate) fn bind(context: &zmq::Context, config: &Config) -> Result<(zmq::Socket, Monitor, Vec<String>), Error> {
+    let socket = context.socket(zmq::ROUTER).map_err(|error| Error::other("open a socket", error))?;
+    set_options(&socket, config).map_err(|error| Error::other("set the options of the socket", error))?;
+    let monitor = Monitor::start(context, &socket)?;
+    let mut bound = Vec::new();
+    for endpoint in &config.bind {
+        let fail = |error: zmq::Error| Error::other(format!("listen on {endpoint}"), error);
+        socket.bind(endpoint).map_err(fail)?;
+        let last = socket.get_last_endpoint().map_err(fail)?;
+        bound.push(last.unwrap_or_else(|_| endpoint.clone()).trim_end_matches('\0').to_owned());
+    }
+    Ok((socket, monitor, bound))
+}
+
+fn set_options(socket: &zmq::Socket, config: &Config) -> Result<(), zmq::Error> {
+    let millis = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
+    // An answer that cannot be routed is an error here instead of a silent drop.
+    socket.set_router_mandatory(true)?;
+    socket.set_linger(0)?;
+    socket.set_heartbeat_ivl(millis(config.heartbeat_interval_ms))?;
+    socket.set_heartbeat_timeout(millis(config.heartbeat_timeout_ms))?;
+    socket.set_heartbeat_ttl(millis(config.heartbeat_timeout_ms))?;
+    socket.set_handshake_ivl(3_000)?;
+    // For each frame; the whole message is bounded while it is read.
+    let frame_max = config.payload_bytes_max.max(BODY_BYTES_MAX) + 1_024;
+    socket.set_maxmsgsize(i64::try_from(frame_max).unwrap_or(i64::MAX))?;
+    socket.set_backlog(1_024)?;
+    Ok(())
+}
+
+impl Router {
+    pub(crate) fn new(
+        (socket, monitor): (zmq::Socket, Monitor),
+        (core, actions): (Broker, Vec<Action>),
+        links: Links,
+        clock: Clock,
+        stall_ms: u64,
+    ) -> Self {
+        Self {
+            socket,
+            monitor,
+            peers: Peers::default(),
+            core,
+            clock,
+            bell: links.bell,
+            from_scheduler: links.from_scheduler,
+            to_scheduler: links.to_scheduler,
+            stop: links.stop,
+            stopping: false,
+            stall_ms,
+            orders: Orders::default(),
+            blocked_since: None,
+            actions,
+            gone: Vec::new(),
+            dropped_lines: links.dropped_lines,
+        }
+    }
+
+    /// Runs until it is told to stop. Fails when the socket does, or when the scheduler is gone.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let fail = |error: zmq::Error| Error::other("serve the socket", error);
+        let (mut last, mut timeout_ms) = (self.clock.now(), 0);
+        loop {
+            let now = self.clock.now();
+            self.notice_stall(last, timeout_ms, now);
+            last = now;
+            self.bell.clear();
+            if self.stop.now.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if !self.stopping && self.stop.gently.load(Ordering::SeqCst) {
+                self.stopping = true;
+                self.core.handle(Event::Stop, now, &mut self.actions);
+            }
+            self.take_reports(now)?;
+            self.take_conn_events().map_err(fail)?;
+            let mut drained = false;
+            if self.blocked_since.is_none() {
+                drained = self.take_messages(now).map_err(fail)?;
+            }
+            if drained {
+                for conn in std::mem::take(&mut self.gone) {
+                    self.peers.remove(conn);
+                    self.core.handle(Event::Disconnected(conn), now, &mut self.actions);
+                }
+            }
+            if self.core.next_deadline().is_some_and(|at| at <= now.mono) {
+                self.core.handle(Event::Tick, now, &mut self.actions);
+            }
+            self.act(now).map_err(fail)?;
+            self.flush(now)?;
+            if self.stopping {
+                let idle = self.core.n_running() == 0 && self.core.n_unsettled() == 0;
+                self.stop.idle.store(idle, Ordering::SeqCst);
+            }
+            timeout_ms = if drained { self.poll_timeout_ms() } else { 0 };
+            self.poll(timeout_ms).map_err(fail)?;
+        }
+    }
+
+    /// A loop that took longer than its poll and its work explain was stopped or starved.
+    fn notice_stall(&mut self, last: Now, timeout_ms: u64, now: Now) {
+        let blocked = self.blocked_since.map_or(0, |since| now.mono.since(since.mono));
+        let gap = now.mono.since(last.mono).saturating_sub(timeout_ms).max(blocked);
+        if gap > self.stall_ms {
+            if blocked == 0 {
+                tracing::warn!(target: "laneway::router", gap_ms = gap, "the broker itself stood still; nobody is blamed for it");
+            }
+            self.core.handle(Event::Stalled { ms: gap }, now, &mut self.actions);
+        }
+    }
+
+    fn take_reports(&mut self, now: Now) -> Result<(), Error> {
+        loop {
+            match self.from_scheduler.try_recv() {
+                Ok(events) => {
+                    for event in events {
+                        self.core.handle(event, now, &mut self.actions);
+                    }
+                }
+                Err(crossbeam_channel::TryRecvError::Empty) => return Ok(()),
+                Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                    return Err(Error::other("go on", "the scheduler has ended"));
+                }
+            }
+        }
+    }
+
+    fn take_conn_events(&mut self) -> Result<(), zmq::Error> {
+        while let Some(event) = self.monitor.next()? {
+            self.gone.extend(self.peers.on_conn_event(event));
+        }
+        Ok(())
+    }
+
+    /// Takes messages until there are none or this turn has had its share. True when there are none.
+    fn take_messages(&mut self, now: Now) -> Result<bool, zmq::Error> {
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let routing_id = match self.socket.recv_msg(zmq::DONTWAIT) {
+                Ok(frame) => frame,
+                Err(zmq::Error::EAGAIN) => return Ok(true),
+                Err(zmq::Error::EINTR) => continue,
+                Err(error) => return Err(error),
+            };
+            self.take_message(&routing_id, now)?;
+        }
+        Ok(false)
+    }
+
+    fn take_message(&mut self, routing_id: &zmq::Message, now: Now) -> Result<(), zmq::Error> {
+        let incoming = Incoming::read(&self.socket, routing_id.get_more(), self.peers.known(routing_id).is_none())?;
+        let conn = match self.peers.known(routing_id) {
+            Some(conn) => conn,
+            None => {
+                // What the monitor saw of this descriptor before the message came.
+                self.take_conn_events()?;
+                let (conn, over) = self.peers.add(routing_id, incoming.fd);
+                if over {
+                    self.gone.push(conn);
+                }
+                conn
+            }
+        };
+        let Some(correlation) = incoming.correlation else {
+            self.core.handle(Event::BadMessage, now, &mut self.actions);
+            return Ok(());
+        };
+        let from = self.peers.ask(conn, correlation);
+        match self.decode(incoming) {
+            Ok(request) => self.core.handle(Event::Asked { from, request }, now, &mut self.actions),
+            Err(error) => {
+                self.core.handle(Event::BadMessage, now, &mut self.actions);
+                self.actions.push(Action::Answer { to: from.reply, answer: Answer::Error(error) });
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, incoming: Incoming) -> Result<Request, WireError> {
+        if self.peers.n_open() > OPEN_QUESTIONS_MAX {
+            let text = format!("{} questions are open, at most {OPEN_QUESTIONS_MAX} are allowed", self.peers.n_open());
+            return Err(WireError::new(Code::Full, text).after_ms(1_000));
+        }
+        match incoming.refused {
+            Some(error) => Err(error),
+            None => codec::decode_request(incoming.frames),
+        }
+    }
+
+    /// Carries out what the core asked for, in order.
+    fn act(&mut self, now: Now) -> Result<(), zmq::Error> {
+        while !self.actions.is_empty() {
+            let mut undelivered = Vec::new();
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Answer { to, answer } => self.answer(to, answer, &mut undelivered)?,
+                    Action::Forget(reply) => {
+                        self.peers.take(reply);
+                    }
+                    Action::Store { id, op } => self.orders.ops.push((id, op)),
+                    Action::Demand { key, rows } => self.orders.demands.push((key, rows)),
+                    Action::Unload(tasks) => self.orders.unload.extend(tasks),
+                    Action::Watch(task) => self.orders.watch.push((task, true)),
+                    Action::Unwatch(task) => self.orders.watch.push((task, false)),
+                }
+            }
+            for reply in undelivered {
+                self.core.handle(Event::Undelivered(reply), now, &mut self.actions);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, to: ReplyTo, mut answer: Answer, undelivered: &mut Vec<ReplyTo>) -> Result<(), zmq::Error> {
+        let Some(envelope) = self.peers.take(to) else { return Ok(()) };
+        if let Answer::Stats(stats) = &mut answer {
+            stats.log_lines_dropped = self.dropped_lines.lines();
+        }
+        let hand_out = matches!(answer, Answer::Tasks(_));
+        let frames = match codec::encode_answer(answer) {
+            Ok(frames) => frames,
+            Err(error) => {
+                tracing::error!(target: "laneway::router", %error, "an answer does not fit a message");
+                let error = WireError::new(Code::TooLarge, format!("the answer does not fit a message: {error}"));
+                codec::encode_answer(Answer::Error(error)).expect("an error is small")
+            }
+        };
+        match send(&self.socket, &envelope, frames) {
+            Ok(()) => {}
+            // The peer is gone, or does not read: what it was to get goes back, and nobody else waits for it.
+            Err(error @ (zmq::Error::EHOSTUNREACH | zmq::Error::EAGAIN)) => {
+                if hand_out {
+                    undelivered.push(to);
+                }
+                if error == zmq::Error::EHOSTUNREACH {
+                    self.gone.push(envelope.conn());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Gives the scheduler what this turn brought, in one message.
+    fn flush(&mut self, now: Now) -> Result<(), Error> {
+        if self.orders.is_empty() {
+            self.blocked_since = None;
+            return Ok(());
+        }
+        match self.to_scheduler.try_send(std::mem::take(&mut self.orders)) {
+            Ok(()) => self.blocked_since = None,
+            Err(TrySendError::Full(orders)) => {
+                self.orders = orders;
+                self.blocked_since.get_or_insert(now);
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(Error::other("go on", "the scheduler has ended")),
+        }
+        Ok(())
+    }
+
+    fn poll_timeout_ms(&self) -> u64 {
+        let now = self.clock.now();
+        let until = self.core.next_deadline().map_or(POLL_MS_MAX, |at| at.since(now.mono));
+        until.min(POLL_MS_MAX)
+    }
+
+    fn poll(&self, timeout_ms: u64) -> Result<(), zmq::Error> {
+        let bell = zmq::PollItem::from_fd(self.bell.fd(), zmq::POLLIN);
+        let timeout = i64::try_from(timeout_ms).expect("the poll is bounded");
+        let polled = if self.blocked_since.is_some() {
+            // The scheduler is behind: its next report makes room.
+            zmq::poll(&mut [bell], i64::try_from(POLL_MS_MAX).expect("the poll is bounded"))
+        } else {
+            zmq::poll(&mut [self.socket.as_poll_item(zmq::POLLIN), self.monitor.poll_item(), bell], timeout)
+        };
+        match polled {
+            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// One message, read to its end within bounds.
+struct Incoming {
+    /// `None`: no valid envelope, so there is nobody to answer.
+    correlation: Option<Option<[u8; 4]>>,
+    frames: Vec<Vec<u8>>,
+    refused: Option<WireError>,
+    fd: Option<i32>,
+}
+
+impl Incoming {
+    fn read(socket: &zmq::Socket, mut more: bool, wants_fd: bool) -> Result<Self, zmq::Error> {
+        let mut incoming = Self { correlation: None, frames: Vec::new(), refused: None, fd: None };
+        let (mut correlation, mut n_frames, mut bytes) = (None, 0, 0);
+        while more {
+            let mut frame = socket.recv_msg(0)?;
+            more = frame.get_more();
+            n_frames += 1;
+            if wants_fd && incoming.fd.is_none() {
+                incoming.fd = frame.gets("__fd").and_then(|fd| fd.parse().ok());
+            }
+            if incoming.correlation.is_some() {
+                bytes += frame.len();
+                if n_frames > FRAMES_MAX || bytes > MESSAGE_BYTES_MAX {
+                    incoming.refuse(n_frames, bytes);
+                } else if incoming.refused.is_none() {
+                    incoming.frames.push(frame.to_vec());
+                }
+            } else if frame.is_empty() && n_frames <= 2 {
+                incoming.correlation = Some(correlation);
+            } else if n_frames == 1 {
+                correlation = <[u8; 4]>::try_from(&*frame).ok();
+                if correlation.is_none() {
+                    n_frames = FRAMES_MAX;
+                }
+            } else {
+                n_frames = FRAMES_MAX;
+            }
+        }
+        Ok(incoming)
+    }
+
+    /// Reads on to the end of the message without keeping it.
+    fn refuse(&mut self, n_frames: usize, bytes: usize) {
+        self.frames.clear();
+        self.refused.get_or_insert_with(|| {
+            if bytes > MESSAGE_BYTES_MAX {
+                WireError::new(Code::TooLarge, format!("{bytes} bytes and more in one message, at most {MESSAGE_BYTES_MAX}"))
+            } else {
+                WireError::new(Code::TooMany, format!("{n_frames} frames and more in one message, at most {FRAMES_MAX}"))
+            }
+        });
+    }
+}
+
+/// Sends without waiting. An error of the first frame means that nothing was sent.
+fn send(socket: &zmq::Socket, envelope: &Envelope, frames: Vec<Vec<u8>>) -> Result<(), zmq::Error> {
+    let flags = zmq::SNDMORE | zmq::DONTWAIT;
+    socket.send(&*envelope.routing_id, flags)?;
+    if let Some(correlation) = envelope.correlation {
+        socket.send(&correlation[..], flags)?;
+    }
+    socket.send(&[][..], flags)?;
+    let last = frames.len() - 1;
+    for (index, frame) in frames.into_iter().enumerate() {
+        // A frame becomes a message without a copy.
+        let message = zmq::Message::from(frame);
+        socket.send(message, if index == last { zmq::DONTWAIT } else { flags })?;
+    }
+    Ok(())
+}

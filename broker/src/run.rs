@@ -1,0 +1,232 @@
+//! Builds the parts of the broker, starts its threads, joins them in stop order.
+//!
+//! | thread | inbox | does |
+//! |---|---|---|
+//! | router | the ROUTER socket, reports of the scheduler | the core: who gets what |
+//! | scheduler | orders of the router, commits of apps | the table: one transaction a turn |
+//! | checkpoint | the size of the WAL | moves the WAL into the database |
+//! | main (here) | signals | starts and stops the others |
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use laneway_core::{Broker, KindSettings, Settings, Start};
+use laneway_protocol::SessionName;
+
+use crate::clock::Clock;
+use crate::config::{Config, Durability};
+use crate::doorbell::doorbell;
+use crate::error::Error;
+use crate::router::{Links, Router, Stop, bind};
+use crate::scheduler::{Pace, Scheduler};
+use crate::signals::{Signal, Signals};
+use crate::store::{Opened, Retention, Rules, Store, StoreError, checkpoint, lock, sqlite};
+use crate::telemetry::Telemetry;
+
+/// Orders of the router that wait for the scheduler, and reports that wait for the router, in messages.
+const INBOX_MESSAGES_MAX: usize = 256;
+/// How often a thread that ended by itself is noticed.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// Runs a broker until a signal ends it, or one of its threads does.
+pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
+    laneway::seed_libzmq();
+    let clock = Clock::start();
+    let started = Instant::now();
+    let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
+    let _lock = lock::acquire(&config.db).map_err(database)?;
+    let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
+    let (mut secret, mut seed) = ([0; 16], [0; 8]);
+    getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;
+    getrandom::fill(&mut seed).map_err(|error| Error::other("get random bytes", error))?;
+    let wal_hint = store.wal_hint();
+    let opened = store.open_epoch(secret, clock.now()).map_err(database)?;
+
+    let context = zmq::Context::new();
+    remove_stale_sockets(config)?;
+    let (socket, monitor, endpoints) = bind(&context, config)?;
+    restrict_sockets(config)?;
+    let epoch = opened.epoch;
+    let settings = settings(config);
+    let core = Broker::new(settings.clone(), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
+
+    let (to_scheduler, orders) = bounded(INBOX_MESSAGES_MAX);
+    let (to_router, from_scheduler) = bounded(INBOX_MESSAGES_MAX);
+    let (bell, bell_wait) = doorbell().map_err(|error| Error::other("make a doorbell", error))?;
+    let stop = Arc::new(Stop::default());
+    let links = Links {
+        bell: bell_wait,
+        from_scheduler,
+        to_scheduler,
+        stop: Arc::clone(&stop),
+        dropped_lines: telemetry.dropped(),
+    };
+    let scheduler =
+        Scheduler::new(store, (orders, to_router, bell.clone()), clock, pace(config), settings, telemetry.task_log());
+    let router = Router::new((socket, monitor), core, links, clock, config.stall_ms);
+    let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
+    let scheduler = spawn("scheduler", move || scheduler.run())?;
+    let router = spawn("router", move || router.run())?;
+
+    tracing::info!(
+        target: "laneway",
+        %epoch,
+        db = %config.db.display(),
+        endpoints = %endpoints.join(" "),
+        ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+    watch(config, telemetry, signals, &stop, || bell.ring(), (&router, &scheduler));
+
+    stop.now.store(true, Ordering::SeqCst);
+    bell.ring();
+    let router = router.join().unwrap_or_else(|_| Err(Error::other("go on", "the router thread panicked")));
+    let scheduler = scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
+    checkpoints.stop();
+    remove_stale_sockets(config)?;
+    scheduler.map_err(|error| Error::database(format!("go on with {}", config.db.display()), error))?;
+    router?;
+    tracing::info!(target: "laneway", %epoch, "stopped");
+    Ok(())
+}
+
+/// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
+fn watch(
+    config: &Config,
+    telemetry: &Telemetry,
+    signals: &Signals,
+    stop: &Stop,
+    ring: impl Fn(),
+    (router, scheduler): (&JoinHandle<Result<(), Error>>, &JoinHandle<Result<(), StoreError>>),
+) {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
+        match signals.receiver().recv_timeout(wait) {
+            Ok(Signal::Stop) => {
+                tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
+                deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));
+                stop.gently.store(true, Ordering::SeqCst);
+                ring();
+            }
+            Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Signal::ReopenLog) => telemetry.reopen(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let over = deadline.is_some_and(|at| at <= Instant::now() || stop.idle.load(Ordering::SeqCst));
+        if over || router.is_finished() || scheduler.is_finished() {
+            return;
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+    thread.map_err(|error| Error::other(format!("start the {name} thread"), error))
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        lanes: config.lanes.clone(),
+        default_lane: config.default_lane.clone(),
+        kind_lanes: config.kinds.iter().filter_map(|(kind, own)| Some((kind.clone(), own.lane.clone()?))).collect(),
+        payload_bytes_max: config.payload_bytes_max,
+        full_durability: config.durability == Durability::Full,
+    }
+}
+
+fn pace(config: &Config) -> Pace {
+    Pace {
+        poll: Duration::from_micros(config.poll_us),
+        turn_rows: config.scheduler_turn_rows,
+        window_bytes: config.window_bytes_max,
+        full_durability: config.durability == Durability::Full,
+        retention: Retention { age_ms: config.retention.done_age_ms, count_max: config.retention.done_count_max },
+        prune_interval_ms: config.retention.interval_ms,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let defaults = KindSettings {
+        lane: config.default_lane.clone(),
+        max_attempts: config.defaults.max_attempts,
+        timeout_ms: config.defaults.timeout_ms,
+        backoff_base_ms: config.defaults.backoff_base_ms,
+        backoff_max_ms: config.defaults.backoff_max_ms,
+    };
+    let kinds = config.kinds.iter().map(|(kind, own)| {
+        let settings = KindSettings {
+            lane: own.lane.clone().unwrap_or_else(|| defaults.lane.clone()),
+            max_attempts: own.max_attempts.unwrap_or(defaults.max_attempts),
+            timeout_ms: own.timeout_ms.unwrap_or(defaults.timeout_ms),
+            backoff_base_ms: own.backoff_base_ms.unwrap_or(defaults.backoff_base_ms),
+            backoff_max_ms: own.backoff_max_ms.unwrap_or(defaults.backoff_max_ms),
+        };
+        (kind.clone(), settings)
+    });
+    Settings {
+        lanes: config.lanes.clone(),
+        kinds: kinds.collect(),
+        defaults,
+        losses_max: config.defaults.losses_max,
+        resume_grace_ms: config.resume_grace_ms,
+        restart_hold_ms: config.restart_hold_ms,
+        disconnect_grace_ms: config.disconnect_grace_ms,
+        cancel_grace_ms: config.cancel_grace_ms,
+        beat_ms: config.beat_ms,
+        payload_bytes_max: config.payload_bytes_max,
+        window_rows_max: config.window_rows_max,
+        window_bytes_max: config.window_bytes_max,
+        sessions_max: config.sessions_max,
+        kinds_max: config.kinds_max,
+        waiters_max: config.waiters_max,
+    }
+}
+
+fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
+    let sessions = opened.sessions.into_iter().filter_map(|known| Some((SessionName::new(known.session).ok()?, known.plain)));
+    Start {
+        version: env!("CARGO_PKG_VERSION").into(),
+        epoch: opened.epoch,
+        secret,
+        past_secrets: opened.past_secrets,
+        seed,
+        running: opened.running,
+        sessions: sessions.collect(),
+        unclean: opened.unclean,
+        paused: opened.paused,
+    }
+}
+
+/// A socket file that an earlier broker left would keep libzmq from nothing, but its mode would stay; the lock on the
+/// database says that no broker of this database is using it.
+fn remove_stale_sockets(config: &Config) -> Result<(), Error> {
+    for path in ipc_paths(config) {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::other(format!("remove the old socket {}", path.display()), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Only this user may connect: one peer that is not trusted can end libzmq itself.
+fn restrict_sockets(config: &Config) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    for path in ipc_paths(config) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| Error::other(format!("restrict the socket {}", path.display()), error))?;
+    }
+    Ok(())
+}
+
+fn ipc_paths(config: &Config) -> impl Iterator<Item = &Path> {
+    config.bind.iter().filter_map(|endpoint| endpoint.strip_prefix("ipc://")).map(Path::new)
+}

@@ -1,0 +1,529 @@
+//! The scheduler thread: owns the one writing connection, polls the table for change and feeds the router.
+//!
+//! It works in turns, one transaction each: operations of the router in, what the table brought out. A turn is bounded in
+//! rows. While one transaction syncs the next one's operations gather in the inbox: that is the group commit. A storage
+//! error undoes the turn and keeps its operations; they are said again until they are on disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use laneway_core::{EndedAs, Ended, Event, Loaded, Next, Now, Op, OpId, OpResult, QueueKey, Settings, UnixMillis};
+use laneway_protocol::TaskId;
+use laneway_protocol::message::Final;
+
+use crate::clock::Clock;
+use crate::doorbell::Doorbell;
+use crate::store::{Load, Retention, Store, StoreError, Sync};
+use crate::telemetry::{TaskEvent, TaskLog};
+
+/// Tasks that somebody waits for, looked at in one turn after an app's commit.
+const WATCHED_PER_TURN: usize = 512;
+/// Queues read from in one turn.
+const LOADS_PER_TURN: usize = 64;
+/// Rows looked at by a sweep, a pruning step and a counting step.
+const SWEEP_ROWS: usize = 512;
+const PRUNE_ROWS: usize = 1_000;
+const RECOUNT_ROWS: usize = 20_000;
+/// Between two steps of counting while there is something to count.
+const RECOUNT_INTERVAL_MS: u64 = 100;
+/// How long writes may fail before new work is refused.
+const FAILURE_GRACE_MS: u64 = 500;
+const RETRY_MS: u64 = 20;
+/// The poll while no worker is there to hand anything to.
+const IDLE_POLL: Duration = Duration::from_millis(10);
+
+/// What the router asks for in one turn of its loop.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) ops: Vec<(Option<OpId>, Op)>,
+    pub(crate) demands: Vec<(QueueKey, usize)>,
+    pub(crate) unload: Vec<TaskId>,
+    /// Tasks to watch (true), or not any more.
+    pub(crate) watch: Vec<(TaskId, bool)>,
+}
+
+impl Orders {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.demands.is_empty() && self.unload.is_empty() && self.watch.is_empty()
+    }
+}
+
+/// The scheduler's own settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    /// Between two looks for commits of apps.
+    pub(crate) poll: Duration,
+    pub(crate) turn_rows: usize,
+    pub(crate) window_bytes: usize,
+    pub(crate) full_durability: bool,
+    pub(crate) retention: Retention,
+    pub(crate) prune_interval_ms: u64,
+}
+
+pub(crate) struct Scheduler<S> {
+    store: S,
+    inbox: Receiver<Orders>,
+    outbox: Sender<Vec<Event>>,
+    bell: Doorbell,
+    clock: Clock,
+    pace: Pace,
+    settings: Settings,
+    log: TaskLog,
+    /// The inbox was full when it was last drained.
+    was_full: bool,
+    /// Operations whose turn has not been committed, in order.
+    ops: VecDeque<(Option<OpId>, Op)>,
+    demands: HashMap<QueueKey, Demand>,
+    /// Queues to read from in the next turns.
+    due: VecDeque<QueueKey>,
+    /// When rows for later become due.
+    later: BTreeSet<(UnixMillis, QueueKey)>,
+    later_of: BTreeMap<QueueKey, UnixMillis>,
+    /// Read ahead or handed out, and still `queued` in the table.
+    out: HashSet<TaskId>,
+    watched: BTreeSet<TaskId>,
+    /// Where the last look at watched tasks ended.
+    watched_from: Option<TaskId>,
+    looks_left: usize,
+    intake_behind: bool,
+    sweep_due: bool,
+    sweep_at: Option<UnixMillis>,
+    prune_at: u64,
+    recount_at: u64,
+    uncounted: bool,
+    /// Since when turns fail, and whether the router was told.
+    failing: Option<(Now, bool)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    rows: usize,
+    /// It has not been answered.
+    fresh: bool,
+}
+
+/// What a turn found, to be told after its commit.
+#[derive(Debug, Default)]
+struct Found {
+    loaded: Vec<Loaded>,
+    overtaken: Vec<(TaskId, Option<Final>)>,
+    cancel_requested: Vec<TaskId>,
+}
+
+impl<S: Store> Scheduler<S> {
+    pub(crate) fn new(
+        store: S,
+        (inbox, outbox, bell): (Receiver<Orders>, Sender<Vec<Event>>, Doorbell),
+        clock: Clock,
+        pace: Pace,
+        settings: Settings,
+        log: TaskLog,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            store,
+            inbox,
+            outbox,
+            bell,
+            clock,
+            prune_at: now.mono.0 + pace.prune_interval_ms,
+            recount_at: now.mono.0,
+            pace,
+            settings,
+            log,
+            was_full: false,
+            ops: VecDeque::new(),
+            demands: HashMap::new(),
+            due: VecDeque::new(),
+            later: BTreeSet::new(),
+            later_of: BTreeMap::new(),
+            out: HashSet::new(),
+            watched: BTreeSet::new(),
+            watched_from: None,
+            looks_left: 0,
+            intake_behind: true,
+            sweep_due: true,
+            sweep_at: None,
+            uncounted: true,
+            failing: None,
+        }
+    }
+
+    /// Runs until the router hangs up; then everything it ever asked for is committed and the epoch is closed. Fails on a
+    /// storage error that leaves doubt.
+    pub(crate) fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            let open = self.take_orders();
+            let result = self.turn_if_needed();
+            let now = self.clock.now();
+            match result {
+                Ok(()) => self.tell_recovered(),
+                Err(error) if error.retry() => {
+                    self.store.rollback();
+                    self.tell_failure(&error, now);
+                    std::thread::sleep(Duration::from_millis(RETRY_MS));
+                }
+                Err(error) => {
+                    self.store.rollback();
+                    return Err(error);
+                }
+            }
+            if !open && (self.ops.is_empty() || self.failing.is_some_and(|(since, _)| now.mono.since(since.mono) > 2_000)) {
+                // What a failing disk did not take is said again by the workers, to the next broker.
+                return if self.ops.is_empty() { self.store.close_epoch(now) } else { Ok(()) };
+            }
+        }
+    }
+
+    /// Takes what is in the inbox, waiting for something until the next look is due. False when the router has hung up.
+    fn take_orders(&mut self) -> bool {
+        let wait = self.next_wait();
+        self.was_full = self.inbox.is_full();
+        let mut next = match self.inbox.recv_timeout(wait) {
+            Ok(orders) => Some(orders),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        while let Some(orders) = next {
+            self.absorb(orders);
+            next = if self.ops.len() < self.pace.turn_rows { self.inbox.try_recv().ok() } else { None };
+        }
+        true
+    }
+
+    fn absorb(&mut self, orders: Orders) {
+        self.ops.extend(orders.ops);
+        for task in orders.unload {
+            self.out.remove(&task);
+        }
+        for (key, rows) in orders.demands {
+            if rows == 0 {
+                self.demands.remove(&key);
+                continue;
+            }
+            self.demands.insert(key.clone(), Demand { rows, fresh: true });
+            self.due.push_back(key);
+        }
+        for (task, on) in orders.watch {
+            if on {
+                self.watched.insert(task);
+            } else {
+                self.watched.remove(&task);
+            }
+        }
+    }
+
+    fn next_wait(&self) -> Duration {
+        let busy = self.intake_behind || self.sweep_due || self.looks_left > 0 || !self.due.is_empty() || !self.ops.is_empty();
+        if busy && self.failing.is_none() {
+            return Duration::ZERO;
+        }
+        if self.demands.is_empty() { self.pace.poll.max(IDLE_POLL) } else { self.pace.poll }
+    }
+
+    fn turn_if_needed(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if self.store.changed()? {
+            self.on_change();
+        }
+        self.note_times(now);
+        let prune = now.mono.0 >= self.prune_at;
+        let recount = self.uncounted && now.mono.0 >= self.recount_at;
+        let work = !self.ops.is_empty() || !self.due.is_empty() || self.intake_behind || self.sweep_due || self.looks_left > 0;
+        if work || prune || recount {
+            self.turn(now, prune, recount)?;
+        }
+        Ok(())
+    }
+
+    /// An app has committed: anything may be different.
+    fn on_change(&mut self) {
+        self.intake_behind = true;
+        self.sweep_due = true;
+        self.uncounted = true;
+        self.looks_left = self.watched.len();
+        // An UPDATE, or an explicit id, is seen by no watermark: every queue that somebody wants to read from is looked at.
+        self.due.extend(self.demands.keys().cloned());
+    }
+
+    /// What the wall clock has brought.
+    fn note_times(&mut self, now: Now) {
+        while let Some((at, key)) = self.later.first().filter(|(at, _)| *at <= now.wall).cloned() {
+            self.later.remove(&(at, key.clone()));
+            self.later_of.remove(&key);
+            self.due.push_back(key);
+        }
+        if self.sweep_at.is_some_and(|at| at <= now.wall) {
+            (self.sweep_at, self.sweep_due) = (None, true);
+        }
+    }
+
+    fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
+        let n_ops = self.ops.len().min(self.pace.turn_rows);
+        let synced = self.pace.full_durability && self.ops.iter().take(n_ops).any(|(_, op)| needs_sync(op));
+        self.store.begin(if synced { Sync::Power } else { Sync::Process })?;
+        let ops: Vec<(Option<OpId>, Op)> = self.ops.drain(..n_ops).collect();
+        let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = ops.into_iter().unzip();
+        match self.steps(&ops, now, prune, recount) {
+            Ok((results, found)) => {
+                self.tell(&ids, &ops, results, found);
+                Ok(())
+            }
+            Err(error) => {
+                for (id, op) in ids.into_iter().zip(ops).rev() {
+                    self.ops.push_front((id, op));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The steps of one turn, commit included.
+    fn steps(&mut self, ops: &[Op], now: Now, prune: bool, recount: bool) -> Result<(Vec<Option<OpResult>>, Found), StoreError> {
+        let mut found = Found::default();
+        let results = if ops.is_empty() { Vec::new() } else { self.store.apply(ops, now)? };
+        for op in ops {
+            self.note_effects(op);
+        }
+        // A commit that landed between the last look and the begin is part of this turn already.
+        if self.store.changed()? {
+            self.on_change();
+        }
+        if self.intake_behind {
+            let intake = self.store.intake(self.pace.turn_rows, now)?;
+            self.intake_behind = intake.rows >= self.pace.turn_rows;
+            self.due.extend(intake.due.into_iter().filter(|key| self.demands.contains_key(key)));
+            for (key, at) in intake.later {
+                self.note_later(key, at);
+            }
+            found.overtaken.extend(intake.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
+        }
+        if self.sweep_due {
+            let swept = self.store.sweep(SWEEP_ROWS, now)?;
+            self.sweep_due = swept.more;
+            self.sweep_at = swept.next_at;
+            found.overtaken.extend(swept.ended.into_iter().map(|ended| (ended.task, Some(ended))));
+            found.cancel_requested = swept.cancel_requested;
+        }
+        self.look_at_watched(&mut found)?;
+        self.load_due(&mut found, now)?;
+        if prune && self.store.prune(self.pace.retention, PRUNE_ROWS, now)? < PRUNE_ROWS {
+            self.prune_at = now.mono.0 + self.pace.prune_interval_ms;
+        }
+        if recount {
+            self.uncounted = !self.store.recount(RECOUNT_ROWS)?;
+            self.recount_at = now.mono.0 + RECOUNT_INTERVAL_MS;
+        }
+        self.store.commit()?;
+        Ok((results, found))
+    }
+
+    /// What an operation of our own does to the queues: our commits do not show as changes.
+    fn note_effects(&mut self, op: &Op) {
+        match op {
+            Op::Started(started) => {
+                self.out.remove(&started.task);
+            }
+            Op::Ended(Ended { next: Next::Queued { .. }, kind, lane, spawn, .. }) => {
+                let key = QueueKey { lane: lane.clone(), kind: kind.clone() };
+                if self.demands.contains_key(&key) && self.due.back() != Some(&key) {
+                    self.due.push_back(key);
+                }
+                self.intake_behind |= !spawn.is_empty();
+            }
+            Op::Ended(ended) => self.intake_behind |= !ended.spawn.is_empty(),
+            Op::Submit { .. } => (self.intake_behind, self.sweep_due) = (true, true),
+            Op::Cancel(_) => self.sweep_due = true,
+            Op::Requeue(_) => self.due.extend(self.demands.keys().cloned()),
+            _ => {}
+        }
+    }
+
+    fn note_later(&mut self, key: QueueKey, at: UnixMillis) {
+        if !self.demands.contains_key(&key) {
+            return;
+        }
+        let sooner = self.later_of.get(&key).is_none_or(|&known| at < known);
+        if sooner {
+            if let Some(known) = self.later_of.insert(key.clone(), at) {
+                self.later.remove(&(known, key.clone()));
+            }
+            self.later.insert((at, key));
+        }
+    }
+
+    fn look_at_watched(&mut self, found: &mut Found) -> Result<(), StoreError> {
+        let n = self.looks_left.min(WATCHED_PER_TURN);
+        if n == 0 {
+            return Ok(());
+        }
+        let after = self.watched_from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut tasks: Vec<TaskId> = self.watched.range((after, std::ops::Bound::Unbounded)).copied().take(n).collect();
+        let rest = n - tasks.len();
+        tasks.extend(self.watched.iter().copied().take(rest));
+        self.watched_from = tasks.last().copied();
+        self.looks_left -= n;
+        found.overtaken.extend(self.store.endings(&tasks)?);
+        Ok(())
+    }
+
+    fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
+        let mut seen = HashSet::new();
+        let mut rows_left = self.pace.turn_rows;
+        while seen.len() < LOADS_PER_TURN && rows_left > 0 {
+            let Some(key) = self.due.pop_front() else { break };
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            let Some(demand) = self.demands.get(&key).copied() else { continue };
+            let load = Load { key: &key, skip: &self.out, rows: demand.rows, bytes: self.pace.window_bytes };
+            let rows = self.store.load(load, now)?;
+            rows_left = rows_left.saturating_sub(rows.tasks.len());
+            if let Some(at) = rows.next_at {
+                self.note_later(key.clone(), at);
+            }
+            found.overtaken.extend(rows.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
+            if rows.tasks.is_empty() && !demand.fresh && !rows.more {
+                continue;
+            }
+            found.loaded.push(Loaded { key, tasks: rows.tasks, more: rows.more });
+        }
+        Ok(())
+    }
+
+    /// The turn is on disk: tells the router and the log.
+    fn tell(&mut self, ids: &[Option<OpId>], ops: &[Op], results: Vec<Option<OpResult>>, found: Found) {
+        if self.log.is_wanted() || !ops.is_empty() {
+            self.log.push(ops.iter().zip(&results).filter_map(|(op, result)| task_event(op, result.as_ref())).collect());
+        }
+        let mut events = Vec::new();
+        let committed: Vec<(OpId, OpResult)> =
+            ids.iter().zip(results).filter_map(|(id, result)| Some(((*id)?, result?))).collect();
+        if !committed.is_empty() {
+            events.push(Event::Committed(committed));
+        }
+        if !found.overtaken.is_empty() {
+            for (task, _) in &found.overtaken {
+                self.out.remove(task);
+            }
+            events.push(Event::Overtaken(found.overtaken));
+        }
+        if !found.cancel_requested.is_empty() {
+            events.push(Event::CancelRequested(found.cancel_requested));
+        }
+        for loaded in found.loaded {
+            self.out.extend(loaded.tasks.iter().map(|task| task.id));
+            self.note_loaded(&loaded);
+            events.push(Event::Loaded(loaded));
+        }
+        self.send(events);
+    }
+
+    /// A load that says more ends its demand, as does one that fills it; otherwise the rest of it stays open.
+    fn note_loaded(&mut self, loaded: &Loaded) {
+        let Some(demand) = self.demands.get_mut(&loaded.key) else { return };
+        demand.rows = demand.rows.saturating_sub(loaded.tasks.len());
+        demand.fresh = false;
+        if loaded.more || demand.rows == 0 {
+            self.demands.remove(&loaded.key);
+        }
+    }
+
+    fn send(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            // Nothing to read, but the router may wait for the room that was made in the inbox.
+            if self.was_full {
+                self.bell.ring();
+            }
+            return;
+        }
+        // The router always drains this channel, so the wait is short; when it is gone nobody is left to tell.
+        self.outbox.send(events).ok();
+        self.bell.ring();
+    }
+
+    fn tell_failure(&mut self, error: &StoreError, now: Now) {
+        let (since, told) = *self.failing.get_or_insert((now, false));
+        let lasting = !matches!(error, StoreError::Locked) || now.mono.since(since.mono) >= FAILURE_GRACE_MS;
+        if !told && lasting {
+            tracing::error!(target: "laneway::store", %error, "new work is refused, nothing is handed out; what runs goes on");
+            self.failing = Some((since, true));
+            self.send(vec![Event::StoreFailed(error.to_string())]);
+        }
+    }
+
+    fn tell_recovered(&mut self) {
+        if let Some((_, true)) = self.failing.take() {
+            tracing::info!(target: "laneway::store", "the database takes writes again");
+            self.send(vec![Event::StoreRecovered]);
+        }
+    }
+}
+
+/// Submits and outcomes are acknowledged; hand-outs, progress and sessions are not.
+fn needs_sync(op: &Op) -> bool {
+    match op {
+        Op::Ended(_) | Op::Submit { .. } | Op::Cancel(_) | Op::Requeue(_) | Op::PauseLane { .. } => true,
+        Op::Started(_)
+        | Op::Noted(_)
+        | Op::Find(_)
+        | Op::FindKey { .. }
+        | Op::Endings(_)
+        | Op::List(_)
+        | Op::Show { .. }
+        | Op::Counts
+        | Op::SessionUp { .. }
+        | Op::SessionGone { .. } => false,
+    }
+}
+
+/// The log line of an operation, once it is on disk.
+fn task_event(op: &Op, result: Option<&OpResult>) -> Option<TaskEvent> {
+    match op {
+        Op::Started(started) => Some(TaskEvent {
+            event: "started",
+            task: started.task,
+            kind: started.kind.clone(),
+            lane: started.lane.clone(),
+            worker: Some(started.worker.as_str().into()),
+            run: started.run,
+            attempt: started.attempt,
+            wait_ms: Some(started.wait_ms),
+            run_ms: None,
+            error: None,
+        }),
+        Op::Ended(ended) => Some(TaskEvent {
+            event: event_name(ended, result),
+            task: ended.task,
+            kind: ended.kind.clone(),
+            lane: ended.lane.clone(),
+            worker: Some(ended.worker.as_str().into()),
+            run: ended.run,
+            attempt: ended.attempt,
+            wait_ms: None,
+            run_ms: Some(ended.run_ms),
+            error: ended.error.clone(),
+        }),
+        _ => None,
+    }
+}
+
+fn event_name(ended: &Ended, result: Option<&OpResult>) -> &'static str {
+    use laneway_core::{Cause, Count};
+    use laneway_protocol::TaskState;
+    let state = match result {
+        Some(OpResult::Ended(EndedAs::Written(state) | EndedAs::SpawnRefused { state, .. })) => *state,
+        Some(OpResult::Ended(EndedAs::Recorded(_))) => return "repeated",
+        _ => return "overtaken",
+    };
+    match (state, ended.cause, ended.count) {
+        (TaskState::Done, ..) => "done",
+        (TaskState::Dead, ..) => "dead",
+        (TaskState::Cancelled, ..) => "cancelled",
+        (_, Some(Cause::Lost), _) => "lost",
+        (_, Some(_), _) => "failed",
+        (_, None, Count::Nothing) => "returned",
+        (_, None, _) => "released",
+    }
+}

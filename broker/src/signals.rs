@@ -1,0 +1,104 @@
+//! What each signal does to `laneway broker`, in one table. `run` takes them as values from a channel.
+//!
+//! | signal | first | again |
+//! |---|---|---|
+//! | SIGTERM, SIGINT | stop: hand nothing out, settle what arrives within `stop_timeout_ms`, exit 0 | second: stop now, exit 0; third: end at once, exit 1 |
+//! | SIGHUP | open the log file anew | the same |
+//! | SIGPIPE | ignored: a write says it | |
+//!
+//! What runs in workers goes on in all cases, and is settled with the next broker.
+
+use std::io;
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Stop,
+    StopNow,
+    ReopenLog,
+}
+
+/// Signals of this process while it lives; dropped, it stops listening, and the signals stay without effect.
+pub(crate) struct Signals {
+    received: Receiver<Signal>,
+    handle: iterator::Handle,
+}
+
+/// Signals that nobody has taken yet; more of them would say nothing new.
+const WAITING_MAX: usize = 16;
+
+impl Signals {
+    /// Takes over the signals of the table. Call it before the first other thread starts, so that none is missed.
+    pub(crate) fn install() -> Result<Self, io::Error> {
+        let mut signals = iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let (sender, received) = bounded(WAITING_MAX);
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut stops = 0;
+            for number in signals.forever() {
+                let signal = meaning(number, &mut stops).unwrap_or_else(|| std::process::exit(1));
+                // Full or nobody there: whoever should act has enough to act on.
+                sender.try_send(signal).ok();
+            }
+        })?;
+        Ok(Self { received, handle })
+    }
+
+    /// To be selected on together with whatever else may end the broker.
+    pub(crate) fn receiver(&self) -> &Receiver<Signal> {
+        &self.received
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+/// `None`: the process was asked often enough and ends at once.
+fn meaning(number: i32, stops: &mut u32) -> Option<Signal> {
+    if number == SIGHUP {
+        return Some(Signal::ReopenLog);
+    }
+    *stops += 1;
+    match *stops {
+        1 => Some(Signal::Stop),
+        2 => Some(Signal::StopNow),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_stop_is_more_urgent() {
+        // Proves the table: stop, stop now, end; and that a SIGHUP between changes nothing.
+        let mut stops = 0;
+        let table = [
+            (SIGTERM, Some(Signal::Stop)),
+            (SIGHUP, Some(Signal::ReopenLog)),
+            (SIGINT, Some(Signal::StopNow)),
+            (SIGTERM, None),
+        ];
+        for (number, means) in table {
+            assert_eq!(meaning(number, &mut stops), means);
+        }
+    }
+
+    #[test]
+    fn a_signal_of_the_process_arrives_as_a_value() {
+        // Proves that a real signal comes out of the channel.
+        let signals = Signals::install().unwrap();
+        signal_hook::low_level::raise(SIGHUP).unwrap();
+        assert_eq!(signals.receiver().recv_timeout(Duration::from_secs(10)), Ok(Signal::ReopenLog));
+    }
+}

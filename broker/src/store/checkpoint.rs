@@ -1,0 +1,139 @@
+//! Moves committed pages from the write-ahead log into the database, on a connection and a thread of their own, so that
+//! no turn of the scheduler pays for it. Says so when the log cannot shrink because a reader holds on to it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::sqlite::connect;
+
+/// A log over this is moved.
+const MOVE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// A log that holds this much and cannot begin anew is an alarm.
+const ALARM_BYTES: u64 = 256 * 1024 * 1024;
+/// Beside a steady writer a checkpoint is never quite complete, and the log never begins anew. When only so much is left
+/// of a log this long, the writer is asked to finish between two turns.
+const FINISH_LOG_BYTES_MIN: u64 = 4 * MOVE_BYTES_MIN;
+const FINISH_LEFT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Between two looks at the size of the log.
+const LOOK: Duration = Duration::from_millis(200);
+const ALARM_EVERY: Duration = Duration::from_mins(1);
+
+/// Asks the writing connection to finish a checkpoint after its next commit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WalHint(Arc<AtomicBool>);
+
+impl WalHint {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked for since the last call.
+    pub(super) fn take(&self) -> bool {
+        // A load first: this is asked after every commit, and a write would bounce the cache line.
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The log beside a database.
+pub(super) fn wal_of(database: &Path) -> PathBuf {
+    let mut wal = OsString::from(database);
+    wal.push("-wal");
+    wal.into()
+}
+
+/// What a checkpoint left, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// In the log.
+    pub(super) log: u64,
+    /// In the log and not yet in the database.
+    pub(super) left: u64,
+}
+
+/// Moves what can be moved without waiting for anyone. `None` when another connection is at it.
+pub(super) fn passive(conn: &Connection) -> Result<Option<Moved>, StoreError> {
+    let page: i64 = conn.prepare_cached("PRAGMA page_size")?.query_row([], |row| row.get(0))?;
+    let (busy, log, moved): (i64, i64, i64) = conn
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if busy != 0 || log < 0 {
+        return Ok(None);
+    }
+    let bytes = |frames: i64| u64::try_from(frames.saturating_mul(page)).unwrap_or(0);
+    Ok(Some(Moved { log: bytes(log), left: bytes(log - moved) }))
+}
+
+/// The running thread. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the thread. The database must exist; `hint` is that of its [`SqliteStore`](super::sqlite::SqliteStore).
+pub(crate) fn start(database: &Path, hint: WalHint) -> Result<Checkpoints, StoreError> {
+    let conn = connect(database, false)?;
+    // A checkpoint that finds a lock taken comes again soon enough.
+    conn.busy_timeout(Duration::ZERO)?;
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
+    let wal = wal_of(database);
+    let (stop, stopped) = bounded(0);
+    let thread = std::thread::Builder::new()
+        .name("checkpoint".into())
+        .spawn(move || run(&conn, &wal, &hint, &stopped))
+        .map_err(|error| StoreError::Unavailable(format!("cannot start the checkpoint thread: {error}")))?;
+    Ok(Checkpoints { stop: Some(stop), thread: Some(thread) })
+}
+
+impl Checkpoints {
+    /// Returns once the thread has ended, within the time of one checkpoint.
+    pub(crate) fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread had panicked");
+        }
+    }
+}
+
+fn run(conn: &Connection, wal: &Path, hint: &WalHint, stopped: &Receiver<()>) {
+    let mut alarmed: Option<Instant> = None;
+    while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
+        let size = std::fs::metadata(wal).map_or(0, |file| file.len());
+        if size < MOVE_BYTES_MIN {
+            continue;
+        }
+        match passive(conn) {
+            Ok(Some(moved)) => {
+                if moved.log >= FINISH_LOG_BYTES_MIN && (1..=FINISH_LEFT_BYTES_MAX).contains(&moved.left) {
+                    hint.set();
+                }
+                if moved.log >= ALARM_BYTES && alarmed.is_none_or(|at| at.elapsed() >= ALARM_EVERY) {
+                    alarmed = Some(Instant::now());
+                    tracing::warn!(
+                        wal_bytes = moved.log,
+                        not_moved_bytes = moved.left,
+                        "the write-ahead log cannot shrink: a reader holds a transaction open; end it"
+                    );
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a checkpoint failed"),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! One broker for each database: a lock file beside its real path, held as long as the broker lives and let go by the
+//! system when it dies. The database file itself is never opened here: closing it would drop the locks that SQLite holds
+//! on it in this process.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Held until it is dropped. The file stays: to remove it would let two brokers lock two files of one name.
+#[derive(Debug)]
+pub(crate) struct BrokerLock {
+    _file: File,
+}
+
+/// Locks the database at `database`, which need not exist yet, though its folder must.
+///
+/// # Errors
+/// [`StoreError::InUse`] with what the other broker wrote about itself, or [`StoreError::Unavailable`] when the folder
+/// cannot be written or has no locks.
+pub(crate) fn acquire(database: &Path) -> Result<BrokerLock, StoreError> {
+    let path = lock_file(database).map_err(|cause| unavailable(database, &cause))?;
+    let failed = |cause: io::Error| unavailable(&path, &cause);
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    let mut file = options.open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut by = String::new();
+            // What it says is for people; the lock alone decides.
+            if file.read_to_string(&mut by).is_err() || by.trim().is_empty() {
+                by = "pid unknown".into();
+            }
+            return Err(StoreError::InUse { by: by.trim().into() });
+        }
+        Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "pid {} on {}", std::process::id(), host()).map_err(failed)?;
+    Ok(BrokerLock { _file: file })
+}
+
+fn unavailable(path: &Path, cause: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("cannot lock {}: {cause}; its folder must be local and writable", path.display()))
+}
+
+/// `<database>.lock` beside the file that the path leads to, so that two names of one database meet in one lock.
+fn lock_file(database: &Path) -> io::Result<PathBuf> {
+    let real = match database.canonicalize() {
+        Ok(real) => real,
+        Err(_) => {
+            let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let name = database.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            folder.unwrap_or(Path::new(".")).canonicalize()?.join(name)
+        }
+    };
+    let mut path = OsString::from(real);
+    path.push(".lock");
+    Ok(path.into())
+}
+
+/// The machine's name, for people.
+pub(super) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".into() } else { name.trim().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_broker_is_refused_and_told_who_holds_the_database() {
+        // Also by another name of the same file.
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("tasks.db");
+        let first = acquire(&database).unwrap();
+        std::fs::write(&database, "").unwrap();
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink(&database, &link).unwrap();
+        for name in [&database, &link] {
+            let error = acquire(name).unwrap_err().to_string();
+            assert!(error.contains(&format!("pid {} on ", std::process::id())), "{error}");
+        }
+        drop(first);
+        acquire(&link).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error_that_names_it() {
+        // Not a panic, and not a broker without a lock.
+        let error = acquire(Path::new("/nowhere/at/all.db")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/at/all.db"), "{error}");
+    }
+}

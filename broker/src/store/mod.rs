@@ -1,0 +1,222 @@
+//! Where tasks live. [`Store`] is a narrow promise, one method per step, kept by [`sqlite`] and by the model in
+//! [`memory`]; `conformance.rs` is the one suite that every store must pass. Only this folder knows SQL.
+//!
+//! The scheduler thread is the only caller. It works in turns: `begin`, steps, `commit`; a turn is atomic, its steps
+//! take effect in order, and after `commit` returned it is as durable as `begin` was asked for. When a step or the
+//! commit fails, `rollback` undoes the turn whole and the scheduler may say the same steps again: operations are
+//! fenced by lease, state and run, so saying one twice changes nothing twice.
+
+pub(crate) mod checkpoint;
+#[cfg(test)]
+mod conformance;
+pub(crate) mod lock;
+#[cfg(test)]
+pub(crate) mod memory;
+pub(crate) mod offline;
+pub(crate) mod sqlite;
+mod validate;
+
+use std::collections::HashSet;
+use std::fmt;
+
+use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
+use laneway_protocol::message::Final;
+use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
+
+/// What a turn must survive once it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sync {
+    /// A kill of the broker.
+    Process,
+    /// A power cut as well.
+    Power,
+}
+
+/// A task store. Times come in as arguments; no method sleeps longer than its own retry on a locked database.
+pub(crate) trait Store {
+    /// Starts an epoch: keeps `secret` synced before it returns, so that leases made with it can be told apart ever
+    /// after. Fails when another broker has a newer epoch or the schema is newer than this program.
+    fn open_epoch(&mut self, secret: [u8; 16], now: Now) -> Result<Opened, StoreError>;
+
+    /// Marks the epoch as ended cleanly: everything handed out is recorded.
+    fn close_epoch(&mut self, now: Now) -> Result<(), StoreError>;
+
+    /// Whether another connection has committed since the last call, here or inside a turn. Costs microseconds.
+    fn changed(&mut self) -> Result<bool, StoreError>;
+
+    /// Begins a turn. Fails with [`StoreError::Locked`] after a bounded retry.
+    fn begin(&mut self, sync: Sync) -> Result<(), StoreError>;
+
+    /// Ends a turn.
+    fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// Undoes a turn; also called after a failed `commit`.
+    fn rollback(&mut self);
+
+    /// Applies operations in order. A [`Op::Started`] and the [`Op::Ended`] of the same run within `ops` may become one
+    /// write. Gives one result for each operation that has one, in order; the others give `None`.
+    fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError>;
+
+    /// Looks at up to `rows` rows that came in since the last intake, in id order: rejects those that make no sense
+    /// (dead, with a reason that names the fix) and tells where work may be.
+    fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError>;
+
+    /// Reads the head of one queue: due rows in order of due time and id, none of `skip`, at most `rows` rows and about
+    /// `bytes` of payload (at least one row). Rejects rows that make no sense on the way. The cost does not grow with the backlog.
+    fn load(&mut self, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError>;
+
+    /// Looks at up to `rows` rows each that need a hand of the broker wherever they are: cancel requested, expired, of a
+    /// wrong type. Costs nothing that grows with the backlog.
+    fn sweep(&mut self, rows: usize, now: Now) -> Result<Swept, StoreError>;
+
+    /// Of these tasks, those that have ended or vanished.
+    fn endings(&mut self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Option<Final>)>, StoreError>;
+
+    /// Deletes done and cancelled rows past the retention, looking at no more than `rows` rows; goes on where the last
+    /// call stopped. Gives how many were deleted.
+    fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError>;
+
+    /// Counts on, over at most `rows` rows of the queue. True when the pass is complete: the counts of [`Op::Counts`] were
+    /// corrected, and the next call begins anew.
+    fn recount(&mut self, rows: usize) -> Result<bool, StoreError>;
+}
+
+/// What an earlier life of the broker left.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) epoch: Epoch,
+    /// Of earlier epochs whose leases may still be out, newest first, this epoch's not among them.
+    pub(crate) past_secrets: Vec<[u8; 16]>,
+    /// Every running row.
+    pub(crate) running: Vec<FoundTask>,
+    pub(crate) sessions: Vec<KnownSession>,
+    /// The last epoch was not closed: hand-outs may be out that no row shows.
+    pub(crate) unclean: bool,
+    pub(crate) paused: Vec<LaneName>,
+}
+
+/// A worker process that was connected when the broker went away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownSession {
+    pub(crate) session: String,
+    pub(crate) name: String,
+    /// It says no HELLO, so it cannot resume: its tasks keep their leases until they time out.
+    pub(crate) plain: bool,
+}
+
+/// What an intake found.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    /// Rows looked at; fewer than asked for means that all are seen.
+    pub(crate) rows: usize,
+    /// Queues that may have new due work.
+    pub(crate) due: Vec<QueueKey>,
+    /// Queues with new work for later, and when.
+    pub(crate) later: Vec<(QueueKey, UnixMillis)>,
+    pub(crate) rejected: Vec<Final>,
+}
+
+/// Which rows to read ahead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load<'a> {
+    pub(crate) key: &'a QueueKey,
+    /// Already in memory or handed out.
+    pub(crate) skip: &'a HashSet<TaskId>,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LoadedRows {
+    pub(crate) tasks: Vec<QueuedTask>,
+    /// Due rows are left behind these.
+    pub(crate) more: bool,
+    /// When the first row that is not due yet will be.
+    pub(crate) next_at: Option<UnixMillis>,
+    pub(crate) rejected: Vec<Final>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    /// Queued rows that were cancelled, expired or rejected just now.
+    pub(crate) ended: Vec<Final>,
+    /// Running rows with a cancel requested, each told in every sweep until it ends.
+    pub(crate) cancel_requested: Vec<TaskId>,
+    /// There was more than `rows` to do.
+    pub(crate) more: bool,
+    /// When the next row expires.
+    pub(crate) next_at: Option<UnixMillis>,
+}
+
+/// How long ended tasks are kept. Dead ones are kept until a person acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) age_ms: u64,
+    /// At most so many done and cancelled rows, counted by id distance from the newest row.
+    pub(crate) count_max: Option<u64>,
+}
+
+/// What the store must know to tell a good row from a bad one.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Configured lanes; rows of lanes known from earlier settings are kept, rows of never-known lanes rejected.
+    pub(crate) lanes: Vec<LaneName>,
+    pub(crate) default_lane: LaneName,
+    /// Kinds whose default lane is another.
+    pub(crate) kind_lanes: std::collections::HashMap<Kind, LaneName>,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) full_durability: bool,
+}
+
+impl Rules {
+    /// The lane of rows of this kind whose own is NULL.
+    pub(crate) fn lane_of(&self, kind: &Kind) -> &LaneName {
+        self.kind_lanes.get(kind).unwrap_or(&self.default_lane)
+    }
+}
+
+/// Why the store did not do it.
+#[derive(Debug)]
+pub(crate) enum StoreError {
+    /// Another process holds the write lock for longer than the retry. A retry helps.
+    Locked,
+    /// Disk full, read-only, input or output error. A retry helps once the cause is gone.
+    Unavailable(String),
+    /// Another broker has opened the store since; this one must stop.
+    Superseded { by: Epoch },
+    /// The file was made by a newer program.
+    SchemaTooNew { found: u32, known: u32 },
+    /// Another broker runs on the database; what it wrote about itself.
+    InUse { by: String },
+    /// A task that makes no sense was to be stored without a broker; the text names value, bound and fix.
+    Refused(String),
+    /// Anything that leaves doubt about what is stored: stop.
+    Broken(String),
+}
+
+impl StoreError {
+    /// Whether the same turn can succeed later.
+    pub(crate) fn retry(&self) -> bool {
+        matches!(self, Self::Locked | Self::Unavailable(_))
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked => write!(f, "the database is locked by another process"),
+            Self::Unavailable(cause) => write!(f, "the database cannot be written: {cause}"),
+            Self::Superseded { by } => write!(f, "another broker has opened this database (epoch {by})"),
+            Self::SchemaTooNew { found, known } => {
+                write!(f, "the database has schema {found}, this program knows {known}: use a newer laneway")
+            }
+            Self::InUse { by } => {
+                write!(f, "another broker runs on this database ({by}): stop it, or use another database")
+            }
+            Self::Refused(reason) => f.write_str(reason),
+            Self::Broken(cause) => write!(f, "the database is not as it should be: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

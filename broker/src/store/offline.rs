@@ -1,0 +1,188 @@
+//! The command line straight on the database file, without a broker: create, migrate, look, submit. What is inserted
+//! here is taken in by the broker like any app's row. Only [`init`] and [`migrate`] need the file for themselves, and take
+//! the lock.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use laneway_core::{Now, UnixMillis};
+use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
+use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
+use laneway_protocol::{LaneName, TaskId};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::checkpoint::wal_of;
+use super::lock;
+use super::sqlite::{self, SCHEMA_VERSION};
+use super::validate::Judge;
+use super::{Rules, StoreError};
+
+/// What `laneway db status` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DbStatus {
+    pub(crate) path: PathBuf,
+    /// 0: the file has no schema of ours.
+    pub(crate) schema: u32,
+    pub(crate) schema_known: u32,
+    /// Of the library in this program.
+    pub(crate) sqlite: String,
+    /// Every state that has rows, with their number.
+    pub(crate) rows: Vec<(String, u64)>,
+    pub(crate) bytes: u64,
+    pub(crate) wal_bytes: u64,
+    pub(crate) last_epoch: Option<LastEpoch>,
+}
+
+/// The last start of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastEpoch {
+    pub(crate) number: u64,
+    pub(crate) started_at: i64,
+    /// Absent: it runs, or was killed.
+    pub(crate) stopped_at: Option<i64>,
+    pub(crate) pid: u32,
+    pub(crate) host: String,
+}
+
+/// Creates the database with its schema; an existing one is only brought up to date.
+pub(crate) fn init(path: &Path) -> Result<DbStatus, StoreError> {
+    let _lock = lock::acquire(path)?;
+    sqlite::migrate(&mut sqlite::connect(path, true)?)?;
+    status(path)
+}
+
+/// Brings an existing database up to date. No broker may run on it.
+pub(crate) fn migrate(path: &Path) -> Result<DbStatus, StoreError> {
+    exists(path)?;
+    let _lock = lock::acquire(path)?;
+    sqlite::migrate(&mut sqlite::connect(path, false)?)?;
+    status(path)
+}
+
+/// Looks at any SQLite file; counts the rows, which takes a while when there are millions.
+pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
+    exists(path)?;
+    let conn = sqlite::connect(path, false)?;
+    let schema = sqlite::version(&conn)?;
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    Ok(DbStatus {
+        path: path.into(),
+        schema,
+        schema_known: SCHEMA_VERSION,
+        sqlite: rusqlite::version().into(),
+        rows: if schema == 0 { Vec::new() } else { rows_by_state(&conn)? },
+        bytes: size(path),
+        wal_bytes: size(&wal_of(path)),
+        last_epoch: if schema == 0 { None } else { last_epoch(&conn)? },
+    })
+}
+
+/// Stores one task; on disk when it returns.
+///
+/// # Errors
+/// [`StoreError::Refused`] when it makes no sense, as far as the file tells: its lanes are those of the last broker.
+pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Stored, StoreError> {
+    let (mut conn, judge) = open(path)?;
+    let turn = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let stored = match sqlite::insert_all(&turn, &judge, std::slice::from_ref(task), now())? {
+        Ok(stored) => stored[0],
+        Err((_, bad)) => return Err(StoreError::Refused(bad.reason)),
+    };
+    turn.commit()?;
+    Ok(stored)
+}
+
+/// A page, newest first; goes on by itself over pages that ended early.
+pub(crate) fn list(path: &Path, filter: &Filter) -> Result<StatusRows, StoreError> {
+    let (conn, judge) = open(path)?;
+    let wanted = if filter.limit == 0 { LIST_ROWS } else { filter.limit.min(LIST_ROWS_MAX) };
+    let mut rest = Filter { limit: wanted, ..filter.clone() };
+    let mut page = sqlite::list(&conn, &judge.rules, &rest)?;
+    while let Some(before) = page.next {
+        rest.limit = wanted.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(u32::MAX));
+        if rest.limit == 0 {
+            break;
+        }
+        rest.before = Some(before);
+        let next = sqlite::list(&conn, &judge.rules, &rest)?;
+        page.rows.extend(next.rows);
+        page.next = next.next;
+    }
+    Ok(page)
+}
+
+/// These tasks with payload, result, failures and an explanation.
+pub(crate) fn show(path: &Path, tasks: &[TaskId]) -> Result<StatusRows, StoreError> {
+    let (conn, judge) = open(path)?;
+    sqlite::show(&conn, &judge, tasks, true, now())
+}
+
+/// Rows of a page when the filter does not say, and at most.
+const LIST_ROWS: u32 = 50;
+const LIST_ROWS_MAX: u32 = 512;
+
+fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
+    exists(path)?;
+    let conn = sqlite::connect(path, false)?;
+    let found = sqlite::version(&conn)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
+    }
+    if found < SCHEMA_VERSION {
+        let text = format!("its schema is {found} and must be {SCHEMA_VERSION}: run laneway db migrate");
+        return Err(StoreError::Unavailable(text));
+    }
+    let mut judge = Judge::new(rules(&conn)?);
+    sqlite::know_lanes(&conn, &mut judge)?;
+    Ok((conn, judge))
+}
+
+/// The rules as the last broker wrote them down. Lanes of single kinds are not among them, so a row without a lane is shown
+/// as one of the fallback.
+fn rules(conn: &Connection) -> Result<Rules, StoreError> {
+    let mut lanes = conn.prepare("SELECT name FROM lanes WHERE configured <> 0 ORDER BY fallback DESC, rank")?;
+    let lanes = lanes.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let lanes: Vec<LaneName> = lanes.iter().filter_map(|lane| LaneName::new(lane).ok()).collect();
+    let normal = || LaneName::new("normal").expect("a name of six letters");
+    Ok(Rules {
+        default_lane: lanes.first().cloned().unwrap_or_else(normal),
+        lanes,
+        kind_lanes: HashMap::new(),
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        full_durability: true,
+    })
+}
+
+fn now() -> Now {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = UnixMillis(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX));
+    Now { wall, ..Now::default() }
+}
+
+fn exists(path: &Path) -> Result<(), StoreError> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable(format!("there is no file {}: run laneway db init", path.display())))
+}
+
+fn rows_by_state(conn: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
+    let mut statement = conn.prepare("SELECT state, count(*) FROM tasks GROUP BY state ORDER BY state")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn last_epoch(conn: &Connection) -> Result<Option<LastEpoch>, StoreError> {
+    let sql = "SELECT number, started_at, stopped_at, pid, host FROM epochs ORDER BY number DESC LIMIT 1";
+    let epoch = conn.query_row(sql, [], |row| {
+        Ok(LastEpoch {
+            number: row.get::<_, i64>(0)?.unsigned_abs(),
+            started_at: row.get(1)?,
+            stopped_at: row.get(2)?,
+            pid: row.get(3)?,
+            host: row.get(4)?,
+        })
+    });
+    Ok(epoch.optional()?)
+}

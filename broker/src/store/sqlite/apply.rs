@@ -1,0 +1,487 @@
+//! One step of a task's life as one fenced write. Every write says which id, lease, run and state it means; when no row
+//! changed, the row is looked at again and the result says what is there.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use laneway_core::{Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_protocol::limits::TEXT_BYTES_MAX;
+use laneway_protocol::message::{Payload, Verdict};
+use laneway_protocol::{TaskId, TaskState};
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::row::{self, SqlPayload, sql_id, sql_u64};
+use super::submit::{insert_judged, judge_all, live_twin, submit};
+use super::sweep::{End, Failure, end_unstarted};
+use super::{State, query};
+use crate::store::StoreError;
+use crate::store::validate::{Bad, clipped};
+
+pub(super) fn apply(
+    conn: &Connection,
+    state: &mut State,
+    wal: &Path,
+    ops: &[Op],
+    now: Now,
+) -> Result<Vec<Option<OpResult>>, StoreError> {
+    let partners = partners(ops);
+    let mut hot = Hot::default();
+    let mut results = Vec::with_capacity(ops.len());
+    for (op, partner) in ops.iter().zip(partners) {
+        results.push(match (op, partner) {
+            // Written together with its end.
+            (Op::Started(_), Partner::Later) => None,
+            (Op::Ended(ended), Partner::Start(i)) => {
+                let Op::Started(started) = &ops[i] else { unreachable!("partners are pairs of start and end") };
+                Some(OpResult::Ended(run(conn, state, &mut hot, started, ended, now)?))
+            }
+            (op, _) => single(conn, state, &mut hot, wal, op, now)?,
+        });
+    }
+    Ok(results)
+}
+
+fn single<'c>(
+    conn: &'c Connection,
+    state: &mut State,
+    hot: &mut Hot<'c>,
+    wal: &Path,
+    op: &Op,
+    now: Now,
+) -> Result<Option<OpResult>, StoreError> {
+    Ok(Some(match op {
+        Op::Started(started) => {
+            start(conn, state, hot, started)?;
+            return Ok(None);
+        }
+        Op::Ended(ended) => OpResult::Ended(end(conn, state, ended, now)?),
+        Op::Noted(noted) => {
+            note(conn, noted)?;
+            return Ok(None);
+        }
+        Op::Submit { request, tasks } => submit(conn, state, *request, tasks, now)?,
+        Op::Cancel(tasks) => OpResult::Verdicts(each(tasks, |task| cancel(conn, state, task, now))?),
+        Op::Requeue(tasks) => OpResult::Verdicts(each(tasks, |task| requeue(conn, state, task, now))?),
+        Op::Find(tasks) => OpResult::Found(query::find(conn, &state.judge.rules, tasks)?),
+        Op::FindKey { kind, unique_key } => {
+            OpResult::Found(query::find_key(conn, &state.judge.rules, kind.as_str(), unique_key)?)
+        }
+        Op::Endings(tasks) => OpResult::Endings(query::endings(conn, tasks)?),
+        Op::List(filter) => OpResult::Rows(query::list(conn, &state.judge.rules, filter)?),
+        Op::Show { tasks, detail } => OpResult::Rows(query::show(conn, &state.judge, tasks, *detail, now)?),
+        Op::Counts => OpResult::Counts(state.tally.counts(wal)),
+        Op::SessionUp { session, name, plain } => {
+            let sql = "INSERT OR REPLACE INTO sessions (session, name, plain) VALUES (?1, ?2, ?3)";
+            conn.prepare_cached(sql)?.execute(params![session.as_str(), name, plain])?;
+            return Ok(None);
+        }
+        Op::SessionGone { session } => {
+            conn.prepare_cached("DELETE FROM sessions WHERE session = ?1")?.execute([session.as_str()])?;
+            return Ok(None);
+        }
+        Op::PauseLane { lane, paused } => {
+            let sql = "UPDATE lanes SET paused = ?2 WHERE name = ?1";
+            conn.prepare_cached(sql)?.execute(params![lane.as_str(), paused])?;
+            OpResult::Paused
+        }
+    }))
+}
+
+fn each(
+    tasks: &[TaskId],
+    mut verdict: impl FnMut(TaskId) -> Result<Verdict, StoreError>,
+) -> Result<Vec<Verdict>, StoreError> {
+    tasks.iter().map(|task| verdict(*task)).collect()
+}
+
+// -------------------------------------------------------------------------------------------------------------- pairing
+
+/// How an operation goes together with another of the same slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Partner {
+    None,
+    /// A start whose end follows.
+    Later,
+    /// An end, with the place of its start.
+    Start(usize),
+}
+
+/// Finds the runs that start and end within `ops` with nothing between that could tell: each becomes one write.
+fn partners(ops: &[Op]) -> Vec<Partner> {
+    let mut partners = vec![Partner::None; ops.len()];
+    let mut open: HashMap<TaskId, usize> = HashMap::new();
+    for (i, op) in ops.iter().enumerate() {
+        match op {
+            Op::Started(started) => drop(open.insert(started.task, i)),
+            Op::Ended(ended) => {
+                let start = open.remove(&ended.task);
+                if let Some(start) = start
+                    && let Op::Started(started) = &ops[start]
+                    && (started.lease, started.run) == (ended.lease, ended.run)
+                    && ended.next != Next::Already
+                {
+                    partners[start] = Partner::Later;
+                    partners[i] = Partner::Start(start);
+                }
+            }
+            Op::Noted(noted) => drop(open.remove(&noted.task)),
+            Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Find(tasks) | Op::Endings(tasks) | Op::Show { tasks, .. } => {
+                for task in tasks {
+                    open.remove(task);
+                }
+            }
+            Op::FindKey { .. } | Op::List(_) => open.clear(),
+            Op::Submit { .. } | Op::Counts | Op::SessionUp { .. } | Op::SessionGone { .. } | Op::PauseLane { .. } => {}
+        }
+    }
+    partners
+}
+
+/// Statements of the fast paths, kept out of the cache for the length of a slice.
+#[derive(Default)]
+struct Hot<'c> {
+    start: Option<CachedStatement<'c>>,
+    run_done: Option<CachedStatement<'c>>,
+}
+
+fn kept<'h, 'c>(
+    slot: &'h mut Option<CachedStatement<'c>>,
+    conn: &'c Connection,
+    sql: &str,
+) -> Result<&'h mut CachedStatement<'c>, StoreError> {
+    Ok(match slot {
+        Some(statement) => statement,
+        None => slot.insert(conn.prepare_cached(sql)?),
+    })
+}
+
+// ----------------------------------------------------------------------------------------------------------- the writes
+
+/// A run that started and ended since the last turn: one write from `queued` to what comes next.
+fn run<'c>(
+    conn: &'c Connection,
+    state: &mut State,
+    hot: &mut Hot<'c>,
+    started: &Started,
+    ended: &Ended,
+    now: Now,
+) -> Result<EndedAs, StoreError> {
+    // A cancel beside it, spawned tasks and runs that did not succeed are rarer: those are written in two steps.
+    let Next::Done(result) = &ended.next else { return start_then_end(conn, state, hot, started, ended, now) };
+    if !ended.spawn.is_empty() || ended.cause.is_some() {
+        return start_then_end(conn, state, hot, started, ended, now);
+    }
+    let counts = Counts::of(ended.count);
+    let sql = "UPDATE tasks SET state = 'done', lease = ?2, runs = ?3, worker = ?4, started_at = ?5, finished_at = ?6, \
+               attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9, result = ?10, error = ?11 \
+               WHERE id = ?1 AND state = 'queued' AND runs = ?3 - 1";
+    let written = kept(&mut hot.run_done, conn, sql)?.execute(params![
+        sql_id(ended.task),
+        ended.lease.value(),
+        ended.run,
+        started.worker.as_str(),
+        started.at.0,
+        ended.at.0,
+        counts.attempts,
+        counts.losses,
+        counts.releases,
+        SqlPayload(result.as_ref()),
+        error_of(ended),
+    ])?;
+    if written == 0 {
+        return start_then_end(conn, state, hot, started, ended, now);
+    }
+    state.unqueued(queue_of(started), sql_id(ended.task));
+    Ok(EndedAs::Written(TaskState::Done))
+}
+
+fn start_then_end<'c>(
+    conn: &'c Connection,
+    state: &mut State,
+    hot: &mut Hot<'c>,
+    started: &Started,
+    ended: &Ended,
+    now: Now,
+) -> Result<EndedAs, StoreError> {
+    start(conn, state, hot, started)?;
+    end(conn, state, ended, now)
+}
+
+fn start<'c>(conn: &'c Connection, state: &mut State, hot: &mut Hot<'c>, started: &Started) -> Result<(), StoreError> {
+    let sql = "UPDATE tasks SET state = 'running', lease = ?2, runs = ?3, worker = ?4, started_at = ?5 \
+               WHERE id = ?1 AND state = 'queued' AND runs = ?3 - 1";
+    let id = sql_id(started.task);
+    let row = params![id, started.lease.value(), started.run, started.worker.as_str(), started.at.0];
+    if kept(&mut hot.start, conn, sql)?.execute(row)? == 1 {
+        state.unqueued(queue_of(started), id);
+        return Ok(());
+    }
+    // Said again after a commit whose fate was unknown, it is there already.
+    let sql = "SELECT 1 FROM tasks WHERE id = ?1 AND lease = ?2 AND runs = ?3";
+    let row = params![id, started.lease.value(), started.run];
+    if conn.prepare_cached(sql)?.query_row(row, |_| Ok(())).optional()?.is_none() {
+        state.tally.overtaken();
+        tracing::info!(task = id, "an app changed or deleted a row as it was handed out");
+    }
+    Ok(())
+}
+
+fn end(conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<EndedAs, StoreError> {
+    let keys = match judge_all(&state.judge, &ended.spawn) {
+        Ok(keys) => keys,
+        Err((index, bad)) => return refuse_spawn(conn, state, ended, index, &bad, now),
+    };
+    let write = match &ended.next {
+        Next::Done(result) => Write::last(TaskState::Done, ended, result.as_ref()),
+        Next::Dead => Write::last(TaskState::Dead, ended, None),
+        Next::Cancelled => Write::last(TaskState::Cancelled, ended, None),
+        Next::Queued { run_at } => Write { run_at: *run_at, ..Write::last(TaskState::Queued, ended, None) },
+        Next::Already => return already(conn, state, ended, now),
+    };
+    let Some(written) = write.go(conn, state, ended, now)? else { return look_again(conn, state, ended) };
+    if !ended.spawn.is_empty() {
+        insert_judged(conn, &ended.spawn, keys, now, |key, id, run_at| state.inserted(key, id, run_at, now))?;
+    }
+    Ok(EndedAs::Written(written))
+}
+
+/// A run whose spawned tasks make no sense has failed: trying again would say the same.
+fn refuse_spawn(
+    conn: &Connection,
+    state: &mut State,
+    ended: &Ended,
+    index: usize,
+    bad: &Bad,
+    now: Now,
+) -> Result<EndedAs, StoreError> {
+    let reason = format!("spawned task {index} makes no sense: {}", bad.reason);
+    match fail_for_good(conn, state, ended, &reason, now)? {
+        Some(state) => Ok(EndedAs::SpawnRefused { state, reason }),
+        None => look_again(conn, state, ended),
+    }
+}
+
+/// The worker has finished the row by SQL, in the same file, so it can be seen.
+fn already(conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<EndedAs, StoreError> {
+    match stands(conn, ended.task)? {
+        Some(stands) if stands.state == TaskState::Running && stands.lease == Some(ended.lease.value()) => {
+            let reason = "the worker said that it had finished the row by SQL, and the row was still running";
+            Ok(match fail_for_good(conn, state, ended, reason, now)? {
+                Some(written) => EndedAs::Written(written),
+                None => EndedAs::Overtaken,
+            })
+        }
+        Some(stands) if stands.state.is_final() => Ok(EndedAs::Recorded(stands.state)),
+        Some(_) | None => look_again(conn, state, ended),
+    }
+}
+
+fn fail_for_good(
+    conn: &Connection,
+    state: &mut State,
+    ended: &Ended,
+    reason: &str,
+    now: Now,
+) -> Result<Option<TaskState>, StoreError> {
+    let failed = Ended {
+        next: Next::Dead,
+        count: Count::Attempt,
+        error: Some(clipped(reason, TEXT_BYTES_MAX).to_owned()),
+        cause: Some(laneway_core::Cause::Failed),
+        spawn: Vec::new(),
+        ..ended.clone()
+    };
+    Write::last(TaskState::Dead, &failed, None).go(conn, state, &failed, now)
+}
+
+/// One running row to another state.
+struct Write<'a> {
+    next: TaskState,
+    result: Option<&'a Payload>,
+    run_at: Option<UnixMillis>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Write<'a> {
+    fn last(next: TaskState, ended: &'a Ended, result: Option<&'a Payload>) -> Self {
+        Self { next, result, run_at: None, error: error_of(ended) }
+    }
+
+    /// Gives the state that was written, or `None` when the fence held: not running, or under another lease.
+    fn go(&self, conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<Option<TaskState>, StoreError> {
+        const LAST: &str = "UPDATE tasks SET \
+            state = CASE WHEN cancel_requested <> 0 AND ?3 <> 'done' THEN 'cancelled' ELSE ?3 END, \
+            finished_at = ?4, result = ?5, error = ?6, \
+            attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
+            WHERE id = ?1 AND lease = ?2 AND state = 'running' RETURNING state, started_at, run_at";
+        const BACK: &str = "UPDATE tasks SET \
+            state = CASE WHEN cancel_requested <> 0 THEN 'cancelled' ELSE ?3 END, \
+            lease = CASE WHEN cancel_requested <> 0 THEN lease END, \
+            finished_at = CASE WHEN cancel_requested <> 0 THEN ?4 END, \
+            run_at = coalesce(?5, run_at), error = coalesce(?6, error), \
+            attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
+            WHERE id = ?1 AND lease = ?2 AND state = 'running' RETURNING state, started_at, run_at";
+        let id = sql_id(ended.task);
+        let counts = Counts::of(ended.count);
+        let (lease, word, at) = (ended.lease.value(), self.next.as_str(), ended.at.0);
+        let back = self.next == TaskState::Queued;
+        let mut statement = conn.prepare_cached(if back { BACK } else { LAST })?;
+        let run_at = self.run_at.map(|at| at.0);
+        let (attempts, losses, releases) = (counts.attempts, counts.losses, counts.releases);
+        let mut rows = if back {
+            statement.query(params![id, lease, word, at, run_at, self.error, attempts, losses, releases])?
+        } else {
+            let result = SqlPayload(self.result);
+            statement.query(params![id, lease, word, at, result, self.error, attempts, losses, releases])?
+        };
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let written = row::state(row.get_ref(0)?).expect("one of the words above");
+        let started_at = row::int(row.get_ref(1)?);
+        let run_at = row::millis(row.get_ref(2)?);
+        // Until it is stepped to its end the write is not complete.
+        while rows.next()?.is_some() {}
+        drop(rows);
+        match written {
+            TaskState::Queued => {
+                let key = QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() };
+                state.queued(key, id, run_at, now);
+            }
+            TaskState::Dead => state.tally.died(id),
+            TaskState::Waiting | TaskState::Running | TaskState::Done | TaskState::Cancelled => {}
+        }
+        if let Some(cause) = ended.cause {
+            let failure = Failure { task: id, run: ended.run, cause, worker: Some(ended.worker.as_str()), started_at };
+            failure.insert(conn, self.error.unwrap_or(cause.as_str()), ended.at)?;
+        }
+        Ok(Some(written))
+    }
+}
+
+/// The row as it is when a fence held.
+struct Stands {
+    state: TaskState,
+    lease: Option<i64>,
+    runs: u32,
+    worker: Option<String>,
+}
+
+fn stands(conn: &Connection, task: TaskId) -> Result<Option<Stands>, StoreError> {
+    let sql = "SELECT state, lease, runs, worker FROM tasks WHERE id = ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([sql_id(task)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(row::state(row.get_ref(0)?).map(|state| Stands {
+        state,
+        lease: row.get_ref(1).ok().and_then(|lease| lease.as_i64().ok()),
+        runs: row.get_ref(2).map_or(0, row::count),
+        worker: row.get_ref(3).ok().and_then(row::text),
+    }))
+}
+
+/// Nothing was written: because the same word was, or because the row is not this run's any more.
+fn look_again(conn: &Connection, state: &mut State, ended: &Ended) -> Result<EndedAs, StoreError> {
+    if let Some(stands) = stands(conn, ended.task)? {
+        let same_end = stands.state.is_final() && stands.lease == Some(ended.lease.value());
+        // A row that went back has no lease; the run and who had it tell as much.
+        let same_return = stands.state == TaskState::Queued
+            && matches!(ended.next, Next::Queued { .. })
+            && stands.runs == ended.run
+            && stands.worker.as_deref() == Some(ended.worker.as_str());
+        if same_end || same_return {
+            return Ok(EndedAs::Recorded(stands.state));
+        }
+    }
+    state.tally.overtaken();
+    tracing::info!(task = %ended.task, "an app changed or deleted a row while it ran");
+    Ok(EndedAs::Overtaken)
+}
+
+fn note(conn: &Connection, noted: &Noted) -> Result<(), StoreError> {
+    let sql = "UPDATE tasks SET progress_done = coalesce(?3, progress_done), progress_total = coalesce(?4, progress_total), \
+               progress_note = coalesce(?5, progress_note), checkpoint = coalesce(?6, checkpoint) \
+               WHERE id = ?1 AND lease = ?2 AND state = 'running'";
+    conn.prepare_cached(sql)?.execute(params![
+        sql_id(noted.task),
+        noted.lease.value(),
+        noted.done.map(sql_u64),
+        noted.total.map(sql_u64),
+        noted.note.as_deref().map(|note| clipped(note, TEXT_BYTES_MAX)),
+        SqlPayload(noted.checkpoint.as_ref()),
+    ])?;
+    Ok(())
+}
+
+// ----------------------------------------------------------------------------------------------------- people's commands
+
+fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+    let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
+    Ok(match stands.state {
+        TaskState::Waiting | TaskState::Queued => {
+            end_unstarted(conn, state, sql_id(task), End::Cancelled, now)?;
+            Verdict::Cancelled
+        }
+        TaskState::Running => {
+            let sql = "UPDATE tasks SET cancel_requested = 1 WHERE id = ?1 AND cancel_requested = 0";
+            conn.prepare_cached(sql)?.execute([sql_id(task)])?;
+            Verdict::Requested
+        }
+        TaskState::Done | TaskState::Dead | TaskState::Cancelled => Verdict::Unchanged,
+    })
+}
+
+fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+    let id = sql_id(task);
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, unique_key FROM tasks WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
+    let was = row::state(row.get_ref(0)?);
+    if !matches!(was, Some(TaskState::Dead | TaskState::Cancelled)) {
+        return Ok(Verdict::Unchanged);
+    }
+    if let (ValueRef::Text(_), Some(kind), Some(unique_key)) =
+        (row.get_ref(3)?, row::text(row.get_ref(1)?), row::text(row.get_ref(3)?))
+        && let Some(twin) = live_twin(conn, &kind, &unique_key)?
+    {
+        return Ok(u64::try_from(twin).ok().and_then(TaskId::new).map_or(Verdict::Unchanged, Verdict::Twin));
+    }
+    let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
+    drop(rows);
+    let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
+               cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
+               expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
+               progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, now.wall.0])?;
+    if was == Some(TaskState::Dead) {
+        state.tally.undied(id);
+    }
+    // Of a queue that no worker can name, the next sweep finds it by its index.
+    if let Ok(key) = key {
+        state.queued(key, id, None, now);
+    }
+    Ok(Verdict::Requeued)
+}
+
+// -------------------------------------------------------------------------------------------------------------- private
+
+/// What a run adds to the row's counters.
+struct Counts {
+    attempts: u32,
+    losses: u32,
+    releases: u32,
+}
+
+impl Counts {
+    fn of(count: Count) -> Self {
+        let one_if = |this| u32::from(count == this);
+        Self { attempts: one_if(Count::Attempt), losses: one_if(Count::Loss), releases: one_if(Count::Release) }
+    }
+}
+
+fn queue_of(started: &Started) -> QueueKey {
+    QueueKey { lane: started.lane.clone(), kind: started.kind.clone() }
+}
+
+fn error_of(ended: &Ended) -> Option<&str> {
+    ended.error.as_deref().map(|error| clipped(error, TEXT_BYTES_MAX))
+}

@@ -1,0 +1,286 @@
+//! Looks tasks up, for the core, for those who wait and for people. Changes nothing; shared by the store and the offline
+//! commands.
+
+use laneway_core::{Ending, FoundTask, Now};
+use laneway_protocol::limits::BATCH_MAX;
+use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
+use laneway_protocol::{TaskId, TaskState};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::queue::newest_id;
+use super::row::{self, sql_id};
+use crate::store::validate::Judge;
+use crate::store::{Rules, StoreError};
+
+/// Rows that one page looks at before it ends early.
+const LOOKED_MAX: usize = 20_000;
+/// Rows of a page when the filter does not say.
+const PAGE: u32 = 50;
+/// Failures shown with a task, the newest.
+const FAILURES_SHOWN: i64 = 20;
+
+pub(super) fn find(conn: &Connection, rules: &Rules, tasks: &[TaskId]) -> Result<Vec<FoundTask>, StoreError> {
+    let sql = format!("SELECT {} FROM tasks WHERE id = ?1", row::FOUND);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut found = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        found.extend(statement.query_row([sql_id(*task)], |row| row::found(row, rules)).optional()?.flatten());
+    }
+    Ok(found)
+}
+
+/// The newest task with this key, ended or not.
+pub(super) fn find_key(
+    conn: &Connection,
+    rules: &Rules,
+    kind: &str,
+    unique_key: &str,
+) -> Result<Vec<FoundTask>, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM tasks INDEXED BY tasks_key WHERE kind = ?1 AND unique_key = ?2 AND unique_key IS NOT NULL \
+         ORDER BY id DESC LIMIT 1",
+        row::FOUND
+    );
+    let found = conn.prepare_cached(&sql)?.query_row(params![kind, unique_key], |row| row::found(row, rules)).optional()?;
+    Ok(found.flatten().into_iter().collect())
+}
+
+const ENDING: &str = "SELECT state, error, result, progress_done, progress_total, progress_note FROM tasks WHERE id = ?1";
+
+fn ending(row: &Row<'_>, task: TaskId) -> rusqlite::Result<Ending> {
+    Ok(match row::state(row.get_ref(0)?) {
+        Some(state) if state.is_final() => Ending::Final(Final {
+            task,
+            state,
+            result: row::payload(row.get_ref(2)?),
+            error: row::text(row.get_ref(1)?),
+        }),
+        _ => Ending::Live {
+            done: row::unsigned(row.get_ref(3)?),
+            total: row::unsigned(row.get_ref(4)?),
+            note: row::text(row.get_ref(5)?),
+        },
+    })
+}
+
+pub(super) fn endings(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId, Ending)>, StoreError> {
+    let mut statement = conn.prepare_cached(ENDING)?;
+    let mut newest = None;
+    let mut endings = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let ending = match statement.query_row([sql_id(*task)], |row| ending(row, *task)).optional()? {
+            Some(ending) => ending,
+            None => {
+                let newest = match newest {
+                    Some(newest) => newest,
+                    None => *newest.insert(newest_id(conn)?),
+                };
+                if sql_id(*task) <= newest { Ending::Pruned } else { Ending::NotFound }
+            }
+        };
+        endings.push((*task, ending));
+    }
+    Ok(endings)
+}
+
+/// Those of `tasks` that have ended, or are gone.
+pub(super) fn ended(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId, Option<Final>)>, StoreError> {
+    // The result is read only of those that have ended.
+    let mut state = conn.prepare_cached("SELECT state FROM tasks WHERE id = ?1")?;
+    let mut full = conn.prepare_cached(ENDING)?;
+    let mut ended = Vec::new();
+    for task in tasks {
+        let id = sql_id(*task);
+        match state.query_row([id], |row| Ok(row::state(row.get_ref(0)?))).optional()? {
+            None => ended.push((*task, None)),
+            Some(Some(state)) if state.is_final() => {
+                if let Ending::Final(end) = full.query_row([id], |row| ending(row, *task))? {
+                    ended.push((*task, Some(end)));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(ended)
+}
+
+// -------------------------------------------------------------------------------------------------------------- for people
+
+const ROW: &str = "id, kind, lane, state, run_at, unique_key, max_attempts, timeout_ms, expires_at, runs, attempts, \
+    losses, releases, worker, created_at, started_at, finished_at, progress_done, progress_total, progress_note, \
+    cancel_requested, error";
+
+fn task_row(row: &Row<'_>) -> rusqlite::Result<Option<TaskRow>> {
+    let (Some(id), Some(state)) = (row::task_id(row, 0)?, row::state(row.get_ref(3)?)) else { return Ok(None) };
+    Ok(Some(TaskRow {
+        id,
+        kind: row::text(row.get_ref(1)?).unwrap_or_default(),
+        lane: row::text(row.get_ref(2)?),
+        state,
+        run_at: row::int(row.get_ref(4)?),
+        unique_key: row::text(row.get_ref(5)?),
+        max_attempts: row::int(row.get_ref(6)?).and_then(|n| u32::try_from(n).ok()),
+        timeout_ms: row::unsigned(row.get_ref(7)?),
+        expires_at: row::int(row.get_ref(8)?),
+        runs: row::count(row.get_ref(9)?),
+        attempts: row::count(row.get_ref(10)?),
+        losses: row::count(row.get_ref(11)?),
+        releases: row::count(row.get_ref(12)?),
+        worker: row::text(row.get_ref(13)?),
+        created_at: row::int(row.get_ref(14)?).unwrap_or(0),
+        started_at: row::int(row.get_ref(15)?),
+        finished_at: row::int(row.get_ref(16)?),
+        progress_done: row::unsigned(row.get_ref(17)?),
+        progress_total: row::unsigned(row.get_ref(18)?),
+        progress_note: row::text(row.get_ref(19)?),
+        cancel_requested: row::requested(row.get_ref(20)?),
+        error: row::text(row.get_ref(21)?),
+        payload: None,
+        result: None,
+        failures: Vec::new(),
+        explain: None,
+    }))
+}
+
+/// One page, newest first. Looks at a bounded number of rows: a page may end early, even empty, with `next` set.
+pub(crate) fn list(conn: &Connection, rules: &Rules, filter: &Filter) -> Result<StatusRows, StoreError> {
+    let limit = match filter.limit {
+        0 => PAGE as usize,
+        limit => BATCH_MAX.min(limit as usize),
+    };
+    // Running and dead rows have an index; for the rest the newest rows are looked through.
+    let source = match filter.state {
+        Some(TaskState::Running) => "INDEXED BY tasks_marked WHERE state = 'running' AND state IN ('running', 'dead') AND",
+        Some(TaskState::Dead) => "INDEXED BY tasks_marked WHERE state = 'dead' AND state IN ('running', 'dead') AND",
+        _ => "NOT INDEXED WHERE",
+    };
+    let sql = format!("SELECT {ROW} FROM tasks {source} id < ?1 ORDER BY id DESC LIMIT ?2");
+    let before = filter.before.map_or(i64::MAX, sql_id);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![before, i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX)])?;
+    let mut page = StatusRows::default();
+    let mut looked = 0;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        looked += 1;
+        last = row::task_id(row, 0)?.or(last);
+        if matches_filter(row, rules, filter)? {
+            page.rows.extend(task_row(row)?);
+        }
+        if page.rows.len() == limit || looked == LOOKED_MAX {
+            page.next = last;
+            break;
+        }
+    }
+    Ok(page)
+}
+
+fn matches_filter(row: &Row<'_>, rules: &Rules, filter: &Filter) -> rusqlite::Result<bool> {
+    if filter.state.is_some() && row::state(row.get_ref(3)?) != filter.state {
+        return Ok(false);
+    }
+    let kind = row.get_ref(1)?;
+    if let Some(wanted) = &filter.kind
+        && kind.as_str().ok() != Some(wanted)
+    {
+        return Ok(false);
+    }
+    let Some(wanted) = &filter.lane else { return Ok(true) };
+    if let Ok(lane) = row.get_ref(2)?.as_str() {
+        return Ok(lane == wanted);
+    }
+    let kind = row::text(kind).and_then(|kind| kind.parse().ok());
+    Ok(kind.is_some_and(|kind| rules.lane_of(&kind).as_str() == wanted))
+}
+
+/// These rows, in order. With `detail` also payload, result, failures and a sentence that explains the state.
+pub(crate) fn show(
+    conn: &Connection,
+    judge: &Judge,
+    tasks: &[TaskId],
+    detail: bool,
+    now: Now,
+) -> Result<StatusRows, StoreError> {
+    let sql = format!("SELECT {ROW}, payload, result FROM tasks WHERE id = ?1");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let paused = if detail { paused_lanes(conn)? } else { Vec::new() };
+    let mut shown = StatusRows::default();
+    for task in tasks {
+        let read = |row: &Row<'_>| {
+            let Some(mut task) = task_row(row)? else { return Ok(None) };
+            if detail {
+                task.payload = row::payload(row.get_ref(22)?);
+                task.result = row::payload(row.get_ref(23)?);
+            }
+            Ok(Some(task))
+        };
+        let Some(mut row) = statement.query_row([sql_id(*task)], read).optional()?.flatten() else {
+            shown.not_found.push(*task);
+            continue;
+        };
+        if detail {
+            row.failures = failures(conn, *task)?;
+            row.explain = Some(explain_with(&row, judge, &paused, now));
+        }
+        shown.rows.push(row);
+    }
+    Ok(shown)
+}
+
+fn failures(conn: &Connection, task: TaskId) -> Result<Vec<FailureRow>, StoreError> {
+    let sql = "SELECT run, cause, worker, started_at, failed_at, error FROM failures WHERE task = ?1 \
+               ORDER BY run DESC, id DESC LIMIT ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map(params![sql_id(task), FAILURES_SHOWN], |row| {
+        Ok(FailureRow {
+            run: row::count(row.get_ref(0)?),
+            cause: row::text(row.get_ref(1)?).unwrap_or_default(),
+            worker: row::text(row.get_ref(2)?),
+            started_at: row::int(row.get_ref(3)?),
+            failed_at: row::int(row.get_ref(4)?).unwrap_or(0),
+            error: row::text(row.get_ref(5)?).unwrap_or_default(),
+        })
+    })?;
+    let mut failures: Vec<_> = rows.collect::<Result<_, _>>()?;
+    failures.reverse();
+    Ok(failures)
+}
+
+pub(crate) fn paused_lanes(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT name FROM lanes WHERE paused <> 0 ORDER BY rank, name")?;
+    let lanes = statement.query_map([], |row| row.get(0))?;
+    Ok(lanes.collect::<Result<_, _>>()?)
+}
+
+/// Why a task is where it is, as far as the table knows.
+pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> String {
+    let error = || row.error.as_deref().unwrap_or("no reason is recorded");
+    match row.state {
+        TaskState::Waiting => "waits for tasks that have not ended".into(),
+        TaskState::Queued => explain_queued(row, judge, paused, now),
+        TaskState::Running if row.cancel_requested => "runs; its worker was asked to stop".into(),
+        TaskState::Running => format!("runs in worker {}", row.worker.as_deref().unwrap_or("unknown")),
+        TaskState::Done => "ended well".into(),
+        TaskState::Dead => format!("given up after {} attempts and {} losses: {}", row.attempts, row.losses, error()),
+        TaskState::Cancelled if row.error.is_some() => format!("cancelled: {}", error()),
+        TaskState::Cancelled => "cancelled on request".into(),
+    }
+}
+
+fn explain_queued(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> String {
+    if let Some(at) = row.run_at
+        && at > now.wall.0
+    {
+        return format!("due in {} s", (at - now.wall.0).saturating_add(999) / 1000);
+    }
+    let kind = row.kind.parse().ok();
+    let default = kind.map(|kind| judge.rules.lane_of(&kind).as_str().to_owned());
+    let lane = row.lane.clone().or(default).unwrap_or_default();
+    if paused.contains(&lane) {
+        return format!("lane {lane} is paused");
+    }
+    if !judge.rules.lanes.is_empty() && !judge.rules.lanes.iter().any(|known| known.as_str() == lane) {
+        return format!("lane {lane} is not configured any more: no worker is given its tasks");
+    }
+    format!("due; the next free worker for kind {} in lane {lane} gets it", row.kind)
+}

@@ -1,0 +1,428 @@
+//! From rows to the read-ahead: intake looks at what came in behind a watermark of ids, load reads the head of one queue.
+//! Both reject what makes no sense on the way, so that no bad row is ever handed out, wherever it came from.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
+use laneway_protocol::TaskId;
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, Row, params};
+
+use super::sweep::{End, end_unstarted, reject};
+use super::{State, row};
+use crate::store::validate::{Bad, Good, Judge, Values};
+use crate::store::{Intake, Load, LoadedRows, StoreError};
+
+/// Times that one load goes back for more because rows that it found made no sense.
+const ROUNDS_MAX: usize = 4;
+
+// ---------------------------------------------------------------------------------------------------------------- news
+
+/// Which rows the intake has looked at, and which queues got work by the store's own hand: submits, spawned tasks,
+/// retries, releases, requeues. The next intake tells both.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Every row up to this id was looked at.
+    watermark: i64,
+    /// In the open turn.
+    staged_watermark: Option<i64>,
+    due: HashSet<QueueKey>,
+    later: HashMap<QueueKey, UnixMillis>,
+    staged: Vec<(QueueKey, Option<UnixMillis>)>,
+    /// The open turn's intake has told `due` and `later`.
+    told: bool,
+}
+
+impl News {
+    pub(super) fn start_behind(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        self.watermark = newest_id(conn)?;
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self) {
+        if std::mem::take(&mut self.told) {
+            self.due.clear();
+            self.later.clear();
+        }
+        if let Some(watermark) = self.staged_watermark.take() {
+            self.watermark = watermark;
+        }
+        for (key, at) in self.staged.drain(..) {
+            match at {
+                None => drop(self.due.insert(key)),
+                Some(at) => earliest(&mut self.later, key, at),
+            }
+        }
+    }
+
+    pub(super) fn rollback(&mut self) {
+        self.staged_watermark = None;
+        self.staged.clear();
+        self.told = false;
+    }
+
+    fn watermark(&self) -> i64 {
+        self.staged_watermark.unwrap_or(self.watermark)
+    }
+
+    /// Everything since the last intake, the open turn included; forgotten when the turn commits.
+    fn tell(&mut self) -> (HashSet<QueueKey>, HashMap<QueueKey, UnixMillis>) {
+        self.told = true;
+        let (mut due, mut later) = (self.due.clone(), self.later.clone());
+        for (key, at) in self.staged.drain(..) {
+            match at {
+                None => drop(due.insert(key)),
+                Some(at) => earliest(&mut later, key, at),
+            }
+        }
+        (due, later)
+    }
+}
+
+impl State {
+    /// The store itself has put a row into a queue.
+    pub(super) fn queued(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+        // Rows ahead of the watermark are counted when the intake gets there.
+        if id <= self.news.watermark() {
+            self.tally.queued(key.clone(), id, run_at.is_some());
+        }
+        self.news.staged.push((key, run_at.filter(|at| *at > now.wall)));
+    }
+
+    /// The store itself has inserted a row.
+    pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+        // Ids are given out in order: the one behind the watermark proves that no app's row lies between.
+        if id == self.news.watermark() + 1 {
+            self.news.staged_watermark = Some(id);
+        }
+        self.queued(key, id, run_at, now);
+    }
+
+    /// A row has left its queue.
+    pub(super) fn unqueued(&mut self, key: QueueKey, id: i64) {
+        if id <= self.news.watermark() {
+            self.tally.unqueued(key, id);
+        }
+    }
+}
+
+fn earliest(later: &mut HashMap<QueueKey, UnixMillis>, key: QueueKey, at: UnixMillis) {
+    later.entry(key).and_modify(|known| *known = at.min(*known)).or_insert(at);
+}
+
+/// The highest id ever given out.
+pub(super) fn newest_id(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0), \
+                          coalesce((SELECT max(id) FROM tasks), 0))";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+// -------------------------------------------------------------------------------------------------------------- intake
+
+/// Columns that [`values`] reads, from a given place on.
+pub(super) const VALUES: &str = "run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, \
+                                 unique_key, trace, typeof(payload), octet_length(payload)";
+pub(super) const N_VALUES: usize = 12;
+
+pub(super) fn values<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Values<'a>> {
+    Ok(Values {
+        run_at: row.get_ref(from)?,
+        created_at: row.get_ref(from + 1)?,
+        runs: row.get_ref(from + 2)?,
+        attempts: row.get_ref(from + 3)?,
+        losses: row.get_ref(from + 4)?,
+        max_attempts: row.get_ref(from + 5)?,
+        timeout_ms: row.get_ref(from + 6)?,
+        expires_at: row.get_ref(from + 7)?,
+        unique_key: row.get_ref(from + 8)?,
+        trace: row.get_ref(from + 9)?,
+        payload_type: match row.get_ref(from + 10)? {
+            ValueRef::Text(b"text") => Type::Text,
+            ValueRef::Text(b"blob") => Type::Blob,
+            ValueRef::Text(b"null") => Type::Null,
+            ValueRef::Text(b"real") => Type::Real,
+            _ => Type::Integer,
+        },
+        payload_bytes: row::unsigned(row.get_ref(from + 11)?).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+    })
+}
+
+pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now) -> Result<Intake, StoreError> {
+    let mut found = Intake::default();
+    let (mut due, mut later) = state.news.tell();
+    let mut bad = Vec::new();
+    let mut keys = LastKey::default();
+    {
+        let sql = const_sql::INTAKE;
+        let mut statement = conn.prepare_cached(sql)?;
+        let limit = i64::try_from(rows).unwrap_or(i64::MAX);
+        let mut read = statement.query(params![state.news.watermark(), limit])?;
+        while let Some(row) = read.next()? {
+            found.rows += 1;
+            let id: i64 = row.get(0)?;
+            state.news.staged_watermark = Some(id);
+            match look(row, &state.judge, &mut keys) {
+                Look::Queued(key, good) => {
+                    state.tally.queued(key.clone(), id, good.run_at.is_some());
+                    match good.run_at.filter(|at| *at > now.wall) {
+                        Some(at) => earliest(&mut later, key, at),
+                        None if due.contains(&key) => {}
+                        None => drop(due.insert(key)),
+                    }
+                }
+                Look::Bad(reason, key) => {
+                    // Counted like any queued row, as the rejection takes it out again.
+                    if let Some(key) = key {
+                        state.tally.queued(key, id, false);
+                    }
+                    bad.push((id, reason));
+                }
+                Look::Elsewhere => {}
+            }
+        }
+    }
+    for (id, reason) in bad {
+        found.rejected.extend(reject(conn, state, id, &reason, now)?);
+    }
+    found.due = due.into_iter().collect();
+    found.later = later.into_iter().collect();
+    Ok(found)
+}
+
+/// What the intake makes of a row.
+enum Look {
+    Queued(QueueKey, Good),
+    /// With its queue, when it is in one.
+    Bad(Bad, Option<QueueKey>),
+    /// In no queue.
+    Elsewhere,
+}
+
+fn look(row: &Row<'_>, judge: &Judge, keys: &mut LastKey) -> Look {
+    let cell = |column| row.get_ref(column).expect("the column is in the statement");
+    match cell(3) {
+        ValueRef::Text(b"queued") => {}
+        ValueRef::Text(b"waiting") if row::int(cell(4)).unwrap_or(0) <= 0 => {
+            let reason = "state is 'waiting' without dependencies, so it would wait for ever: insert no state";
+            return Look::Bad(Bad::new("state", reason.into()), None);
+        }
+        _ => return Look::Elsewhere,
+    }
+    let key = match keys.key(judge, cell(1), cell(2)) {
+        Ok(key) => key,
+        Err(bad) => return Look::Bad(bad, None),
+    };
+    match judge.values(&values(row, 5).expect("the columns are in the statement")) {
+        Ok(good) => Look::Queued(key, good),
+        Err(bad) => Look::Bad(bad, Some(key)),
+    }
+}
+
+/// The queue of the row before: neighbours are mostly alike, and names are costly to make.
+#[derive(Default)]
+struct LastKey {
+    kind: Vec<u8>,
+    lane: Option<Vec<u8>>,
+    key: Option<QueueKey>,
+}
+
+impl LastKey {
+    fn key(&mut self, judge: &Judge, kind: ValueRef<'_>, lane: ValueRef<'_>) -> Result<QueueKey, Bad> {
+        let text = |value| match value {
+            ValueRef::Text(bytes) => Some(bytes),
+            _ => None,
+        };
+        if let (Some(key), Some(kind)) = (&self.key, text(kind))
+            && kind == self.kind
+            && (matches!(lane, ValueRef::Null) || text(lane).is_some())
+            && text(lane) == self.lane.as_deref()
+        {
+            return Ok(key.clone());
+        }
+        let key = judge.key(kind, lane)?;
+        self.kind = text(kind).unwrap_or_default().to_vec();
+        self.lane = text(lane).map(<[u8]>::to_vec);
+        self.key = Some(key.clone());
+        Ok(key)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- load
+
+pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError> {
+    let mut loaded = LoadedRows::default();
+    let mut bytes = 0;
+    for _ in 0..ROUNDS_MAX {
+        let ended_before = loaded.rejected.len();
+        round(conn, state, load, now, &mut loaded, &mut bytes)?;
+        let ended = loaded.rejected.len() > ended_before;
+        if !(ended && loaded.more && loaded.tasks.len() < load.rows && bytes < load.bytes) {
+            break;
+        }
+    }
+    loaded.next_at = next_at(conn, &state.judge, load.key, now)?;
+    Ok(loaded)
+}
+
+/// What became of a row at the head.
+enum Head {
+    Task(QueuedTask),
+    Bad(i64, Bad),
+    End(i64, End),
+    /// It left the queue inside this very turn.
+    Gone,
+}
+
+/// Merges the streams of the queue by due time and id, row by row, so that no payload is read in vain.
+fn round(
+    conn: &Connection,
+    state: &mut State,
+    load: Load<'_>,
+    now: Now,
+    loaded: &mut LoadedRows,
+    bytes: &mut usize,
+) -> Result<(), StoreError> {
+    let mut streams = streams(conn, &state.judge, load, &loaded.tasks, now)?;
+    let mut heads: Vec<Option<QueuedTask>> = Vec::new();
+    let mut bad = Vec::new();
+    let mut ends = Vec::new();
+    let fetch = |stream: &mut VecDeque<i64>, bad: &mut Vec<_>, ends: &mut Vec<_>| {
+        while let Some(id) = stream.pop_front() {
+            match head(conn, &state.judge, id, now)? {
+                Head::Task(task) => return Ok::<_, StoreError>(Some(task)),
+                Head::Bad(id, reason) => bad.push((id, reason)),
+                Head::End(id, end) => ends.push((id, end)),
+                Head::Gone => {}
+            }
+        }
+        Ok(None)
+    };
+    for stream in &mut streams {
+        heads.push(fetch(stream, &mut bad, &mut ends)?);
+    }
+    while loaded.tasks.len() < load.rows {
+        let next = (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i].as_ref().map(|t| (t.due, t.id)));
+        let Some(i) = next else { break };
+        let size = heads[i].as_ref().and_then(|task| task.payload.as_ref()).map_or(0, |payload| payload.bytes.len());
+        if !loaded.tasks.is_empty() && *bytes + size > load.bytes {
+            break;
+        }
+        *bytes += size;
+        loaded.tasks.extend(heads[i].take());
+        if loaded.tasks.len() < load.rows {
+            heads[i] = fetch(&mut streams[i], &mut bad, &mut ends)?;
+        }
+    }
+    loaded.more = heads.iter().any(Option::is_some) || streams.iter().any(|stream| !stream.is_empty());
+    for (id, reason) in bad {
+        loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
+    }
+    for (id, end) in ends {
+        loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
+    }
+    Ok(())
+}
+
+/// Ids at the head of each stream, one more than asked for, read from the index alone. Rows without a lane belong to the
+/// default lane of their kind; rows without `run_at` are due whatever the clocks say.
+fn streams(
+    conn: &Connection,
+    judge: &Judge,
+    load: Load<'_>,
+    loaded: &[QueuedTask],
+    now: Now,
+) -> Result<Vec<VecDeque<i64>>, StoreError> {
+    let skip = |id: i64| {
+        let task = u64::try_from(id).ok().and_then(TaskId::new);
+        task.is_none_or(|task| load.skip.contains(&task) || loaded.iter().any(|known| known.id == task))
+    };
+    let mut streams = Vec::with_capacity(4);
+    for lane in lanes(judge, load.key) {
+        for sql in [const_sql::AT_ONCE, const_sql::DUE] {
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut ids = VecDeque::new();
+            let mut rows = statement.query(params![lane, load.key.kind.as_str(), now.wall.0])?;
+            while ids.len() <= load.rows
+                && let Some(row) = rows.next()?
+            {
+                let id = row.get(0)?;
+                if !skip(id) {
+                    ids.push_back(id);
+                }
+            }
+            streams.push(ids);
+        }
+    }
+    Ok(streams)
+}
+
+/// The lane as rows of this queue may spell it.
+fn lanes<'a>(judge: &Judge, key: &'a QueueKey) -> impl Iterator<Item = Option<&'a str>> + use<'a> {
+    let default = judge.rules.lane_of(&key.kind) == &key.lane;
+    std::iter::once(Some(key.lane.as_str())).chain(default.then_some(None))
+}
+
+fn head(conn: &Connection, judge: &Judge, id: i64, now: Now) -> Result<Head, StoreError> {
+    let mut statement = conn.prepare_cached(const_sql::HEAD)?;
+    let payload_max = i64::try_from(judge.rules.payload_bytes_max).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![id, payload_max])?;
+    let Some(row) = rows.next()? else { return Ok(Head::Gone) };
+    let good = match judge.values(&values(row, 0)?) {
+        Ok(good) => good,
+        Err(reason) => return Ok(Head::Bad(id, reason)),
+    };
+    if row::requested(row.get_ref(N_VALUES)?) {
+        return Ok(Head::End(id, End::Cancelled));
+    }
+    if good.runs == 0 && good.expires_at.is_some_and(|at| at <= now.wall) {
+        return Ok(Head::End(id, End::Expired));
+    }
+    Ok(Head::Task(QueuedTask {
+        id: u64::try_from(id).ok().and_then(TaskId::new).expect("streams give no other ids"),
+        due: good.run_at.unwrap_or(good.created_at),
+        runs: good.runs,
+        attempts: good.attempts,
+        losses: good.losses,
+        max_attempts: good.max_attempts,
+        timeout_ms: good.timeout_ms,
+        expires_at: good.expires_at,
+        payload: row::payload(row.get_ref(N_VALUES + 1)?),
+        checkpoint: row::payload(row.get_ref(N_VALUES + 2)?),
+        trace: row::text(row.get_ref(9)?),
+    }))
+}
+
+fn next_at(conn: &Connection, judge: &Judge, key: &QueueKey, now: Now) -> Result<Option<UnixMillis>, StoreError> {
+    let mut next: Option<UnixMillis> = None;
+    for lane in lanes(judge, key) {
+        let mut statement = conn.prepare_cached(const_sql::NEXT_AT)?;
+        let mut rows = statement.query(params![lane, key.kind.as_str(), now.wall.0])?;
+        if let Some(row) = rows.next()? {
+            let at = row::millis(row.get_ref(0)?);
+            next = next.into_iter().chain(at).min();
+        }
+    }
+    Ok(next)
+}
+
+mod const_sql {
+    //! `values` fixes the order of the columns.
+
+    pub(super) const INTAKE: &str = "SELECT id, kind, lane, state, open_dependencies, \
+        run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
+        typeof(payload), octet_length(payload) \
+        FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
+    pub(super) const AT_ONCE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at IS NULL AND ?3 IS NOT NULL ORDER BY id";
+    pub(super) const DUE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at <= ?3 ORDER BY run_at, id";
+    // Any text sorts behind every number, so the upper bound keeps rows of a wrong type out.
+    pub(super) const NEXT_AT: &str = "SELECT run_at FROM tasks INDEXED BY tasks_queue \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
+        ORDER BY run_at LIMIT 1";
+    pub(super) const HEAD: &str = "SELECT \
+        run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
+        typeof(payload), octet_length(payload), cancel_requested, \
+        CASE WHEN octet_length(payload) <= ?2 THEN payload END, checkpoint \
+        FROM tasks WHERE id = ?1 AND state = 'queued'";
+}

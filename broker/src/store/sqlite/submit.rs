@@ -1,0 +1,127 @@
+//! New rows by the store's own hand: submits, said once or twice, and the tasks that an outcome spawns.
+
+use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
+use laneway_protocol::message::{NewTask, Stored};
+use laneway_protocol::{RequestId, TaskId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::State;
+use super::row::{SqlPayload, sql_u64};
+use crate::store::StoreError;
+use crate::store::validate::{Bad, Judge};
+
+/// A submit said again within this time gets the same ids.
+const REQUEST_KEPT_MS: i64 = 10 * 60 * 1000;
+/// Old requests forgotten with each new one: more than come in, so the table shrinks.
+const FORGOTTEN_PER_SUBMIT: i64 = 4;
+
+pub(super) fn submit(
+    conn: &Connection,
+    state: &mut State,
+    request: RequestId,
+    tasks: &[NewTask],
+    now: Now,
+) -> Result<OpResult, StoreError> {
+    if let Some(ids) = said_before(conn, request, now)? {
+        let again = ids.into_iter().map(|task| Stored { task, new: false }).collect();
+        return Ok(OpResult::Submitted(again));
+    }
+    let keys = match judge_all(&state.judge, tasks) {
+        Ok(keys) => keys,
+        Err((index, Bad { field, reason })) => return Ok(OpResult::Refused { index, field, reason }),
+    };
+    let stored = insert_judged(conn, tasks, keys, now, |key, id, run_at| state.inserted(key, id, run_at, now))?;
+    remember(conn, request, &stored, now)?;
+    Ok(OpResult::Submitted(stored))
+}
+
+/// The queue of each task, or which one makes no sense and why.
+pub(super) fn judge_all(judge: &Judge, tasks: &[NewTask]) -> Result<Vec<QueueKey>, (usize, Bad)> {
+    let judged = tasks.iter().enumerate();
+    judged.map(|(index, task)| judge.task(task).map_err(|bad| (index, bad))).collect()
+}
+
+/// Judges and inserts, all or none, for the offline commands.
+pub(crate) fn insert_all(
+    conn: &Connection,
+    judge: &Judge,
+    tasks: &[NewTask],
+    now: Now,
+) -> Result<Result<Vec<Stored>, (usize, Bad)>, StoreError> {
+    match judge_all(judge, tasks) {
+        Ok(keys) => Ok(Ok(insert_judged(conn, tasks, keys, now, |_, _, _| ())?)),
+        Err(bad) => Ok(Err(bad)),
+    }
+}
+
+/// Inserts tasks that were judged to be good, telling `inserted` of each new row.
+pub(super) fn insert_judged(
+    conn: &Connection,
+    tasks: &[NewTask],
+    keys: Vec<QueueKey>,
+    now: Now,
+    mut inserted: impl FnMut(QueueKey, i64, Option<UnixMillis>),
+) -> Result<Vec<Stored>, StoreError> {
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+    )?;
+    let mut stored = Vec::with_capacity(tasks.len());
+    for (task, key) in tasks.iter().zip(keys) {
+        let new = insert.execute(params![
+            task.kind.as_str(),
+            task.lane.as_ref().map(|lane| lane.as_str()),
+            SqlPayload(task.payload.as_ref()),
+            task.run_at,
+            task.unique_key,
+            task.max_attempts,
+            task.timeout_ms.map(sql_u64),
+            task.expires_at,
+            task.trace,
+            now.wall.0,
+        ])?;
+        let id = if new == 1 {
+            let id = conn.last_insert_rowid();
+            inserted(key, id, task.run_at.map(UnixMillis));
+            id
+        } else {
+            let twin = match &task.unique_key {
+                Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key)?,
+                None => None,
+            };
+            twin.ok_or_else(|| StoreError::Broken("an insert without a unique key was in conflict".into()))?
+        };
+        let task = u64::try_from(id).ok().and_then(TaskId::new);
+        let task = task.ok_or_else(|| StoreError::Broken(format!("the table gave out id {id}")))?;
+        stored.push(Stored { task, new: new == 1 });
+    }
+    Ok(stored)
+}
+
+/// The live row with this key.
+pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT id FROM tasks INDEXED BY tasks_live_key WHERE kind = ?1 AND unique_key = ?2 \
+               AND unique_key IS NOT NULL AND state IN ('waiting', 'queued', 'running')";
+    Ok(conn.prepare_cached(sql)?.query_row(params![kind, unique_key], |row| row.get(0)).optional()?)
+}
+
+fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Vec<TaskId>>, StoreError> {
+    let sql = "SELECT tasks FROM requests WHERE request = ?1 AND at > ?2";
+    let oldest = now.wall.0 - REQUEST_KEPT_MS;
+    let ids: Option<Vec<u8>> =
+        conn.prepare_cached(sql)?.query_row(params![request.0, oldest], |row| row.get(0)).optional()?;
+    Ok(ids.map(|ids| ids.as_chunks().0.iter().filter_map(|id| TaskId::new(u64::from_be_bytes(*id))).collect()))
+}
+
+fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) -> Result<(), StoreError> {
+    let oldest = now.wall.0 - REQUEST_KEPT_MS;
+    // Rows are in order of time but for steps of the clock, which only make one stay longer.
+    let forget = "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT ?1) AND at <= ?2";
+    conn.prepare_cached(forget)?.execute(params![FORGOTTEN_PER_SUBMIT, oldest])?;
+    let ids: Vec<u8> = stored.iter().flat_map(|stored| stored.task.value().to_be_bytes()).collect();
+    // One too old to count may still be there.
+    let sql = "INSERT OR REPLACE INTO requests (request, at, tasks) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute(params![request.0, now.wall.0, ids])?;
+    Ok(())
+}
+

@@ -1,0 +1,251 @@
+//! Logs: where lines go, how they look, and the lines about single tasks.
+//!
+//! No thread of the broker ever waits for a log. Lines go through a bounded writer that drops and counts when it is full;
+//! events of tasks go as small structs in batches to a thread of their own, which formats them and keeps to
+//! `log_tasks_per_second_max`. `run` starts it first and ends it last. It takes no settings but [`Config`]'s.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Config, LogFormat};
+
+mod task_log;
+
+pub(crate) use task_log::{TaskEvent, TaskLog};
+
+/// Lines that wait for a slow disk or terminal; beyond this they are dropped.
+const LINES_WAITING_MAX: usize = 16_384;
+/// Batches of task events that wait for the formatting thread.
+const BATCHES_WAITING_MAX: usize = 64;
+/// How long the end of the process may wait for the formatting thread.
+const STOP_MS_MAX: u64 = 500;
+
+/// The running log. Dropped at the very end of the process: it writes out what waits, for about a second at most.
+pub(crate) struct Telemetry {
+    dropped: Dropped,
+    reopen: Arc<AtomicBool>,
+    tasks: TaskLog,
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+    // After the thread above, whose last lines it writes.
+    _writer: WorkerGuard,
+}
+
+/// Counts log lines that were not written, for any reason.
+#[derive(Debug, Clone)]
+pub(crate) struct Dropped {
+    /// Events of tasks over the bound, or without room in the channel.
+    tasks: Arc<AtomicU64>,
+    /// Refused by the disk.
+    failed: Arc<AtomicU64>,
+    /// Without room in the writer.
+    waiting: ErrorCounter,
+}
+
+impl Telemetry {
+    /// Opens the log file, if any, and becomes the log of this process. A log that was set up earlier in this process
+    /// stays (tests start several brokers in one).
+    pub(crate) fn start(config: &Config) -> Result<Self, io::Error> {
+        let reopen = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(AtomicU64::new(0));
+        let (writer, guard, terminal) = writer(config.log_file.as_deref(), &reopen, &failed)?;
+        let dropped = Dropped { tasks: Arc::default(), failed, waiting: writer.error_counter() };
+
+        // A wrong filter was refused with the settings.
+        let levels = levels(&config.log).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+        let wanted = levels.would_enable(task_log::TARGET, &tracing::Level::INFO);
+        install(writer, levels, config.log_format, terminal);
+
+        let (batches, inbox) = bounded(BATCHES_WAITING_MAX);
+        let (stop, stopped) = bounded(1);
+        let (tasks, formatter) =
+            task_log::new(batches, inbox, stopped, dropped.clone(), config.log_tasks_per_second_max, wanted);
+        let thread = std::thread::Builder::new().name("task-log".into()).spawn(move || formatter.run())?;
+        Ok(Self { dropped, reopen, tasks, stop, thread: Some(thread), _writer: guard })
+    }
+
+    /// Takes events of tasks; cheap to clone, one for each thread that has some.
+    pub(crate) fn task_log(&self) -> TaskLog {
+        self.tasks.clone()
+    }
+
+    pub(crate) fn dropped(&self) -> Dropped {
+        self.dropped.clone()
+    }
+
+    /// Opens the log file anew at the next line, because it was moved away. Nothing happens when the log is stderr.
+    pub(crate) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // A full channel means that a stop is on its way already.
+        self.stop.try_send(()).ok();
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = std::time::Instant::now() + Duration::from_millis(STOP_MS_MAX);
+        while !thread.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Dropped {
+    pub(crate) fn lines(&self) -> u64 {
+        let waiting = u64::try_from(self.waiting.dropped_lines()).unwrap_or(u64::MAX);
+        self.tasks.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed) + waiting
+    }
+}
+
+/// Reads levels as they stand in `log`: a level for all, and levels by target, with commas between. A target without a
+/// level for all leaves the rest at info. The error follows the value in a message.
+pub(crate) fn levels(text: &str) -> Result<Targets, String> {
+    let mut levels = Targets::new().with_default(LevelFilter::INFO);
+    for part in text.split(',').map(str::trim) {
+        levels = match part.split_once('=') {
+            Some((target, word)) if !target.is_empty() => levels.with_target(target, level(word)?),
+            Some(_) => return Err(format!("'{part}' has no target before the =")),
+            // A bare word that is no level would silence everything but a target of that name: it is a slip.
+            None => levels.with_default(level(part)?),
+        };
+    }
+    Ok(levels)
+}
+
+fn level(word: &str) -> Result<LevelFilter, String> {
+    match word.to_ascii_lowercase().as_str() {
+        "off" => Ok(LevelFilter::OFF),
+        "error" => Ok(LevelFilter::ERROR),
+        "warn" => Ok(LevelFilter::WARN),
+        "info" => Ok(LevelFilter::INFO),
+        "debug" => Ok(LevelFilter::DEBUG),
+        "trace" => Ok(LevelFilter::TRACE),
+        _ => Err(format!("'{word}' is not a level: must be error, warn, info, debug, trace or off")),
+    }
+}
+
+fn writer(
+    path: Option<&Path>,
+    reopen: &Arc<AtomicBool>,
+    failed: &Arc<AtomicU64>,
+) -> Result<(NonBlocking, WorkerGuard, bool), io::Error> {
+    let builder =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).thread_name("log-writer");
+    if let Some(path) = path {
+        let file = LogFile { file: append(path)?, path: path.into(), reopen: reopen.clone(), failed: failed.clone() };
+        let (writer, guard) = builder.finish(file);
+        return Ok((writer, guard, false));
+    }
+    let (writer, guard) = builder.finish(io::stderr());
+    Ok((writer, guard, io::stderr().is_terminal()))
+}
+
+fn append(path: &Path) -> Result<File, io::Error> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Appends to a file, and opens it anew when told so.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    reopen: Arc<AtomicBool>,
+    failed: Arc<AtomicU64>,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.reopen.swap(false, Ordering::Relaxed) {
+            // Failing that, the old file goes on: its lines can still be found.
+            match append(&self.path) {
+                Ok(file) => self.file = file,
+                Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+        // A full disk must not end the writing thread, so that lines come again when there is room.
+        if self.file.write_all(line).is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn install(writer: NonBlocking, levels: Targets, format: LogFormat, terminal: bool) {
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    // An error only says that this process has a log already.
+    drop(if json {
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
+        let layer = layer.with_span_list(false).with_writer(writer);
+        tracing_subscriber::registry().with(levels).with(layer).try_init()
+    } else {
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(writer);
+        tracing_subscriber::registry().with(levels).with(layer).try_init()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_and_slips_refused() {
+        // Proves that a filter says what it means, and that a misspelt level is not taken for a target.
+        let filter = levels("warn,laneway::task=off, laneway_broker::router=DEBUG").unwrap();
+        assert!(!filter.would_enable("laneway::task", &tracing::Level::ERROR));
+        assert!(filter.would_enable("laneway_broker::router", &tracing::Level::DEBUG));
+        assert!(!filter.would_enable("laneway_broker::scheduler", &tracing::Level::INFO));
+        assert!(levels("laneway::task=off").unwrap().would_enable("laneway_broker", &tracing::Level::INFO));
+        for bad in ["", "deubg", "laneway=loud", "=info", "info,"] {
+            assert!(levels(bad).is_err(), "'{bad}' was taken");
+        }
+    }
+
+    #[test]
+    fn a_moved_log_file_is_opened_anew() {
+        // Proves that after a rotation lines go to a new file under the old name, and none is lost.
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("l.log"), dir.path().join("l.log.1"));
+        let (reopen, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut log = LogFile { file: append(&path).unwrap(), path: path.clone(), reopen, failed };
+        log.write_all(b"one\n").unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        log.write_all(b"two\n").unwrap();
+        log.reopen.store(true, Ordering::Relaxed);
+        log.write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
+        assert_eq!(log.failed.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_counted_and_not_an_end() {
+        // Proves that lines which the disk refuses are counted while the writer lives on.
+        let path = PathBuf::from("/dev/full");
+        let (reopen, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut log = LogFile { file: append(&path).unwrap(), path, reopen, failed };
+        log.write_all(b"one\n").unwrap();
+        log.write_all(b"two\n").unwrap();
+        assert_eq!(log.failed.load(Ordering::Relaxed), 2);
+    }
+}

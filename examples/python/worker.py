@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""A complete Laneway worker on one page, written from protocol/PROTOCOL.md.
+
+    pip install pyzmq msgpack
+    python3 worker.py [ENDPOINT] [KIND...]        default: tcp://127.0.0.1:7733 wordcount echo
+
+It runs one task at a time. Start as many of these processes as tasks are to run at once. It may be killed at any moment:
+its task goes to another worker within a second. SIGTERM lets the running task finish first; a second one does not.
+"""
+
+import json
+import secrets
+import signal
+import sys
+import time
+
+import msgpack
+import zmq
+
+READY, BYE, TASKS, WAIT, ERR = 0x02, 0x05, 0x82, 0xC2, 0xFF
+WAIT_MS = 10_000  # how long the broker may park our question while there is no task
+REPLY_MS = WAIT_MS + 3_000  # after this long without an answer we ask again, on a new socket
+POLL_MS = 200  # how soon a signal is seen while we wait
+
+# ------------------------------------------------------------------------------------------------------------ handlers
+
+
+def wordcount(payload):
+    with open(payload["path"], "rb") as file:
+        return {"words": len(file.read().split())}
+
+
+HANDLERS = {"wordcount": wordcount, "echo": lambda payload: payload}
+
+
+def run(task, frame):
+    """Runs one task. Gives its outcome, and the payload frames that belong to it."""
+    outcome = {"task": task["task"], "lease": task["lease"]}
+    try:
+        payload = None
+        if frame is not None:
+            payload = json.loads(frame) if task["payload"] == "json" else msgpack.unpackb(frame)
+        result = json.dumps(HANDLERS[task["kind"]](payload)).encode()
+    except Exception as error:  # whatever a handler does, the broker hears of it and tries again later
+        return outcome | {"end": "fail", "error": f"{type(error).__name__}: {error}"}, []
+    return outcome | {"end": "done", "result": "json"}, [result]
+
+
+# ---------------------------------------------------------------------------------------------------------------- wire
+
+
+class Broker:
+    def __init__(self, endpoint):
+        self.endpoint, self.socket = endpoint, None
+        self.session = secrets.token_hex(8)  # one life of this process
+
+    def ask(self, kind, body, frames=(), give_up=lambda: False):
+        """Asks until there is an answer: its type, its body, its payload frames. None when it gave up."""
+        question = [bytes([0x4C, 0x57, 1, kind]), msgpack.packb({"session": self.session} | body), *frames]
+        while True:
+            if self.socket is None:
+                self.socket = zmq.Context.instance().socket(zmq.REQ)
+                self.socket.setsockopt(zmq.LINGER, 0)
+                self.socket.connect(self.endpoint)
+            self.socket.send_multipart(question)
+            deadline = time.monotonic() + REPLY_MS / 1_000
+            while time.monotonic() < deadline and not give_up():
+                if self.socket.poll(POLL_MS):
+                    header, body, *frames = self.socket.recv_multipart()
+                    return header[3], msgpack.unpackb(body), frames
+            # A REQ socket that has asked can only hear: another question needs another socket.
+            self.socket.close()
+            self.socket = None
+            if give_up():
+                return None
+            print("no answer, asking again", file=sys.stderr)
+
+
+def main(endpoint="tcp://127.0.0.1:7733", *kinds):
+    stopped = []
+
+    def stop(signum, _):
+        stopped.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    broker = Broker(endpoint)
+    ready = {"kinds": list(kinds or HANDLERS), "wait_ms": WAIT_MS}
+    place = {"ack": 0}  # the last TASKS that arrived, so that the broker takes back at once what did not
+    outcomes, results = [], []  # of the last task, said until the broker has answered that they are on disk
+    while True:
+        # The last question, after a signal, takes no task. It settles the outcomes and gives back what is on the way.
+        last = bool(stopped)
+        question = ready | place | {"max": 0 if last else 1, "outcomes": outcomes}
+        answer = broker.ask(READY, question, results, lambda: bool(stopped) and not last)
+        if answer is None:
+            continue
+        kind, body, frames = answer
+        if kind == ERR:
+            print(f"refused: {body}", file=sys.stderr)
+            if not body.get("retry"):
+                sys.exit(1)
+            if body["code"] == "hello_first":  # another start of the broker counts anew
+                place = {"ack": 0}
+            time.sleep(body.get("after_ms", 200) / 1_000)
+            continue
+        outcomes, results = [], []  # the answer followed their commit
+        if kind == TASKS:
+            place = {"epoch": body["epoch"], "ack": body["seq"]}
+            for task in body["tasks"]:
+                # Frames stand in the order of the tasks: the payload, then what an earlier run saved.
+                payload = frames.pop(0) if "payload" in task else None
+                if "checkpoint" in task:
+                    frames.pop(0)
+                outcome, result = run(task, payload)
+                print(f"task {task['task']} {task['kind']}: {outcome['end']}", file=sys.stderr)
+                outcomes.append(outcome)
+                results += result
+        elif last or (kind == WAIT and body["reason"] == "draining"):
+            break
+        else:
+            time.sleep(body["after_ms"] / 1_000)
+    broker.ask(BYE, {})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,110 @@
+//! The real broker, as a process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use laneway::Client;
+
+use super::{Place, signal, wait_for};
+
+/// A running broker; killed when dropped.
+pub(crate) struct Broker {
+    child: Child,
+    endpoint: String,
+    log: std::path::PathBuf,
+}
+
+impl Broker {
+    /// Starts a broker on the place's database and waits until it is ready.
+    pub(crate) fn start(place: &Place) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    /// The same with settings, each `name=value`.
+    pub(crate) fn start_with(place: &Place, settings: &[&str]) -> Self {
+        let mut broker = Self::spawn(place, settings);
+        let log = broker.log.clone();
+        let before = broker.lines_before;
+        wait_for("the broker to be ready", || {
+            if let Some(status) = broker.inner.child.try_wait().unwrap() {
+                panic!("the broker ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            let lines = log_lines(&log);
+            lines.iter().skip(before).any(|line| line["fields"]["message"] == "ready" || line["message"] == "ready").then_some(())
+        });
+        broker.inner
+    }
+
+    fn spawn(place: &Place, settings: &[&str]) -> Starting {
+        let log = place.path("broker.log");
+        let lines_before = log_lines(&log).len();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+        command.arg("broker").arg("--db").arg(place.db()).args(["--bind", &place.endpoint()]);
+        command.arg("--log-file").arg(&log).args(["--log-format", "json"]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        Starting { inner: Self { child, endpoint: place.endpoint(), log }, lines_before, log: place.path("broker.log") }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.endpoint).unwrap()
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// kill -9, and waits for the end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end. Gives the exit code.
+    pub(crate) fn stop(mut self) -> i32 {
+        self.signal("TERM");
+        wait_for("the broker to end", || self.child.try_wait().unwrap()).code().expect("the broker was not killed")
+    }
+
+    /// Every line of the log so far, of earlier brokers at this place too.
+    pub(crate) fn log(&self) -> Vec<serde_json::Value> {
+        log_lines(&self.log)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may be stopped, or have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+struct Starting {
+    inner: Broker,
+    lines_before: usize,
+    log: std::path::PathBuf,
+}
+
+fn log_lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let Ok(file) = std::fs::File::open(path) else { return Vec::new() };
+    BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
+}

@@ -1,0 +1,477 @@
+//! Apps' side of the broker: submit, wait, look up, cancel, and what people do by command line.
+//!
+//! A question is asked again, unchanged, when its answer was lost, so every call is safe to be said twice: a submit keeps
+//! its request id, everything else sets a state. One client asks one question at a time; a clone has its own socket.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use laneway_protocol::message::{
+    Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, NewTask, Pong, ProgressEvent, StatsReport, Status,
+    StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+};
+use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
+use serde::de::DeserializeOwned;
+
+use crate::conn::{Conn, Miss, Patience};
+use crate::error::Error;
+use crate::link::outbox::new_task_body_bytes;
+use crate::lock;
+use crate::payload::decode;
+use crate::task::Task;
+
+/// On top of what the broker may take to answer; then the answer was lost.
+const ANSWER_SLACK: Duration = Duration::from_secs(3);
+/// Between two tries of the same question, unless the broker says when.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How long one question of a wait is parked.
+const WAIT_PARKED: Duration = Duration::from_secs(10);
+/// Body bytes kept for everything but the tasks.
+const SUBMIT_RESERVE_BYTES: usize = 1024;
+/// Rows that surely fit one answer.
+const STATUS_PAGE: usize = 64;
+/// Rows with payload, result and failures in one answer.
+const DETAIL_PAGE: usize = 16;
+
+/// A connection to a broker. Calls block; each fails with [`Error::NoBroker`] when no broker answers in time, and with
+/// [`Error::Refused`] when it says no.
+pub struct Client {
+    conn: Mutex<Conn>,
+    endpoint: Arc<str>,
+    timeout: Duration,
+    away_max: Duration,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Which task.
+    pub task: TaskId,
+    /// `done`, `dead` or `cancelled`.
+    pub state: TaskState,
+    /// What the handler returned; `None` when that was nothing.
+    pub payload: Option<Payload>,
+    /// Why it is not done.
+    pub error: Option<String>,
+}
+
+impl Ended {
+    /// The result of a task that is done.
+    ///
+    /// Fails with [`Error::NotDone`] when it ended otherwise, with [`Error::BadPayload`] when the result is not a `T`.
+    pub fn result<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        if self.state != TaskState::Done {
+            return Err(Error::NotDone { task: self.task, state: self.state, error: self.error.clone() });
+        }
+        decode(self.payload.as_ref())
+    }
+}
+
+impl From<Final> for Ended {
+    fn from(Final { task, state, result, error }: Final) -> Self {
+        Self { task, state, payload: result, error }
+    }
+}
+
+impl Client {
+    /// Connects to the broker at `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`, and makes sure that it is there. Each call
+    /// is tried for 5 s.
+    pub fn connect(endpoint: impl AsRef<str>) -> Result<Self, Error> {
+        Self::connect_with(endpoint, Duration::from_secs(5))
+    }
+
+    /// Like [`Client::connect`]; this and every later call is tried for `timeout`, on top of the time it is meant to wait.
+    pub fn connect_with(endpoint: impl AsRef<str>, timeout: Duration) -> Result<Self, Error> {
+        let endpoint = endpoint.as_ref();
+        let mut conn = Conn::new(zmq::Context::new(), endpoint);
+        conn.open()?;
+        let client =
+            Self { conn: Mutex::new(conn), endpoint: endpoint.into(), timeout, away_max: Duration::from_mins(1) };
+        client.ping()?;
+        Ok(client)
+    }
+
+    /// How long the broker may be away in the middle of a wait before that fails. Default 60 s, enough for a restart.
+    #[must_use]
+    pub fn away_max(mut self, away_max: Duration) -> Self {
+        self.away_max = away_max;
+        self
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- tasks
+
+    /// Stores a task. When this returns it is on disk; `new` is false when a live task with the same kind and unique key
+    /// was there already, whose id this is then.
+    ///
+    /// Said again over lost connections and restarts under one request id, so it is stored once.
+    pub fn submit(&self, task: Task) -> Result<Stored, Error> {
+        let stored = self.submit_page(vec![task.into_new_task()?], Duration::ZERO)?.tasks;
+        stored.into_iter().next().ok_or_else(|| Error::BadAnswer("no id for the task".into()))
+    }
+
+    /// Stores many tasks, in order. They go in pages of at most 512, each stored whole or not at all; when one fails the
+    /// earlier ones are stored.
+    pub fn submit_many(&self, tasks: impl IntoIterator<Item = Task>) -> Result<Vec<Stored>, Error> {
+        let tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
+        let mut stored = Vec::with_capacity(tasks.len());
+        for page in pages(tasks) {
+            let n_tasks = page.len();
+            let answered = self.submit_page(page, Duration::ZERO)?.tasks;
+            if answered.len() != n_tasks {
+                return Err(Error::BadAnswer(format!("{} ids for {n_tasks} tasks", answered.len())));
+            }
+            stored.extend(answered);
+        }
+        Ok(stored)
+    }
+
+    /// Submits a task and waits for its end, however long that takes: [`Client::submit`] and [`Client::wait`] in one.
+    pub fn submit_and_wait(&self, task: Task) -> Result<Ended, Error> {
+        let Submitted { tasks, finals } = self.submit_page(vec![task.into_new_task()?], WAIT_PARKED)?;
+        let stored = tasks.first().ok_or_else(|| Error::BadAnswer("no id for the task".into()))?;
+        match finals.into_iter().find(|end| end.task == stored.task) {
+            Some(end) => Ok(end.into()),
+            None => self.wait(stored.task),
+        }
+    }
+
+    /// Waits for the end of a task, however long that takes and across restarts of the broker.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such task (any more).
+    pub fn wait(&self, task: TaskId) -> Result<Ended, Error> {
+        self.wait_with(task, |_| {})
+    }
+
+    /// Like [`Client::wait`], and calls `on_event` for each word of progress and piece of data, in order. After a restart
+    /// of the broker some may be missing; none comes twice.
+    pub fn wait_with(&self, task: TaskId, on_event: impl FnMut(&ProgressEvent)) -> Result<Ended, Error> {
+        let ended = self.wait_all(&[task], None, on_event)?;
+        ended.into_iter().next().ok_or_else(|| Error::BadAnswer(format!("no end for task {task}")))
+    }
+
+    /// Waits for the end of all `tasks`, at most for `limit`. The ends are in the order of `tasks`.
+    ///
+    /// Fails with [`Error::StillRunning`] when the limit is reached, with [`Error::NotFound`] for the first that is not there.
+    pub fn wait_all(
+        &self,
+        tasks: &[TaskId],
+        limit: Option<Duration>,
+        mut on_event: impl FnMut(&ProgressEvent),
+    ) -> Result<Vec<Ended>, Error> {
+        let started = Instant::now();
+        let mut ends: HashMap<TaskId, Ended> = HashMap::with_capacity(tasks.len());
+        for page in tasks.chunks(BATCH_MAX) {
+            self.wait_page(page, started, limit, &mut on_event, &mut ends)?;
+        }
+        let end = |task| ends.get(task).cloned().ok_or(Error::NotFound(*task));
+        tasks.iter().map(end).collect()
+    }
+
+    /// The newest task of this kind and unique key, to be waited for.
+    pub fn find(&self, kind: impl AsRef<str>, unique_key: impl Into<String>) -> Result<Option<TaskId>, Error> {
+        let kind = Kind::new(kind).map_err(|error| Error::setting("kind", error.to_string()))?;
+        let question = WaitFor {
+            tasks: Vec::new(),
+            kind: Some(kind),
+            unique_key: Some(unique_key.into()),
+            cursor: None,
+            wait_ms: 0,
+        };
+        match self.wait_for(question, Duration::ZERO) {
+            Ok(waited) => Ok(waited.pending.first().copied().or_else(|| waited.finals.first().map(|end| end.task))),
+            Err(Error::Refused(error)) if error.code == laneway_protocol::Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks tasks up by id. With `detail`, each row has its payload, result, failures and an explanation.
+    pub fn status(&self, tasks: &[TaskId], detail: bool) -> Result<StatusRows, Error> {
+        let mut all = StatusRows::default();
+        for page in tasks.chunks(if detail { DETAIL_PAGE } else { STATUS_PAGE }) {
+            let rows = self.status_page(Status { tasks: page.to_vec(), filter: None, detail })?;
+            all.rows.extend(rows.rows);
+            all.not_found.extend(rows.not_found);
+        }
+        Ok(all)
+    }
+
+    /// One page of tasks, newest first; `next` of the answer goes into `before` for the page after it.
+    pub fn list(&self, filter: Filter) -> Result<StatusRows, Error> {
+        self.status_page(Status { tasks: Vec::new(), filter: Some(filter), detail: false })
+    }
+
+    /// Cancels tasks: queued ones at once, running ones by telling their worker. One verdict for each, on disk.
+    pub fn cancel(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        self.verdicts(tasks, Request::Cancel)
+    }
+
+    /// Queues dead or cancelled tasks again, their attempts and losses at zero. One verdict for each, on disk.
+    pub fn requeue(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        self.verdicts(tasks, Request::Requeue)
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- people
+
+    /// The lanes, most urgent first.
+    pub fn lanes(&self) -> Result<Vec<LaneRow>, Error> {
+        self.set_lanes(Vec::new(), Vec::new())
+    }
+
+    /// Pauses and resumes lanes, then returns all. A paused lane keeps its tasks and hands none out.
+    pub fn set_lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
+        match self.ask(&Request::Lanes(Lanes { pause, resume }), Duration::ZERO)? {
+            Answer::Lanes(rows) => Ok(rows.lanes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The connected worker processes.
+    pub fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
+        match self.ask(&Request::Workers, Duration::ZERO)? {
+            Answer::Workers(rows) => Ok(rows.workers),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Numbers about the whole broker.
+    pub fn stats(&self) -> Result<StatsReport, Error> {
+        match self.ask(&Request::Stats, Duration::ZERO)? {
+            Answer::Stats(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Stops handing out and asks the workers to leave, or takes that back; ask again until nothing is left running.
+    pub fn drain(&self, drain: Drain) -> Result<Drained, Error> {
+        match self.ask(&Request::Drain(drain), Duration::ZERO)? {
+            Answer::Drain(drained) => Ok(drained),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether the broker answers, with its version and epoch.
+    pub fn ping(&self) -> Result<Pong, Error> {
+        match self.ask(&Request::Ping, Duration::ZERO)? {
+            Answer::Pong(pong) => Ok(pong),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks any question. `wait` is how long its answer may be parked; the client's timeout comes on top. Asked again,
+    /// unchanged, when the answer is lost or the broker says that this can help.
+    pub fn ask(&self, request: &Request, wait: Duration) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let until = started + wait + self.timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let patience = Patience { connect: left, answer: left.min(wait + ANSWER_SLACK) };
+            let asked = lock(&self.conn).ask(request.clone(), patience, &mut || true);
+            let pause = match asked {
+                Ok(Answer::Error(error)) => {
+                    let pause = error.after_ms.map_or(RETRY_PAUSE, Duration::from_millis);
+                    if !error.retry || Instant::now() + pause >= until {
+                        return Err(Error::Refused(error));
+                    }
+                    pause
+                }
+                Ok(answer) => return Ok(answer),
+                Err(miss @ (Miss::NotConnected | Miss::Disconnected | Miss::Late)) => {
+                    if Instant::now() + RETRY_PAUSE >= until {
+                        return Err(miss.into_error(&self.endpoint, started.elapsed()));
+                    }
+                    RETRY_PAUSE
+                }
+                Err(miss) => return Err(miss.into_error(&self.endpoint, started.elapsed())),
+            };
+            thread::sleep(pause);
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------------------- private
+
+    fn submit_page(&self, tasks: Vec<NewTask>, wait: Duration) -> Result<Submitted, Error> {
+        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait) };
+        match self.ask(&Request::Submit(submit), wait)? {
+            Answer::Submit(submitted) => Ok(submitted),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn wait_page(
+        &self,
+        page: &[TaskId],
+        started: Instant,
+        limit: Option<Duration>,
+        on_event: &mut dyn FnMut(&ProgressEvent),
+        ends: &mut HashMap<TaskId, Ended>,
+    ) -> Result<(), Error> {
+        let mut pending = page.to_vec();
+        let mut cursor: Option<Cursor> = None;
+        let mut away_since: Option<Instant> = None;
+        while !pending.is_empty() {
+            let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()).min(WAIT_PARKED));
+            let question =
+                WaitFor { tasks: pending.clone(), kind: None, unique_key: None, cursor, wait_ms: millis(left) };
+            let waited = match self.wait_for(question, left) {
+                Ok(waited) => waited,
+                Err(error) => {
+                    let away = away_since.get_or_insert_with(Instant::now).elapsed();
+                    let in_time = away < self.away_max && limit.is_none_or(|limit| started.elapsed() < limit);
+                    if error.retry() && in_time {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            away_since = None;
+            // Numbers start over in a new epoch, and within one an event told twice is left out.
+            let after = cursor.filter(|cursor| cursor.epoch == waited.cursor.epoch).map_or(0, |cursor| cursor.n);
+            waited.events.iter().filter(|event| event.n > after).for_each(&mut *on_event);
+            cursor = Some(waited.cursor);
+            if let Some(&task) = waited.not_found.first().or(waited.pruned.first()) {
+                return Err(Error::NotFound(task));
+            }
+            ends.extend(waited.finals.into_iter().map(|end| (end.task, end.into())));
+            pending.retain(|task| !ends.contains_key(task));
+            if !pending.is_empty() && limit.is_some_and(|limit| started.elapsed() >= limit) {
+                return Err(Error::StillRunning { tasks: pending, waited: started.elapsed() });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, question: WaitFor, wait: Duration) -> Result<Waited, Error> {
+        match self.ask(&Request::WaitFor(question), wait)? {
+            Answer::WaitFor(waited) => Ok(waited),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn status_page(&self, status: Status) -> Result<StatusRows, Error> {
+        match self.ask(&Request::Status(status), Duration::ZERO)? {
+            Answer::Status(rows) => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn verdicts(&self, tasks: &[TaskId], request: impl Fn(Tasks) -> Request) -> Result<Vec<Verdict>, Error> {
+        let mut all = Vec::with_capacity(tasks.len());
+        for page in tasks.chunks(BATCH_MAX) {
+            match self.ask(&request(Tasks { tasks: page.to_vec() }), Duration::ZERO)? {
+                Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => all.extend(verdicts.verdicts),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Self {
+        Self {
+            conn: Mutex::new(lock(&self.conn).sibling()),
+            endpoint: self.endpoint.clone(),
+            timeout: self.timeout,
+            away_max: self.away_max,
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Cuts tasks into messages that stay within every bound.
+fn pages(tasks: Vec<NewTask>) -> Vec<Vec<NewTask>> {
+    let mut pages = Vec::new();
+    let mut page = Vec::new();
+    let (mut body, mut payloads) = (0, 0);
+    for task in tasks {
+        let task_body = new_task_body_bytes(&task);
+        let task_payload = task.payload.as_ref().map_or(0, |payload| payload.bytes.len());
+        let full = page.len() == BATCH_MAX
+            || body + task_body > BODY_BYTES_MAX - SUBMIT_RESERVE_BYTES
+            || payloads + task_payload > MESSAGE_BYTES_MAX;
+        if full && !page.is_empty() {
+            pages.push(std::mem::take(&mut page));
+            (body, payloads) = (0, 0);
+        }
+        body += task_body;
+        payloads += task_payload;
+        page.push(task);
+    }
+    if !page.is_empty() {
+        pages.push(page);
+    }
+    pages
+}
+
+fn request_id() -> Result<RequestId, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::System(format!("no random bytes: {error}")))?;
+    Ok(RequestId(bytes))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    match answer {
+        Answer::Error(error) => Error::Refused(WireError::clone(error)),
+        other => Error::BadAnswer(format!("{other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(payload_bytes: usize, key_bytes: usize) -> NewTask {
+        let mut task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::bin(vec![0; payload_bytes])));
+        task.unique_key = Some("x".repeat(key_bytes));
+        task
+    }
+
+    #[test]
+    fn many_tasks_go_in_messages_that_fit() {
+        // Count, body bytes and payload bytes each end a page; no task is left out.
+        let cases = [
+            (vec![task(1, 1); 1100], 512),
+            (vec![task(1, 500); 300], 98),
+            (vec![task(MESSAGE_BYTES_MAX / 3 + 1, 1); 4], 2),
+        ];
+        for (tasks, longest_max) in cases {
+            let n_tasks = tasks.len();
+            let pages = pages(tasks);
+            assert_eq!(pages.iter().map(Vec::len).sum::<usize>(), n_tasks);
+            assert!(pages.iter().map(Vec::len).max().unwrap() <= longest_max);
+        }
+    }
+
+    #[test]
+    fn a_result_is_only_read_from_a_task_that_is_done() {
+        // A dead task's missing result is not mistaken for an empty one.
+        let id = TaskId::new(3).unwrap();
+        let mut ended = Ended { task: id, state: TaskState::Done, payload: None, error: None };
+        assert_eq!(ended.result::<Option<u8>>().unwrap(), None);
+        ended.state = TaskState::Dead;
+        ended.error = Some("no".into());
+        assert_eq!(ended.result::<Option<u8>>().unwrap_err().to_string(), "task 3 is dead and has no result: no");
+    }
+
+    #[test]
+    fn no_broker_is_an_error_that_names_the_endpoint() {
+        // A connect to nobody ends in time and says where it looked.
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = format!("ipc://{}/nobody", dir.path().display());
+        let error = Client::connect_with(&endpoint, Duration::from_millis(200)).unwrap_err();
+        assert!(error.retry() && error.to_string().contains(&endpoint), "{error}");
+        assert!(matches!(Client::connect("nonsense").unwrap_err(), Error::BadEndpoint { .. }));
+    }
+}

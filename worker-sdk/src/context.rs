@@ -1,0 +1,268 @@
+//! What a handler can know and say about the task it runs.
+//!
+//! Everything said goes over the slot's own socket, which is free while the handler runs, and quotes the lease: once the
+//! task is no longer this worker's it changes nothing. Built by the worker for each run.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use laneway_protocol::message::{HandedTask, Held, NewTask, Progress};
+use laneway_protocol::{Answer, Code, Format, Kind, LaneName, Lease, Payload, Request, SessionName, TaskId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::conn::{Conn, Patience};
+use crate::error::Error;
+use crate::link::Slot;
+use crate::lock;
+use crate::payload::{decode, encode};
+use crate::task::Task;
+
+/// Progress is said at most once in this time; what comes sooner is left out.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// Progress that is not answered in this time is given up...
+const PROGRESS_PATIENCE: Duration = Duration::from_millis(250);
+/// ... and not said again for this long, so that an absent broker does not slow the handler down.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
+/// How long data, extensions and checkpoints are tried; they tell the handler when it failed.
+const WORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One run of one task, as its handler sees it. Can be shared with threads that the handler starts and joins.
+pub struct Context {
+    task: HandedTask,
+    format: Format,
+    session: SessionName,
+    slot: Arc<Place>,
+    endpoint: Arc<str>,
+    deadline: Mutex<Instant>,
+    /// No progress is said before this.
+    quiet_until: Mutex<Option<Instant>>,
+    spawned: Mutex<Vec<NewTask>>,
+}
+
+/// A slot with what its thread, its handler and the control loop share.
+pub(crate) struct Place {
+    pub(crate) link: Mutex<Slot>,
+    pub(crate) conn: Mutex<Conn>,
+    /// The running task should end. Mirrors the link, so that a handler can look as often as it likes.
+    pub(crate) cancelled: AtomicBool,
+    /// Held while outcomes are flushed past the running handler, so that the slot's next question comes after.
+    pub(crate) flushing: Mutex<()>,
+}
+
+impl Place {
+    /// Lets the handler see what the link has heard.
+    pub(crate) fn mirror(&self, link: &Slot) {
+        self.cancelled.store(link.is_cancelled(), Ordering::Release);
+    }
+}
+
+impl Context {
+    /// Takes the payload out of `task`, and keeps the rest.
+    pub(crate) fn new(
+        mut task: HandedTask,
+        received: Instant,
+        session: SessionName,
+        slot: Arc<Place>,
+        endpoint: Arc<str>,
+    ) -> (Self, Option<Payload>) {
+        let payload = task.payload.take();
+        let format = payload.as_ref().map_or(Format::Json, |payload| payload.format);
+        // A time too far off to be a point in time is as good as a year.
+        let year = Duration::from_hours(365 * 24);
+        let deadline = received + Duration::from_millis(task.timeout_ms).min(year);
+        let ctx = Self {
+            task,
+            format,
+            session,
+            slot,
+            endpoint,
+            deadline: Mutex::new(deadline),
+            quiet_until: Mutex::new(None),
+            spawned: Mutex::new(Vec::new()),
+        };
+        (ctx, payload)
+    }
+
+    /// The task's id, the same in every run: use it to make repeating harmless.
+    pub fn id(&self) -> TaskId {
+        self.task.task
+    }
+
+    /// The name that picked this handler.
+    pub fn kind(&self) -> &Kind {
+        &self.task.kind
+    }
+
+    /// The lane it waited in.
+    pub fn lane(&self) -> &LaneName {
+        &self.task.lane
+    }
+
+    /// Hand-outs of this task, this one included.
+    pub fn run(&self) -> u32 {
+        self.task.run
+    }
+
+    /// Attempts, this one included: 1 up to [`Context::max_attempts`]. Lost and released runs do not count.
+    pub fn attempt(&self) -> u32 {
+        self.task.attempt
+    }
+
+    /// After a failure in this attempt the task is dead.
+    pub fn max_attempts(&self) -> u32 {
+        self.task.max_attempts
+    }
+
+    /// The right to run the task; a handler that finishes its row by SQL compares it with the `lease` column.
+    pub fn lease(&self) -> Lease {
+        self.task.lease
+    }
+
+    /// The trace context given with the task.
+    pub fn trace(&self) -> Option<&str> {
+        self.task.trace.as_deref()
+    }
+
+    /// When the lease ends, as far as this process can tell. Later the task is a failed attempt, whatever is said.
+    pub fn deadline(&self) -> Instant {
+        *lock(&self.deadline)
+    }
+
+    /// Whether the handler should end early: a cancel was requested, its time is up, the worker was told to hand its
+    /// tasks back, or the task is no longer this worker's. Never turns back. Costs next to nothing.
+    ///
+    /// A handler that looks from time to time and returns [`Failure::cancelled`](crate::Failure::cancelled) makes
+    /// cancels and stops fast; a result is still welcome.
+    pub fn cancelled(&self) -> bool {
+        self.slot.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Shows how far the task is: `done` of `total` (0: unknown), with a note (empty: none), to those who wait for it
+    /// and in its row. Never fails and hardly waits: said at most every 50 ms and left out while the broker is away, but
+    /// always when `done` reaches `total`.
+    pub fn progress(&self, done: u64, total: u64, note: &str) {
+        let now = Instant::now();
+        let complete = total > 0 && done >= total;
+        {
+            let mut quiet_until = lock(&self.quiet_until);
+            if !complete && quiet_until.is_some_and(|until| now < until) {
+                return;
+            }
+            *quiet_until = Some(now + PROGRESS_EVERY);
+        }
+        let mut said = self.word();
+        said.done = Some(done);
+        said.total = (total > 0).then_some(total);
+        said.note = (!note.is_empty()).then(|| note.into());
+        if !lock(&self.slot.conn).is_connected() {
+            return;
+        }
+        if let Err(error) = self.say(said, PROGRESS_PATIENCE) {
+            tracing::debug!(%error, "progress not said");
+            *lock(&self.quiet_until) = Some(Instant::now() + PROGRESS_PAUSE);
+        }
+    }
+
+    /// Sends a piece of the result to those who wait for the task, in the format of its payload. It is not kept: a waiter
+    /// that comes later may miss it.
+    ///
+    /// Fails with [`Error::Stale`], [`Error::NoBroker`], [`Error::BadPayload`] or what the broker refused.
+    pub fn send_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), Error> {
+        let data = encode(data, self.format)?;
+        self.say(Progress { data: Some(data), ..self.word() }, WORD_PATIENCE)
+    }
+
+    /// Moves the deadline to `from_now`, for work that takes longer than was thought. Survives a restart of the broker.
+    ///
+    /// Fails with [`Error::Stale`] when it is too late, with [`Error::NoBroker`], or with what the broker refused.
+    pub fn extend(&self, from_now: Duration) -> Result<(), Error> {
+        let extend_ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        self.say(Progress { extend_ms: Some(extend_ms), ..self.word() }, WORD_PATIENCE)?;
+        if let Some(deadline) = now.checked_add(from_now) {
+            *lock(&self.deadline) = deadline;
+        }
+        Ok(())
+    }
+
+    /// Keeps `checkpoint` in the row, in the format of the payload, for a later run to go on from. Replaces the one before.
+    ///
+    /// Fails like [`Context::extend`], or with [`Error::BadPayload`].
+    pub fn save_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<(), Error> {
+        let checkpoint = encode(checkpoint, self.format)?;
+        self.say(Progress { checkpoint: Some(checkpoint), ..self.word() }, WORD_PATIENCE)
+    }
+
+    /// What an earlier run saved; `None` when there is nothing.
+    ///
+    /// Fails with [`Error::BadPayload`] when that is not a `T`.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        self.task.checkpoint.as_ref().map(|checkpoint| decode(Some(checkpoint))).transpose()
+    }
+
+    /// Adds a task that is submitted together with this run's result, in the same commit: both or neither. Nothing is
+    /// submitted when the handler fails.
+    ///
+    /// Fails when the task makes no sense, like [`Client::submit`](crate::Client::submit).
+    pub fn spawn(&self, task: Task) -> Result<(), Error> {
+        let task = task.into_new_task()?;
+        lock(&self.spawned).push(task);
+        Ok(())
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        Held(self.task.task, self.task.lease)
+    }
+
+    pub(crate) fn into_spawned(self) -> Vec<NewTask> {
+        self.spawned.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A word about this run that says nothing yet.
+    fn word(&self) -> Progress {
+        Progress {
+            session: self.session.clone(),
+            task: self.task.task,
+            lease: self.task.lease,
+            done: None,
+            total: None,
+            note: None,
+            extend_ms: None,
+            data: None,
+            checkpoint: None,
+        }
+    }
+
+    fn say(&self, progress: Progress, patience: Duration) -> Result<(), Error> {
+        let started = Instant::now();
+        let patience = Patience { connect: patience, answer: patience };
+        let asked = lock(&self.slot.conn).ask(Request::Progress(progress), patience, &mut || true);
+        let answer = asked.map_err(|miss| miss.into_error(&self.endpoint, started.elapsed()))?;
+        {
+            let mut link = lock(&self.slot.link);
+            link.noted(self.held(), &answer);
+            self.slot.mirror(&link);
+        }
+        match answer {
+            Answer::Progress(_) => Ok(()),
+            Answer::Error(error) if error.code == Code::Stale => Err(Error::Stale),
+            Answer::Error(error) => Err(Error::Refused(error)),
+            other => Err(Error::BadAnswer(format!("{other:?} to PROGRESS"))),
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("task", &self.task.task)
+            .field("kind", &self.task.kind)
+            .field("lane", &self.task.lane)
+            .field("run", &self.task.run)
+            .field("attempt", &self.task.attempt)
+            .finish_non_exhaustive()
+    }
+}

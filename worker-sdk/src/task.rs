@@ -1,0 +1,187 @@
+//! A task to be submitted, built up setting by setting. Mistakes are kept and reported by the call that submits it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
+use laneway_protocol::message::NewTask;
+use laneway_protocol::{Format, Kind, LaneName, Payload};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::payload::encode;
+
+/// A task to be. Everything but the kind is optional and has the broker's default for the kind.
+///
+/// ```
+/// use std::time::Duration;
+/// use laneway::Task;
+///
+/// let task = Task::new("thumbnail")
+///     .payload(&("cat.png", 320))
+///     .lane("high")
+///     .unique_key("cat.png")
+///     .timeout(Duration::from_secs(60));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Task(Result<NewTask, Error>);
+
+impl Task {
+    /// A task of this kind, 1 to 128 bytes without control characters.
+    pub fn new(kind: impl AsRef<str>) -> Self {
+        let kind = Kind::new(kind).map_err(|error| Error::setting("kind", error.to_string()));
+        Self(kind.map(|kind| NewTask::new(kind, None)))
+    }
+
+    /// What the handler gets, written as JSON: TEXT in the table, to be read by anyone.
+    #[must_use]
+    pub fn payload<T: Serialize + ?Sized>(self, payload: &T) -> Self {
+        self.set(|task| encode(payload, Format::Json).map(|payload| task.payload = Some(payload)))
+    }
+
+    /// What the handler gets, written as MessagePack: BLOB in the table.
+    #[must_use]
+    pub fn payload_msgpack<T: Serialize + ?Sized>(self, payload: &T) -> Self {
+        self.set(|task| encode(payload, Format::Bin).map(|payload| task.payload = Some(payload)))
+    }
+
+    /// Bytes that are passed on as they are.
+    #[must_use]
+    pub fn payload_raw(self, payload: Payload) -> Self {
+        self.set(|task| {
+            task.payload = Some(payload);
+            Ok(())
+        })
+    }
+
+    /// The lane to wait in, one of those in the broker's settings. Default: the one configured for the kind, else `normal`.
+    #[must_use]
+    pub fn lane(self, lane: impl AsRef<str>) -> Self {
+        self.set(|task| {
+            let lane = LaneName::new(lane).map_err(|error| Error::setting("lane", error.to_string()))?;
+            task.lane = Some(lane);
+            Ok(())
+        })
+    }
+
+    /// Not before this time, by the broker's clock, to the millisecond.
+    #[must_use]
+    pub fn run_at(self, at: SystemTime) -> Self {
+        self.run_at_ms(unix_ms(at))
+    }
+
+    /// Not before this time in Unix milliseconds, by the broker's clock.
+    #[must_use]
+    pub fn run_at_ms(self, at_ms: i64) -> Self {
+        self.set(|task| {
+            task.run_at = Some(at_ms);
+            Ok(())
+        })
+    }
+
+    /// While a task of the same kind and key has not ended, a submit stores nothing and is answered with that one's id.
+    #[must_use]
+    pub fn unique_key(self, key: impl Into<String>) -> Self {
+        let key = key.into();
+        self.set(|task| {
+            if key.is_empty() || key.len() > UNIQUE_KEY_BYTES_MAX {
+                let text = format!("the key has {} bytes, 1 to {UNIQUE_KEY_BYTES_MAX} are allowed", key.len());
+                return Err(Error::setting("unique_key", text));
+            }
+            task.unique_key = Some(key);
+            Ok(())
+        })
+    }
+
+    /// How often the handler may fail, at least 1; then the task is dead. Default 3.
+    #[must_use]
+    pub fn max_attempts(self, max_attempts: u32) -> Self {
+        self.set(|task| {
+            if max_attempts == 0 {
+                return Err(Error::setting("max_attempts", "0 is below 1, the least"));
+            }
+            task.max_attempts = Some(max_attempts);
+            Ok(())
+        })
+    }
+
+    /// How long one run may take, at least 1 ms. Default 1 h.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set(|task| {
+            let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            if timeout_ms == 0 {
+                return Err(Error::setting("timeout", "it is below 1 ms, the least"));
+            }
+            task.timeout_ms = Some(timeout_ms);
+            Ok(())
+        })
+    }
+
+    /// Cancelled instead of started when it has not started by then, by the broker's clock.
+    #[must_use]
+    pub fn expires_at(self, at: SystemTime) -> Self {
+        self.expires_at_ms(unix_ms(at))
+    }
+
+    /// Like [`Task::expires_at`], in Unix milliseconds.
+    #[must_use]
+    pub fn expires_at_ms(self, at_ms: i64) -> Self {
+        self.set(|task| {
+            task.expires_at = Some(at_ms);
+            Ok(())
+        })
+    }
+
+    /// A trace context that travels with the task, at most 512 bytes.
+    #[must_use]
+    pub fn trace(self, trace: impl Into<String>) -> Self {
+        let trace = trace.into();
+        self.set(|task| {
+            if trace.len() > TRACE_BYTES_MAX {
+                let text = format!("the trace has {} bytes, at most {TRACE_BYTES_MAX} are allowed", trace.len());
+                return Err(Error::setting("trace", text));
+            }
+            task.trace = Some(trace);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn into_new_task(self) -> Result<NewTask, Error> {
+        self.0
+    }
+
+    /// Applies a setting; the first mistake stays.
+    fn set(self, apply: impl FnOnce(&mut NewTask) -> Result<(), Error>) -> Self {
+        Self(self.0.and_then(|mut task| apply(&mut task).map(|()| task)))
+    }
+}
+
+/// A task as it travels; its settings are checked by the broker.
+impl From<NewTask> for Task {
+    fn from(task: NewTask) -> Self {
+        Self(Ok(task))
+    }
+}
+
+/// Times before 1970 are long ago all the same, so they count as 0.
+fn unix_ms(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_land_in_the_task_and_the_first_mistake_is_reported() {
+        // What was set is what travels; a wrong value is told with its bound.
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        let task = Task::new("k").payload(&7).lane("high").run_at(at).timeout(Duration::from_secs(1));
+        let task = task.into_new_task().unwrap();
+        assert_eq!(task.payload, Some(Payload::json("7")));
+        assert_eq!((task.run_at, task.timeout_ms), (Some(1_700_000_000_123), Some(1_000)));
+        let error = Task::new("k").max_attempts(0).lane("").into_new_task().unwrap_err();
+        assert_eq!(error.to_string(), "max_attempts: 0 is below 1, the least");
+        assert!(Task::new("").into_new_task().is_err());
+    }
+}

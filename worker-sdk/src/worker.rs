@@ -1,0 +1,565 @@
+//! A worker process: one thread with its own socket per slot, and the control loop around [`crate::link`].
+//!
+//! The thread that calls `run` is the control loop. It introduces the process, shows that it lives, hears cancels, and
+//! says goodbye; handlers cannot block it. A slot thread asks for tasks, runs them, and says how they ended. Slots and
+//! control loop share the slots' links, each behind a lock that is held for a moment only, and a few flags.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use laneway_protocol::message::{End, Hello};
+use laneway_protocol::{Answer, Kind, Request, SessionName, WireError};
+
+use crate::config::{Resolved, WorkerBuilder};
+use crate::conn::{Conn, Miss, Patience, SLICE};
+use crate::context::{Context, Place};
+use crate::error::Error;
+use crate::handler::{Failure, Handler, outcome, run_caught};
+use crate::link::{Heard, Next, Question, Received, Session, Slot};
+use crate::lock;
+use crate::signals::Signals;
+
+/// On top of what the broker may take to answer; then the answer was lost.
+const ANSWER_SLACK: Duration = Duration::from_secs(3);
+/// How long the broker may park BEAT.
+const BEAT_WAIT_MS: u64 = 5_000;
+/// An outcome that has waited this long behind a running task of its batch is said past it.
+const FLUSH_AFTER_MS: u64 = 50;
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// How often the control loop looks around while the worker stops, or flushes batches.
+const BUSY_SLICE: Duration = Duration::from_millis(20);
+
+/// Runs tasks until it is stopped or the broker drains its workers.
+///
+/// Made by [`Worker::builder`]; see the [crate's page](crate) for an example.
+pub struct Worker {
+    shared: Arc<Shared>,
+    session: Session,
+    conn: Conn,
+    settings: WorkerBuilder,
+    batch: u32,
+}
+
+/// Why [`Worker::run`] returned without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// By a signal or a [`Stopper`].
+    Stopped,
+    /// The broker told its workers to leave.
+    Drained,
+}
+
+/// Stops a worker from another thread. Cheap to clone; outlives the worker harmlessly.
+#[derive(Clone)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    places: Vec<Arc<Place>>,
+    handlers: HashMap<Kind, Box<dyn Handler>>,
+    session: SessionName,
+    endpoint: Arc<str>,
+    started: Instant,
+    phase: AtomicU8,
+    /// Counted up when the slots' questions in flight have become pointless.
+    generation: AtomicU64,
+    /// A slot heard that the session has to introduce itself.
+    hello: AtomicBool,
+    drained: AtomicBool,
+    n_alive: AtomicUsize,
+    bell: Bell,
+}
+
+/// How far a stop has come; only ever counted up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running = 0,
+    /// Take nothing more, finish what runs.
+    Stopping = 1,
+    /// End what runs, hand it back.
+    Releasing = 2,
+}
+
+impl Worker {
+    /// Starts to set up a worker of the broker at `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`.
+    pub fn builder(endpoint: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder::new(endpoint.into())
+    }
+
+    pub(crate) fn new(mut settings: WorkerBuilder) -> Result<Self, Error> {
+        let session = random_session()?;
+        let Resolved { identity, slots, batch, handlers } = settings.resolve(session.clone())?;
+        let context = zmq::Context::new();
+        let endpoint: Arc<str> = settings.endpoint.as_str().into();
+        let mut conn = Conn::new(context.clone(), &endpoint);
+        conn.open()?;
+        let place = |settings| {
+            Arc::new(Place {
+                link: Mutex::new(Slot::new(settings)),
+                conn: Mutex::new(Conn::new(context.clone(), &endpoint)),
+                cancelled: AtomicBool::new(false),
+                flushing: Mutex::new(()),
+            })
+        };
+        let places: Vec<_> = slots.into_iter().map(place).collect();
+        let n_alive = AtomicUsize::new(places.len());
+        let shared = Arc::new(Shared {
+            places,
+            handlers,
+            session,
+            endpoint,
+            started: Instant::now(),
+            phase: AtomicU8::new(Phase::Running as u8),
+            generation: AtomicU64::new(0),
+            hello: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            n_alive,
+            bell: Bell::default(),
+        });
+        let session = Session::new(Hello { ..identity }, BEAT_WAIT_MS);
+        Ok(Self { shared, session, conn, settings, batch })
+    }
+
+    /// A handle that stops the worker from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { shared: self.shared.clone() }
+    }
+
+    /// Runs tasks until a stop or a drain, and says goodbye. A broker that is away is waited for, at the start and later:
+    /// what runs goes on, and outcomes are kept and said again until they are on disk.
+    ///
+    /// On a stop no more tasks are taken, and running ones may finish within the stop timeout; then they are told to end
+    /// and handed back. Handlers that do not return even then are left behind on their threads.
+    ///
+    /// Fails with [`Error::Refused`] when the broker does not want this worker (an unknown lane, another version), with
+    /// [`Error::NoFarewell`] when last outcomes could not be delivered, with [`Error::System`] when a thread could not be
+    /// started or broke.
+    pub fn run(self) -> Result<Finished, Error> {
+        let signals = if self.settings.signals { Some(Signals::catch()?) } else { None };
+        let mut threads = Vec::new();
+        let mut failed = None;
+        for at in 0..self.shared.places.len() {
+            let shared = self.shared.clone();
+            match thread::Builder::new().name(format!("laneway-{at}")).spawn(move || slot_loop(&shared, at)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    failed = Some(Error::System(format!("no thread for slot {at}: {error}")));
+                    self.shared.n_alive.fetch_sub(self.shared.places.len() - at, Ordering::AcqRel);
+                    self.shared.stop(Phase::Releasing);
+                    break;
+                }
+            }
+        }
+        let shared = self.shared.clone();
+        let ended = Control::new(self, signals).run();
+        for thread in threads {
+            // One that still runs a handler is left behind; its task was handed back.
+            let over = shared.n_alive.load(Ordering::Acquire) == 0 || thread.is_finished();
+            if over && thread.join().is_err() && failed.is_none() {
+                failed = Some(Error::System("a slot's thread broke; its task was handed back".into()));
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        ended?;
+        Ok(if shared.drained.load(Ordering::Acquire) { Finished::Drained } else { Finished::Stopped })
+    }
+}
+
+impl Stopper {
+    /// Takes no more tasks and lets running ones finish within the stop timeout. Returns at once.
+    pub fn stop(&self) {
+        self.shared.stop(Phase::Stopping);
+    }
+
+    /// Stops without letting running tasks finish: they are told to end and are handed back. Returns at once.
+    pub fn release(&self) {
+        self.shared.stop(Phase::Releasing);
+    }
+}
+
+impl Shared {
+    fn stop(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.bell.ring();
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Stopping,
+            _ => Phase::Releasing,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn links(&self) -> impl Iterator<Item = MutexGuard<'_, Slot>> {
+        self.places.iter().map(|place| lock(&place.link))
+    }
+
+    /// Shows the handlers what the links have heard.
+    fn mirror(&self) {
+        for place in &self.places {
+            place.mirror(&lock(&place.link));
+        }
+    }
+
+    /// Acts on what one part heard and others have to know.
+    fn heard(&self, heard: &Heard) {
+        match heard {
+            Heard::Nothing | Heard::Refused(_) => {}
+            Heard::Hello => self.hello.store(true, Ordering::Release),
+            Heard::News => self.mirror(),
+            Heard::Welcome => {
+                self.mirror();
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                self.bell.ring();
+            }
+            Heard::Drain { release } => {
+                self.drained.store(true, Ordering::Release);
+                self.stop(if *release { Phase::Releasing } else { Phase::Stopping });
+            }
+            Heard::GivenUp(held) => tracing::error!(task = %held.0, "the broker takes no outcome of this task"),
+        }
+    }
+}
+
+/// Tells the slots' threads apart from a broken one: however a thread ends, it is counted.
+struct Alive<'a>(&'a Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // A worker short of a slot would look healthy; ending lets whatever supervises it start another.
+            self.0.stop(Phase::Stopping);
+        }
+        self.0.n_alive.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn slot_loop(shared: &Shared, at: usize) {
+    let _alive = Alive(shared);
+    let place = &shared.places[at];
+    loop {
+        // Read before `next`, so that a welcome in between interrupts the question.
+        let generation = shared.generation.load(Ordering::Acquire);
+        let phase = shared.phase();
+        // A flush in flight is the older question and must reach the broker first.
+        drop(lock(&place.flushing));
+        let next = {
+            let mut link = lock(&place.link);
+            if phase > Phase::Running {
+                link.stop();
+            }
+            link.next(shared.now_ms())
+        };
+        match next {
+            Next::Run => run_task(shared, place),
+            Next::Ask(question) => ask_ready(shared, place, question, generation, phase),
+            Next::Pause { until_ms } => {
+                let pause = Duration::from_millis(until_ms.saturating_sub(shared.now_ms()));
+                shared.bell.wait(pause.min(SLICE));
+            }
+            Next::Leave => break,
+        }
+    }
+    lock(&place.conn).close();
+}
+
+fn ask_ready(shared: &Shared, place: &Place, question: Question, generation: u64, phase: Phase) {
+    let Question { token, request, wait_ms } = question;
+    // While stopping, a broker that is away is not waited for: the goodbye tries again.
+    let connect = if phase == Phase::Running { ANSWER_SLACK } else { Duration::ZERO };
+    let patience = Patience { connect, answer: Duration::from_millis(wait_ms) + ANSWER_SLACK };
+    let mut go_on = || shared.generation.load(Ordering::Acquire) == generation && shared.phase() == phase;
+    let asked = lock(&place.conn).ask(request, patience, &mut go_on);
+    let now_ms = shared.now_ms();
+    let mut link = lock(&place.link);
+    let heard = match asked {
+        Ok(answer) => link.answer(token, answer, now_ms, random()),
+        Err(Miss::Unsendable(error)) => {
+            let refusal = WireError::new(error.code(), error.to_string());
+            link.answer(token, Answer::Error(refusal), now_ms, random())
+        }
+        Err(Miss::GivenUp) => {
+            link.give_up(token);
+            Heard::Nothing
+        }
+        Err(miss) => {
+            tracing::debug!(%miss, "no answer to READY");
+            link.unanswered(token, now_ms, random());
+            Heard::Nothing
+        }
+    };
+    drop(link);
+    shared.heard(&heard);
+}
+
+fn run_task(shared: &Shared, place: &Arc<Place>) {
+    let started = {
+        let mut link = lock(&place.link);
+        let started = link.start();
+        place.mirror(&link);
+        started
+    };
+    let Some(Received { task, received_ms }) = started else { return };
+    let received = shared.started + Duration::from_millis(received_ms);
+    let (ctx, payload) = Context::new(task, received, shared.session.clone(), place.clone(), shared.endpoint.clone());
+    let held = ctx.held();
+    let span = tracing::info_span!(
+        "task",
+        task = %ctx.id(), kind = %ctx.kind(), lane = %ctx.lane(), run = ctx.run(), attempt = ctx.attempt()
+    );
+    let _entered = span.enter();
+    let mut ended = match shared.handlers.get(ctx.kind()) {
+        Some(handler) => run_caught(handler.as_ref(), payload, &ctx),
+        None => Err(Failure::release()),
+    };
+    if let Err(failure) = &mut ended {
+        if shared.phase() == Phase::Releasing && ctx.cancelled() {
+            // It ended because it was told to, so nothing is counted against the task.
+            *failure = Failure::release();
+        }
+        tracing::debug!(?failure, "task ended without result");
+    }
+    let outcome = outcome(held, ended, ctx.into_spawned());
+    let end: End = outcome.end;
+    if !lock(&place.link).finish(outcome, shared.now_ms()) {
+        tracing::warn!(?end, "the task went elsewhere while it ran here; its outcome is dropped");
+    }
+}
+
+/// The control loop, on the thread that called `run`.
+struct Control {
+    shared: Arc<Shared>,
+    session: Session,
+    conn: Conn,
+    /// For outcomes that wait behind a running task; opened when first needed.
+    flush: Conn,
+    settings: WorkerBuilder,
+    batch: u32,
+    signals: Option<Signals>,
+    /// When the phase began, for the phases of a stop.
+    stopping_at: Option<Instant>,
+    releasing_at: Option<Instant>,
+}
+
+impl Control {
+    fn new(worker: Worker, signals: Option<Signals>) -> Self {
+        let Worker { shared, session, conn, settings, batch } = worker;
+        let flush = conn.sibling();
+        Self { shared, session, conn, flush, settings, batch, signals, stopping_at: None, releasing_at: None }
+    }
+
+    fn run(mut self) -> Result<(), Error> {
+        let mut refused = None;
+        loop {
+            self.look_around();
+            if self.is_over() {
+                break;
+            }
+            let now_ms = self.shared.now_ms();
+            // Reset before the slots are looked at, so that a slot's later wish interrupts the question.
+            self.shared.hello.store(false, Ordering::Release);
+            match self.session.next(self.shared.links(), now_ms) {
+                Next::Ask(question) => {
+                    if let Heard::Refused(error) = self.ask(question) {
+                        self.shared.stop(Phase::Releasing);
+                        refused = Some(error);
+                    }
+                }
+                Next::Pause { until_ms } => {
+                    let pause = Duration::from_millis(until_ms.saturating_sub(now_ms));
+                    self.shared.bell.wait(pause.min(BUSY_SLICE));
+                }
+                Next::Run | Next::Leave => break,
+            }
+        }
+        let farewell = self.farewell();
+        match refused {
+            Some(error) => Err(Error::Refused(error)),
+            None => farewell,
+        }
+    }
+
+    fn ask(&mut self, Question { token, request, wait_ms }: Question) -> Heard {
+        let hello = matches!(request, Request::Hello(_));
+        if hello {
+            // What the slots have asked the old epoch will not be answered.
+            self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        let phase = self.shared.phase();
+        let busy = phase > Phase::Running || self.batch > 1;
+        self.conn.set_slice(if busy { BUSY_SLICE } else { SLICE });
+        let patience = Patience { connect: ANSWER_SLACK, answer: Duration::from_millis(wait_ms) + ANSWER_SLACK };
+        let (shared, flush, signals, batch) = (&*self.shared, &mut self.flush, &mut self.signals, self.batch);
+        let mut go_on = || {
+            if batch > 1 {
+                flush_batches(shared, flush);
+            }
+            let signalled = signals.as_mut().is_some_and(|signals| signals.waiting());
+            let done = phase > Phase::Running && shared.n_alive.load(Ordering::Acquire) == 0;
+            let hello = !hello && shared.hello.load(Ordering::Acquire);
+            !signalled && !done && !hello && shared.phase() == phase
+        };
+        let asked = self.conn.ask(request, patience, &mut go_on);
+        let now_ms = self.shared.now_ms();
+        let heard = match asked {
+            Ok(answer) => self.session.answer(self.shared.links(), token, answer, now_ms, random()),
+            Err(Miss::GivenUp) => {
+                self.session.give_up(token);
+                Heard::Nothing
+            }
+            Err(miss) => {
+                tracing::debug!(%miss, "no answer to the session's question");
+                self.session.unanswered(token, now_ms, random());
+                Heard::Nothing
+            }
+        };
+        self.shared.heard(&heard);
+        heard
+    }
+
+    /// Signals and the clock move a stop forward.
+    fn look_around(&mut self) {
+        if self.signals.as_mut().is_some_and(Signals::take) {
+            let again = self.shared.phase() > Phase::Running;
+            tracing::info!(again, "told to stop by a signal");
+            self.shared.stop(if again { Phase::Releasing } else { Phase::Stopping });
+        }
+        let phase = self.shared.phase();
+        if phase > Phase::Running && self.stopping_at.is_none() {
+            self.stopping_at = Some(Instant::now());
+        }
+        // A drain lets tasks take the time they need; a stop does not.
+        let drained = self.shared.drained.load(Ordering::Acquire);
+        let over = self.stopping_at.is_some_and(|at| at.elapsed() >= self.settings.stop_timeout);
+        if phase == Phase::Stopping && over && !drained {
+            tracing::warn!("tasks still run after the stop timeout and are handed back");
+            self.shared.stop(Phase::Releasing);
+        }
+        if self.shared.phase() == Phase::Releasing && self.releasing_at.is_none() {
+            self.releasing_at = Some(Instant::now());
+            for mut link in self.shared.links() {
+                link.cancel_running();
+            }
+            self.shared.mirror();
+        }
+    }
+
+    /// Whether every slot has left, or has had its time to.
+    fn is_over(&self) -> bool {
+        self.shared.phase() > Phase::Running && self.shared.n_alive.load(Ordering::Acquire) == 0
+            || self.releasing_at.is_some_and(|at| at.elapsed() >= self.settings.release_timeout)
+    }
+
+    fn farewell(&mut self) -> Result<(), Error> {
+        self.session.leave(self.shared.links());
+        let (outcomes, releases) = self.session.n_unsaid();
+        let nothing_to_lose = outcomes + releases == 0;
+        // Without anything to bring, the goodbye is a courtesy.
+        let timeout =
+            self.settings.farewell_timeout.min(if nothing_to_lose { Duration::from_secs(1) } else { Duration::MAX });
+        let until = Instant::now() + timeout;
+        self.conn.set_slice(BUSY_SLICE);
+        while Instant::now() < until {
+            let now_ms = self.shared.now_ms();
+            match self.session.next(self.shared.links(), now_ms) {
+                Next::Ask(Question { token, request, .. }) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let patience = Patience { connect: left, answer: left.min(ANSWER_SLACK) };
+                    let signals = &mut self.signals;
+                    let mut go_on = || !signals.as_mut().is_some_and(|signals| signals.waiting());
+                    let now_ms = self.shared.now_ms();
+                    match self.conn.ask(request, patience, &mut go_on) {
+                        Ok(answer) => {
+                            self.session.answer(self.shared.links(), token, answer, now_ms, random());
+                        }
+                        Err(Miss::GivenUp) => break,
+                        Err(_) => self.session.unanswered(token, now_ms, random()),
+                    }
+                }
+                Next::Pause { until_ms } => {
+                    thread::sleep(Duration::from_millis(until_ms.saturating_sub(now_ms)).min(BUSY_SLICE));
+                }
+                Next::Run | Next::Leave => return Ok(()),
+            }
+        }
+        let (outcomes, releases) = self.session.n_unsaid();
+        if outcomes + releases == 0 { Ok(()) } else { Err(Error::NoFarewell { outcomes, releases }) }
+    }
+}
+
+/// Says outcomes that wait behind a running task of the same batch.
+fn flush_batches(shared: &Shared, conn: &mut Conn) {
+    let now_ms = shared.now_ms();
+    let Some(since_ms) = now_ms.checked_sub(FLUSH_AFTER_MS) else { return };
+    for place in &shared.places {
+        let _flushing = lock(&place.flushing);
+        let Some(question) = lock(&place.link).flush(since_ms, now_ms) else { continue };
+        let patience = Patience { connect: FLUSH_PATIENCE, answer: FLUSH_PATIENCE };
+        let asked = conn.ask(question.request, patience, &mut || true);
+        let mut link = lock(&place.link);
+        match asked {
+            Ok(answer) => {
+                let heard = link.answer(question.token, answer, now_ms, random());
+                drop(link);
+                shared.heard(&heard);
+            }
+            Err(_) => link.unanswered(question.token, now_ms, random()),
+        }
+    }
+}
+
+/// Wakes threads that pause.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<()>,
+    waiting: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        let _rung = lock(&self.rung);
+        self.waiting.notify_all();
+    }
+
+    /// Returns after `timeout`, at a ring, or now and then for no reason.
+    fn wait(&self, timeout: Duration) {
+        let rung = lock(&self.rung);
+        drop(self.waiting.wait_timeout(rung, timeout).map_err(PoisonError::into_inner));
+    }
+}
+
+/// 16 random bytes as hexadecimal digits.
+fn random_session() -> Result<SessionName, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::System(format!("no random bytes: {error}")))?;
+    let name = format!("{:032x}", u128::from_ne_bytes(bytes));
+    SessionName::new(name).map_err(|error| Error::System(error.to_string()))
+}
+
+/// For jitter only: without random bytes from the system the delays are merely even.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(0)
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Worker").field(&self.settings).finish()
+    }
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopper").field("phase", &self.shared.phase()).finish()
+    }
+}
