@@ -10,15 +10,24 @@ use crate::time::UnixMillis;
 #[derive(Debug)]
 pub enum Action {
     /// Send this and forget the place.
-    Answer { to: ReplyTo, answer: Answer },
+    Answer {
+        to: ReplyTo,
+        answer: Answer,
+    },
     /// A newer question of the same slot took its place: forget it without a word.
     Forget(ReplyTo),
     /// Write or look something up; the result comes back as [`Event::Committed`](crate::Event::Committed) when `id` is
     /// given.
-    Store { id: Option<OpId>, op: Op },
+    Store {
+        id: Option<OpId>,
+        op: Op,
+    },
     /// Read up to `rows` rows of a queue ahead, now or when they turn up. Replaces the earlier demand for the key;
     /// 0 withdraws it.
-    Demand { key: QueueKey, rows: usize },
+    Demand {
+        key: QueueKey,
+        rows: usize,
+    },
     /// These rows were read ahead and will not be handed out from memory any more: the store may load them again.
     Unload(Vec<TaskId>),
     /// Tell about tasks that end by another hand.
@@ -36,7 +45,10 @@ pub enum Op {
     /// Progress, a checkpoint or a longer lease, of a running task. Not synced.
     Noted(Noted),
     /// All or none. Synced. -> [`OpResult::Submitted`] or [`OpResult::Refused`]
-    Submit { request: RequestId, tasks: Vec<NewTask> },
+    Submit {
+        request: RequestId,
+        tasks: Vec<NewTask>,
+    },
     /// Queued ones end at once; running ones are marked. Synced. -> [`OpResult::Verdicts`]
     Cancel(Vec<TaskId>),
     /// Dead and cancelled ones become queued, attempts and losses at zero. Synced. -> [`OpResult::Verdicts`]
@@ -44,20 +56,35 @@ pub enum Op {
     /// -> [`OpResult::Found`]
     Find(Vec<TaskId>),
     /// The newest task with this key. -> [`OpResult::Found`] with one or none
-    FindKey { kind: Kind, unique_key: String },
+    FindKey {
+        kind: Kind,
+        unique_key: String,
+    },
     /// How tasks ended, for those who wait. -> [`OpResult::Endings`]
     Endings(Vec<TaskId>),
     /// -> [`OpResult::Rows`]
     List(Filter),
     /// -> [`OpResult::Rows`]
-    Show { tasks: Vec<TaskId>, detail: bool },
+    Show {
+        tasks: Vec<TaskId>,
+        detail: bool,
+    },
     /// -> [`OpResult::Counts`]
     Counts,
     /// Keeps who is connected, so that the next start knows whom to expect. Not synced.
-    SessionUp { session: SessionName, name: String, plain: bool },
-    SessionGone { session: SessionName },
+    SessionUp {
+        session: SessionName,
+        name: String,
+        plain: bool,
+    },
+    SessionGone {
+        session: SessionName,
+    },
     /// -> [`OpResult::Paused`]. Synced.
-    PauseLane { lane: LaneName, paused: bool },
+    PauseLane {
+        lane: LaneName,
+        paused: bool,
+    },
 }
 
 /// A hand-out as the row shows it.
@@ -105,7 +132,9 @@ pub struct Ended {
 pub enum Next {
     Done(Option<Payload>),
     /// Due at `run_at`; `None` keeps the row's own.
-    Queued { run_at: Option<UnixMillis> },
+    Queued {
+        run_at: Option<UnixMillis>,
+    },
     Dead,
     Cancelled,
     /// The worker says that it has finished the row by SQL: nothing is written, the row is looked at.
@@ -157,7 +186,11 @@ pub enum OpResult {
     Ended(EndedAs),
     Submitted(Vec<Stored>),
     /// Task number `index` of the submit makes no sense; nothing was stored.
-    Refused { index: usize, field: &'static str, reason: String },
+    Refused {
+        index: usize,
+        field: &'static str,
+        reason: String,
+    },
     Verdicts(Vec<Verdict>),
     Found(Vec<FoundTask>),
     Endings(Vec<(TaskId, Ending)>),
@@ -183,7 +216,11 @@ pub enum EndedAs {
 pub enum Ending {
     Final(Final),
     /// Not ended.
-    Live { done: Option<u64>, total: Option<u64>, note: Option<String> },
+    Live {
+        done: Option<u64>,
+        total: Option<u64>,
+        note: Option<String>,
+    },
     /// The row is gone, but its id was given out once.
     Pruned,
     NotFound,

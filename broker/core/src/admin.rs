@@ -10,11 +10,11 @@ use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
 
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
-use crate::dispatch::QueueIndex;
 use crate::event::{Asker, ReplyTo};
 use crate::limits::DETAIL_MAX;
 use crate::settle::Pending;
 use crate::time::Now;
+use crate::worker::Session;
 
 impl Broker {
     pub(crate) fn on_status(&mut self, from: Asker, status: Status, now: Now) {
@@ -39,7 +39,7 @@ impl Broker {
         if let Some(error) = self.intake_refusal() {
             return self.refuse(from.reply, error);
         }
-        let pending = Pending::Verdicts { reply: from.reply, requeue: false };
+        let pending = Pending::Cancel { reply: from.reply, tasks: tasks.clone() };
         self.ask_store(from.reply, Op::Cancel(tasks), pending, now);
     }
 
@@ -47,7 +47,7 @@ impl Broker {
         if let Some(error) = self.intake_refusal() {
             return self.refuse(from.reply, error);
         }
-        let pending = Pending::Verdicts { reply: from.reply, requeue: true };
+        let pending = Pending::Requeue { reply: from.reply };
         self.ask_store(from.reply, Op::Requeue(tasks), pending, now);
     }
 
@@ -90,7 +90,8 @@ impl Broker {
                 kinds: self.kinds_of(session),
                 lanes: session.lanes.clone().unwrap_or_else(|| self.settings.lanes.clone()),
                 slots: session.about.slots.max(u32::try_from(session.slots.len()).unwrap_or(u32::MAX)),
-                ready: u32::try_from(session.slots.values().filter(|slot| slot.parked.is_some()).count()).unwrap_or(u32::MAX),
+                ready: u32::try_from(session.slots.values().filter(|slot| slot.parked.is_some()).count())
+                    .unwrap_or(u32::MAX),
                 running: session.running.iter().copied().take(64).collect(),
                 connected_ms: now.mono.since(session.since),
                 away: session.away.is_some(),
@@ -143,7 +144,7 @@ impl Broker {
         self.answer(reply, Answer::Lanes(LaneRows { lanes }));
     }
 
-    pub(crate) fn on_stats_counts(&mut self, reply: ReplyTo, counts: Counts, now: Now) {
+    pub(crate) fn on_stats_counts(&mut self, reply: ReplyTo, counts: &Counts, now: Now) {
         if !self.close_question(reply) {
             return;
         }
@@ -200,13 +201,6 @@ impl Broker {
         self.store_for(op, pending);
     }
 
-    /// After a queue changed by another hand.
-    pub(crate) fn feed_all_of(&mut self, _queue: QueueIndex, now: Now) {
-        if self.dispatch.ready() > 0 {
-            self.feed_all(now);
-        }
-    }
-
     /// Why a task is where it is, in a sentence.
     fn explain(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         match row.state {
@@ -226,7 +220,10 @@ impl Broker {
             }
             Some(task) if task.stop.is_some() => format!("its worker {} was told to stop", task.worker),
             Some(task) => format!("worker {} runs it", task.worker),
-            None => format!("worker {} has just ended it, or the row was changed by SQL", row.worker.as_deref().unwrap_or("?")),
+            None => format!(
+                "worker {} has just ended it, or the row was changed by SQL",
+                row.worker.as_deref().unwrap_or("?")
+            ),
         }
     }
 
@@ -265,14 +262,16 @@ impl Broker {
     }
 
     /// What a session can run, by its HELLO or what its slots have said.
-    fn kinds_of(&self, session: &crate::worker::Session) -> Vec<Kind> {
+    fn kinds_of(&self, session: &Session) -> Vec<Kind> {
         if !session.kinds.is_empty() {
             return session.kinds.clone();
         }
         let mut kinds: Vec<Kind> = session
             .slots
             .values()
-            .flat_map(|slot| self.dispatch.ability(slot.class).kinds.iter().map(|&kind| self.dispatch.kind_name(kind).clone()))
+            .flat_map(|slot| {
+                self.dispatch.ability(slot.class).kinds.iter().map(|&kind| self.dispatch.kind_name(kind).clone())
+            })
             .collect();
         kinds.sort();
         kinds.dedup();
@@ -280,6 +279,7 @@ impl Broker {
     }
 
     fn workers_of(&self, kind: &str) -> u64 {
-        self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count() as u64
+        self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count()
+            as u64
     }
 }

@@ -1,23 +1,27 @@
 //! The state machine: one short arm for each event, and the next deadline.
 //!
-//! What the arms do stands beside: [`ready`](crate::ready) hands out and takes outcomes, [`session`](crate::session) knows
-//! who is there and who died, [`client`](crate::client) answers those who submit, wait and look, [`settle`](crate::settle)
-//! takes in what the store reports.
+//! What the arms do stands beside: [`ready`](crate::ready) takes in who is idle, [`handout`](crate::handout) gives tasks
+//! out, [`outcome`](crate::outcome) takes them back, [`session`](crate::session) knows who is there and who died,
+//! [`resume`](crate::resume) what outlives a restart, [`stop`](crate::stop) tells workers to stop, [`client`](crate::client)
+//! and [`admin`](crate::admin) answer those who submit, wait and look, [`settle`](crate::settle) takes in what the store
+//! reports.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use laneway_protocol::message::{Answer, Pong, Request};
-use laneway_protocol::{Code, Epoch, LaneName, Lease, SessionName, TaskId, WireError};
+use laneway_protocol::{Code, Epoch, LaneName, SessionName, TaskId, WireError};
 
 use crate::action::{Action, Op};
 use crate::dispatch::{Dispatch, QueueIndex};
 use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
 use crate::lease::LeaseKey;
-use crate::limits::RECENT_HANDOUTS_MAX;
+use crate::limits::{OPS_BUSY_MAX, OPS_MAX};
+use crate::resume::{Grace, Hold};
 use crate::retry::Random;
 use crate::settings::Settings;
-use crate::settle::{Pending, Question};
-use crate::task::{Running, Stop, left_ms, timeout_ms};
+use crate::settle::{Pending, Question, Settling};
+use crate::stop::Drain;
+use crate::task::Running;
 use crate::time::{Millis, Now};
 use crate::timer::{Timer, Timers};
 use crate::waiter::Waiters;
@@ -36,7 +40,7 @@ pub struct Broker {
     pub(crate) workers: Workers,
     pub(crate) running: HashMap<TaskId, Running>,
     /// Runs that have ended and are on their way to the disk.
-    pub(crate) settling: HashMap<TaskId, (Lease, OpId)>,
+    pub(crate) settling: HashMap<TaskId, Settling>,
     pub(crate) questions: HashMap<ReplyTo, Question>,
     pub(crate) pending: HashMap<OpId, Pending>,
     pub(crate) waiters: Waiters,
@@ -44,10 +48,9 @@ pub struct Broker {
     /// The latest hand-outs, until it is sure that the socket took them.
     pub(crate) handed: VecDeque<(ReplyTo, SlotId, u64)>,
     pub(crate) hold: Option<Hold>,
-    /// Sessions of the last epoch that cannot resume: their orphans keep their leases.
-    pub(crate) plain_before: HashSet<SessionName>,
-    /// Nobody is declared dead before this: the broker itself was away.
-    pub(crate) grace_until: Millis,
+    /// Sessions of the last epoch that have not spoken in this one, and whether each is plain.
+    pub(crate) before: BTreeMap<SessionName, bool>,
+    pub(crate) grace: Grace,
     pub(crate) drain: Option<Drain>,
     pub(crate) stopping: bool,
     pub(crate) store_error: Option<String>,
@@ -56,7 +59,7 @@ pub struct Broker {
     pub(crate) event_n: u64,
     pub(crate) stats: Stats,
     pub(crate) started: Millis,
-    /// Hand-outs stopped for a full list of operations; to be taken up again.
+    /// Hand-outs stopped for a full list of operations, until it is half empty.
     pub(crate) blocked: bool,
     pub(crate) out: Vec<Action>,
 }
@@ -78,18 +81,6 @@ pub struct Start {
     /// The last epoch did not end cleanly.
     pub unclean: bool,
     pub paused: Vec<LaneName>,
-}
-
-/// Hand-outs wait until these sessions have resumed: one of them may run a task whose hand-out no row shows.
-#[derive(Debug)]
-pub(crate) struct Hold {
-    pub(crate) until: Millis,
-    pub(crate) expected: HashSet<SessionName>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Drain {
-    pub(crate) release: bool,
 }
 
 /// Counted since start.
@@ -126,8 +117,8 @@ impl Broker {
             timers: Timers::default(),
             handed: VecDeque::new(),
             hold: None,
-            plain_before: start.sessions.iter().filter(|(_, plain)| *plain).map(|(name, _)| name.clone()).collect(),
-            grace_until: now.mono,
+            before: BTreeMap::new(),
+            grace: Grace::default(),
             drain: None,
             stopping: false,
             store_error: None,
@@ -160,13 +151,13 @@ impl Broker {
             Event::BadMessage => self.stats.bad_messages += 1,
             Event::Disconnected(conn) => self.on_disconnected(conn, now),
             Event::Undelivered(reply) => self.on_undelivered(reply, now),
-            Event::Loaded(loaded) => self.on_loaded(loaded, now),
+            Event::Loaded(loads) => self.on_loaded(loads, now),
             Event::Committed(results) => self.on_committed(results, now),
-            Event::Overtaken(ended) => self.on_overtaken(ended, now),
+            Event::Overtaken(ended) => self.on_overtaken(ended),
             Event::CancelRequested(tasks) => self.on_cancel_requested(&tasks, now),
             Event::StoreFailed(cause) => self.on_store_failed(cause),
             Event::StoreRecovered => self.on_store_recovered(now),
-            Event::Stalled { ms } => self.on_stalled(ms, now),
+            Event::Stalled { .. } => self.on_stalled(now),
             Event::Tick => self.on_tick(now),
             Event::Stop => self.on_stop(),
         }
@@ -189,11 +180,14 @@ impl Broker {
     }
 
     fn on_asked(&mut self, from: Asker, request: Request, now: Now) {
+        if self.pending.len() >= OPS_BUSY_MAX && adds_operations(&request) {
+            return self.refuse(from.reply, self.too_busy());
+        }
         match request {
             Request::Hello(hello) => self.on_hello(from, hello, now),
             Request::Ready(ready) => self.on_ready(from, ready, now),
             Request::Progress(progress) => self.on_progress(from, progress, now),
-            Request::Beat(beat) => self.on_beat(from, beat, now),
+            Request::Beat(beat) => self.on_beat(from, &beat, now),
             Request::Bye(bye) => self.on_bye(from, bye, now),
             Request::Submit(submit) => self.on_submit(from, submit, now),
             Request::WaitFor(wait) => self.on_wait_for(from, wait, now),
@@ -203,8 +197,10 @@ impl Broker {
             Request::Lanes(lanes) => self.on_lanes(from, &lanes, now),
             Request::Workers => self.on_workers(from, now),
             Request::Stats => self.on_stats(from, now),
-            Request::Drain(drain) => self.on_drain(from, drain),
-            Request::Ping => self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() })),
+            Request::Drain(drain) => self.on_drain(from, &drain),
+            Request::Ping => {
+                self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() }));
+            }
         }
     }
 
@@ -215,18 +211,12 @@ impl Broker {
                 Timer::Parked(slot) => self.on_parked_over(slot),
                 Timer::Beat(session) => self.answer_beat(session),
                 Timer::Away(session) => self.on_away_over(session, now),
-                Timer::Waiter(reply) => self.answer_waiter(reply),
+                Timer::Waiter(reply) => self.on_waiter_over(reply),
                 Timer::Question(reply) => self.on_question_late(reply),
                 Timer::Orphans => self.on_orphans_over(now),
                 Timer::Hold => self.end_hold(now),
             }
         }
-    }
-
-    /// The shell itself was away: whatever happened meanwhile is nobody's fault.
-    fn on_stalled(&mut self, ms: u64, now: Now) {
-        debug_assert!(ms > 0);
-        self.grace_until = self.grace_until.max(now.mono.after(self.settings.resume_grace_ms));
     }
 
     fn on_stop(&mut self) {
@@ -241,71 +231,6 @@ impl Broker {
     fn on_store_recovered(&mut self, now: Now) {
         self.store_error = None;
         self.feed_all(now);
-    }
-
-    /// A lease has run out: first the worker is told to stop, then, after a grace, the run has failed.
-    fn on_lease_over(&mut self, id: TaskId, now: Now) {
-        let Some(task) = self.running.get_mut(&id) else { return };
-        if now.mono < self.grace_until {
-            // The time ran while the broker did not; the worker may have said something that is still to be read.
-            task.deadline = self.grace_until;
-            return self.timers.set(task.deadline, Timer::Lease(id));
-        }
-        if task.stop.is_some() {
-            return self.end_run(id, crate::task::RunEnd::TimedOut, now);
-        }
-        task.stop = Some(Stop::Timeout);
-        task.deadline = now.mono.after(self.settings.cancel_grace_ms);
-        self.timers.set(task.deadline, Timer::Lease(id));
-        self.tell_stop(id);
-    }
-
-    /// A row that was running when the broker started: its worker may come back for it.
-    pub(crate) fn add_orphan(&mut self, found: FoundTask, now: Now) {
-        let Some(lease) = found.lease else { return };
-        let timeout = timeout_ms(found.timeout_ms, &found.kind, &self.settings);
-        let deadline = now.mono.after(left_ms(timeout, found.started_at, now.wall).max(self.settings.resume_grace_ms));
-        let worker = found.worker.and_then(|name| SessionName::new(name).ok());
-        let task = Running {
-            id: found.id,
-            max_attempts: found.max_attempts.unwrap_or(self.settings.kind(&found.kind).max_attempts),
-            kind: found.kind,
-            lane: found.lane,
-            lease,
-            run: found.runs,
-            attempts: found.attempts,
-            losses: found.losses,
-            worker: worker.unwrap_or_else(|| SessionName::new("unknown").expect("a plain word is a name")),
-            session: None,
-            slot: None,
-            since: now.mono,
-            deadline,
-            stop: found.cancel_requested.then_some(Stop::Cancel),
-            events: crate::task::Events::default(),
-            noted: None,
-        };
-        self.timers.set(deadline, Timer::Lease(task.id));
-        self.running.insert(task.id, task);
-    }
-
-    fn expect_back(&mut self, sessions: Vec<(SessionName, bool)>, unclean: bool, now: Now) {
-        if !self.running.is_empty() {
-            self.timers.set(now.mono.after(self.settings.resume_grace_ms), Timer::Orphans);
-        }
-        let expected: HashSet<SessionName> =
-            sessions.into_iter().filter(|(_, plain)| !plain).map(|(name, _)| name).collect();
-        if unclean && !expected.is_empty() && self.settings.restart_hold_ms > 0 {
-            let until = now.mono.after(self.settings.restart_hold_ms);
-            self.timers.set(until, Timer::Hold);
-            self.hold = Some(Hold { until, expected });
-        }
-    }
-
-    pub(crate) fn end_hold(&mut self, now: Now) {
-        if let Some(hold) = self.hold.take() {
-            self.timers.clear(hold.until, Timer::Hold);
-            self.feed_all(now);
-        }
     }
 
     // ------------------------------------------------------------------------------------------------ small words
@@ -340,22 +265,33 @@ impl Broker {
         }
     }
 
-    pub(crate) fn remember_hand_out(&mut self, reply: ReplyTo, slot: SlotId, seq: u64) {
-        if self.handed.len() == RECENT_HANDOUTS_MAX {
-            self.handed.pop_front();
-        }
-        self.handed.push_back((reply, slot, seq));
-    }
-
     /// Why no new work is taken in now, if so.
     pub(crate) fn intake_refusal(&self) -> Option<WireError> {
         if let Some(cause) = &self.store_error {
             return Some(WireError::new(Code::Storage, format!("{cause}; nothing was stored")).after_ms(1_000));
         }
-        if self.pending.len() >= crate::limits::OPS_MAX {
-            let text = format!("{} operations wait for the disk; nothing was stored", self.pending.len());
-            return Some(WireError::new(Code::Full, text).after_ms(100));
-        }
-        None
+        (self.pending.len() >= OPS_MAX).then(|| self.too_busy())
+    }
+
+    fn too_busy(&self) -> WireError {
+        let text = format!("{} operations wait for the disk; nothing was stored", self.pending.len());
+        WireError::new(Code::Full, text).after_ms(100)
+    }
+}
+
+/// Whether a question asks something of the store that nothing else bounds.
+fn adds_operations(request: &Request) -> bool {
+    match request {
+        Request::Ready(ready) => !ready.outcomes.is_empty(),
+        Request::Hello(hello) => !hello.resume.is_empty(),
+        Request::Bye(bye) => !bye.outcomes.is_empty(),
+        Request::Submit(_)
+        | Request::WaitFor(_)
+        | Request::Status(_)
+        | Request::Cancel(_)
+        | Request::Requeue(_)
+        | Request::Lanes(_)
+        | Request::Stats => true,
+        Request::Progress(_) | Request::Beat(_) | Request::Workers | Request::Drain(_) | Request::Ping => false,
     }
 }

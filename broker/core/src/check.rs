@@ -1,12 +1,18 @@
 //! Whole-state consistency, asserted after each event in tests and in the simulation. Slow on purpose.
 
+use laneway_protocol::TaskId;
+
 use crate::broker::Broker;
-use crate::settle::{Pending, Question};
+use crate::dispatch::Idle;
+use crate::settle::Pending;
 use crate::timer::Timer;
 use crate::worker::SlotId;
 
 impl Broker {
-    /// Panics when the broker's own state contradicts itself.
+    /// Asserts that the broker's state does not contradict itself.
+    ///
+    /// # Panics
+    /// When it does: a bug of the core.
     pub fn check(&self) {
         self.dispatch.check();
         self.workers.check();
@@ -15,11 +21,10 @@ impl Broker {
         self.check_slots();
         self.check_settling();
         for (reply, question) in &self.questions {
-            let (Question::Ready(crate::settle::ReadyQuestion { late_at, .. })
-            | Question::Hello(crate::settle::HelloQuestion { late_at, .. })
-            | Question::Bye(crate::settle::ByeQuestion { late_at, .. })
-            | Question::Simple { late_at }) = question;
-            assert!(self.timers.contains(*late_at, Timer::Question(*reply)), "question {reply:?} has no deadline");
+            assert!(
+                self.timers.contains(question.late_at(), Timer::Question(*reply)),
+                "question {reply:?} has no deadline"
+            );
         }
     }
 
@@ -35,10 +40,17 @@ impl Broker {
         }
         for (id, session) in self.workers.iter() {
             for task in &session.running {
-                assert_eq!(self.running.get(task).and_then(|task| task.session), Some(id), "task {task} of another session");
+                assert_eq!(
+                    self.running.get(task).and_then(|task| task.session),
+                    Some(id),
+                    "task {task} of another session"
+                );
             }
-            if let Some(suspect) = session.suspect {
-                assert!(session.running.contains(&suspect), "suspect {suspect} does not run");
+            let suspects: Vec<TaskId> =
+                session.running.iter().copied().filter(|task| self.running[task].losses > 0).collect();
+            match session.suspect {
+                Some(suspect) => assert!(suspects.contains(&suspect), "{suspect} is no suspect that runs"),
+                None => assert!(suspects.is_empty(), "suspects {suspects:?} are not known as such"),
             }
         }
     }
@@ -51,8 +63,12 @@ impl Broker {
                 if let Some(place) = &state.parked {
                     parked += 1;
                     assert!(self.timers.contains(place.until, Timer::Parked(id)), "{id:?} is parked without an end");
-                    assert!(self.dispatch.ready_slots(state.class).any(|ready| ready == id), "{id:?} is not in line");
+                    let idle = Idle { since: place.idle, class: state.class, slot: id };
+                    assert!(self.dispatch.is_idle(idle), "{id:?} is not in line");
                     assert!(state.question.is_none(), "{id:?} has two open questions");
+                    let takes = |suspect: bool| !suspect || about.suspect.is_none();
+                    let at_hand = self.dispatch.choices(state.class).find(|head| takes(head.suspect));
+                    assert!(at_hand.is_none() || !self.is_handing_out(), "{id:?} waits beside {at_hand:?}");
                 }
             }
         }
@@ -60,8 +76,8 @@ impl Broker {
     }
 
     fn check_settling(&self) {
-        for (task, (_, op)) in &self.settling {
-            let found = matches!(self.pending.get(op), Some(Pending::End(end)) if end.task == *task);
+        for (task, settling) in &self.settling {
+            let found = matches!(self.pending.get(&settling.op), Some(Pending::End(end)) if end.task == *task);
             assert!(found, "task {task} settles without an operation");
         }
     }

@@ -6,15 +6,15 @@ use laneway_protocol::limits::{ANSWER_SLACK_MS, WAIT_MS_MAX};
 use laneway_protocol::message::{
     Answer, Cursor, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
 };
-use laneway_protocol::{Code, TaskId, WireError};
+use laneway_protocol::{Code, Payload, TaskId, WireError};
 
 use crate::action::{Action, Ending, Noted, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::limits::{FINALS_BYTES_MAX, NOTE_INTERVAL_MS};
-use crate::ready::{cut, hello_first};
+use crate::outcome::cut;
+use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
-use crate::task::Stop;
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::waiter::{Asked, Waiter};
@@ -46,12 +46,13 @@ impl Broker {
             return self.answer(reply, Answer::Submit(Submitted { tasks: stored, finals: Vec::new() }));
         }
         let pending: BTreeSet<TaskId> = stored.iter().map(|task| task.task).collect();
-        let old = stored.iter().filter(|task| !task.new).map(|task| task.task).collect::<Vec<_>>();
-        self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, asked: Asked::Submit(stored) });
-        if !old.is_empty() {
-            // They may have ended before this submit, or while it was on its way.
-            self.store_for(Op::Endings(old), Pending::Check { reply });
-        }
+        let ids = pending.iter().copied().collect();
+        self.add_waiter(
+            reply,
+            Waiter { conn, pending, finals: Vec::new(), until, alarm: until, asked: Asked::Submit(stored) },
+        );
+        // They may have ended before this submit, or while word of it was on its way.
+        self.store_for(Op::Endings(ids), Pending::Check { reply });
     }
 
     pub(crate) fn on_wait_for(&mut self, from: Asker, wait: WaitFor, now: Now) {
@@ -81,7 +82,6 @@ impl Broker {
         mut wait: WaitFor,
         until: Millis,
         found: &[FoundTask],
-        _now: Now,
     ) {
         if !self.close_question(reply) {
             return;
@@ -99,23 +99,25 @@ impl Broker {
     }
 
     fn wait_for(&mut self, reply: ReplyTo, conn: ConnId, wait: &WaitFor, until: Millis) {
-        let (n, gap) = match wait.cursor {
+        let (n, gap, fresh) = match wait.cursor {
             // Another epoch's events are gone with it.
-            Some(cursor) if cursor.epoch != self.epoch => (0, true),
-            Some(cursor) => (cursor.n, false),
-            None => (0, false),
+            Some(cursor) if cursor.epoch != self.epoch => (0, true, true),
+            Some(cursor) => (cursor.n, false, false),
+            None => (0, false, true),
         };
-        let gap = gap || wait.tasks.iter().any(|id| self.running.get(id).is_some_and(|task| n > 0 && task.events.gap_after(n)));
-        let asked = Asked::WaitFor { n, gap, checked: false, not_found: Vec::new(), pruned: Vec::new() };
+        let gap = gap
+            || wait.tasks.iter().any(|id| self.running.get(id).is_some_and(|task| n > 0 && task.events.gap_after(n)));
+        let asked = Asked::WaitFor { n, gap, fresh, checked: false, not_found: Vec::new(), pruned: Vec::new() };
         let pending: BTreeSet<TaskId> = wait.tasks.iter().copied().collect();
         let ids = pending.iter().copied().collect();
-        self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, asked });
+        let alarm = until.after(ANSWER_SLACK_MS);
+        self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, alarm, asked });
         // First on the list, then the look: an end between the two is not missed.
         self.store_for(Op::Endings(ids), Pending::Check { reply });
     }
 
     /// The store told which of a waiter's tasks had ended before it came.
-    pub(crate) fn on_checked(&mut self, reply: ReplyTo, endings: Vec<(TaskId, Ending)>) {
+    pub(crate) fn on_checked(&mut self, reply: ReplyTo, endings: Vec<(TaskId, Ending)>, now: Now) {
         let mut stored = Vec::new();
         for (task, ending) in endings {
             if self.waiters.get(reply).is_none_or(|waiter| !waiter.pending.contains(&task)) {
@@ -142,10 +144,17 @@ impl Broker {
             }
         }
         let Some(waiter) = self.waiters.get_mut(reply) else { return };
-        if let Asked::WaitFor { checked, .. } = &mut waiter.asked {
+        let mut tells_stored = false;
+        if let Asked::WaitFor { checked, fresh, .. } = &mut waiter.asked {
             *checked = true;
+            tells_stored = *fresh && !stored.is_empty();
         }
-        self.answer_waiter_if_news(reply, stored);
+        let alarm = std::mem::replace(&mut waiter.alarm, waiter.until);
+        self.timers.clear(alarm, Timer::Waiter(reply));
+        self.timers.set(waiter.until, Timer::Waiter(reply));
+        if waiter.until <= now.mono || tells_stored || self.has_news(reply) {
+            self.answer_waiter(reply, stored);
+        }
     }
 
     /// A task ended: tells everybody who waits for it.
@@ -155,7 +164,7 @@ impl Broker {
         }
         self.out.push(Action::Unwatch(ended.task));
         for reply in self.waiters.ended(ended) {
-            self.answer_waiter_if_news(reply, Vec::new());
+            self.answer_waiter_if_news(reply);
         }
     }
 
@@ -166,22 +175,14 @@ impl Broker {
             if let Some(Waiter { asked: Asked::WaitFor { pruned, .. }, .. }) = self.waiters.get_mut(reply) {
                 pruned.push(task);
             }
-            self.answer_waiter_if_news(reply, Vec::new());
+            self.answer_waiter_if_news(reply);
         }
     }
 
     /// Tasks ended or vanished by another hand than the core's.
-    pub(crate) fn on_overtaken(&mut self, ended: Vec<(TaskId, Option<Final>)>, now: Now) {
+    pub(crate) fn on_overtaken(&mut self, ended: Vec<(TaskId, Option<Final>)>) {
         for (id, ended) in ended {
-            if let Some(queue) = self.dispatch.remove(id) {
-                self.demand(queue);
-                self.feed_all_of(queue, now);
-            }
-            if let Some(task) = self.running.get_mut(&id) {
-                // Its worker runs for nothing; its outcome will be stale.
-                task.stop = Some(Stop::Cancel);
-                self.tell_stop(id);
-            }
+            self.withdraw(id);
             match ended {
                 Some(ended) => self.tell_ended(&ended),
                 None => self.tell_vanished(id),
@@ -189,16 +190,25 @@ impl Broker {
         }
     }
 
+    /// A task will not start any more, and what runs of it runs for nothing.
+    pub(crate) fn withdraw(&mut self, id: TaskId) {
+        if let Some(queue) = self.dispatch.remove(id) {
+            self.demand(queue);
+        }
+        self.lose_lease(id);
+    }
+
     pub(crate) fn on_progress(&mut self, from: Asker, progress: Progress, now: Now) {
-        let known = self.workers.by_name(&progress.session);
+        let known = self.session_of(&progress.session, now);
         let Some(session) = known.filter(|&id| self.workers.get(id).plain || self.workers.get(id).welcomed) else {
             return self.refuse(from.reply, hello_first("the session is not known"));
         };
         self.heard(session, from.conn);
-        let size = |payload: &Option<laneway_protocol::Payload>| payload.as_ref().map_or(0, |p| p.bytes.len());
+        let size = |payload: &Option<Payload>| payload.as_ref().map_or(0, |p| p.bytes.len());
         let (data, checkpoint) = (size(&progress.data), size(&progress.checkpoint));
         if data.max(checkpoint) > self.settings.payload_bytes_max {
-            let text = format!("{} bytes, at most {} are allowed", data.max(checkpoint), self.settings.payload_bytes_max);
+            let text =
+                format!("{} bytes, at most {} are allowed", data.max(checkpoint), self.settings.payload_bytes_max);
             let field = if data > checkpoint { "data" } else { "checkpoint" };
             return self.refuse(from.reply, WireError::new(Code::TooLarge, text).field(field));
         }
@@ -211,7 +221,7 @@ impl Broker {
         let cancel = self.note_progress(progress, now);
         self.answer(from.reply, Answer::Progress(ProgressNoted { cancel }));
         for reply in self.waiters.of_task(id) {
-            self.answer_waiter_if_news(reply, Vec::new());
+            self.answer_waiter_if_news(reply);
         }
     }
 
@@ -232,40 +242,53 @@ impl Broker {
         let due = task.noted.is_none_or(|at| now.mono.since(at) >= NOTE_INTERVAL_MS);
         if checkpoint.is_some() || (due && (done.is_some() || total.is_some() || note.is_some())) {
             task.noted = Some(now.mono);
-            self.out.push(Action::Store { id: None, op: Op::Noted(Noted { task: id, lease, done, total, note, checkpoint }) });
+            self.out.push(Action::Store {
+                id: None,
+                op: Op::Noted(Noted { task: id, lease, done, total, note, checkpoint }),
+            });
         }
         self.running[&id].stop.is_some()
     }
 
     // ---------------------------------------------------------------------------------------------------- waiters
 
-    /// The waiter has waited long enough: answers with what there is.
-    pub(crate) fn answer_waiter(&mut self, reply: ReplyTo) {
-        self.answer_waiter_with(reply, Vec::new());
-    }
-
-    /// Answers a waiter when there is something that it asked for.
-    fn answer_waiter_if_news(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
-        let Some(waiter) = self.waiters.get(reply) else { return };
-        let news = match &waiter.asked {
-            Asked::Submit(_) => waiter.pending.is_empty(),
-            Asked::WaitFor { checked: false, .. } => false,
-            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
-                *gap || !(waiter.finals.is_empty() && not_found.is_empty() && pruned.is_empty())
-                    || waiter.pending.iter().any(|id| self.running.get(id).is_some_and(|task| task.events.after(*n).next().is_some()))
-            }
-        };
-        if news || self.timed_out(reply) {
-            self.answer_waiter_with(reply, stored);
+    /// A waiter has waited long enough: answers with what there is, if the store has told what there is.
+    pub(crate) fn on_waiter_over(&mut self, reply: ReplyTo) {
+        let unchecked = |waiter: &Waiter| matches!(waiter.asked, Asked::WaitFor { checked: false, .. });
+        if self.waiters.get(reply).is_some_and(unchecked) {
+            self.drop_waiter(reply);
+            self.refuse(reply, self.late());
+        } else {
+            self.answer_waiter(reply, Vec::new());
         }
     }
 
-    fn answer_waiter_with(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
+    fn answer_waiter_if_news(&mut self, reply: ReplyTo) {
+        if self.has_news(reply) {
+            self.answer_waiter(reply, Vec::new());
+        }
+    }
+
+    /// Whether there is something that a waiter asked for.
+    fn has_news(&self, reply: ReplyTo) -> bool {
+        let Some(waiter) = self.waiters.get(reply) else { return false };
+        match &waiter.asked {
+            Asked::Submit(_) => waiter.pending.is_empty(),
+            Asked::WaitFor { checked: false, .. } => false,
+            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
+                let has_events = |id| self.running.get(id).is_some_and(|task| task.events.after(*n).next().is_some());
+                *gap || !(waiter.finals.is_empty() && not_found.is_empty() && pruned.is_empty())
+                    || waiter.pending.iter().any(has_events)
+            }
+        }
+    }
+
+    fn answer_waiter(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
         let Some(waiter) = self.drop_waiter(reply) else { return };
         let (finals, mut pending) = within_bytes(waiter.finals, waiter.pending);
         let answer = match waiter.asked {
             Asked::Submit(tasks) => Answer::Submit(Submitted { tasks, finals }),
-            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
+            Asked::WaitFor { n, gap, fresh, not_found, pruned, .. } => {
                 let mut events: Vec<ProgressEvent> = pending
                     .iter()
                     .filter_map(|id| self.running.get(id))
@@ -273,7 +296,7 @@ impl Broker {
                     .collect();
                 // The buffer tells more than the row; the row is all there is after a restart.
                 let told: BTreeSet<TaskId> = events.iter().map(|event| event.task).collect();
-                if n == 0 {
+                if fresh {
                     events.extend(stored.into_iter().filter(|event| !told.contains(&event.task)));
                 }
                 events.sort_by_key(|event| event.n);
@@ -286,7 +309,7 @@ impl Broker {
     }
 
     fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
-        self.timers.set(waiter.until, Timer::Waiter(reply));
+        self.timers.set(waiter.alarm, Timer::Waiter(reply));
         for task in self.waiters.add(reply, waiter) {
             self.out.push(Action::Watch(task));
         }
@@ -294,7 +317,7 @@ impl Broker {
 
     pub(crate) fn drop_waiter(&mut self, reply: ReplyTo) -> Option<Waiter> {
         let (waiter, unwatched) = self.waiters.remove(reply)?;
-        self.timers.clear(waiter.until, Timer::Waiter(reply));
+        self.timers.clear(waiter.alarm, Timer::Waiter(reply));
         self.out.extend(unwatched.into_iter().map(Action::Unwatch));
         Some(waiter)
     }
@@ -306,18 +329,14 @@ impl Broker {
         }
     }
 
-    /// Its timer has fired while it could not be answered, or `wait_ms` was 0.
-    fn timed_out(&self, reply: ReplyTo) -> bool {
-        self.waiters.get(reply).is_some_and(|waiter| !self.timers.contains(waiter.until, Timer::Waiter(reply)))
-    }
-
     pub(crate) fn hold_question(&mut self, reply: ReplyTo, late_at: Millis) {
         self.timers.set(late_at, Timer::Question(reply));
         self.questions.insert(reply, Question::Simple { late_at });
     }
 
     fn too_many_waiters(&self) -> WireError {
-        let text = format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
+        let text =
+            format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
         WireError::new(Code::Full, text).after_ms(1_000)
     }
 }

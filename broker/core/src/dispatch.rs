@@ -176,8 +176,8 @@ impl Dispatch {
         self.idle_n
     }
 
-    pub(crate) fn unpark(&mut self, class: ClassId, idle: u64) {
-        self.classes.get_mut(&class).expect("a parked slot has a class").ready.remove(&idle);
+    pub(crate) fn unpark(&mut self, idle: Idle) {
+        self.classes.get_mut(&idle.class).expect("a parked slot has a class").ready.remove(&idle.since);
     }
 
     /// A slot of this class will take up to `more` tasks more at once; its queues may want rows now.
@@ -256,6 +256,19 @@ impl Dispatch {
         let behind = (Bound::Excluded(since), Bound::Unbounded);
         let (&since, &slot) = self.classes[&class].ready.range(behind).next()?;
         Some(Idle { since, class, slot })
+    }
+
+    /// Every slot that waits, the longest idle first.
+    pub(crate) fn idle_slots(&self) -> Vec<SlotId> {
+        let mut idle: Vec<(u64, SlotId)> =
+            self.classes.values().flat_map(|class| class.ready.iter().map(|(&since, &slot)| (since, slot))).collect();
+        idle.sort_unstable();
+        idle.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Whether a slot stands in the line of its class at this place.
+    pub(crate) fn is_idle(&self, idle: Idle) -> bool {
+        self.classes[&idle.class].ready.get(&idle.since) == Some(&idle.slot)
     }
 
     /// Whether a task is at hand in `queue`.
@@ -391,7 +404,8 @@ impl Dispatch {
         if self.is_paused(lane) || rows.classes.is_empty() {
             return [None; 3];
         }
-        let head = |suspect| move |(due, id): (_, TaskId)| Head { lane, barrier: false, due, id: id.value(), queue, suspect };
+        let head =
+            |suspect| move |(due, id): (_, TaskId)| Head { lane, barrier: false, due, id: id.value(), queue, suspect };
         let barrier = Head { lane, barrier: true, due: UnixMillis::default(), id: 0, queue, suspect: false };
         [
             rows.first().map(head(false)),

@@ -17,8 +17,9 @@ pub enum Event {
     Disconnected(ConnId),
     /// An answer that carried hand-outs could not be given to the socket.
     Undelivered(ReplyTo),
-    /// Rows of one lane and kind, read ahead from the head of its queue.
-    Loaded(Loaded),
+    /// Rows read ahead from the heads of queues. What one look at the table found comes as one event: all of it is at hand
+    /// before any of it is handed out.
+    Loaded(Vec<Loaded>),
     /// Results of operations, in the order of their commits. Everything in here is as durable as the settings say.
     Committed(Vec<(OpId, OpResult)>),
     /// Tasks that ended, or vanished (`None`), by another hand than the core's: an app's SQL, expiry, rejection.

@@ -1,19 +1,24 @@
 //! Every bound of the core that is not a setting, with its unit in the name.
 
-use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Rows read ahead for a queue that even one slot serves.
 pub(crate) const WINDOW_ROWS_MIN: usize = 32;
-/// The body of a TASKS answer; kept under the wire's bound by an estimate for each task.
+/// The body of a TASKS answer takes no further task above this; an estimate for each keeps it under the wire's bound.
 pub(crate) const HANDOUT_BODY_BYTES_MAX: usize = BODY_BYTES_MAX - 4 * 1024;
 /// What a task adds to the body besides its names and its trace.
 pub(crate) const HANDOUT_TASK_BYTES: usize = 160;
-/// The payloads of one TASKS answer, unless its first is larger.
+/// What the code of an outcome adds to it.
+pub(crate) const HANDOUT_CODE_BYTES: usize = 10;
+/// A TASKS answer takes no further task once its payloads are over this.
 pub(crate) const HANDOUT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The results in one answer to WAIT_FOR; the others stay pending and come with the next.
+/// The results in one answer to `WAIT_FOR`; the others stay pending and come with the next.
 pub(crate) const FINALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Operations given to the store and not yet reported; hand-outs and submits stop above it.
 pub(crate) const OPS_MAX: usize = 65_536;
+/// Above this many operations even outcomes and look-ups are refused, so that no peer can fill the memory while the disk
+/// stands; those who run tasks keep them and say them again.
+pub(crate) const OPS_BUSY_MAX: usize = 2 * OPS_MAX;
 /// Progress events kept for one running task.
 pub(crate) const EVENTS_PER_TASK_MAX: usize = 64;
 /// Partial data kept for one running task.
@@ -26,9 +31,12 @@ pub(crate) const RECENT_HANDOUTS_MAX: usize = 4_096;
 pub(crate) const DETAIL_MAX: usize = 16;
 /// A stored progress of a task is written at most this often.
 pub(crate) const NOTE_INTERVAL_MS: u64 = 500;
+/// When to ask again while the broker drains or stops.
+pub(crate) const DRAIN_PAUSE_MS: u64 = 500;
 /// What a host, a name or an SDK version may say about itself.
 pub(crate) const LABEL_BYTES_MAX: usize = 128;
 
-const _: () = assert!(HANDOUT_PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
+// The last task taken may add a payload and a checkpoint.
+const _: () = assert!(HANDOUT_PAYLOAD_BYTES_MAX + 2 * PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(FINALS_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(BATCH_MAX * 8 < OPS_MAX);

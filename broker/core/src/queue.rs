@@ -117,7 +117,10 @@ impl Queue {
     pub(crate) fn check(&self, window: Window) {
         let bytes: usize = self.tasks.values().chain(self.suspects.values()).map(size).sum();
         assert_eq!(bytes, self.bytes, "bytes of the read-ahead");
-        assert!(!self.refill_pending(window) || self.demanded > 0 || self.capacity == 0, "a refill is pending, not asked for");
+        assert!(
+            !self.refill_pending(window) || self.demanded > 0 || self.capacity == 0,
+            "a refill is pending, not asked for"
+        );
         assert!(self.tasks.values().all(|task| task.losses == 0) && self.suspects.values().all(|task| task.losses > 0));
         assert_eq!(self.classes.is_empty(), self.capacity == 0, "a queue has capacity while it is served");
     }

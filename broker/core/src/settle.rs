@@ -1,12 +1,12 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
-use laneway_protocol::message::{Answer, Final, HandOut, Held, Outcome, OutcomeCode, Verdicts};
-use laneway_protocol::{Code, Payload, TaskId, WireError};
+use laneway_protocol::message::{Answer, Final, HandOut, Held, Outcome, OutcomeCode, Verdict, Verdicts, WaitFor};
+use laneway_protocol::{Code, Lease, Payload, TaskId, TaskState, WireError};
 
-use crate::action::{EndedAs, Ending, OpResult};
+use crate::action::{EndedAs, Ending, Op, OpResult};
 use crate::broker::Broker;
 use crate::event::{ConnId, FoundTask, OpId, ReplyTo};
-use crate::session::Claim;
+use crate::limits::OPS_MAX;
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::worker::{SessionId, SlotId};
@@ -18,7 +18,20 @@ pub(crate) enum Question {
     Hello(HelloQuestion),
     Bye(ByeQuestion),
     /// One operation, one answer.
-    Simple { late_at: Millis },
+    Simple {
+        late_at: Millis,
+    },
+}
+
+impl Question {
+    pub(crate) fn late_at(&self) -> Millis {
+        match self {
+            Self::Ready(ReadyQuestion { late_at, .. })
+            | Self::Hello(HelloQuestion { late_at, .. })
+            | Self::Bye(ByeQuestion { late_at, .. })
+            | Self::Simple { late_at } => *late_at,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,17 +69,44 @@ pub(crate) struct ByeQuestion {
 #[derive(Debug)]
 pub(crate) enum Pending {
     End(PendingEnd),
-    Find { reply: ReplyTo, find: FindFor },
-    Submit { reply: ReplyTo, conn: ConnId, until: Millis },
-    Verdicts { reply: ReplyTo, requeue: bool },
-    Rows { reply: ReplyTo, detail: bool },
-    Lanes { reply: ReplyTo },
-    Stats { reply: ReplyTo },
+    Find {
+        reply: ReplyTo,
+        find: FindFor,
+    },
+    Submit {
+        reply: ReplyTo,
+        conn: ConnId,
+        until: Millis,
+    },
+    Cancel {
+        reply: ReplyTo,
+        tasks: Vec<TaskId>,
+    },
+    Requeue {
+        reply: ReplyTo,
+    },
+    Rows {
+        reply: ReplyTo,
+        detail: bool,
+    },
+    Lanes {
+        reply: ReplyTo,
+    },
+    Stats {
+        reply: ReplyTo,
+    },
     /// Which of a waiter's tasks have ended already.
-    Check { reply: ReplyTo },
+    Check {
+        reply: ReplyTo,
+    },
     /// The task that a (kind, key) stands for.
-    Key { reply: ReplyTo, wait: Box<laneway_protocol::message::WaitFor>, conn: ConnId, until: Millis },
-    /// How a watched task ended that an app changed under the broker.
+    Key {
+        reply: ReplyTo,
+        wait: Box<WaitFor>,
+        conn: ConnId,
+        until: Millis,
+    },
+    /// How a watched task ended, where the core does not know enough to tell.
     Look,
     /// Nobody waits for it.
     Nothing,
@@ -76,9 +116,16 @@ pub(crate) enum Pending {
 #[derive(Debug)]
 pub(crate) enum FindFor {
     Resume(Vec<Held>),
-    Outcomes { unknown: Vec<(usize, Outcome)>, settle: Option<(SlotId, u64)>, session: SessionId },
+    Outcomes {
+        unknown: Vec<(usize, Outcome)>,
+        settle: Option<(SlotId, u64)>,
+        session: SessionId,
+    },
     /// Hand-outs that are told only once they are recorded.
-    Committed { answer: Box<HandOut>, slot: SlotId },
+    Committed {
+        answer: Box<HandOut>,
+        slot: SlotId,
+    },
 }
 
 /// A run on its way to the disk.
@@ -86,9 +133,26 @@ pub(crate) enum FindFor {
 pub(crate) struct PendingEnd {
     pub(crate) task: TaskId,
     pub(crate) hooks: Vec<EndHook>,
-    /// For those who wait, if anybody did when the run ended.
+    /// Somebody waited when the run ended, so its result is kept for them.
+    pub(crate) watched: bool,
     pub(crate) result: Option<Payload>,
     pub(crate) error: Option<String>,
+}
+
+/// What is known of a run on its way to the disk while its task is named.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settling {
+    pub(crate) lease: Lease,
+    pub(crate) op: OpId,
+    /// It ended by an outcome that its worker said, not without one.
+    pub(crate) said: bool,
+}
+
+impl Settling {
+    /// Whether an outcome under `lease` is the one that is on its way, said again.
+    pub(crate) fn repeats(&self, lease: Lease) -> bool {
+        self.said && self.lease == lease
+    }
 }
 
 /// Who hears when an end is on disk.
@@ -106,7 +170,7 @@ impl Broker {
             let pending = self.pending.remove(&op).expect("an operation is reported once");
             self.on_result(op, pending, result, now);
         }
-        if self.blocked && self.pending.len() < crate::limits::OPS_MAX / 2 {
+        if self.blocked && self.pending.len() < OPS_MAX / 2 {
             self.blocked = false;
             self.feed_all(now);
         }
@@ -121,22 +185,28 @@ impl Broker {
             }
             (Pending::Submit { reply, .. }, OpResult::Refused { index, field, reason }) => {
                 if self.close_question(reply) {
-                    let error = WireError::new(Code::BadTask, format!("task number {index}: {reason}"));
+                    let code = if field == "lane" { Code::UnknownLane } else { Code::BadTask };
+                    let error = WireError::new(code, format!("task number {index}: {reason}"));
                     self.refuse(reply, error.field(format!("tasks[{index}].{field}")));
                 }
             }
-            (Pending::Verdicts { reply, requeue }, OpResult::Verdicts(verdicts)) => {
+            (Pending::Cancel { reply, tasks }, OpResult::Verdicts(verdicts)) => {
+                self.on_cancelled(&tasks, &verdicts, now);
                 if self.close_question(reply) {
-                    let verdicts = Verdicts { verdicts };
-                    self.answer(reply, if requeue { Answer::Requeue(verdicts) } else { Answer::Cancel(verdicts) });
+                    self.answer(reply, Answer::Cancel(Verdicts { verdicts }));
+                }
+            }
+            (Pending::Requeue { reply }, OpResult::Verdicts(verdicts)) => {
+                if self.close_question(reply) {
+                    self.answer(reply, Answer::Requeue(Verdicts { verdicts }));
                 }
             }
             (Pending::Rows { reply, detail }, OpResult::Rows(rows)) => self.on_rows(reply, rows, detail, now),
             (Pending::Lanes { reply }, OpResult::Counts(counts)) => self.on_lane_counts(reply, &counts),
-            (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, counts, now),
-            (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings),
+            (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
+            (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),
             (Pending::Key { reply, wait, conn, until }, OpResult::Found(found)) => {
-                self.on_key_found(reply, conn, *wait, until, &found, now);
+                self.on_key_found(reply, conn, *wait, until, &found);
             }
             (Pending::Look, OpResult::Endings(endings)) => {
                 for (task, ending) in endings {
@@ -153,7 +223,7 @@ impl Broker {
     }
 
     fn on_ended(&mut self, op: OpId, end: PendingEnd, ended: EndedAs, now: Now) {
-        if self.settling.get(&end.task).is_some_and(|&(_, of)| of == op) {
+        if self.settling.get(&end.task).is_some_and(|settling| settling.op == op) {
             self.settling.remove(&end.task);
         }
         let (code, state, error) = match ended {
@@ -168,22 +238,48 @@ impl Broker {
         for hook in end.hooks {
             self.run_hook(hook, code, now);
         }
+        if !self.waiters.is_watched(end.task) {
+            return;
+        }
         match state {
-            Some(state) if state.is_final() && self.waiters.is_watched(end.task) => {
-                self.tell_ended(&Final { task: end.task, state, result: end.result, error });
+            Some(TaskState::Done) if end.watched => {
+                self.tell_ended(&Final { task: end.task, state: TaskState::Done, result: end.result, error: None });
             }
-            None if self.waiters.is_watched(end.task) => {
-                self.store_for(crate::action::Op::Endings(vec![end.task]), Pending::Look);
+            Some(state @ (TaskState::Dead | TaskState::Cancelled)) => {
+                self.tell_ended(&Final { task: end.task, state, result: None, error });
             }
-            _ => {}
+            Some(TaskState::Waiting | TaskState::Queued | TaskState::Running) => {}
+            // Overtaken, or the wait began after the run had ended and the result was not kept.
+            Some(TaskState::Done) | None => self.look(end.task),
         }
     }
 
-    fn run_hook(&mut self, hook: EndHook, code: OutcomeCode, now: Now) {
-        if let Some((slot, batch)) = hook.settle {
-            if let Some(slot) = self.workers.slot_mut(slot) {
-                slot.settle.close(batch);
+    /// Asks the store how a watched task ended.
+    fn look(&mut self, task: TaskId) {
+        self.store_for(Op::Endings(vec![task]), Pending::Look);
+    }
+
+    /// A CANCEL is on disk: what had not started will not start any more, what runs is told to stop.
+    fn on_cancelled(&mut self, tasks: &[TaskId], verdicts: &[Verdict], now: Now) {
+        for (&task, verdict) in tasks.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Cancelled => {
+                    self.withdraw(task);
+                    if self.waiters.is_watched(task) {
+                        self.look(task);
+                    }
+                }
+                Verdict::Requested => self.on_cancel_requested(&[task], now),
+                Verdict::Requeued | Verdict::Twin(_) | Verdict::Unchanged | Verdict::NotFound | Verdict::Unknown => {}
             }
+        }
+    }
+
+    pub(crate) fn run_hook(&mut self, hook: EndHook, code: OutcomeCode, now: Now) {
+        if let Some((slot, batch)) = hook.settle
+            && let Some(slot) = self.workers.slot_mut(slot)
+        {
+            slot.settle.close(batch);
         }
         if let Some((reply, index)) = hook.question {
             self.count_down(reply, index, code, now);
@@ -193,7 +289,9 @@ impl Broker {
     /// One outcome of a waiting question is clear; answers it when it was the last.
     fn count_down(&mut self, reply: ReplyTo, index: usize, code: OutcomeCode, now: Now) {
         let left = match self.questions.get_mut(&reply) {
-            Some(Question::Ready(ReadyQuestion { codes, left, .. }) | Question::Bye(ByeQuestion { codes, left, .. })) => {
+            Some(
+                Question::Ready(ReadyQuestion { codes, left, .. }) | Question::Bye(ByeQuestion { codes, left, .. }),
+            ) => {
                 if let Some(place) = codes.get_mut(index) {
                     *place = code;
                 }
@@ -227,64 +325,7 @@ impl Broker {
             FindFor::Outcomes { unknown, settle, session } => {
                 self.on_outcomes_found(reply, unknown, settle, session, found, now);
             }
-            FindFor::Committed { answer, slot } => self.on_recorded(reply, *answer, slot, &found),
-        }
-    }
-
-    fn on_resume_found(&mut self, reply: ReplyTo, held: Vec<Held>, found: Vec<FoundTask>, now: Now) {
-        let Some(Question::Hello(mut question)) = self.questions.remove(&reply) else { return };
-        self.timers.clear(question.late_at, Timer::Question(reply));
-        if self.workers.find_mut(question.session).is_some() {
-            let mut rows: std::collections::HashMap<TaskId, FoundTask> =
-                found.into_iter().map(|row| (row.id, row)).collect();
-            for Held(task, lease) in held {
-                let claim = rows.remove(&task).map_or(Claim::Stale, |row| self.claim(row, lease, question.session, now));
-                if matches!(claim, Claim::Stale) {
-                    question.lost.push(Held(task, lease));
-                }
-            }
-        }
-        self.welcome(reply, question, now);
-    }
-
-    fn on_outcomes_found(
-        &mut self,
-        reply: ReplyTo,
-        unknown: Vec<(usize, Outcome)>,
-        settle: Option<(SlotId, u64)>,
-        session: SessionId,
-        found: Vec<FoundTask>,
-        now: Now,
-    ) {
-        let mut rows: std::collections::HashMap<TaskId, FoundTask> = found.into_iter().map(|row| (row.id, row)).collect();
-        for (index, outcome) in unknown {
-            let known = self.workers.find_mut(session).is_some();
-            let claim = match rows.remove(&outcome.task) {
-                Some(row) if known => self.claim(row, outcome.lease, session, now),
-                _ => Claim::Stale,
-            };
-            let hook = EndHook { question: Some((reply, index)), settle };
-            match claim {
-                // Its code follows when it is on disk.
-                Claim::Current => self.record_outcome(outcome, hook, now),
-                Claim::Ended => self.run_hook(hook, OutcomeCode::Recorded, now),
-                Claim::Stale => {
-                    self.stats.stale += 1;
-                    self.run_hook(hook, OutcomeCode::Stale, now);
-                }
-            }
-        }
-    }
-
-    /// Hand-outs were recorded: tells the worker about those whose row took it.
-    fn on_recorded(&mut self, reply: ReplyTo, mut answer: HandOut, slot: SlotId, found: &[FoundTask]) {
-        answer.tasks.retain(|task| {
-            let taken = found.iter().any(|row| row.id == task.task && row.lease == Some(task.lease));
-            taken && self.running.contains_key(&task.task)
-        });
-        if self.close_question(reply) {
-            self.remember_hand_out(reply, slot, answer.seq);
-            self.answer(reply, Answer::Tasks(answer));
+            FindFor::Committed { answer, slot } => self.on_recorded(reply, *answer, slot, &found, now),
         }
     }
 
@@ -300,16 +341,23 @@ impl Broker {
         }
     }
 
+    /// Takes a question that hangs on the store off the list. False when it was answered or replaced meanwhile.
+    pub(crate) fn drop_question(&mut self, reply: ReplyTo) -> bool {
+        let Some(question) = self.questions.remove(&reply) else { return false };
+        self.timers.clear(question.late_at(), Timer::Question(reply));
+        true
+    }
+
     /// The store has not reported in time: says so; what was asked may still be committed.
     pub(crate) fn on_question_late(&mut self, reply: ReplyTo) {
-        let Some(question) = self.questions.remove(&reply) else { return };
-        if let Question::Ready(question) = &question {
-            if let Some(slot) = self.workers.slot_mut(question.slot) {
-                slot.question = None;
-            }
+        if self.drop_question(reply) {
+            self.refuse(reply, self.late());
         }
-        let cause = self.store_error.clone().unwrap_or_else(|| "the commit takes long".into());
-        let text = format!("{cause}; it may still be committed, so say the same again");
-        self.refuse(reply, WireError::new(Code::Storage, text).after_ms(500));
+    }
+
+    pub(crate) fn late(&self) -> WireError {
+        let cause = self.store_error.as_deref().unwrap_or("the commit takes long");
+        WireError::new(Code::Storage, format!("{cause}; it may still be committed, so say the same again"))
+            .after_ms(500)
     }
 }

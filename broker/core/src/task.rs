@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use laneway_protocol::message::ProgressEvent;
-use laneway_protocol::{Kind, LaneName, Lease, SessionName, TaskId};
+use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId};
 
 use crate::action::{Cause, Count, Ended, Next};
 use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX};
@@ -57,13 +57,23 @@ pub(crate) enum Stop {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RunEnd {
-    Done(Option<laneway_protocol::Payload>),
-    Failed { error: String, after_ms: Option<u64>, dead: bool },
+    Done(Option<Payload>),
+    Failed {
+        error: String,
+        after_ms: Option<u64>,
+        dead: bool,
+    },
     TimedOut,
-    Snoozed { after_ms: u64 },
+    Snoozed {
+        after_ms: u64,
+    },
     Released,
+    /// The hand-out was lost on the way.
     Unreceived,
-    Lost { charged: bool },
+    /// Its worker died; `charged` unless another task is the suspect.
+    Lost {
+        charged: bool,
+    },
     Cancelled,
     Already,
 }
@@ -82,8 +92,8 @@ impl Running {
             }
         };
         let (next, count, error, cause) = match end {
-            // Stopped on request: whatever else the worker says of it, it is cancelled; only done wins.
             RunEnd::Done(result) => (Next::Done(result), Count::Attempt, None, None),
+            // Stopped on request: whatever else the worker says of it, it is cancelled; only done wins.
             RunEnd::Failed { error, .. } if self.stop == Some(Stop::Cancel) => {
                 (Next::Cancelled, Count::Attempt, Some(error), Some(Cause::Failed))
             }

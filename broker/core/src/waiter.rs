@@ -15,15 +15,18 @@ pub(crate) struct Waiter {
     pub(crate) pending: BTreeSet<TaskId>,
     pub(crate) finals: Vec<Final>,
     pub(crate) until: Millis,
+    /// When its timer fires: at `until`, or later while the store has not told which of the tasks had ended before.
+    pub(crate) alarm: Millis,
     pub(crate) asked: Asked,
 }
 
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// SUBMIT with `wait_ms`: answered when all have ended.
+    /// `SUBMIT` with `wait_ms`: answered when all have ended.
     Submit(Vec<Stored>),
-    /// WAIT_FOR: answered at the first news after event `n`.
-    WaitFor { n: u64, gap: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
+    /// `WAIT_FOR`: answered at the first news after event `n`; `fresh` when it has heard nothing in this epoch, so that the
+    /// progress that the rows show is news, too.
+    WaitFor { n: u64, gap: bool, fresh: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,7 @@ impl Waiters {
         Some((waiter, left))
     }
 
-    /// A task ended: takes it off every waiter's list. Gives the waiters, and whether nobody waits for it any more.
+    /// A task ended: takes it off every waiter's list. Gives the waiters.
     pub(crate) fn ended(&mut self, ended: &Final) -> Vec<ReplyTo> {
         let mut replies: Vec<ReplyTo> = self.by_task.remove(&ended.task).into_iter().flatten().collect();
         replies.sort_unstable();

@@ -36,14 +36,13 @@ pub(crate) struct Session {
     pub(crate) away: Option<Millis>,
     pub(crate) slots: BTreeMap<u32, Slot>,
     pub(crate) running: BTreeSet<TaskId>,
+    /// The suspect that it runs: no other is given to it, and it alone is charged if the process dies.
     pub(crate) suspect: Option<TaskId>,
     pub(crate) beat: Option<ParkedBeat>,
     /// Tasks whose stop was told to this session, so that a BEAT is not answered again and again for them.
     pub(crate) told: HashSet<TaskId>,
     pub(crate) told_drain: bool,
     pub(crate) since: Millis,
-    /// Held tasks named by the pages of a HELLO that has not ended.
-    pub(crate) resumed: HashSet<TaskId>,
 }
 
 /// What a worker says of itself, for people.
@@ -67,7 +66,7 @@ pub(crate) struct ParkedBeat {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) class: ClassId,
-    /// The capacity it joined its class with.
+    /// The most tasks that it has asked for at once: what it adds to the capacity of its class.
     pub(crate) max: usize,
     /// What its last READY said about kinds and lanes, to see at a glance that nothing changed.
     pub(crate) said: (Option<Vec<Kind>>, Option<Vec<LaneName>>),
@@ -124,20 +123,21 @@ impl Settle {
 
     /// Every batch up to this is on disk.
     pub(crate) fn settled(&self) -> u64 {
-        self.open.first_key_value().map_or(self.last, |(&first, _)| first - 1)
+        self.open.first_key_value().map_or(self.last, |(&first, _)| first.saturating_sub(1))
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
-    sessions: HashMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Session>,
     by_name: HashMap<SessionName, SessionId>,
-    by_conn: HashMap<ConnId, SessionId>,
+    /// One connection may carry several sessions.
+    by_conn: HashMap<ConnId, BTreeSet<SessionId>>,
     next: u64,
 }
 
 impl Workers {
-    pub(crate) fn add(&mut self, name: SessionName, plain: bool, now: Millis) -> SessionId {
+    pub(crate) fn add(&mut self, name: SessionName, now: Millis) -> SessionId {
         self.next += 1;
         let id = SessionId(self.next);
         self.by_name.insert(name.clone(), id);
@@ -147,7 +147,7 @@ impl Workers {
             kinds: Vec::new(),
             lanes: None,
             welcomed: false,
-            plain,
+            plain: false,
             conns: HashSet::new(),
             away: None,
             slots: BTreeMap::new(),
@@ -157,7 +157,6 @@ impl Workers {
             told: HashSet::new(),
             told_drain: false,
             since: now,
-            resumed: HashSet::new(),
         };
         self.sessions.insert(id, session);
         id
@@ -167,30 +166,29 @@ impl Workers {
         let session = self.sessions.remove(&id).expect("only a known session is removed");
         self.by_name.remove(&session.name);
         for conn in &session.conns {
-            self.by_conn.remove(conn);
+            let users = self.by_conn.get_mut(conn).expect("a connection stands in both maps");
+            users.remove(&id);
+            if users.is_empty() {
+                self.by_conn.remove(conn);
+            }
         }
         session
     }
 
     /// A word came from this session on this connection.
     pub(crate) fn heard(&mut self, id: SessionId, conn: ConnId) {
-        if self.by_conn.get(&conn) == Some(&id) {
-            return;
+        if self.get_mut(id).conns.insert(conn) {
+            self.by_conn.entry(conn).or_default().insert(id);
         }
-        // One connection may carry several sessions (a proxy); the last one to speak owns it.
-        if let Some(other) = self.by_conn.insert(conn, id) {
-            if let Some(other) = self.sessions.get_mut(&other) {
-                other.conns.remove(&conn);
-            }
-        }
-        self.get_mut(id).conns.insert(conn);
     }
 
-    /// Forgets a connection. Gives the session that used it.
-    pub(crate) fn disconnected(&mut self, conn: ConnId) -> Option<SessionId> {
-        let id = self.by_conn.remove(&conn)?;
-        self.get_mut(id).conns.remove(&conn);
-        Some(id)
+    /// Forgets a connection. Gives the sessions that used it.
+    pub(crate) fn disconnected(&mut self, conn: ConnId) -> BTreeSet<SessionId> {
+        let users = self.by_conn.remove(&conn).unwrap_or_default();
+        for &id in &users {
+            self.get_mut(id).conns.remove(&conn);
+        }
+        users
     }
 
     pub(crate) fn get_mut(&mut self, id: SessionId) -> &mut Session {
@@ -226,7 +224,7 @@ impl Workers {
         for (id, session) in &self.sessions {
             assert_eq!(self.by_name.get(&session.name), Some(id));
             for conn in &session.conns {
-                assert_eq!(self.by_conn.get(conn), Some(id));
+                assert!(self.by_conn[conn].contains(id), "connection {conn:?} does not know its session");
             }
             for slot in session.slots.values() {
                 for task in slot.running.keys() {

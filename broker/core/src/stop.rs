@@ -1,0 +1,173 @@
+//! Telling workers to stop: a cancel, a lease that runs out, a task that went elsewhere, a drain. They hear it in the
+//! answer to their BEAT, which is parked for that, or to their next PROGRESS.
+
+use laneway_protocol::TaskId;
+use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
+use laneway_protocol::message::{Answer, Beat, BeatNoted, Drain as DrainAsked, Drained, Held};
+
+use crate::action::Action;
+use crate::broker::Broker;
+use crate::event::Asker;
+use crate::ready::hello_first;
+use crate::task::{RunEnd, Stop};
+use crate::time::{Millis, Now};
+use crate::timer::Timer;
+use crate::worker::{ParkedBeat, SessionId};
+
+/// No task is handed out and the workers are asked to leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    /// They hand back what they run instead of finishing it.
+    pub(crate) release: bool,
+}
+
+impl Broker {
+    pub(crate) fn on_beat(&mut self, from: Asker, beat: &Beat, now: Now) {
+        let known = self.session_of(&beat.session, now);
+        let Some(id) = known.filter(|_| beat.epoch.is_none_or(|epoch| epoch == self.epoch)) else {
+            return self.refuse(from.reply, hello_first("the session is not known in this epoch"));
+        };
+        self.heard(id, from.conn);
+        self.drop_beat(id);
+        let stale: Vec<Held> = beat.running.iter().copied().filter(|held| !self.is_current(*held)).collect();
+        let until = now.mono.after(beat.wait_ms.min(WAIT_MS_MAX));
+        let draining = self.drain.is_some();
+        let running = &self.running;
+        let session = self.workers.get_mut(id);
+        let news = session.running.iter().any(|task| running[task].stop.is_some() && !session.told.contains(task))
+            || (draining && !session.told_drain);
+        session.beat = Some(ParkedBeat { reply: from.reply, conn: from.conn, until });
+        if news || !stale.is_empty() || until <= now.mono {
+            self.answer_beat_with(id, stale);
+        } else {
+            self.timers.set(until, Timer::Beat(id));
+        }
+    }
+
+    pub(crate) fn answer_beat(&mut self, id: SessionId) {
+        self.answer_beat_with(id, Vec::new());
+    }
+
+    fn answer_beat_with(&mut self, id: SessionId, stale: Vec<Held>) {
+        let Some(beat) = self.workers.find_mut(id).and_then(|session| session.beat.take()) else { return };
+        self.timers.clear(beat.until, Timer::Beat(id));
+        let running = &self.running;
+        let session = self.workers.get_mut(id);
+        // Those that were told are told again, for that answer may have been lost, but not before the others.
+        let mut stopped: Vec<TaskId> =
+            session.running.iter().copied().filter(|task| running[task].stop.is_some()).collect();
+        stopped.sort_by_key(|task| session.told.contains(task));
+        stopped.truncate(BATCH_MAX);
+        let cancel = stopped.iter().map(|task| Held(*task, running[task].lease)).collect();
+        session.told.extend(stopped);
+        session.told_drain = self.drain.is_some();
+        let noted = BeatNoted {
+            epoch: self.epoch,
+            cancel,
+            stale,
+            drain: self.drain.is_some(),
+            release: self.drain.is_some_and(|drain| drain.release),
+        };
+        self.answer(beat.reply, Answer::Beat(noted));
+    }
+
+    /// A newer BEAT takes the place of the parked one, or its connection is gone.
+    pub(crate) fn drop_beat(&mut self, id: SessionId) {
+        if let Some(beat) = self.workers.get_mut(id).beat.take() {
+            self.timers.clear(beat.until, Timer::Beat(id));
+            self.out.push(Action::Forget(beat.reply));
+        }
+    }
+
+    /// A running task is to stop: its worker hears it at once if its BEAT is parked.
+    pub(crate) fn tell_stop(&mut self, task: TaskId) {
+        if let Some(session) = self.running.get(&task).and_then(|running| running.session) {
+            self.answer_beat(session);
+        }
+    }
+
+    /// The row of a running task went another way by another hand: its lease is worth nothing any more. Nothing is
+    /// written; its worker hears that it is stale.
+    pub(crate) fn lose_lease(&mut self, id: TaskId) {
+        if !self.running.contains_key(&id) {
+            return;
+        }
+        let running = self.drop_running(id);
+        if let Some(session) = running.session {
+            self.answer_beat_with(session, vec![Held(id, running.lease)]);
+        }
+    }
+
+    pub(crate) fn on_cancel_requested(&mut self, tasks: &[TaskId], now: Now) {
+        for &id in tasks {
+            let Some(task) = self.running.get_mut(&id).filter(|task| task.stop.is_none()) else { continue };
+            task.stop = Some(Stop::Cancel);
+            if task.session.is_some() {
+                self.hasten(id, now.mono.after(self.settings.cancel_grace_ms));
+                self.tell_stop(id);
+            }
+            // Whoever comes back for an orphan hears it then.
+        }
+    }
+
+    /// A lease has run out: first the worker is told to stop, then, after a grace, the run has failed.
+    pub(crate) fn on_lease_over(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.running.get_mut(&id) else { return };
+        if now.mono < self.grace.until && task.since <= self.grace.since {
+            // The time ran while the broker did not; the worker may have said something that is still to be read.
+            task.deadline = self.grace.until;
+            return self.timers.set(task.deadline, Timer::Lease(id));
+        }
+        if task.stop.is_some() {
+            return self.end_run(id, RunEnd::TimedOut, now);
+        }
+        task.stop = Some(Stop::Timeout);
+        task.deadline = now.mono.after(self.settings.cancel_grace_ms);
+        self.timers.set(task.deadline, Timer::Lease(id));
+        self.tell_stop(id);
+    }
+
+    /// Ends a lease at `at`, unless it ends before.
+    pub(crate) fn hasten(&mut self, id: TaskId, at: Millis) {
+        let task = self.running.get_mut(&id).expect("only a running task has a deadline");
+        self.timers.clear(task.deadline, Timer::Lease(id));
+        task.deadline = task.deadline.min(at);
+        self.timers.set(task.deadline, Timer::Lease(id));
+    }
+
+    pub(crate) fn on_drain(&mut self, from: Asker, drain: &DrainAsked) {
+        let wanted = if drain.off {
+            None
+        } else {
+            Some(Drain { release: drain.release || self.drain.is_some_and(|before| before.release) })
+        };
+        if self.drain.map(|drain| drain.release) != wanted.map(|drain| drain.release) {
+            self.drain = wanted;
+            let sessions: Vec<SessionId> = self.workers.iter().map(|(id, _)| id).collect();
+            if self.drain.is_some() {
+                self.send_parked_away();
+            }
+            for id in sessions {
+                self.workers.get_mut(id).told_drain = false;
+                if self.drain.is_some() {
+                    self.answer_beat(id);
+                }
+            }
+        }
+        let drained = Drained {
+            draining: self.drain.is_some(),
+            workers: self.workers.len() as u64,
+            running: self.running.len() as u64,
+        };
+        self.answer(from.reply, Answer::Drain(drained));
+    }
+
+    pub(crate) fn is_running(&self, held: Held) -> bool {
+        self.running.get(&held.0).is_some_and(|running| running.lease == held.1)
+    }
+
+    /// Whether a lease is the current one, or was until its worker said an outcome that is not on disk yet.
+    fn is_current(&self, held: Held) -> bool {
+        self.is_running(held) || self.settling.get(&held.0).is_some_and(|settling| settling.repeats(held.1))
+    }
+}

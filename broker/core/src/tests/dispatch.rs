@@ -1,0 +1,324 @@
+//! Which task goes to which slot, and when.
+
+use laneway_protocol::Payload;
+use laneway_protocol::message::{Answer, Lanes, Ready, Request};
+
+use super::world::{World, bye, done, id, kind, lane, plain, ready, settings};
+use crate::event::{Event, Loaded, QueueKey};
+use crate::time::UnixMillis;
+
+fn ids(world: &World, reply: crate::ReplyTo) -> Vec<u64> {
+    world.tasks(reply).into_iter().map(|(id, _)| id).collect()
+}
+
+/// A READY that is answered at once.
+fn take(world: &mut World, max: u32) -> Vec<u64> {
+    let reply = world.ask(1, Request::Ready(Ready { max, wait_ms: 0, ..plain("w", &["a", "b"]) }));
+    ids(world, reply)
+}
+
+/// A world whose only worker, with kinds a and b, has everything read ahead.
+fn read_ahead(fill: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new();
+    fill(&mut world);
+    world.ask(1, Request::Ready(Ready { max: 1, wait_ms: 0, ..plain("w", &["a", "b"]) }));
+    world.commit();
+    world.take();
+    world
+}
+
+#[test]
+fn tasks_go_out_by_lane_then_due_time_then_id_across_kinds() {
+    // The order of dispatch does not depend on the order of insertion or on the kind.
+    let mut world = read_ahead(|world| {
+        world.insert("low", "a", 1);
+        world.insert("normal", "b", 1);
+        world.insert_with("normal", "a", |row| row.due = UnixMillis(row.due.0 - 5));
+        world.insert("normal", "a", 1);
+        world.insert("high", "b", 1);
+    });
+    assert_eq!(take(&mut world, 3), [5, 3, 2]);
+    assert_eq!(take(&mut world, 3), [4, 1]);
+}
+
+#[test]
+fn a_row_is_the_whole_way_from_load_to_done() {
+    // Each event's complete list of actions on the way of one task.
+    let mut world = World::new();
+    world.insert("normal", "a", 1);
+    let one = world.ask(1, Request::Ready(Ready { lanes: Some(vec![lane("normal")]), ..plain("w", &["a"]) }));
+    assert_eq!(world.take(), ["session w up plain", "demand normal/a 32"]);
+    world.load();
+    assert_eq!(world.take(), ["started 1 run 1 by w", "#1 TASKS seq 1 [1]"]);
+    let outcomes = vec![done(1, world.lease(one))];
+    world.ask(
+        1,
+        Request::Ready(Ready { outcomes, lanes: Some(vec![lane("normal")]), ack: Some(1), ..plain("w", &["a"]) }),
+    );
+    assert_eq!(world.take(), ["ended 1 done, attempt"]);
+    world.commit_ops();
+    assert!(world.take().is_empty(), "the question is parked after the commit");
+    world.pass(10_000);
+    assert_eq!(world.take(), ["#2 WAIT Idle ok"]);
+    assert_eq!(world.counts(1), [1, 1, 0, 0]);
+}
+
+#[test]
+fn the_longest_idle_slot_is_served_first_whatever_its_class() {
+    // Slots of two classes wait for the same kind; their order of arrival decides.
+    let mut world = World::new();
+    let mut places = Vec::new();
+    for (name, kinds) in [("x", &["a"] as &[&str]), ("y", &["a", "b"]), ("z", &["a"])] {
+        places.push(world.ask(1, Request::Ready(plain(name, kinds))));
+        world.commit();
+    }
+    world.insert("low", "a", 3);
+    world.commit();
+    let got: Vec<u64> = places.into_iter().flat_map(|reply| ids(&world, reply)).collect();
+    assert_eq!(got, [1, 2, 3]);
+}
+
+#[test]
+fn a_slot_takes_only_its_kinds_and_lanes() {
+    // A slot reserved for the high lane stays idle beside low tasks, and a task without a worker delays nobody.
+    let mut world = World::new();
+    let reserved = Ready { slot: 1, lanes: Some(vec![lane("high")]), ..plain("w", &["a"]) };
+    let high = world.ask(1, Request::Ready(reserved));
+    world.insert("high", "nobody", 1);
+    world.insert("low", "a", 2);
+    let any = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    assert_eq!(ids(&world, any), [2]);
+    assert!(world.open.contains(&high));
+    world.insert("high", "a", 1);
+    world.commit();
+    assert_eq!(ids(&world, high), [4]);
+}
+
+#[test]
+fn no_lower_lane_goes_out_before_every_higher_queue_was_looked_at() {
+    // The low queue's rows arrive first; the high queue may have rows, too, until the store has told.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let key = |name: &str| QueueKey { lane: lane(name), kind: kind("a") };
+    let empty = |name: &str| Event::Loaded(vec![Loaded { key: key(name), tasks: Vec::new(), more: false }]);
+    let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.load();
+    assert_eq!(ids(&world, reply), [1]);
+
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.event(empty("high"));
+    world.event(empty("low"));
+    assert!(world.open.contains(&reply));
+    world.load();
+    assert_eq!(ids(&world, reply), [1], "once the normal lane was told to be empty");
+}
+
+#[test]
+fn of_rows_that_come_together_the_most_urgent_goes_out_first() {
+    // One transaction inserted them while the only slot waited on open demands; the low row's load stands first.
+    let mut world = World::new();
+    let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    world.insert("low", "a", 1);
+    world.insert("high", "a", 1);
+    let mut loads = world.read_ahead();
+    loads.reverse();
+    assert_eq!(loads[0].key.lane, lane("low"));
+    world.event(Event::Loaded(loads));
+    assert_eq!(ids(&world, reply), [2]);
+}
+
+#[test]
+fn a_full_refill_on_its_way_blocks_the_lower_lanes() {
+    // 40 rows of the high lane, 32 read ahead: the low task waits for the other 8, and nothing of it goes into the batch.
+    let mut world = read_ahead(|world| {
+        world.insert("low", "a", 1);
+        world.insert("high", "a", 40);
+    });
+    let got = take(&mut world, 64);
+    assert_eq!((got.len(), got[0]), (32, 2));
+    let reply = world.ask(1, Request::Ready(Ready { max: 64, ..plain("w", &["a", "b"]) }));
+    assert!(world.open.contains(&reply), "the low task is at hand, the high ones are not");
+    world.load();
+    assert_eq!(ids(&world, reply), [34, 35, 36, 37, 38, 39, 40, 41, 1]);
+}
+
+#[test]
+fn a_queue_without_an_open_demand_is_looked_at_before_lower_lanes_go_on() {
+    // All 64 rows asked for came, so nobody tells of the one that is inserted then; the last of the 64 must not let the
+    // low lane pass it.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    world.insert("high", "a", 64);
+    world.ask(1, Request::Ready(Ready { max: 64, wait_ms: 0, ..plain("w", &["a", "b"]) }));
+    world.commit();
+    assert_eq!(take(&mut world, 20).last(), Some(&21));
+    world.insert("high", "a", 1);
+    assert_eq!(take(&mut world, 64).last(), Some(&65), "the low task is not in the batch");
+    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..plain("w", &["a", "b"]) }));
+    world.load();
+    assert_eq!(ids(&world, reply), [66, 1]);
+}
+
+#[test]
+fn priority_is_decided_at_dispatch() {
+    // A low task that was read ahead first still waits for the high one that came later.
+    let mut world = read_ahead(|world| {
+        world.insert("low", "a", 4);
+    });
+    world.insert("high", "b", 1);
+    world.commit();
+    assert_eq!(take(&mut world, 2), [5, 1]);
+}
+
+#[test]
+fn a_batch_ends_at_its_sizes() {
+    // Payloads over the bound end a batch; the rest goes out with the next.
+    let mut settings = settings();
+    settings.window_bytes_max = 1 << 30;
+    let mut world = World::with(settings);
+    for _ in 0..3 {
+        world.insert_with("low", "a", |row| row.payload = Some(Payload::bin(vec![0; 9 << 20])));
+    }
+    world.ask(1, Request::Ready(Ready { wait_ms: 0, ..plain("w", &["a"]) }));
+    world.commit();
+    let reply = world.ask(1, Request::Ready(Ready { max: 3, ..plain("w", &["a"]) }));
+    assert_eq!(ids(&world, reply), [1, 2]);
+}
+
+#[test]
+fn big_payloads_bound_the_read_ahead_without_blocking_it() {
+    // Over half of window_bytes_max nothing more is read ahead; under it the rest comes.
+    let mut world = World::new();
+    for _ in 0..40 {
+        world.insert_with("low", "a", |row| row.payload = Some(Payload::bin(vec![0; 8 << 10])));
+    }
+    let mut got = Vec::new();
+    for _ in 0..40 {
+        let reply = world.ask(1, Request::Ready(Ready { max: 4, ack: None, ..plain("w", &["a"]) }));
+        world.commit();
+        if let Some(Answer::Tasks(_)) = world.answers.get(&reply) {
+            got.extend(ids(&world, reply));
+        }
+    }
+    assert_eq!(got, (1..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_paused_lane_holds_its_tasks_and_nobody_elses() {
+    // Pausing takes the lane's tasks and its barrier out of the way; resuming gives them to who waits.
+    let mut world = read_ahead(|world| {
+        world.insert("high", "a", 40);
+        world.insert("low", "a", 1);
+    });
+    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high")], resume: Vec::new() }));
+    assert_eq!(take(&mut world, 64), [41]);
+    let reply = world.ask(1, Request::Ready(plain("w", &["a", "b"])));
+    world.commit();
+    assert!(world.open.contains(&reply) && world.table.paused.contains(&lane("high")));
+    world.ask(9, Request::Lanes(Lanes { pause: Vec::new(), resume: vec![lane("high")] }));
+    assert_eq!(ids(&world, reply), [1]);
+}
+
+#[test]
+fn an_expired_task_is_not_started() {
+    // It expires while it is read ahead; the next one goes out instead.
+    let mut world = read_ahead(|world| {
+        world.insert_with("low", "a", |row| row.expires_at = Some(UnixMillis(row.due.0 + 50)));
+        world.insert("low", "a", 1);
+    });
+    world.jump(50);
+    assert_eq!(take(&mut world, 1), [2]);
+    assert_eq!(world.take()[0], "unload 1");
+}
+
+#[test]
+fn what_nobody_can_run_any_more_is_given_back() {
+    // The last slot that serves a queue leaves: its read-ahead is unloaded, and what was on its way as well.
+    let mut world = read_ahead(|world| {
+        world.insert("low", "a", 2);
+    });
+    let tasks = vec![];
+    world.ask(1, Request::Bye(bye("w")));
+    let lines = world.take();
+    assert!(lines.contains(&"unload 1 2".into()) && lines.contains(&"demand low/a 0".into()), "{lines:?}");
+    world.event(Event::Loaded(vec![Loaded {
+        key: QueueKey { lane: lane("low"), kind: kind("a") },
+        tasks,
+        more: true,
+    }]));
+    assert!(world.take().is_empty());
+}
+
+#[test]
+fn suspects_go_out_alone_one_for_each_process() {
+    // Tasks 1 and 2 lost a worker. A process that runs one takes no other, and what stands behind a suspect that it may
+    // take does not go before it.
+    let mut world = read_ahead(|world| {
+        world.insert_with("high", "a", |row| row.losses = 1);
+        world.insert_with("high", "a", |row| row.losses = 1);
+        world.insert("low", "a", 3);
+    });
+    assert_eq!(take(&mut world, 3), [1], "alone");
+    assert_eq!(take(&mut world, 1), [3], "its process passes the other suspect");
+    let reply = world.ask(2, Request::Ready(Ready { max: 2, ..plain("v", &["a"]) }));
+    assert_eq!(ids(&world, reply), [2], "another process takes that");
+}
+
+#[test]
+fn many_suspects_do_not_keep_the_tasks_behind_them_out() {
+    // The only process runs a suspect. 40 more are read past; over 64, the whole window, the lower lanes go on at least.
+    for (suspects, expected) in [(41, 42), (100, 102)] {
+        let mut world = World::new();
+        for _ in 0..suspects {
+            world.insert_with("high", "a", |row| row.losses = 1);
+        }
+        world.insert("high", "a", 1);
+        world.insert("low", "a", 1);
+        let first = world.ask(1, Request::Ready(plain("w", &["a"])));
+        world.commit();
+        assert_eq!(ids(&world, first), [1]);
+        let second = world.ask(1, Request::Ready(Ready { slot: 1, ..plain("w", &["a"]) }));
+        world.commit();
+        assert_eq!(ids(&world, second), [expected]);
+    }
+}
+
+#[test]
+fn a_slot_may_change_what_it_runs() {
+    // A parked slot asks again with other kinds: it leaves its class, gets no task of the old one, and takes of the new.
+    let mut world = World::new();
+    let old = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    world.take();
+    let new = world.ask(1, Request::Ready(Ready { max: 7, ..plain("w", &["b"]) }));
+    assert!(!world.open.contains(&old));
+    world.insert("low", "a", 1);
+    world.insert("low", "b", 1);
+    world.commit();
+    assert_eq!(ids(&world, new), [2]);
+    assert!(world.table.rows[&id(1)].lease.is_none());
+}
+
+#[test]
+fn a_hello_with_other_kinds_moves_the_slots_that_said_none() {
+    // The parked one is asked to come again, and only the new kind is read ahead.
+    let mut world = World::new();
+    world.hello("w", 1, &["a"]);
+    let old = world.ask(1, Request::Ready(ready("w")));
+    world.commit();
+    world.take();
+    world.ask(1, super::world::hello("w", &["b"], &[]));
+    let lines = world.take();
+    assert_eq!(lines[0], "#2 WAIT Idle");
+    assert!(lines.contains(&"demand low/a 0".into()) && lines.contains(&"demand low/b 32".into()), "{lines:?}");
+    assert!(!world.open.contains(&old));
+    world.insert("low", "a", 1);
+    world.insert("low", "b", 1);
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.commit();
+    assert_eq!(ids(&world, reply), [2]);
+}

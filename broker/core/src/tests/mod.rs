@@ -1,0 +1,9 @@
+//! The core in a world of its own: an event in, everything that it asks for compared.
+
+mod clients;
+mod dispatch;
+mod outcomes;
+mod properties;
+mod restart;
+mod sessions;
+mod world;

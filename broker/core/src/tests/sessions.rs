@@ -1,0 +1,222 @@
+//! Who is there: connections, losses, suspects, stalls.
+
+use laneway_protocol::TaskState;
+use laneway_protocol::message::{Ready, Request};
+
+use super::world::{World, beat, bye, done, held, id, plain, ready};
+use crate::ConnId;
+use crate::event::Event;
+
+/// A world where session w runs tasks 1 to 4, each in its slot, over connections 1 and 2.
+fn four_running() -> World {
+    let mut world = World::new();
+    world.insert("low", "a", 4);
+    world.hello("w", 1, &["a"]);
+    for slot in 0..4 {
+        world.ask(1 + u64::from(slot % 2), Request::Ready(Ready { slot, ..ready("w") }));
+        world.commit();
+    }
+    world.take();
+    world
+}
+
+#[test]
+fn a_dead_worker_is_noticed_when_its_last_connection_is_gone_for_the_grace() {
+    // One connection less means nothing. All four tasks count a loss, no attempt.
+    let mut world = four_running();
+    world.event(Event::Disconnected(ConnId(1)));
+    world.pass(1_000);
+    assert!(world.said().is_empty());
+    world.event(Event::Disconnected(ConnId(2)));
+    world.pass(499);
+    assert!(world.said().is_empty());
+    world.pass(1);
+    let lost = |task| format!("ended {task} queued, loss lost");
+    assert_eq!(world.said(), [lost(1), lost(2), lost(3), lost(4), "session w gone".into()]);
+    world.commit();
+    for task in 1..=4 {
+        assert_eq!(world.counts(task), [1, 0, 1, 0]);
+    }
+}
+
+#[test]
+fn a_word_within_the_grace_saves_the_session() {
+    // A new connection speaks for it.
+    let mut world = four_running();
+    world.event(Event::Disconnected(ConnId(1)));
+    world.event(Event::Disconnected(ConnId(2)));
+    world.pass(400);
+    world.ask(3, beat("w", &[]));
+    world.pass(10_000);
+    assert_eq!(world.broker.n_running(), 4);
+}
+
+#[test]
+fn nothing_is_handed_to_a_connection_that_is_gone() {
+    // Its parked READY and BEAT are forgotten; the task goes to a slot that is there.
+    let mut world = World::new();
+    let gone = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.ask(1, beat("w", &[]));
+    world.commit();
+    world.take();
+    world.event(Event::Disconnected(ConnId(1)));
+    assert_eq!(world.said(), [format!("#{} forgotten", gone.0), "#2 forgotten".into()]);
+    let here = world.ask(2, Request::Ready(plain("v", &["a"])));
+    world.insert("low", "a", 1);
+    world.commit();
+    assert_eq!(world.tasks(here)[0].0, 1);
+}
+
+#[test]
+fn one_connection_may_carry_two_sessions() {
+    // When it closes, both are lost.
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.ask(1, Request::Ready(plain("v", &["a"])));
+    world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    world.event(Event::Disconnected(ConnId(1)));
+    world.pass(500);
+    world.commit();
+    assert_eq!((world.counts(1), world.counts(2)), ([1, 0, 1, 0], [1, 0, 1, 0]));
+}
+
+#[test]
+fn only_the_suspect_is_charged() {
+    // Task 1 lost a worker before; it runs beside task 2, and the process dies.
+    let mut world = World::new();
+    world.insert_with("high", "a", |row| row.losses = 1);
+    world.insert("low", "a", 1);
+    for slot in 0..2 {
+        world.ask(1, Request::Ready(Ready { slot, ..plain("w", &["a"]) }));
+        world.commit();
+    }
+    world.take();
+    world.event(Event::Disconnected(ConnId(1)));
+    world.pass(500);
+    assert_eq!(world.said(), ["ended 1 queued, loss lost", "ended 2 queued, nothing", "session w gone"]);
+}
+
+#[test]
+fn the_last_loss_is_dead() {
+    // Three workers died under it; it is kept with its error.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    for conn in 1..=3 {
+        world.ask(conn, Request::Ready(plain(&format!("w{conn}"), &["a"])));
+        world.commit();
+        world.event(Event::Disconnected(ConnId(conn)));
+        world.pass(500);
+        world.commit();
+    }
+    assert_eq!((world.state(1), world.counts(1)), (TaskState::Dead, [3, 0, 3, 0]));
+    assert_eq!(world.row(1).error.as_deref(), Some("its worker w3 died while it ran (loss 3 of 3)"));
+}
+
+#[test]
+fn after_a_stall_nobody_is_declared_dead_for_the_grace() {
+    // Connections closed and leases ran out while the broker stood still. A worker that comes back in time keeps its
+    // task; one that does not is lost when the grace is over. A lease that is younger than the stall runs out as usual.
+    let mut world = World::new();
+    for kind in ["a", "b"] {
+        world.insert_with("low", kind, |row| row.timeout_ms = Some(5_000));
+    }
+    world.insert_with("low", "c", |row| row.timeout_ms = Some(5_000));
+    for (conn, name, kind) in [(1, "v", "a"), (2, "w", "b")] {
+        world.ask(conn, Request::Ready(plain(name, &[kind])));
+        world.commit();
+    }
+    world.jump(30_000);
+    world.event(Event::Stalled { ms: 30_000 });
+    world.event(Event::Tick);
+    world.event(Event::Disconnected(ConnId(1)));
+    world.event(Event::Disconnected(ConnId(2)));
+    world.take();
+    world.pass(1_000);
+    let young = world.ask(3, Request::Ready(plain("x", &["c"])));
+    world.commit();
+    assert_eq!(world.tasks(young)[0].0, 3);
+    world.ask(4, beat("v", &[]));
+    world.take();
+    world.pass(13_000);
+    let said = world.said();
+    assert!(said.iter().any(|line| line.starts_with("ended 3 ")), "{said:?}");
+    assert_eq!(world.broker.n_running(), 2, "{said:?}");
+    world.ask(4, beat("v", &[]));
+    world.pass(1_000);
+    assert_eq!(world.said(), ["#5 BEAT cancel [1] stale []", "ended 2 queued, loss lost", "session w gone"]);
+    world.pass(5_000);
+    assert!(world.said()[0].starts_with("ended 1 queued"), "its lease ends after the grace, and a word to its worker");
+}
+
+#[test]
+fn a_session_that_was_lost_goes_on_where_it_was_in_the_epoch() {
+    // Its counting of hand-outs continues, so that one that is lost on the way is still noticed.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    world.hello("w", 1, &["a"]);
+    world.ask(1, Request::Ready(Ready { ack: Some(57), ..ready("w") }));
+    world.commit();
+    assert_eq!(world.said(), ["started 1 run 1 by w", "#2 TASKS seq 58 [1]"]);
+    world.ask(1, Request::Ready(Ready { ack: Some(57), ..ready("w") }));
+    assert_eq!(world.said(), ["ended 1 queued, nothing"]);
+}
+
+#[test]
+fn a_session_that_ends_leaves_no_question_open() {
+    // A READY waits for the store when its session says good-bye and its connection closes.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.commit();
+    let lease = world.lease(reply);
+    world.take();
+    let wrong = done(7, lease);
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, lease), wrong.clone()], ..ready("w") }));
+    world.ask(1, Request::Ready(Ready { slot: 1, outcomes: vec![wrong], batch: Some(3), ..ready("w") }));
+    world.ask(1, Request::Bye(bye("w")));
+    world.event(Event::Disconnected(ConnId(1)));
+    world.pass(500);
+    world.commit();
+    world.pass(11_000);
+    assert!(world.open.is_empty(), "{:?}", world.open);
+    assert_eq!(world.state(1), TaskState::Done);
+}
+
+#[test]
+fn sessions_are_bounded() {
+    // One more is refused, and may come when another has gone.
+    let mut settings = super::world::settings();
+    settings.sessions_max = 1;
+    let mut world = World::with(settings);
+    world.hello("v", 1, &["a"]);
+    world.ask(2, super::world::hello("w", &["a"], &[]));
+    assert_eq!(world.said(), ["#2 ERR full"]);
+    world.event(Event::Disconnected(ConnId(1)));
+    world.pass(500);
+    world.ask(2, super::world::hello("w", &["a"], &[]));
+    assert_eq!(world.said(), ["session v gone", "session w up", "#3 WELCOME lost []"]);
+}
+
+#[test]
+fn a_beat_tells_stale_leases_at_once_and_parks_otherwise() {
+    // Known leases park it; one that is not its own is news.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.commit();
+    let lease = world.lease(reply);
+    world.take();
+    world.ask(1, beat("w", &[held(1, lease), held(9, lease)]));
+    assert_eq!(world.said(), ["#3 BEAT cancel [] stale [9]"]);
+    world.ask(1, beat("w", &[held(1, lease)]));
+    world.ask(1, beat("w", &[held(1, lease)]));
+    assert_eq!(world.said(), ["#4 forgotten"]);
+    world.pass(10_000);
+    assert_eq!(world.said(), ["#5 BEAT cancel [] stale []"]);
+    world.ask(2, beat("nobody", &[]));
+    assert_eq!(world.said(), ["#6 ERR hello_first"]);
+    assert_eq!(world.table.rows[&id(1)].lease, Some(lease));
+}
