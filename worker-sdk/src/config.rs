@@ -28,7 +28,7 @@ pub struct WorkerBuilder {
     lanes: Option<Vec<String>>,
     slots: u32,
     reserved: Vec<(String, u32)>,
-    batch: u32,
+    pub(crate) batch: u32,
     handlers: Vec<(String, Box<dyn Handler>)>,
     wait: Duration,
     unsettled_max: usize,
@@ -43,7 +43,6 @@ pub struct WorkerBuilder {
 pub(crate) struct Resolved {
     pub(crate) identity: Hello,
     pub(crate) slots: Vec<SlotSettings>,
-    pub(crate) batch: u32,
     pub(crate) handlers: HashMap<Kind, Box<dyn Handler>>,
 }
 
@@ -201,7 +200,7 @@ impl WorkerBuilder {
             resume: Vec::new(),
             more: false,
         };
-        Ok(Resolved { identity, slots, batch: self.batch, handlers })
+        Ok(Resolved { identity, slots, handlers })
     }
 
     fn resolve_handlers(&mut self) -> Result<HashMap<Kind, Box<dyn Handler>>, Error> {

@@ -58,6 +58,7 @@ mod client;
 mod config;
 mod conn;
 mod context;
+mod control;
 mod error;
 mod handler;
 pub mod link;

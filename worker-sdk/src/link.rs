@@ -1,7 +1,7 @@
 //! The worker's side of the protocol as a state machine: no socket, no clock, no thread, no randomness.
 //!
 //! Times are milliseconds from a start that the caller chooses, random numbers are arguments, questions come out as
-//! [`Request`] and answers go in as [`Answer`]. `worker.rs` drives it with sockets and threads; tests and a simulation
+//! [`Request`] and answers go in as [`Answer`](laneway_protocol::Answer). `worker.rs` drives it with sockets and threads; tests and a simulation
 //! drive it with queues. It keeps these promises whatever happens to messages on the way:
 //!
 //! - an outcome is said again until the broker has it on disk, or has called it stale;

@@ -1,7 +1,6 @@
-//! A worker process: one thread with its own socket per slot, and the control loop around [`crate::link`].
+//! A worker process: one thread with its own socket per slot, beside the control loop of `control.rs`.
 //!
-//! The thread that calls `run` is the control loop. It introduces the process, shows that it lives, hears cancels, and
-//! says goodbye; handlers cannot block it. A slot thread asks for tasks, runs them, and says how they ended. Slots and
+//! A slot thread asks for tasks, runs them, and says how they ended, as its part of [`crate::link`] decides. Slots and
 //! control loop share the slots' links, each behind a lock that is held for a moment only, and a few flags.
 
 use std::collections::HashMap;
@@ -11,11 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use laneway_protocol::message::{End, Hello};
-use laneway_protocol::{Answer, Kind, Request, SessionName, WireError};
+use laneway_protocol::{Answer, Kind, SessionName, WireError};
 
 use crate::config::{Resolved, WorkerBuilder};
 use crate::conn::{Conn, Miss, Patience, SLICE};
 use crate::context::{Context, Place};
+use crate::control::Control;
 use crate::error::Error;
 use crate::handler::{Failure, Handler, outcome, run_caught};
 use crate::link::{Heard, Next, Question, Received, Session, Slot};
@@ -23,14 +23,9 @@ use crate::lock;
 use crate::signals::Signals;
 
 /// On top of what the broker may take to answer; then the answer was lost.
-const ANSWER_SLACK: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER_SLACK: Duration = Duration::from_secs(3);
 /// How long the broker may park BEAT.
 const BEAT_WAIT_MS: u64 = 5_000;
-/// An outcome that has waited this long behind a running task of its batch is said past it.
-const FLUSH_AFTER_MS: u64 = 50;
-const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
-/// How often the control loop looks around while the worker stops, or flushes batches.
-const BUSY_SLICE: Duration = Duration::from_millis(20);
 
 /// Runs tasks until it is stopped or the broker drains its workers.
 ///
@@ -40,7 +35,6 @@ pub struct Worker {
     session: Session,
     conn: Conn,
     settings: WorkerBuilder,
-    batch: u32,
 }
 
 /// Why [`Worker::run`] returned without an error.
@@ -58,25 +52,25 @@ pub struct Stopper {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    places: Vec<Arc<Place>>,
+pub(crate) struct Shared {
+    pub(crate) places: Vec<Arc<Place>>,
     handlers: HashMap<Kind, Box<dyn Handler>>,
     session: SessionName,
     endpoint: Arc<str>,
     started: Instant,
     phase: AtomicU8,
     /// Counted up when the slots' questions in flight have become pointless.
-    generation: AtomicU64,
+    pub(crate) generation: AtomicU64,
     /// A slot heard that the session has to introduce itself.
-    hello: AtomicBool,
-    drained: AtomicBool,
-    n_alive: AtomicUsize,
-    bell: Bell,
+    pub(crate) hello: AtomicBool,
+    pub(crate) drained: AtomicBool,
+    pub(crate) n_alive: AtomicUsize,
+    pub(crate) bell: Bell,
 }
 
 /// How far a stop has come; only ever counted up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(crate) enum Phase {
     Running = 0,
     /// Take nothing more, finish what runs.
     Stopping = 1,
@@ -92,7 +86,7 @@ impl Worker {
 
     pub(crate) fn new(mut settings: WorkerBuilder) -> Result<Self, Error> {
         let session = random_session()?;
-        let Resolved { identity, slots, batch, handlers } = settings.resolve(session.clone())?;
+        let Resolved { identity, slots, handlers } = settings.resolve(session.clone())?;
         let context = zmq::Context::new();
         let endpoint: Arc<str> = settings.endpoint.as_str().into();
         let mut conn = Conn::new(context.clone(), &endpoint);
@@ -121,7 +115,7 @@ impl Worker {
             bell: Bell::default(),
         });
         let session = Session::new(Hello { ..identity }, BEAT_WAIT_MS);
-        Ok(Self { shared, session, conn, settings, batch })
+        Ok(Self { shared, session, conn, settings })
     }
 
     /// A handle that stops the worker from another thread.
@@ -155,7 +149,8 @@ impl Worker {
             }
         }
         let shared = self.shared.clone();
-        let ended = Control::new(self, signals).run();
+        let Worker { shared: _, session, conn, settings } = self;
+        let ended = Control::new(shared.clone(), session, conn, settings, signals).run();
         for thread in threads {
             // One that still runs a handler is left behind; its task was handed back.
             let over = shared.n_alive.load(Ordering::Acquire) == 0 || thread.is_finished();
@@ -184,12 +179,12 @@ impl Stopper {
 }
 
 impl Shared {
-    fn stop(&self, phase: Phase) {
+    pub(crate) fn stop(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         self.bell.ring();
     }
 
-    fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
             1 => Phase::Stopping,
@@ -197,23 +192,23 @@ impl Shared {
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn links(&self) -> impl Iterator<Item = MutexGuard<'_, Slot>> {
+    pub(crate) fn links(&self) -> impl Iterator<Item = MutexGuard<'_, Slot>> {
         self.places.iter().map(|place| lock(&place.link))
     }
 
     /// Shows the handlers what the links have heard.
-    fn mirror(&self) {
+    pub(crate) fn mirror(&self) {
         for place in &self.places {
             place.mirror(&lock(&place.link));
         }
     }
 
     /// Acts on what one part heard and others have to know.
-    fn heard(&self, heard: &Heard) {
+    pub(crate) fn heard(&self, heard: &Heard) {
         match heard {
             Heard::Nothing | Heard::Refused(_) => {}
             Heard::Hello => self.hello.store(true, Ordering::Release),
@@ -337,203 +332,21 @@ fn run_task(shared: &Shared, place: &Arc<Place>) {
     }
 }
 
-/// The control loop, on the thread that called `run`.
-struct Control {
-    shared: Arc<Shared>,
-    session: Session,
-    conn: Conn,
-    /// For outcomes that wait behind a running task; opened when first needed.
-    flush: Conn,
-    settings: WorkerBuilder,
-    batch: u32,
-    signals: Option<Signals>,
-    /// When the phase began, for the phases of a stop.
-    stopping_at: Option<Instant>,
-    releasing_at: Option<Instant>,
-}
-
-impl Control {
-    fn new(worker: Worker, signals: Option<Signals>) -> Self {
-        let Worker { shared, session, conn, settings, batch } = worker;
-        let flush = conn.sibling();
-        Self { shared, session, conn, flush, settings, batch, signals, stopping_at: None, releasing_at: None }
-    }
-
-    fn run(mut self) -> Result<(), Error> {
-        let mut refused = None;
-        loop {
-            self.look_around();
-            if self.is_over() {
-                break;
-            }
-            let now_ms = self.shared.now_ms();
-            // Reset before the slots are looked at, so that a slot's later wish interrupts the question.
-            self.shared.hello.store(false, Ordering::Release);
-            match self.session.next(self.shared.links(), now_ms) {
-                Next::Ask(question) => {
-                    if let Heard::Refused(error) = self.ask(question) {
-                        self.shared.stop(Phase::Releasing);
-                        refused = Some(error);
-                    }
-                }
-                Next::Pause { until_ms } => {
-                    let pause = Duration::from_millis(until_ms.saturating_sub(now_ms));
-                    self.shared.bell.wait(pause.min(BUSY_SLICE));
-                }
-                Next::Run | Next::Leave => break,
-            }
-        }
-        let farewell = self.farewell();
-        match refused {
-            Some(error) => Err(Error::Refused(error)),
-            None => farewell,
-        }
-    }
-
-    fn ask(&mut self, Question { token, request, wait_ms }: Question) -> Heard {
-        let hello = matches!(request, Request::Hello(_));
-        if hello {
-            // What the slots have asked the old epoch will not be answered.
-            self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        }
-        let phase = self.shared.phase();
-        let busy = phase > Phase::Running || self.batch > 1;
-        self.conn.set_slice(if busy { BUSY_SLICE } else { SLICE });
-        let patience = Patience { connect: ANSWER_SLACK, answer: Duration::from_millis(wait_ms) + ANSWER_SLACK };
-        let (shared, flush, signals, batch) = (&*self.shared, &mut self.flush, &mut self.signals, self.batch);
-        let mut go_on = || {
-            if batch > 1 {
-                flush_batches(shared, flush);
-            }
-            let signalled = signals.as_mut().is_some_and(|signals| signals.waiting());
-            let done = phase > Phase::Running && shared.n_alive.load(Ordering::Acquire) == 0;
-            let hello = !hello && shared.hello.load(Ordering::Acquire);
-            !signalled && !done && !hello && shared.phase() == phase
-        };
-        let asked = self.conn.ask(request, patience, &mut go_on);
-        let now_ms = self.shared.now_ms();
-        let heard = match asked {
-            Ok(answer) => self.session.answer(self.shared.links(), token, answer, now_ms, random()),
-            Err(Miss::GivenUp) => {
-                self.session.give_up(token);
-                Heard::Nothing
-            }
-            Err(miss) => {
-                tracing::debug!(%miss, "no answer to the session's question");
-                self.session.unanswered(token, now_ms, random());
-                Heard::Nothing
-            }
-        };
-        self.shared.heard(&heard);
-        heard
-    }
-
-    /// Signals and the clock move a stop forward.
-    fn look_around(&mut self) {
-        if self.signals.as_mut().is_some_and(Signals::take) {
-            let again = self.shared.phase() > Phase::Running;
-            tracing::info!(again, "told to stop by a signal");
-            self.shared.stop(if again { Phase::Releasing } else { Phase::Stopping });
-        }
-        let phase = self.shared.phase();
-        if phase > Phase::Running && self.stopping_at.is_none() {
-            self.stopping_at = Some(Instant::now());
-        }
-        // A drain lets tasks take the time they need; a stop does not.
-        let drained = self.shared.drained.load(Ordering::Acquire);
-        let over = self.stopping_at.is_some_and(|at| at.elapsed() >= self.settings.stop_timeout);
-        if phase == Phase::Stopping && over && !drained {
-            tracing::warn!("tasks still run after the stop timeout and are handed back");
-            self.shared.stop(Phase::Releasing);
-        }
-        if self.shared.phase() == Phase::Releasing && self.releasing_at.is_none() {
-            self.releasing_at = Some(Instant::now());
-            for mut link in self.shared.links() {
-                link.cancel_running();
-            }
-            self.shared.mirror();
-        }
-    }
-
-    /// Whether every slot has left, or has had its time to.
-    fn is_over(&self) -> bool {
-        self.shared.phase() > Phase::Running && self.shared.n_alive.load(Ordering::Acquire) == 0
-            || self.releasing_at.is_some_and(|at| at.elapsed() >= self.settings.release_timeout)
-    }
-
-    fn farewell(&mut self) -> Result<(), Error> {
-        self.session.leave(self.shared.links());
-        let (outcomes, releases) = self.session.n_unsaid();
-        let nothing_to_lose = outcomes + releases == 0;
-        // Without anything to bring, the goodbye is a courtesy.
-        let timeout =
-            self.settings.farewell_timeout.min(if nothing_to_lose { Duration::from_secs(1) } else { Duration::MAX });
-        let until = Instant::now() + timeout;
-        self.conn.set_slice(BUSY_SLICE);
-        while Instant::now() < until {
-            let now_ms = self.shared.now_ms();
-            match self.session.next(self.shared.links(), now_ms) {
-                Next::Ask(Question { token, request, .. }) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    let patience = Patience { connect: left, answer: left.min(ANSWER_SLACK) };
-                    let signals = &mut self.signals;
-                    let mut go_on = || !signals.as_mut().is_some_and(|signals| signals.waiting());
-                    let now_ms = self.shared.now_ms();
-                    match self.conn.ask(request, patience, &mut go_on) {
-                        Ok(answer) => {
-                            self.session.answer(self.shared.links(), token, answer, now_ms, random());
-                        }
-                        Err(Miss::GivenUp) => break,
-                        Err(_) => self.session.unanswered(token, now_ms, random()),
-                    }
-                }
-                Next::Pause { until_ms } => {
-                    thread::sleep(Duration::from_millis(until_ms.saturating_sub(now_ms)).min(BUSY_SLICE));
-                }
-                Next::Run | Next::Leave => return Ok(()),
-            }
-        }
-        let (outcomes, releases) = self.session.n_unsaid();
-        if outcomes + releases == 0 { Ok(()) } else { Err(Error::NoFarewell { outcomes, releases }) }
-    }
-}
-
-/// Says outcomes that wait behind a running task of the same batch.
-fn flush_batches(shared: &Shared, conn: &mut Conn) {
-    let now_ms = shared.now_ms();
-    let Some(since_ms) = now_ms.checked_sub(FLUSH_AFTER_MS) else { return };
-    for place in &shared.places {
-        let _flushing = lock(&place.flushing);
-        let Some(question) = lock(&place.link).flush(since_ms, now_ms) else { continue };
-        let patience = Patience { connect: FLUSH_PATIENCE, answer: FLUSH_PATIENCE };
-        let asked = conn.ask(question.request, patience, &mut || true);
-        let mut link = lock(&place.link);
-        match asked {
-            Ok(answer) => {
-                let heard = link.answer(question.token, answer, now_ms, random());
-                drop(link);
-                shared.heard(&heard);
-            }
-            Err(_) => link.unanswered(question.token, now_ms, random()),
-        }
-    }
-}
-
 /// Wakes threads that pause.
 #[derive(Default)]
-struct Bell {
+pub(crate) struct Bell {
     rung: Mutex<()>,
     waiting: Condvar,
 }
 
 impl Bell {
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         let _rung = lock(&self.rung);
         self.waiting.notify_all();
     }
 
     /// Returns after `timeout`, at a ring, or now and then for no reason.
-    fn wait(&self, timeout: Duration) {
+    pub(crate) fn wait(&self, timeout: Duration) {
         let rung = lock(&self.rung);
         drop(self.waiting.wait_timeout(rung, timeout).map_err(PoisonError::into_inner));
     }
@@ -548,7 +361,7 @@ fn random_session() -> Result<SessionName, Error> {
 }
 
 /// For jitter only: without random bytes from the system the delays are merely even.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     getrandom::u64().unwrap_or(0)
 }
 

@@ -1,0 +1,72 @@
+//! The one suite that every store must pass: each promise of [`Store`](super::Store) as a story in turns, told to the
+//! model and to SQLite alike. `random.rs` compares the two step by step; `subject.rs` is what the stories are told to.
+
+mod life;
+mod queues;
+mod random;
+mod subject;
+mod turns;
+
+use subject::{MemorySubject, SqliteSubject, World};
+
+/// Each story as a test of each store.
+macro_rules! suite {
+    ($($module:ident: $($story:ident)*;)*) => {
+        mod memory {
+            $($(#[test]
+            fn $story() {
+                super::$module::$story(&mut super::World::new(super::MemorySubject::new()));
+            })*)*
+        }
+        mod sqlite {
+            $($(#[test]
+            fn $story() {
+                super::$module::$story(&mut super::World::new(super::SqliteSubject::new()));
+            })*)*
+        }
+    };
+}
+
+suite! {
+    life:
+        a_run_is_recorded_in_one_batch_or_two
+        each_end_counts_what_it_should
+        a_stale_lease_changes_nothing
+        the_same_end_said_twice_is_recorded_once
+        done_wins_over_a_cancel_and_every_other_end_does_not
+        a_cancel_between_start_and_end_is_not_lost
+        progress_and_checkpoints_need_the_lease
+        spawned_tasks_come_with_their_outcome
+        a_bad_spawn_fails_its_run
+        a_row_finished_by_sql_is_believed_and_one_that_was_not_is_dead
+        rows_changed_under_the_broker_hurt_nobody
+        requeue_starts_afresh_and_knows_twins
+        cancel_tells_what_it_did
+        failures_are_kept_newest_hundred;
+    queues:
+        load_is_in_order_of_due_time_and_id
+        rows_without_a_lane_belong_to_the_default_of_their_kind
+        load_leaves_out_what_it_is_told_to
+        load_is_bounded_in_bytes_but_gives_one
+        later_rows_are_told_and_come_when_they_are_due
+        rows_without_run_at_are_due_whatever_the_clock_says
+        bad_rows_become_dead_with_a_reason
+        a_head_full_of_bad_rows_hides_nothing
+        intake_tells_new_queues_once
+        the_sweep_finds_what_apps_change
+        rows_that_came_while_no_broker_ran_are_judged_too
+        a_lane_of_earlier_settings_keeps_its_backlog
+        expiry_bounds_the_first_start_only
+        counts_follow_and_are_mended;
+    turns:
+        a_turn_that_is_rolled_back_never_was
+        a_change_is_told_once_wherever_it_lands
+        a_second_broker_takes_over
+        an_epoch_knows_how_the_last_one_ended
+        submits_are_all_or_none_and_said_twice_stored_once
+        a_live_key_gives_the_same_task
+        pruning_goes_round_in_pieces
+        endings_tell_pruned_from_never_known
+        lists_come_in_pages
+        a_paused_lane_stays_paused;
+}

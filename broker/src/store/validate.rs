@@ -210,14 +210,15 @@ fn shown(value: ValueRef<'_>) -> String {
     }
 }
 
-/// Unix milliseconds; fractions are cut, as apps multiply clocks in floating point.
+/// Unix milliseconds. Apps multiply clocks in floating point: a fraction counts as the next whole one, for the row is not
+/// due before.
 #[expect(clippy::cast_precision_loss, reason = "compared with bounds far below 2^53")]
 #[expect(clippy::cast_possible_truncation, reason = "within bounds that an i64 holds")]
 fn time(field: &'static str, value: ValueRef<'_>) -> Result<Option<UnixMillis>, Bad> {
     let (rough, exact) = match value {
         ValueRef::Null => return Ok(None),
         ValueRef::Integer(n) => (n as f64, n),
-        ValueRef::Real(n) => (n, n as i64),
+        ValueRef::Real(n) => (n, n.ceil() as i64),
         other => return Err(wrong_type(field, other, "Unix milliseconds as INTEGER")),
     };
     if field == "created_at" {
@@ -331,7 +332,7 @@ mod tests {
             time("run_at", ValueRef::Text(b"tomorrow")).unwrap_err().reason,
             "run_at is the text 'tomorrow': insert Unix milliseconds as INTEGER"
         );
-        assert_eq!(time("run_at", ValueRef::Real(1.7e12 + 0.5)).unwrap(), Some(UnixMillis(1_700_000_000_000)));
+        assert_eq!(time("run_at", ValueRef::Real(1.7e12 + 0.5)).unwrap(), Some(UnixMillis(1_700_000_000_001)));
         assert!(time("run_at", ValueRef::Real(f64::INFINITY)).is_err());
     }
 

@@ -303,6 +303,14 @@ struct Write<'a> {
     error: Option<&'a str>,
 }
 
+/// What a write has to know of its row beforehand. Asked in a statement of its own: RETURNING costs a temporary table for
+/// each row.
+struct Before {
+    cancel_requested: bool,
+    started_at: Option<i64>,
+    run_at: Option<UnixMillis>,
+}
+
 impl<'a> Write<'a> {
     fn last(next: TaskState, ended: &'a Ended, result: Option<&'a Payload>) -> Self {
         Self { next, result, run_at: None, error: error_of(ended) }
@@ -310,52 +318,79 @@ impl<'a> Write<'a> {
 
     /// Gives the state that was written, or `None` when the fence held: not running, or under another lease.
     fn go(&self, conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<Option<TaskState>, StoreError> {
-        const LAST: &str = "UPDATE tasks SET \
-            state = CASE WHEN cancel_requested <> 0 AND ?3 <> 'done' THEN 'cancelled' ELSE ?3 END, \
-            finished_at = ?4, result = ?5, error = ?6, \
-            attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
-            WHERE id = ?1 AND lease = ?2 AND state = 'running' RETURNING state, started_at, run_at";
-        const BACK: &str = "UPDATE tasks SET \
-            state = CASE WHEN cancel_requested <> 0 THEN 'cancelled' ELSE ?3 END, \
-            lease = CASE WHEN cancel_requested <> 0 THEN lease END, \
-            finished_at = CASE WHEN cancel_requested <> 0 THEN ?4 END, \
-            run_at = coalesce(?5, run_at), error = coalesce(?6, error), \
-            attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
-            WHERE id = ?1 AND lease = ?2 AND state = 'running' RETURNING state, started_at, run_at";
+        if self.next == TaskState::Done && ended.cause.is_none() {
+            return Ok(self.update_last(conn, ended, TaskState::Done)?.then_some(TaskState::Done));
+        }
+        let Some(before) = before(conn, ended)? else { return Ok(None) };
+        let cancelled = before.cancel_requested && self.next != TaskState::Done;
+        let next = if cancelled { TaskState::Cancelled } else { self.next };
         let id = sql_id(ended.task);
-        let counts = Counts::of(ended.count);
-        let (lease, word, at) = (ended.lease.value(), self.next.as_str(), ended.at.0);
-        let back = self.next == TaskState::Queued;
-        let mut statement = conn.prepare_cached(if back { BACK } else { LAST })?;
-        let run_at = self.run_at.map(|at| at.0);
-        let (attempts, losses, releases) = (counts.attempts, counts.losses, counts.releases);
-        let mut rows = if back {
-            statement.query(params![id, lease, word, at, run_at, self.error, attempts, losses, releases])?
+        if next == TaskState::Queued {
+            self.update_back(conn, ended)?;
+            let key = QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() };
+            state.queued(key, id, self.run_at.or(before.run_at), now);
         } else {
-            let result = SqlPayload(self.result);
-            statement.query(params![id, lease, word, at, result, self.error, attempts, losses, releases])?
-        };
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let written = row::state(row.get_ref(0)?).expect("one of the words above");
-        let started_at = row::int(row.get_ref(1)?);
-        let run_at = row::millis(row.get_ref(2)?);
-        // Until it is stepped to its end the write is not complete.
-        while rows.next()?.is_some() {}
-        drop(rows);
-        match written {
-            TaskState::Queued => {
-                let key = QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() };
-                state.queued(key, id, run_at, now);
-            }
-            TaskState::Dead => state.tally.died(id),
-            TaskState::Waiting | TaskState::Running | TaskState::Done | TaskState::Cancelled => {}
+            self.update_last(conn, ended, next)?;
+        }
+        if next == TaskState::Dead {
+            state.tally.died(id);
         }
         if let Some(cause) = ended.cause {
-            let failure = Failure { task: id, run: ended.run, cause, worker: Some(ended.worker.as_str()), started_at };
+            let worker = Some(ended.worker.as_str());
+            let failure = Failure { task: id, run: ended.run, cause, worker, started_at: before.started_at };
             failure.insert(conn, self.error.unwrap_or(cause.as_str()), ended.at)?;
         }
-        Ok(Some(written))
+        Ok(Some(next))
     }
+
+    fn update_last(&self, conn: &Connection, ended: &Ended, next: TaskState) -> Result<bool, StoreError> {
+        let sql = "UPDATE tasks SET state = ?3, finished_at = ?4, result = ?5, error = ?6, \
+                   attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
+                   WHERE id = ?1 AND lease = ?2 AND state = 'running'";
+        let counts = Counts::of(ended.count);
+        let written = conn.prepare_cached(sql)?.execute(params![
+            sql_id(ended.task),
+            ended.lease.value(),
+            next.as_str(),
+            ended.at.0,
+            SqlPayload(self.result),
+            self.error,
+            counts.attempts,
+            counts.losses,
+            counts.releases,
+        ])?;
+        Ok(written == 1)
+    }
+
+    fn update_back(&self, conn: &Connection, ended: &Ended) -> Result<(), StoreError> {
+        let sql = "UPDATE tasks SET state = 'queued', lease = NULL, run_at = coalesce(?3, run_at), \
+                   error = coalesce(?4, error), \
+                   attempts = attempts + ?5, losses = losses + ?6, releases = releases + ?7 \
+                   WHERE id = ?1 AND lease = ?2 AND state = 'running'";
+        let counts = Counts::of(ended.count);
+        conn.prepare_cached(sql)?.execute(params![
+            sql_id(ended.task),
+            ended.lease.value(),
+            self.run_at.map(|at| at.0),
+            self.error,
+            counts.attempts,
+            counts.losses,
+            counts.releases,
+        ])?;
+        Ok(())
+    }
+}
+
+fn before(conn: &Connection, ended: &Ended) -> Result<Option<Before>, StoreError> {
+    let sql = "SELECT cancel_requested, started_at, run_at FROM tasks WHERE id = ?1 AND lease = ?2 AND state = 'running'";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![sql_id(ended.task), ended.lease.value()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(Before {
+        cancel_requested: row::requested(row.get_ref(0)?),
+        started_at: row::int(row.get_ref(1)?),
+        run_at: row::millis(row.get_ref(2)?),
+    }))
 }
 
 /// The row as it is when a fence held.

@@ -383,7 +383,7 @@ fn count_part(conn: &Connection, kind: &str, part: &mut Part, rows: usize) -> Re
 
 fn count_dead(conn: &Connection, after: &mut i64, total: &mut i64, rows: usize) -> Result<(usize, bool), StoreError> {
     const DEAD: &str = "SELECT id FROM tasks INDEXED BY tasks_marked \
-                        WHERE state = 'dead' AND state IN ('running', 'dead') AND id > ?1 ORDER BY id LIMIT ?2";
+                        WHERE state = 'dead' AND id > ?1 ORDER BY id LIMIT ?2";
     let mut statement = conn.prepare_cached(DEAD)?;
     let mut found = statement.query(params![*after, i64::try_from(rows).unwrap_or(i64::MAX)])?;
     let mut seen = 0;

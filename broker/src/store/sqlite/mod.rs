@@ -22,6 +22,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use self::count::Tally;
 use self::queue::News;
+use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
 use super::validate::Judge;
 use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
@@ -66,6 +67,7 @@ struct State {
     judge: Judge,
     tally: Tally,
     news: News,
+    forgetting: Forgetting,
     /// Where the last prune stopped.
     pruned_to: i64,
 }
@@ -90,6 +92,7 @@ impl SqliteStore {
                 judge: Judge::new(rules),
                 tally: Tally::default(),
                 news: News::default(),
+                forgetting: Forgetting::default(),
                 pruned_to: 0,
             },
             epoch: None,
@@ -316,7 +319,7 @@ fn running(conn: &Connection, state: &mut State, now: Now) -> Result<Vec<laneway
     // A row that an app has set to running has no lease, so nobody could ever end it.
     sweep::reject_running_without_lease(conn, state, usize::MAX, now)?;
     let sql = format!(
-        "SELECT {} FROM tasks INDEXED BY tasks_marked WHERE state = 'running' AND state IN ('running', 'dead')",
+        "SELECT {} FROM tasks INDEXED BY tasks_marked WHERE state = 'running'",
         row::FOUND
     );
     let mut statement = conn.prepare(&sql)?;

@@ -150,8 +150,8 @@ pub(crate) fn list(conn: &Connection, rules: &Rules, filter: &Filter) -> Result<
     };
     // Running and dead rows have an index; for the rest the newest rows are looked through.
     let source = match filter.state {
-        Some(TaskState::Running) => "INDEXED BY tasks_marked WHERE state = 'running' AND state IN ('running', 'dead') AND",
-        Some(TaskState::Dead) => "INDEXED BY tasks_marked WHERE state = 'dead' AND state IN ('running', 'dead') AND",
+        Some(TaskState::Running) => "INDEXED BY tasks_marked WHERE state = 'running' AND",
+        Some(TaskState::Dead) => "INDEXED BY tasks_marked WHERE state = 'dead' AND",
         _ => "NOT INDEXED WHERE",
     };
     let sql = format!("SELECT {ROW} FROM tasks {source} id < ?1 ORDER BY id DESC LIMIT ?2");

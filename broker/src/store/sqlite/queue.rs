@@ -286,8 +286,8 @@ fn round(
     let mut heads: Vec<Option<QueuedTask>> = Vec::new();
     let mut bad = Vec::new();
     let mut ends = Vec::new();
-    let fetch = |stream: &mut VecDeque<i64>, bad: &mut Vec<_>, ends: &mut Vec<_>| {
-        while let Some(id) = stream.pop_front() {
+    let fetch = |stream: &mut Stream, bad: &mut Vec<_>, ends: &mut Vec<_>| {
+        while let Some(id) = stream.ids.pop_front() {
             match head(conn, &state.judge, id, now)? {
                 Head::Task(task) => return Ok::<_, StoreError>(Some(task)),
                 Head::Bad(id, reason) => bad.push((id, reason)),
@@ -313,7 +313,8 @@ fn round(
             heads[i] = fetch(&mut streams[i], &mut bad, &mut ends)?;
         }
     }
-    loaded.more = heads.iter().any(Option::is_some) || streams.iter().any(|stream| !stream.is_empty());
+    // A stream that was cut short has a row left, unless those that were read made no sense.
+    loaded.more = heads.iter().any(Option::is_some) || streams.iter().any(|stream| stream.cut || !stream.ids.is_empty());
     for (id, reason) in bad {
         loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
     }
@@ -321,6 +322,13 @@ fn round(
         loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
     }
     Ok(())
+}
+
+/// Part of a queue that the index holds in one order.
+struct Stream {
+    ids: VecDeque<i64>,
+    /// There are more than `ids`.
+    cut: bool,
 }
 
 /// Ids at the head of each stream, one more than asked for, read from the index alone. Rows without a lane belong to the
@@ -331,7 +339,7 @@ fn streams(
     load: Load<'_>,
     loaded: &[QueuedTask],
     now: Now,
-) -> Result<Vec<VecDeque<i64>>, StoreError> {
+) -> Result<Vec<Stream>, StoreError> {
     let skip = |id: i64| {
         let task = u64::try_from(id).ok().and_then(TaskId::new);
         task.is_none_or(|task| load.skip.contains(&task) || loaded.iter().any(|known| known.id == task))
@@ -350,7 +358,7 @@ fn streams(
                     ids.push_back(id);
                 }
             }
-            streams.push(ids);
+            streams.push(Stream { cut: ids.len() > load.rows, ids });
         }
     }
     Ok(streams)

@@ -13,11 +13,12 @@ pub(super) fn task_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T
     Ok(int(row.get_ref(column)?).and_then(|n| u64::try_from(n).ok()).and_then(TaskId::new))
 }
 
+/// A whole number; fractions, which only times have, are rounded up.
 #[expect(clippy::cast_possible_truncation, reason = "saturates, which is near enough for a time")]
 pub(super) fn int(value: ValueRef<'_>) -> Option<i64> {
     match value {
         ValueRef::Integer(n) => Some(n),
-        ValueRef::Real(n) => Some(n as i64),
+        ValueRef::Real(n) => Some(n.ceil() as i64),
         ValueRef::Null | ValueRef::Text(_) | ValueRef::Blob(_) => None,
     }
 }

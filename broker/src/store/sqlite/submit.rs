@@ -12,8 +12,17 @@ use crate::store::validate::{Bad, Judge};
 
 /// A submit said again within this time gets the same ids.
 const REQUEST_KEPT_MS: i64 = 10 * 60 * 1000;
-/// Old requests forgotten with each new one: more than come in, so the table shrinks.
-const FORGOTTEN_PER_SUBMIT: i64 = 4;
+/// Old requests are forgotten this often, more of them than came in meanwhile, so that the table shrinks.
+const FORGET_EVERY_MS: i64 = 1000;
+const FORGOTTEN_MIN: i64 = 1000;
+const FORGOTTEN_PER_SUBMIT: i64 = 2;
+
+/// When old requests are to be forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Forgetting {
+    next_at: i64,
+    submits: i64,
+}
 
 pub(super) fn submit(
     conn: &Connection,
@@ -32,6 +41,7 @@ pub(super) fn submit(
     };
     let stored = insert_judged(conn, tasks, keys, now, |key, id, run_at| state.inserted(key, id, run_at, now))?;
     remember(conn, request, &stored, now)?;
+    forget(conn, &mut state.forgetting, now)?;
     Ok(OpResult::Submitted(stored))
 }
 
@@ -64,11 +74,20 @@ pub(super) fn insert_judged(
 ) -> Result<Vec<Stored>, StoreError> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let mut stored = Vec::with_capacity(tasks.len());
     for (task, key) in tasks.iter().zip(keys) {
-        let new = insert.execute(params![
+        // Asked for beforehand: a conflict would use an id up, and the intake would take the gap for an app's row.
+        let twin = match &task.unique_key {
+            Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key)?,
+            None => None,
+        };
+        if let Some(twin) = twin {
+            stored.push(Stored { task: given_out(twin)?, new: false });
+            continue;
+        }
+        insert.execute(params![
             task.kind.as_str(),
             task.lane.as_ref().map(|lane| lane.as_str()),
             SqlPayload(task.payload.as_ref()),
@@ -80,28 +99,22 @@ pub(super) fn insert_judged(
             task.trace,
             now.wall.0,
         ])?;
-        let id = if new == 1 {
-            let id = conn.last_insert_rowid();
-            inserted(key, id, task.run_at.map(UnixMillis));
-            id
-        } else {
-            let twin = match &task.unique_key {
-                Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key)?,
-                None => None,
-            };
-            twin.ok_or_else(|| StoreError::Broken("an insert without a unique key was in conflict".into()))?
-        };
-        let task = u64::try_from(id).ok().and_then(TaskId::new);
-        let task = task.ok_or_else(|| StoreError::Broken(format!("the table gave out id {id}")))?;
-        stored.push(Stored { task, new: new == 1 });
+        let id = conn.last_insert_rowid();
+        inserted(key, id, task.run_at.map(UnixMillis));
+        stored.push(Stored { task: given_out(id)?, new: true });
     }
     Ok(stored)
+}
+
+fn given_out(id: i64) -> Result<TaskId, StoreError> {
+    let task = u64::try_from(id).ok().and_then(TaskId::new);
+    task.ok_or_else(|| StoreError::Broken(format!("the table gave out id {id}, which no task can have")))
 }
 
 /// The live row with this key.
 pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Result<Option<i64>, StoreError> {
     let sql = "SELECT id FROM tasks INDEXED BY tasks_live_key WHERE kind = ?1 AND unique_key = ?2 \
-               AND unique_key IS NOT NULL AND state IN ('waiting', 'queued', 'running')";
+               AND unique_key IS NOT NULL AND state >= 'queued'";
     Ok(conn.prepare_cached(sql)?.query_row(params![kind, unique_key], |row| row.get(0)).optional()?)
 }
 
@@ -114,10 +127,6 @@ fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option
 }
 
 fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) -> Result<(), StoreError> {
-    let oldest = now.wall.0 - REQUEST_KEPT_MS;
-    // Rows are in order of time but for steps of the clock, which only make one stay longer.
-    let forget = "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT ?1) AND at <= ?2";
-    conn.prepare_cached(forget)?.execute(params![FORGOTTEN_PER_SUBMIT, oldest])?;
     let ids: Vec<u8> = stored.iter().flat_map(|stored| stored.task.value().to_be_bytes()).collect();
     // One too old to count may still be there.
     let sql = "INSERT OR REPLACE INTO requests (request, at, tasks) VALUES (?1, ?2, ?3)";
@@ -125,3 +134,16 @@ fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) 
     Ok(())
 }
 
+fn forget(conn: &Connection, forgetting: &mut Forgetting, now: Now) -> Result<(), StoreError> {
+    forgetting.submits += 1;
+    // A clock that went back does not stop it for long.
+    if (forgetting.next_at - FORGET_EVERY_MS..forgetting.next_at).contains(&now.wall.0) {
+        return Ok(());
+    }
+    let limit = FORGOTTEN_MIN + FORGOTTEN_PER_SUBMIT * forgetting.submits;
+    *forgetting = Forgetting { next_at: now.wall.0 + FORGET_EVERY_MS, submits: 0 };
+    // Rows are in order of time but for steps of the clock, which only make one stay longer.
+    let sql = "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT ?1) AND at <= ?2";
+    conn.prepare_cached(sql)?.execute(params![limit, now.wall.0 - REQUEST_KEPT_MS])?;
+    Ok(())
+}

@@ -15,10 +15,9 @@ use crate::store::validate::{Bad, clipped};
 use crate::store::{StoreError, Swept};
 
 /// The condition of the index `tasks_attention`, word for word: else SQLite does not use it.
-const ATTENTION: &str = "state IN ('waiting', 'queued', 'running') \
-    AND (cancel_requested <> 0 \
-         OR kind >= x'' OR lane >= x'' OR run_at >= 9.3e18 OR expires_at >= 9.3e18 \
-         OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18)))";
+const ATTENTION: &str = "(cancel_requested <> 0 \
+    OR kind >= x'' OR lane >= x'' OR run_at >= 9.3e18 OR expires_at >= 9.3e18 \
+    OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18))) AND state >= 'queued'";
 
 /// Why a task ends that never started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +94,7 @@ pub(super) fn reject_running_without_lease(
 
 fn expired(conn: &Connection, rows: usize, now: Now) -> Result<Vec<i64>, StoreError> {
     let sql = "SELECT id FROM tasks INDEXED BY tasks_expires \
-               WHERE expires_at IS NOT NULL AND runs = 0 AND state IN ('waiting', 'queued') AND expires_at <= ?1 \
+               WHERE expires_at IS NOT NULL AND runs = 0 AND (state = 'queued' OR state = 'waiting') AND expires_at <= ?1 \
                ORDER BY expires_at LIMIT ?2";
     let mut statement = conn.prepare_cached(sql)?;
     let limit = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -105,7 +104,7 @@ fn expired(conn: &Connection, rows: usize, now: Now) -> Result<Vec<i64>, StoreEr
 
 fn next_expiry(conn: &Connection, now: Now) -> Result<Option<UnixMillis>, StoreError> {
     let sql = "SELECT expires_at FROM tasks INDEXED BY tasks_expires \
-               WHERE expires_at IS NOT NULL AND runs = 0 AND state IN ('waiting', 'queued') \
+               WHERE expires_at IS NOT NULL AND runs = 0 AND (state = 'queued' OR state = 'waiting') \
                AND expires_at > ?1 AND expires_at < 9.3e18 ORDER BY expires_at LIMIT 1";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([now.wall.0])?;
@@ -207,7 +206,7 @@ struct Was {
 
 /// Takes a live row out of the counts, before it ends.
 fn leave_queue(conn: &Connection, state: &mut State, id: i64) -> Result<Option<Was>, StoreError> {
-    let sql = "SELECT id, runs, kind, lane, state FROM tasks WHERE id = ?1 AND state IN ('waiting', 'queued', 'running')";
+    let sql = "SELECT id, runs, kind, lane, state FROM tasks WHERE id = ?1 AND state >= 'queued'";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(None) };

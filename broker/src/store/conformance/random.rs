@@ -1,0 +1,338 @@
+//! The model and SQLite side by side: random steps of a broker and of apps, told to both; every result and, after each
+//! step, every cell of every row must be the same.
+
+use std::collections::HashSet;
+
+use laneway_core::{Cause, Count, Ended, Next, Noted, Op, OpResult, UnixMillis};
+use laneway_protocol::message::{NewTask, Payload};
+use laneway_protocol::{Lease, RequestId, SessionName, TaskId};
+use proptest::prelude::*;
+use rusqlite::types::Value;
+
+use super::subject::{MemorySubject, START, SqliteSubject, Subject, World, key, kind, lane, new_task, task, text};
+use crate::store::{Load, Retention, Store, Sync};
+
+/// Ids that steps talk about: low, so that they meet.
+const IDS: std::ops::Range<i64> = 1..12;
+
+#[derive(Debug, Clone)]
+enum Act {
+    Turn { steps: Vec<Step>, commit: bool },
+    AppInsert(Vec<(&'static str, Value)>),
+    AppUpdate(i64, &'static str, Value),
+    AppDelete(i64),
+    Later(i64),
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Apply(Vec<RandomOp>),
+    Intake(usize),
+    Load { lane: &'static str, kind: &'static str, rows: usize, bytes: usize, skip: Vec<i64> },
+    Sweep,
+    Endings(Vec<i64>),
+    Prune { age_ms: u64, count_max: Option<u64>, rows: usize },
+    Recount,
+}
+
+/// An operation about a row; lease and run come from its counter, so that most of them fit.
+#[derive(Debug, Clone)]
+enum RandomOp {
+    Started { id: i64, run: u32 },
+    Ended { id: i64, run: u32, next: Next, count: Count, cause: Option<Cause>, spawn: Option<NewTask> },
+    Noted { id: i64, run: u32, done: Option<u64> },
+    Submit { request: u8, tasks: Vec<NewTask> },
+    Cancel(Vec<i64>),
+    Requeue(Vec<i64>),
+    Endings(Vec<i64>),
+    Find(Vec<i64>),
+}
+
+impl RandomOp {
+    fn op(&self, now: UnixMillis) -> Op {
+        let tasks = |ids: &[i64]| ids.iter().map(|id| task(*id)).collect::<Vec<_>>();
+        let lease = |id: i64, run: u32| Lease::new(id * 1000 + i64::from(run));
+        let worker = SessionName::new("w").unwrap();
+        match self {
+            Self::Started { id, run } => Op::Started(laneway_core::Started {
+                task: task(*id),
+                lease: lease(*id, *run),
+                run: *run,
+                worker,
+                at: now,
+                kind: kind("k"),
+                lane: lane("normal"),
+                attempt: 1,
+                wait_ms: 0,
+            }),
+            Self::Ended { id, run, next, count, cause, spawn } => Op::Ended(Ended {
+                task: task(*id),
+                lease: lease(*id, *run),
+                run: *run,
+                next: next.clone(),
+                count: *count,
+                error: cause.map(|cause| cause.as_str().into()),
+                cause: *cause,
+                spawn: spawn.iter().cloned().collect(),
+                worker,
+                at: now,
+                kind: kind("k"),
+                lane: lane("normal"),
+                attempt: 1,
+                run_ms: 0,
+            }),
+            Self::Noted { id, run, done } => Op::Noted(Noted {
+                task: task(*id),
+                lease: lease(*id, *run),
+                done: *done,
+                total: None,
+                note: done.map(|done| format!("at {done}")),
+                checkpoint: done.map(|done| Payload::json(done.to_string())),
+            }),
+            Self::Submit { request, tasks } => Op::Submit { request: RequestId([*request; 16]), tasks: tasks.clone() },
+            Self::Cancel(ids) => Op::Cancel(tasks(ids)),
+            Self::Requeue(ids) => Op::Requeue(tasks(ids)),
+            Self::Endings(ids) => Op::Endings(tasks(ids)),
+            Self::Find(ids) => Op::Find(tasks(ids)),
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ strategies
+
+fn some_task() -> impl Strategy<Value = NewTask> {
+    let lanes = prop::sample::select(vec![None, Some("high"), Some("normal"), Some("hihg")]);
+    let keys = prop::sample::select(vec![None, None, Some("one"), Some("two")]);
+    let times = prop::sample::select(vec![None, None, Some(START + 50), Some(START + 500), Some(12)]);
+    let expiries = prop::sample::select(vec![None, None, None, Some(START + 300)]);
+    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries).prop_map(|(name, lane_name, unique_key, run_at, expires_at)| {
+        NewTask {
+            lane: lane_name.map(lane),
+            unique_key: unique_key.map(str::to_owned),
+            run_at,
+            expires_at,
+            ..new_task(name)
+        }
+    })
+}
+
+fn some_op() -> impl Strategy<Value = RandomOp> {
+    let nexts = prop_oneof![
+        4 => Just(Next::Done(Some(Payload::bin(vec![1])))),
+        1 => Just(Next::Dead),
+        1 => Just(Next::Cancelled),
+        2 => Just(Next::Queued { run_at: None }),
+        1 => Just(Next::Queued { run_at: Some(UnixMillis(START + 200)) }),
+        1 => Just(Next::Already),
+    ];
+    let counts = prop::sample::select(vec![Count::Attempt, Count::Loss, Count::Release, Count::Nothing]);
+    let causes = prop::sample::select(vec![None, None, Some(Cause::Failed), Some(Cause::Lost)]);
+    let spawns = prop_oneof![6 => Just(None), 1 => some_task().prop_map(Some)];
+    let ids = || prop::collection::vec(IDS, 1..3);
+    prop_oneof![
+        6 => (IDS, 1..4_u32).prop_map(|(id, run)| RandomOp::Started { id, run }),
+        6 => (IDS, 1..4_u32, nexts, counts, causes, spawns)
+            .prop_map(|(id, run, next, count, cause, spawn)| RandomOp::Ended { id, run, next, count, cause, spawn }),
+        1 => (IDS, 1..4_u32, prop::option::of(0..9_u64)).prop_map(|(id, run, done)| RandomOp::Noted { id, run, done }),
+        2 => (0..4_u8, prop::collection::vec(some_task(), 0..3))
+            .prop_map(|(request, tasks)| RandomOp::Submit { request, tasks }),
+        1 => ids().prop_map(RandomOp::Cancel),
+        2 => ids().prop_map(RandomOp::Requeue),
+        1 => ids().prop_map(RandomOp::Endings),
+        1 => ids().prop_map(RandomOp::Find),
+    ]
+}
+
+/// A run from start to end in one slice, which SQLite writes in one go.
+fn some_ops() -> impl Strategy<Value = Vec<RandomOp>> {
+    let run = (IDS, 1..4_u32, some_op(), prop::bool::ANY).prop_map(|(id, run, between, also)| {
+        let end = RandomOp::Ended {
+            id,
+            run,
+            next: Next::Done(Some(Payload::json("1"))),
+            count: Count::Attempt,
+            cause: None,
+            spawn: None,
+        };
+        let start = RandomOp::Started { id, run };
+        if also { vec![start, between, end] } else { vec![start, end] }
+    });
+    prop_oneof![2 => prop::collection::vec(some_op(), 1..6), 2 => run]
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
+    let load = (
+        prop::sample::select(vec!["normal", "high"]),
+        prop::sample::select(vec!["k", "alarm"]),
+        1..5_usize,
+        prop::sample::select(vec![1, 5, 1000]),
+        prop::collection::vec(IDS, 0..3),
+    );
+    let prune = (0..2_u64, prop::option::of(0..9_u64), 1..9_usize);
+    prop_oneof![
+        6 => some_ops().prop_map(Step::Apply),
+        2 => (1..5_usize).prop_map(Step::Intake),
+        4 => load.prop_map(|(lane, kind, rows, bytes, skip)| Step::Load { lane, kind, rows, bytes, skip }),
+        2 => Just(Step::Sweep),
+        1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Endings),
+        1 => prune.prop_map(|(age, count_max, rows)| Step::Prune { age_ms: age * 200, count_max, rows }),
+        1 => Just(Step::Recount),
+    ]
+}
+
+fn some_cell() -> impl Strategy<Value = (&'static str, Value)> {
+    let cell = |column, value| (column, value);
+    prop::sample::select(vec![
+        cell("lane", Value::Null),
+        cell("lane", text("high")),
+        cell("lane", text("hihg")),
+        cell("lane", Value::Blob(vec![1])),
+        cell("run_at", Value::Null),
+        cell("run_at", Value::Integer(START + 100)),
+        cell("run_at", text("soon")),
+        cell("run_at", Value::Integer(99)),
+        cell("expires_at", Value::Integer(START + 200)),
+        cell("max_attempts", Value::Integer(0)),
+        cell("max_attempts", Value::Integer(5)),
+        cell("payload", Value::Blob(vec![2; 10])),
+        cell("payload", Value::Integer(5)),
+        cell("cancel_requested", Value::Integer(1)),
+        cell("state", text("done")),
+        cell("state", text("running")),
+        cell("state", text("waiting")),
+        cell("lease", Value::Integer(3)),
+        cell("lease", Value::Null),
+    ])
+}
+
+fn some_act() -> impl Strategy<Value = Act> {
+    let keys = prop::sample::select(vec![Value::Null, Value::Null, Value::Null, text("one"), text("two")]);
+    let insert = (prop::sample::select(vec!["k", "alarm"]), keys, prop::option::weighted(0.4, some_cell()));
+    let insert = insert.prop_map(|(kind, key, cell)| {
+        let mut cells = vec![("kind", text(kind)), ("unique_key", key)];
+        cells.extend(cell);
+        Act::AppInsert(cells)
+    });
+    prop_oneof![
+        8 => (prop::collection::vec(some_step(), 1..4), prop::bool::weighted(0.9))
+            .prop_map(|(steps, commit)| Act::Turn { steps, commit }),
+        4 => insert,
+        // Of the states only those that cannot run into a live key.
+        2 => (IDS, some_cell()).prop_filter_map("keeps keys unique", |(id, (column, value))| {
+            let live = column == "state" && value != text("done");
+            (!live).then_some(Act::AppUpdate(id, column, value))
+        }),
+        1 => IDS.prop_map(Act::AppDelete),
+        2 => (1..150_i64).prop_map(Act::Later),
+    ]
+}
+
+// ------------------------------------------------------------------------------------------------------------ comparison
+
+/// What an act showed, in words that can be compared.
+fn act<T: Subject>(world: &mut World<T>, act: &Act) -> Vec<String> {
+    match act {
+        Act::Turn { steps, commit } => {
+            let now = world.now;
+            world.subject.store().begin(Sync::Process).unwrap();
+            let shown = steps.iter().map(|step| take(world, step)).collect();
+            if *commit {
+                world.subject.store().commit().unwrap();
+            } else {
+                world.subject.store().rollback();
+            }
+            assert_eq!(world.now, now);
+            shown
+        }
+        Act::AppInsert(cells) => {
+            let mut all = vec![("created_at", Value::Integer(world.now.wall.0))];
+            all.extend(cells.iter().cloned());
+            vec![format!("{:?}", world.subject.app_insert(&all))]
+        }
+        Act::AppUpdate(id, column, value) => {
+            world.subject.app_update(*id, &[(*column, value.clone())]);
+            Vec::new()
+        }
+        Act::AppDelete(id) => {
+            world.subject.app_delete(*id);
+            Vec::new()
+        }
+        Act::Later(ms) => {
+            world.later(*ms);
+            Vec::new()
+        }
+    }
+}
+
+fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
+    let now = world.now;
+    let store = world.subject.store();
+    match step {
+        Step::Apply(ops) => {
+            let ops: Vec<Op> = ops.iter().map(|op| op.op(now.wall)).collect();
+            let mut results = store.apply(&ops, now).unwrap();
+            for result in results.iter_mut().flatten() {
+                if let OpResult::Found(found) = result {
+                    found.sort_by_key(|task| task.id);
+                }
+            }
+            format!("{results:?}")
+        }
+        Step::Intake(rows) => {
+            let mut intake = store.intake(*rows, now).unwrap();
+            intake.due.sort();
+            intake.later.sort();
+            intake.rejected.sort_by_key(|end| end.task);
+            format!("{intake:?}")
+        }
+        Step::Load { lane: lane_name, kind: kind_name, rows, bytes, skip } => {
+            let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
+            let load = Load { key: &key(lane_name, kind_name), skip: &skip, rows: *rows, bytes: *bytes };
+            let mut loaded = store.load(load, now).unwrap();
+            loaded.rejected.sort_by_key(|end| end.task);
+            format!("{loaded:?}")
+        }
+        Step::Sweep => {
+            let mut swept = store.sweep(999, now).unwrap();
+            swept.ended.sort_by_key(|end| end.task);
+            swept.cancel_requested.sort();
+            format!("{swept:?}")
+        }
+        Step::Endings(ids) => format!("{:?}", store.endings(&ids.iter().map(|id| task(*id)).collect::<Vec<_>>()).unwrap()),
+        Step::Prune { age_ms, count_max, rows } => {
+            let retention = Retention { age_ms: *age_ms, count_max: *count_max };
+            format!("{:?}", store.prune(retention, *rows, now).unwrap())
+        }
+        Step::Recount => {
+            while !store.recount(7).unwrap() {}
+            String::new()
+        }
+    }
+}
+
+/// Queued rows by the counts, once a pass has mended them.
+fn counted<T: Subject>(world: &mut World<T>) -> String {
+    world.turn(|store, _| while !store.recount(3).unwrap() {});
+    match world.ask(Op::Counts) {
+        OpResult::Counts(counts) => format!("{:?} {} {}", counts.queued, counts.dead, counts.overtaken),
+        other => panic!("no counts: {other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_model_and_sqlite_agree(acts in prop::collection::vec(some_act(), 1..40)) {
+        // Whatever a broker and its apps do, in whatever order.
+        let mut model = World::new(MemorySubject::new());
+        let mut sqlite = World::new(SqliteSubject::new());
+        for next in &acts {
+            let (expected, got) = (act(&mut model, next), act(&mut sqlite, next));
+            prop_assert_eq!(expected, got, "after {:?}", next);
+            prop_assert_eq!(model.subject.rows(), sqlite.subject.rows(), "after {:?}", next);
+            prop_assert_eq!(model.subject.failures(), sqlite.subject.failures(), "after {:?}", next);
+        }
+        prop_assert_eq!(counted(&mut model), counted(&mut sqlite));
+    }
+}
