@@ -17,5 +17,6 @@ mod scheduler;
 mod signals;
 mod store;
 mod telemetry;
+mod wake;
 
 pub use cli::main;

@@ -401,9 +401,15 @@ impl Incoming {
         self.frames.clear();
         self.refused.get_or_insert_with(|| {
             if bytes > MESSAGE_BYTES_MAX {
-                WireError::new(Code::TooLarge, format!("{bytes} bytes and more in one message, at most {MESSAGE_BYTES_MAX}"))
+                WireError::new(
+                    Code::TooLarge,
+                    format!("{bytes} bytes and more in one message, at most {MESSAGE_BYTES_MAX}"),
+                )
             } else {
-                WireError::new(Code::TooMany, format!("{n_frames} frames and more in one message, at most {FRAMES_MAX}"))
+                WireError::new(
+                    Code::TooMany,
+                    format!("{n_frames} frames and more in one message, at most {FRAMES_MAX}"),
+                )
             }
         });
     }

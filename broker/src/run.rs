@@ -26,6 +26,7 @@ use crate::scheduler::{Pace, Scheduler};
 use crate::signals::{Signal, Signals};
 use crate::store::{Opened, Retention, Rules, Store, StoreError, checkpoint, lock, sqlite};
 use crate::telemetry::Telemetry;
+use crate::wake;
 
 /// Orders of the router that wait for the scheduler, and reports that wait for the router, in messages.
 const INBOX_MESSAGES_MAX: usize = 256;
@@ -51,8 +52,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let (socket, monitor, endpoints) = bind(&context, config)?;
     restrict_sockets(config)?;
     let epoch = opened.epoch;
-    let settings = settings(config);
-    let core = Broker::new(settings.clone(), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
+    let core = Broker::new(settings(config), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
 
     let (to_scheduler, orders) = bounded(INBOX_MESSAGES_MAX);
     let (to_router, from_scheduler) = bounded(INBOX_MESSAGES_MAX);
@@ -65,8 +65,14 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         stop: Arc::clone(&stop),
         dropped_lines: telemetry.dropped(),
     };
-    let scheduler =
-        Scheduler::new(store, (orders, to_router, bell.clone()), clock, pace(config), settings, telemetry.task_log());
+    let scheduler = Scheduler::new(
+        store,
+        (orders, to_router, bell.clone()),
+        clock,
+        pace(config),
+        wake::watch(&config.db),
+        telemetry.task_log(),
+    );
     let router = Router::new((socket, monitor), core, links, clock, config.stall_ms);
     let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
     let scheduler = spawn("scheduler", move || scheduler.run())?;
@@ -86,7 +92,8 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     stop.now.store(true, Ordering::SeqCst);
     bell.ring();
     let router = router.join().unwrap_or_else(|_| Err(Error::other("go on", "the router thread panicked")));
-    let scheduler = scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
+    let scheduler =
+        scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
     checkpoints.stop();
     remove_stale_sockets(config)?;
     scheduler.map_err(|error| Error::database(format!("go on with {}", config.db.display()), error))?;
@@ -189,7 +196,8 @@ fn settings(config: &Config) -> Settings {
 }
 
 fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
-    let sessions = opened.sessions.into_iter().filter_map(|known| Some((SessionName::new(known.session).ok()?, known.plain)));
+    let sessions =
+        opened.sessions.into_iter().filter_map(|known| Some((SessionName::new(known.session).ok()?, known.plain)));
     Start {
         version: env!("CARGO_PKG_VERSION").into(),
         epoch: opened.epoch,

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use laneway_core::{EndedAs, Ended, Event, Loaded, Next, Now, Op, OpId, OpResult, QueueKey, Settings, UnixMillis};
+use crossbeam_channel::{Receiver, Sender, never, select};
+use laneway_core::{Ended, EndedAs, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
@@ -30,8 +30,12 @@ const RECOUNT_INTERVAL_MS: u64 = 100;
 /// How long writes may fail before new work is refused.
 const FAILURE_GRACE_MS: u64 = 500;
 const RETRY_MS: u64 = 20;
-/// The poll while no worker is there to hand anything to.
-const IDLE_POLL: Duration = Duration::from_millis(10);
+/// How long the scheduler looks by itself after a wake-up, at first faster: a commit can be seen once it is synced.
+const BURST_MS: u64 = 50;
+const FAST_BURST_MS: u64 = 5;
+const FAST_SHARE: u32 = 4;
+/// The poll that always runs, should a wake-up get lost.
+const BACKSTOP: Duration = Duration::from_millis(100);
 
 /// What the router asks for in one turn of its loop.
 #[derive(Debug, Default)]
@@ -68,15 +72,18 @@ pub(crate) struct Scheduler<S> {
     bell: Doorbell,
     clock: Clock,
     pace: Pace,
-    settings: Settings,
     log: TaskLog,
     /// The inbox was full when it was last drained.
     was_full: bool,
     /// Operations whose turn has not been committed, in order.
     ops: VecDeque<(Option<OpId>, Op)>,
     demands: HashMap<QueueKey, Demand>,
-    /// Queues to read from in the next turns.
+    /// Wake-ups by the folder watch, if there is one, and when the last came.
+    woken: Option<Receiver<()>>,
+    woken_at: Option<Millis>,
+    /// Queues to read from in the next turns, each once.
     due: VecDeque<QueueKey>,
+    is_due: HashSet<QueueKey>,
     /// When rows for later become due.
     later: BTreeSet<(UnixMillis, QueueKey)>,
     later_of: BTreeMap<QueueKey, UnixMillis>,
@@ -117,7 +124,7 @@ impl<S: Store> Scheduler<S> {
         (inbox, outbox, bell): (Receiver<Orders>, Sender<Vec<Event>>, Doorbell),
         clock: Clock,
         pace: Pace,
-        settings: Settings,
+        woken: Option<Receiver<()>>,
         log: TaskLog,
     ) -> Self {
         let now = clock.now();
@@ -130,12 +137,14 @@ impl<S: Store> Scheduler<S> {
             prune_at: now.mono.0 + pace.prune_interval_ms,
             recount_at: now.mono.0,
             pace,
-            settings,
             log,
             was_full: false,
             ops: VecDeque::new(),
             demands: HashMap::new(),
+            woken,
+            woken_at: None,
             due: VecDeque::new(),
+            is_due: HashSet::new(),
             later: BTreeSet::new(),
             later_of: BTreeMap::new(),
             out: HashSet::new(),
@@ -169,7 +178,9 @@ impl<S: Store> Scheduler<S> {
                     return Err(error);
                 }
             }
-            if !open && (self.ops.is_empty() || self.failing.is_some_and(|(since, _)| now.mono.since(since.mono) > 2_000)) {
+            if !open
+                && (self.ops.is_empty() || self.failing.is_some_and(|(since, _)| now.mono.since(since.mono) > 2_000))
+            {
                 // What a failing disk did not take is said again by the workers, to the next broker.
                 return if self.ops.is_empty() { self.store.close_epoch(now) } else { Ok(()) };
             }
@@ -180,10 +191,21 @@ impl<S: Store> Scheduler<S> {
     fn take_orders(&mut self) -> bool {
         let wait = self.next_wait();
         self.was_full = self.inbox.is_full();
-        let mut next = match self.inbox.recv_timeout(wait) {
-            Ok(orders) => Some(orders),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return false,
+        let (inbox, woken) = (self.inbox.clone(), self.woken.clone().unwrap_or_else(never));
+        let mut next = select! {
+            recv(inbox) -> orders => match orders {
+                Ok(orders) => Some(orders),
+                Err(_) => return false,
+            },
+            recv(woken) -> word => {
+                match word {
+                    Ok(()) => self.woken_at = Some(self.clock.now().mono),
+                    // The watch has ended: polling alone must do.
+                    Err(_) => self.woken = None,
+                }
+                self.inbox.try_recv().ok()
+            }
+            default(wait) => None,
         };
         while let Some(orders) = next {
             self.absorb(orders);
@@ -203,7 +225,7 @@ impl<S: Store> Scheduler<S> {
                 continue;
             }
             self.demands.insert(key.clone(), Demand { rows, fresh: true });
-            self.due.push_back(key);
+            self.mark_due(key);
         }
         for (task, on) in orders.watch {
             if on {
@@ -215,11 +237,31 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn next_wait(&self) -> Duration {
-        let busy = self.intake_behind || self.sweep_due || self.looks_left > 0 || !self.due.is_empty() || !self.ops.is_empty();
+        let busy =
+            self.intake_behind || self.sweep_due || self.looks_left > 0 || !self.due.is_empty() || !self.ops.is_empty();
         if busy && self.failing.is_none() {
             return Duration::ZERO;
         }
-        if self.demands.is_empty() { self.pace.poll.max(IDLE_POLL) } else { self.pace.poll }
+        if self.failing.is_some() {
+            return Duration::from_millis(RETRY_MS);
+        }
+        let Some(at) = self.woken_at.filter(|_| self.woken.is_some()) else {
+            return if self.woken.is_some() { self.until_next_time() } else { self.pace.poll };
+        };
+        match self.clock.now().mono.since(at) {
+            ..FAST_BURST_MS => self.pace.poll / FAST_SHARE,
+            FAST_BURST_MS..BURST_MS => self.pace.poll,
+            BURST_MS.. => self.until_next_time(),
+        }
+    }
+
+    /// To the next thing that is known to come, at most until the backstop poll.
+    fn until_next_time(&self) -> Duration {
+        let now = self.clock.now();
+        let times = self.later.first().map(|&(at, _)| at).into_iter().chain(self.sweep_at);
+        let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
+        let recount = self.uncounted.then(|| Duration::from_millis(self.recount_at.saturating_sub(now.mono.0)));
+        next.into_iter().chain(recount).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
     }
 
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
@@ -230,7 +272,8 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono.0 >= self.prune_at;
         let recount = self.uncounted && now.mono.0 >= self.recount_at;
-        let work = !self.ops.is_empty() || !self.due.is_empty() || self.intake_behind || self.sweep_due || self.looks_left > 0;
+        let work =
+            !self.ops.is_empty() || !self.due.is_empty() || self.intake_behind || self.sweep_due || self.looks_left > 0;
         if work || prune || recount {
             self.turn(now, prune, recount)?;
         }
@@ -244,7 +287,7 @@ impl<S: Store> Scheduler<S> {
         self.uncounted = true;
         self.looks_left = self.watched.len();
         // An UPDATE, or an explicit id, is seen by no watermark: every queue that somebody wants to read from is looked at.
-        self.due.extend(self.demands.keys().cloned());
+        self.mark_all_due();
     }
 
     /// What the wall clock has brought.
@@ -252,7 +295,7 @@ impl<S: Store> Scheduler<S> {
         while let Some((at, key)) = self.later.first().filter(|(at, _)| *at <= now.wall).cloned() {
             self.later.remove(&(at, key.clone()));
             self.later_of.remove(&key);
-            self.due.push_back(key);
+            self.mark_due(key);
         }
         if self.sweep_at.is_some_and(|at| at <= now.wall) {
             (self.sweep_at, self.sweep_due) = (None, true);
@@ -274,13 +317,21 @@ impl<S: Store> Scheduler<S> {
                 for (id, op) in ids.into_iter().zip(ops).rev() {
                     self.ops.push_front((id, op));
                 }
+                // What the undone turn had found is to be found again.
+                self.on_change();
                 Err(error)
             }
         }
     }
 
     /// The steps of one turn, commit included.
-    fn steps(&mut self, ops: &[Op], now: Now, prune: bool, recount: bool) -> Result<(Vec<Option<OpResult>>, Found), StoreError> {
+    fn steps(
+        &mut self,
+        ops: &[Op],
+        now: Now,
+        prune: bool,
+        recount: bool,
+    ) -> Result<(Vec<Option<OpResult>>, Found), StoreError> {
         let mut found = Found::default();
         let results = if ops.is_empty() { Vec::new() } else { self.store.apply(ops, now)? };
         for op in ops {
@@ -293,7 +344,7 @@ impl<S: Store> Scheduler<S> {
         if self.intake_behind {
             let intake = self.store.intake(self.pace.turn_rows, now)?;
             self.intake_behind = intake.rows >= self.pace.turn_rows;
-            self.due.extend(intake.due.into_iter().filter(|key| self.demands.contains_key(key)));
+            intake.due.into_iter().for_each(|key| self.mark_due(key));
             for (key, at) in intake.later {
                 self.note_later(key, at);
             }
@@ -311,7 +362,8 @@ impl<S: Store> Scheduler<S> {
         if prune && self.store.prune(self.pace.retention, PRUNE_ROWS, now)? < PRUNE_ROWS {
             self.prune_at = now.mono.0 + self.pace.prune_interval_ms;
         }
-        if recount {
+        // Rows that the intake has yet to see would be counted twice, here and there.
+        if recount && !self.intake_behind {
             self.uncounted = !self.store.recount(RECOUNT_ROWS)?;
             self.recount_at = now.mono.0 + RECOUNT_INTERVAL_MS;
         }
@@ -327,9 +379,7 @@ impl<S: Store> Scheduler<S> {
             }
             Op::Ended(Ended { next: Next::Queued { .. }, kind, lane, spawn, .. }) => {
                 let key = QueueKey { lane: lane.clone(), kind: kind.clone() };
-                if self.demands.contains_key(&key) && self.due.back() != Some(&key) {
-                    self.due.push_back(key);
-                }
+                self.mark_due(key);
                 self.intake_behind |= !spawn.is_empty();
             }
             Op::Ended(ended) => self.intake_behind |= !ended.spawn.is_empty(),
@@ -338,6 +388,19 @@ impl<S: Store> Scheduler<S> {
             Op::Requeue(_) => self.due.extend(self.demands.keys().cloned()),
             _ => {}
         }
+    }
+
+    /// A queue is to be read from, if anybody wants its rows.
+    fn mark_due(&mut self, key: QueueKey) {
+        if self.demands.contains_key(&key) && self.is_due.insert(key.clone()) {
+            self.due.push_back(key);
+        }
+    }
+
+    fn mark_all_due(&mut self) {
+        let keys: Vec<QueueKey> = self.demands.keys().filter(|key| !self.is_due.contains(*key)).cloned().collect();
+        self.is_due.extend(keys.iter().cloned());
+        self.due.extend(keys);
     }
 
     fn note_later(&mut self, key: QueueKey, at: UnixMillis) {
@@ -369,13 +432,10 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
-        let mut seen = HashSet::new();
         let mut rows_left = self.pace.turn_rows;
-        while seen.len() < LOADS_PER_TURN && rows_left > 0 {
-            let Some(key) = self.due.pop_front() else { break };
-            if !seen.insert(key.clone()) {
-                continue;
-            }
+        for _ in 0..LOADS_PER_TURN {
+            let Some(key) = self.due.pop_front().filter(|_| rows_left > 0) else { break };
+            self.is_due.remove(&key);
             let Some(demand) = self.demands.get(&key).copied() else { continue };
             let load = Load { key: &key, skip: &self.out, rows: demand.rows, bytes: self.pace.window_bytes };
             let rows = self.store.load(load, now)?;
@@ -394,9 +454,10 @@ impl<S: Store> Scheduler<S> {
 
     /// The turn is on disk: tells the router and the log.
     fn tell(&mut self, ids: &[Option<OpId>], ops: &[Op], results: Vec<Option<OpResult>>, found: Found) {
-        if self.log.is_wanted() || !ops.is_empty() {
-            self.log.push(ops.iter().zip(&results).filter_map(|(op, result)| task_event(op, result.as_ref())).collect());
-        }
+        // A saturated log is spared the building of what it would drop.
+        let wanted = self.log.is_wanted();
+        let lines = ops.iter().zip(&results).filter(|(op, _)| wanted || !is_routine(op));
+        self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref())).collect());
         let mut events = Vec::new();
         let committed: Vec<(OpId, OpResult)> =
             ids.iter().zip(results).filter_map(|(id, result)| Some(((*id)?, result?))).collect();
@@ -412,10 +473,12 @@ impl<S: Store> Scheduler<S> {
         if !found.cancel_requested.is_empty() {
             events.push(Event::CancelRequested(found.cancel_requested));
         }
-        for loaded in found.loaded {
+        for loaded in &found.loaded {
             self.out.extend(loaded.tasks.iter().map(|task| task.id));
-            self.note_loaded(&loaded);
-            events.push(Event::Loaded(loaded));
+            self.note_loaded(loaded);
+        }
+        if !found.loaded.is_empty() {
+            events.push(Event::Loaded(found.loaded));
         }
         self.send(events);
     }
@@ -476,6 +539,11 @@ fn needs_sync(op: &Op) -> bool {
         | Op::SessionUp { .. }
         | Op::SessionGone { .. } => false,
     }
+}
+
+/// Whether the log line of an operation is one of many.
+fn is_routine(op: &Op) -> bool {
+    matches!(op, Op::Started(_) | Op::Ended(Ended { next: Next::Done(_), .. }))
 }
 
 /// The log line of an operation, once it is on disk.
