@@ -1,8 +1,10 @@
-//! Promises 1 and 4: the row is the API, and nothing is acknowledged before its commit.
+//! Promise 1: the row is the API. A plain INSERT is a whole task, from any program, and an idle worker starts it at once.
 
 mod harness;
 
-use harness::{Broker, Place, Table, WorkerProcess};
+use std::process::Command;
+
+use harness::{Broker, Place, Table, WorkerProcess, wait_until};
 
 #[test]
 fn worker_process() {
@@ -24,4 +26,131 @@ fn an_inserted_row_is_run_and_its_result_is_in_the_row() {
     assert_eq!(table.column::<i64>(id, "attempts"), 1);
     assert!(table.column::<i64>(id, "finished_at") >= table.column::<i64>(id, "created_at"));
     assert_eq!(broker.stop(), 0);
+}
+
+/// The `sqlite3` shell and Python's `sqlite3`, with whatever SQLite the system has, insert tasks without any extension.
+#[test]
+fn the_shell_and_python_insert_tasks_as_they_are() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let table = Table::open(&place);
+    let sql = r#"INSERT INTO tasks(kind, payload) VALUES ('echo', '{"from":"shell"}'); SELECT last_insert_rowid();"#;
+    if let Some(id) = said(Command::new("sqlite3").arg("-cmd").arg(".timeout 30000").arg(place.db()).arg(sql)) {
+        table.wait_for_state(id, "done");
+        assert_eq!(table.column::<String>(id, "result"), r#"{"from":"shell"}"#);
+    }
+    let script = "import json, sqlite3, sys\n\
+                  db = sqlite3.connect(sys.argv[1], timeout=30)\n\
+                  with db:\n    row = db.execute('INSERT INTO tasks(kind, payload) VALUES (?, ?)', ('echo', json.dumps([1, 2])))\n\
+                  print(row.lastrowid)";
+    if let Some(id) = said(Command::new("python3").arg("-c").arg(script).arg(place.db())) {
+        table.wait_for_state(id, "done");
+        // The worker writes its own JSON.
+        assert_eq!(table.column::<String>(id, "result"), "[1,2]");
+    }
+}
+
+/// The id that a program printed; `None`, loudly, when the machine does not have the program.
+fn said(command: &mut Command) -> Option<i64> {
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("left out: {} is not installed", command.get_program().display());
+            return None;
+        }
+        output => output.unwrap(),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
+}
+
+/// In an app's own transaction, beside its own table, a task is there with the app's row or not at all; and nobody starts
+/// it before the commit.
+#[test]
+fn a_task_is_part_of_the_apps_own_transaction() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let mut app = Table::open(&place);
+    app.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, task INTEGER)", []);
+
+    let turn = app.0.transaction().unwrap();
+    turn.execute("INSERT INTO orders DEFAULT VALUES", []).unwrap();
+    turn.execute("INSERT INTO tasks(kind, payload) VALUES ('echo', '\"never\"')", []).unwrap();
+    turn.rollback().unwrap();
+    assert_eq!(app.count("payload = '\"never\"'"), 0);
+
+    let turn = app.0.transaction().unwrap();
+    turn.execute("INSERT INTO tasks(kind, payload) VALUES ('echo', '\"both\"')", []).unwrap();
+    let id = turn.last_insert_rowid();
+    turn.execute("INSERT INTO orders(task) VALUES (?1)", [id]).unwrap();
+    // Long enough for a broker that looked at uncommitted rows to have started it.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(place.journal().begun(id).is_empty(), "it was started before its commit");
+    turn.commit().unwrap();
+    app.wait_for_state(id, "done");
+    assert_eq!(app.one::<i64>("SELECT count(*) FROM orders WHERE task = ?1", [id]), 1);
+    assert_eq!(place.journal().begun(id).len(), 1);
+}
+
+/// TEXT is JSON and BLOB is `MessagePack`: handlers get the same value, and answer in the format they were asked in.
+#[test]
+fn json_and_messagepack_payloads_are_told_apart_by_their_type() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let table = Table::open(&place);
+    let text = table.insert("echo", r#"{"a":[1,2]}"#);
+    // {"a": [1, 2]}
+    let packed = b"\x81\xa1a\x92\x01\x02".to_vec();
+    table.execute("INSERT INTO tasks(kind, payload) VALUES ('echo', ?1)", [&packed]);
+    let blob = table.0.last_insert_rowid();
+    table.execute("INSERT INTO tasks(kind) VALUES ('echo')", []);
+    let null = table.0.last_insert_rowid();
+    for id in [text, blob, null] {
+        table.wait_for_state(id, "done");
+    }
+    assert_eq!(table.column::<String>(text, "result"), r#"{"a":[1,2]}"#);
+    assert_eq!(table.column::<Vec<u8>>(blob, "result"), packed);
+    // Not JSON at all: the handler cannot read it, today or at the next attempt.
+    let broken = table.insert("echo", "{");
+    table.wait_for_state(broken, "dead");
+    assert_eq!(table.column::<i64>(broken, "attempts"), 1);
+}
+
+/// An idle worker starts a row at push speed: typically within milliseconds of the commit, and not at a polling period.
+#[test]
+fn an_idle_worker_starts_an_inserted_row_at_once() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let worker = WorkerProcess::start(&place, "");
+    let table = Table::open(&place);
+    // The first one also waits for the worker to connect.
+    let first = table.insert("echo", "0");
+    table.wait_for_state(first, "done");
+    let mut waits = Vec::new();
+    for n in 0..30 {
+        let before = harness::now_us();
+        let id = table.insert("echo", &n.to_string());
+        let begun = place.journal().wait_for_begin(id, 1);
+        waits.push(begun.at_us.saturating_sub(before));
+        table.wait_for_state(id, "done");
+    }
+    waits.sort_unstable();
+    // About 1 ms on an idle machine; the bound leaves room for a busy one.
+    assert!(waits[waits.len() / 2] < 50_000, "insert to start in microseconds: {waits:?}");
+    assert_eq!(worker.stop(), 0);
+}
+
+/// Rows inserted while no broker runs, even before there was one, are run by the next.
+#[test]
+fn rows_wait_in_the_table_for_a_broker() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    assert_eq!(broker.stop(), 0);
+    let table = Table::open(&place);
+    table.insert_many(100, "low", "echo", "1");
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2");
+    wait_until("all rows to be done", || table.count("state = 'done' AND runs = 1") == 100);
 }

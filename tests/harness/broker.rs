@@ -1,6 +1,6 @@
 //! The real broker, as a process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::process::{Child, Command, Stdio};
 
 use laneway::Client;
@@ -12,6 +12,8 @@ pub(crate) struct Broker {
     child: Child,
     endpoint: String,
     log: std::path::PathBuf,
+    /// What stands before it is of earlier brokers at this place.
+    log_from: u64,
 }
 
 impl Broker {
@@ -23,21 +25,19 @@ impl Broker {
     /// The same with settings, each `name=value`.
     pub(crate) fn start_with(place: &Place, settings: &[&str]) -> Self {
         let mut broker = Self::spawn(place, settings);
-        let log = broker.log.clone();
-        let before = broker.lines_before;
         wait_for("the broker to be ready", || {
-            if let Some(status) = broker.inner.child.try_wait().unwrap() {
-                panic!("the broker ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            if let Some(status) = broker.child.try_wait().unwrap() {
+                panic!("the broker ended with {status}: {}", std::fs::read_to_string(&broker.log).unwrap_or_default());
             }
-            let lines = log_lines(&log);
-            lines.iter().skip(before).any(|line| line["fields"]["message"] == "ready" || line["message"] == "ready").then_some(())
+            broker.log().iter().any(|line| line["message"] == "ready").then_some(())
         });
-        broker.inner
+        broker
     }
 
-    fn spawn(place: &Place, settings: &[&str]) -> Starting {
+    /// The same without waiting for anything.
+    pub(crate) fn spawn(place: &Place, settings: &[&str]) -> Self {
         let log = place.path("broker.log");
-        let lines_before = log_lines(&log).len();
+        let log_from = std::fs::metadata(&log).map_or(0, |file| file.len());
         let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
         command.arg("broker").arg("--db").arg(place.db()).args(["--bind", &place.endpoint()]);
         command.arg("--log-file").arg(&log).args(["--log-format", "json"]);
@@ -46,7 +46,7 @@ impl Broker {
         }
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-        Starting { inner: Self { child, endpoint: place.endpoint(), log }, lines_before, log: place.path("broker.log") }
+        Self { child, endpoint: place.endpoint(), log, log_from }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -77,9 +77,11 @@ impl Broker {
         wait_for("the broker to end", || self.child.try_wait().unwrap()).code().expect("the broker was not killed")
     }
 
-    /// Every line of the log so far, of earlier brokers at this place too.
+    /// Every line that this broker has logged so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
-        log_lines(&self.log)
+        let Ok(mut file) = std::fs::File::open(&self.log) else { return Vec::new() };
+        file.seek(SeekFrom::Start(self.log_from)).unwrap();
+        BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
     }
 
     /// Resident memory in KiB.
@@ -96,15 +98,4 @@ impl Drop for Broker {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-struct Starting {
-    inner: Broker,
-    lines_before: usize,
-    log: std::path::PathBuf,
-}
-
-fn log_lines(path: &std::path::Path) -> Vec<serde_json::Value> {
-    let Ok(file) = std::fs::File::open(path) else { return Vec::new() };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
 }

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
 mod broker;
+mod random;
 mod raw;
 mod table;
 mod worker;
@@ -15,7 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
-pub(crate) use {broker::Broker, raw::RawPeer, table::Table, worker::{Journal, Run, WorkerProcess, worker_main}};
+pub(crate) use {
+    broker::Broker,
+    random::Random,
+    raw::{RawPeer, plain_ready},
+    table::Table,
+    worker::{Journal, Run, WorkerProcess, now_us, worker_main},
+};
 
 /// Longer than anything a test waits for takes, even on a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);

@@ -25,7 +25,10 @@ impl WorkerProcess {
     pub(crate) fn start(place: &Place, options: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["worker_process", "--exact", "--nocapture", "--test-threads=1"]);
-        command.env(ENDPOINT, place.endpoint()).env(JOURNAL, place.path("journal")).env(OPTIONS, format!("on=1 {options}"));
+        command
+            .env(ENDPOINT, place.endpoint())
+            .env(JOURNAL, place.path("journal"))
+            .env(OPTIONS, format!("on=1 {options}"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Self { child }
     }
@@ -112,13 +115,7 @@ impl Journal {
 
     fn write(&self, what: &str, ctx: &Context) {
         let at_us = now_us();
-        let line = format!(
-            "{what} {} {} {} {} {at_us}\n",
-            ctx.id(),
-            ctx.run(),
-            ctx.attempt(),
-            std::process::id()
-        );
+        let line = format!("{what} {} {} {} {} {at_us}\n", ctx.id(), ctx.run(), ctx.attempt(), std::process::id());
         // One short write to a file opened for appending is not interleaved with another process's.
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
@@ -148,7 +145,8 @@ pub(crate) fn now_us() -> u64 {
 ///
 /// Kinds: `echo` gives its payload back; `sleep` {"ms": n} sleeps and gives how long, ending early as cancelled; `stuck`
 /// {"ms": n} sleeps and does not listen; `fail`, `panic` and `die` do so always; `fail_once` fails in its first attempt;
-/// `progress` {"steps": n} reports each step with a piece of data; `gate` {"path": p} waits until the file exists.
+/// `progress` {"steps": n} reports each step with a piece of data; `gate` {"path": p} waits until the file exists; `who`
+/// {"path": p} waits for the file p.RUN, does not listen, and gives its process id.
 pub(crate) fn worker_main() {
     let Ok(options) = std::env::var(OPTIONS) else { return };
     let options: HashMap<&str, &str> = options.split_whitespace().filter_map(|word| word.split_once('=')).collect();
@@ -167,7 +165,7 @@ pub(crate) fn worker_main() {
     if let Some((lane, n)) = options.get("reserve").and_then(|word| word.split_once(':')) {
         builder = builder.reserve(lane, n.parse().unwrap());
     }
-    let kinds = ["echo", "sleep", "stuck", "fail", "fail_once", "panic", "die", "progress", "gate"];
+    let kinds = ["echo", "sleep", "stuck", "fail", "fail_once", "panic", "die", "progress", "gate", "who"];
     let wanted: Vec<&str> = options.get("kinds").map_or(kinds.to_vec(), |names| names.split(',').collect());
     for kind in wanted {
         let journal = journal.clone();
@@ -199,7 +197,9 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
             Ok(payload["ms"].clone())
         }
         "fail" => Err(Failure::new("it always fails")),
-        "fail_once" if ctx.attempt() == 1 => Err(Failure::retry_after(Duration::from_millis(1), "the first attempt fails")),
+        "fail_once" if ctx.attempt() == 1 => {
+            Err(Failure::retry_after(Duration::from_millis(1), "the first attempt fails"))
+        }
         "panic" => panic!("it always panics"),
         "die" => std::process::abort(),
         "progress" => {
@@ -220,6 +220,13 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
                 std::thread::sleep(Duration::from_millis(2));
             }
             Ok(payload["path"].clone())
+        }
+        "who" => {
+            let path = PathBuf::from(payload["path"].as_str().unwrap()).with_extension(ctx.run().to_string());
+            while !path.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(std::process::id().into())
         }
         _ => Ok(payload.clone()),
     }

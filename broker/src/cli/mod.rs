@@ -10,7 +10,7 @@ mod admin;
 mod broker;
 mod db;
 mod offline;
-mod output;
+pub(crate) mod output;
 mod remote;
 mod submit;
 mod task;
@@ -87,7 +87,11 @@ enum Command {
     #[command(subcommand)]
     Db(db::DbCommand),
     Demo(crate::demo::DemoArgs),
+    #[command(hide = true)]
+    DemoWorker(crate::demo::DemoWorkerArgs),
     Bench(crate::bench::BenchArgs),
+    #[command(hide = true)]
+    BenchWorker(crate::bench::BenchWorkerArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  laneway completions bash > ~/.local/share/bash-completion/completions/laneway")]
     Completions {
@@ -133,7 +137,9 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Drain(args) => admin::drain(&common, &args),
         Command::Db(command) => db::run(&common, &command),
         Command::Demo(args) => crate::demo::run(&args),
-        Command::Bench(args) => crate::bench::run(&args),
+        Command::DemoWorker(args) => crate::demo::work(&args),
+        Command::Bench(args) => crate::bench::run(&args, common.output == Output::Json),
+        Command::BenchWorker(args) => crate::bench::run_worker(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

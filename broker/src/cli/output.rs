@@ -11,52 +11,52 @@ use serde_json::{Map, Value, json};
 use crate::error::Error;
 
 /// Writes to standard output as it is.
-pub(super) fn bytes(bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::other("write to standard output", error))
 }
 
-pub(super) fn line(text: &str) -> Result<(), Error> {
+pub(crate) fn line(text: &str) -> Result<(), Error> {
     bytes(format!("{text}\n").as_bytes())
 }
 
 /// A word to the person, on standard error. Nothing can be done when that is closed.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
 /// One JSON object on one line.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Error> {
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(value).map_err(|error| Error::other("write JSON", error))?;
     line(&text)
 }
 
 /// A table with aligned columns and no lines, so that `awk` and `cut` can read it too.
-pub(super) struct Table(comfy_table::Table);
+pub(crate) struct Table(comfy_table::Table);
 
 impl Table {
-    pub(super) fn new(header: &[&str]) -> Self {
+    pub(crate) fn new(header: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
         Self(table)
     }
 
     /// Without a header: names with values, or the rest of a list.
-    pub(super) fn pairs() -> Self {
+    pub(crate) fn pairs() -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         Self(table)
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.0.add_row(cells.into_iter().map(|cell| clean(&cell)).collect::<Vec<_>>());
     }
 
-    pub(super) fn pair(&mut self, name: &str, value: &dyn std::fmt::Display) {
+    pub(crate) fn pair(&mut self, name: &str, value: &dyn std::fmt::Display) {
         self.row([name.into(), value.to_string()]);
     }
 
-    pub(super) fn print(mut self) -> Result<(), Error> {
+    pub(crate) fn print(mut self) -> Result<(), Error> {
         if self.0.is_empty() && self.0.header().is_none() {
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl Table {
 }
 
 /// Text of tasks may hold anything; a terminal must not act on it.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -82,7 +82,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// The first `chars_max` characters, marked when there were more.
-pub(super) fn cut(text: &str, chars_max: usize) -> String {
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.into();
     }
@@ -90,20 +90,20 @@ pub(super) fn cut(text: &str, chars_max: usize) -> String {
 }
 
 /// A value that may be missing, as `-` in a table.
-pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
+pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
 /// The wire's row as a JSON object, payload and result readable: decoded as `payload` when it is JSON, `payload_text` when
 /// it claims to be and is not, `payload_hex` otherwise; likewise `result`.
-pub(super) fn task_json(row: &TaskRow) -> Value {
+pub(crate) fn task_json(row: &TaskRow) -> Value {
     let mut value = to_object(row);
     put_payload(&mut value, "payload", row.payload.as_ref());
     put_payload(&mut value, "result", row.result.as_ref());
     Value::Object(value)
 }
 
-pub(super) fn to_object(value: &impl Serialize) -> Map<String, Value> {
+pub(crate) fn to_object(value: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(object)) => object,
         Ok(other) => Map::from_iter([("value".to_owned(), other)]),
@@ -112,7 +112,7 @@ pub(super) fn to_object(value: &impl Serialize) -> Map<String, Value> {
 }
 
 /// Puts the bytes where the wire's own form has only the format.
-pub(super) fn put_payload(object: &mut Map<String, Value>, key: &str, payload: Option<&Payload>) {
+pub(crate) fn put_payload(object: &mut Map<String, Value>, key: &str, payload: Option<&Payload>) {
     object.remove(key);
     let Some(payload) = payload else { return };
     let (key, value) = match payload.format {
@@ -126,7 +126,7 @@ pub(super) fn put_payload(object: &mut Map<String, Value>, key: &str, payload: O
 }
 
 /// A payload on one line, for people.
-pub(super) fn payload_text(payload: &Payload) -> String {
+pub(crate) fn payload_text(payload: &Payload) -> String {
     match payload.format {
         Format::Json => String::from_utf8_lossy(&payload.bytes).into_owned(),
         Format::Bin => format!("{} bytes {}", payload.bytes.len(), hex(&payload.bytes)),

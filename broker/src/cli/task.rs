@@ -113,8 +113,12 @@ fn list(common: &Common, args: ListArgs) -> Result<(), Error> {
         left = left.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(u32::MAX));
         match page.next {
             Some(next) if left > 0 => filter.before = Some(next),
-            Some(next) if !args.all => return Ok(output::note(&format!("more with --before {next}, or --all"))),
-            _ => return Ok(()),
+            next => {
+                if let Some(next) = next {
+                    output::note(&format!("more with --before {next}, or --all"));
+                }
+                return Ok(());
+            }
         }
     }
 }
@@ -162,10 +166,15 @@ fn show(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
         Some(remote) => remote.show(tasks)?,
         None => offline::open(common)?.show(tasks)?,
     };
-    for row in &found.rows {
+    for (n, row) in found.rows.iter().enumerate() {
         match common.output {
             Output::Json => output::json(&output::task_json(row))?,
-            Output::Table => print_one(row)?,
+            Output::Table => {
+                if n > 0 {
+                    output::line("")?;
+                }
+                print_one(row)?;
+            }
         }
     }
     missing(&found.not_found)

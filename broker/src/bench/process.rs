@@ -1,0 +1,97 @@
+//! A child process that cannot outlive the benchmark, and what Linux says about a process.
+
+use std::fs;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Killed when dropped. Nothing of it is worth a goodbye: its database is thrown away with it.
+pub(super) struct Process(Child);
+
+impl Process {
+    /// Starts `command` without the settings that the person who runs the benchmark has in the environment.
+    pub(super) fn start(command: &mut Command, what: &str) -> Result<Self, Error> {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LANEWAY_") {
+                command.env_remove(name);
+            }
+        }
+        command.spawn().map(Self).map_err(|error| Error::other(format!("start a {what}"), error))
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// How it ended, when it has.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(&mut self) -> Result<ExitStatus, Error> {
+        self.0.wait().map_err(|error| Error::other(format!("wait for process {}", self.pid()), error))
+    }
+
+    /// Processor time of all its living threads.
+    pub(super) fn cpu(&self) -> Result<Duration, Error> {
+        cpu(self.pid())
+    }
+
+    /// Resident memory now, and the most it ever was, in bytes.
+    pub(super) fn memory(&self) -> Result<(u64, u64), Error> {
+        memory(self.pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn cpu(pid: u32) -> Result<Duration, Error> {
+    let fail = |error| Error::other(format!("read the processor time of process {pid}"), error);
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(fail)? {
+        // A thread may end between the list and the look.
+        let Ok(text) = fs::read_to_string(thread.map_err(fail)?.path().join("schedstat")) else { continue };
+        nanos += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn memory(pid: u32) -> Result<(u64, u64), Error> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|error| Error::other(format!("read the memory of process {pid}"), error))?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+    };
+    bytes("VmRSS:")
+        .zip(bytes("VmHWM:"))
+        .ok_or_else(|| Error::other(format!("read the memory of process {pid}"), "/proc has no VmRSS or VmHWM"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn this_process_uses_time_and_memory() {
+        // Proves that what Linux says is read in the right unit: work shows, and memory is more than a page.
+        let pid = std::process::id();
+        let before = cpu(pid).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while cpu(pid).unwrap() < before + Duration::from_millis(5) {
+            assert!(Instant::now() < deadline, "10 s of work use no processor time");
+        }
+        let (now, most) = memory(pid).unwrap();
+        assert!(now > 1024 * 1024 && most >= now);
+    }
+}

@@ -1,0 +1,60 @@
+//! How much of everything is measured: once for figures, once to see that it works.
+
+use std::time::Duration;
+
+pub(super) struct Scale {
+    pub(super) drain_tasks: u32,
+    pub(super) drain_slots: &'static [u32],
+    pub(super) drain_maxes: &'static [u32],
+    /// Peers of the raw socket limits; what stands in `drain_slots` finds its yardstick here.
+    pub(super) raw_peers: &'static [u32],
+    /// How long each limit that is a rate over time is measured.
+    pub(super) limit_time: Duration,
+    /// Rows of the SQLite limits, single commits and syncs.
+    pub(super) limit_rows: u32,
+    pub(super) limit_commits: u32,
+    pub(super) submits_single: u32,
+    pub(super) submits_bulk: u32,
+    pub(super) latency_samples: u32,
+    pub(super) makespan_tasks: u32,
+    /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
+    pub(super) urgent_bulk: u32,
+    pub(super) queued_rows: u32,
+    pub(super) idle_time: Duration,
+}
+
+impl Scale {
+    pub(super) const FULL: Self = Self {
+        drain_tasks: 100_000,
+        drain_slots: &[1, 4, 16, 64],
+        drain_maxes: &[1, 16, 64],
+        raw_peers: &[1, 4, 16, 64],
+        limit_time: Duration::from_secs(1),
+        limit_rows: 200_000,
+        limit_commits: 2_000,
+        submits_single: 3_000,
+        submits_bulk: 100_000,
+        latency_samples: 1_000,
+        makespan_tasks: 2_000,
+        urgent_bulk: 20_000,
+        queued_rows: 1_000_000,
+        idle_time: Duration::from_secs(5),
+    };
+
+    pub(super) const QUICK: Self = Self {
+        drain_tasks: 3_000,
+        drain_slots: &[1, 4],
+        drain_maxes: &[1, 16],
+        raw_peers: &[1, 4],
+        limit_time: Duration::from_millis(200),
+        limit_rows: 10_000,
+        limit_commits: 200,
+        submits_single: 200,
+        submits_bulk: 5_000,
+        latency_samples: 100,
+        makespan_tasks: 200,
+        urgent_bulk: 2_000,
+        queued_rows: 50_000,
+        idle_time: Duration::from_secs(1),
+    };
+}

@@ -1,0 +1,283 @@
+//! One setting of the benchmark: a new database, the real broker on it, and worker processes. Ends with all of them gone
+//! and the files removed. The SQL in here is an app's: what anybody would write who inserts tasks and looks at them.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use laneway::{Client, LaneName};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::Bench;
+use super::figure::Tally;
+use super::process::Process;
+use crate::error::Error;
+
+/// For anything that a broker or a worker has to do at once.
+const WITHIN: Duration = Duration::from_secs(20);
+/// No task ends for so long: something is wrong.
+const STUCK: Duration = Duration::from_secs(30);
+/// Between two looks at whether a drain is over; each costs two index probes of some microseconds.
+const LOOK: Duration = Duration::from_millis(3);
+/// Workers are processes, up to this many; more slots become threads in them.
+const PROCESSES_MAX: u32 = 4;
+
+/// What the broker's commits survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    Full,
+    Normal,
+}
+
+impl Durability {
+    pub(super) const BOTH: [Self; 2] = [Self::Full, Self::Normal];
+
+    /// As in the broker's settings and in SQLite's `synchronous`.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+/// In drop order: whoever connects goes first, the files last.
+pub(super) struct Stage<'a> {
+    bench: &'a Bench,
+    client: Client,
+    endpoint: String,
+    workers: Vec<Process>,
+    broker: Process,
+    db: PathBuf,
+    dir: TempDir,
+}
+
+impl<'a> Stage<'a> {
+    /// Starts a broker on a new database and waits until it answers.
+    pub(super) fn open(bench: &'a Bench, durability: Durability) -> Result<Self, Error> {
+        bench.check_interrupted()?;
+        let dir = tempfile::Builder::new()
+            .prefix("laneway-bench-")
+            .tempdir_in(&bench.dir)
+            .map_err(|error| Error::other(format!("make a folder in {}", bench.dir.display()), error))?;
+        let db = dir.path().join("bench.db");
+        let words = dir.path().join("broker.err");
+        let stderr = File::create(&words).map_err(|error| Error::other(format!("create {}", words.display()), error))?;
+        let mut command = Command::new(&bench.program);
+        command
+            .args(["broker", "--bind", "tcp://127.0.0.1:0", "--log-format", "json", "--durability", durability.word()])
+            .arg("--db")
+            .arg(&db)
+            .arg("--log-file")
+            .arg(dir.path().join("broker.log"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr);
+        let mut broker = Process::start(&mut command, "broker")?;
+        let endpoint = await_endpoint(bench, &dir, &mut broker)?;
+        let client = Client::connect_with(&endpoint, WITHIN)?;
+        Ok(Self { bench, client, endpoint, workers: Vec::new(), broker, db, dir })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn broker(&self) -> &Process {
+        &self.broker
+    }
+
+    /// Processor time of all workers together.
+    pub(super) fn workers_cpu(&self) -> Result<Duration, Error> {
+        self.workers.iter().map(Process::cpu).sum()
+    }
+
+    /// A connection as an app has it: SQLite's defaults, and patience.
+    pub(super) fn app(&self) -> Result<Connection, Error> {
+        let fail = |error| Error::database(format!("open {} as an app", self.db.display()), error);
+        let app = Connection::open(&self.db).map_err(fail)?;
+        app.busy_timeout(WITHIN).map_err(fail)?;
+        Ok(app)
+    }
+
+    /// Inserts `rows` tasks in one transaction; `payload` gives what each carries, by its number.
+    pub(super) fn insert(
+        &self,
+        kind: &str,
+        lane: Option<&str>,
+        rows: u32,
+        payload: impl Fn(u32) -> String,
+    ) -> Result<(), Error> {
+        let mut app = self.app()?;
+        let mut insert = || -> Result<(), rusqlite::Error> {
+            let transaction = app.transaction()?;
+            {
+                let mut statement =
+                    transaction.prepare("INSERT INTO tasks (kind, lane, payload) VALUES (?1, ?2, ?3)")?;
+                for row in 0..rows {
+                    statement.execute((kind, lane, payload(row)))?;
+                }
+            }
+            transaction.commit()
+        };
+        insert().map_err(|error| Error::database("insert tasks", error))
+    }
+
+    /// Keeps tasks of these lanes from being handed out, or lets them go.
+    pub(super) fn pause(&self, lanes: &[&str], paused: bool) -> Result<(), Error> {
+        let lanes = lanes.iter().map(|lane| LaneName::new(lane).expect("the default lanes have valid names")).collect();
+        let (pause, resume) = if paused { (lanes, Vec::new()) } else { (Vec::new(), lanes) };
+        self.client.set_lanes(pause, resume)?;
+        Ok(())
+    }
+
+    /// Starts workers with so many slots together, and waits until each slot has asked for tasks. At a paused lane, or with
+    /// nothing queued: a slot that got tasks at once would be waited for in vain.
+    pub(super) fn hire(&mut self, slots: u32, batch: u32) -> Result<(), Error> {
+        let processes = slots.min(PROCESSES_MAX);
+        for at in 0..processes {
+            let of_this = slots / processes + u32::from(at < slots % processes);
+            self.workers.push(start_worker(self.bench, &self.endpoint, of_this, batch, false)?);
+        }
+        self.await_that("all slots are ready", |stage| Ok(stage.client.stats()?.ready >= u64::from(slots)))
+    }
+
+    /// Waits until the broker has counted this many queued rows: its intake is through.
+    pub(super) fn await_queued(&mut self, rows: u32) -> Result<(), Error> {
+        self.await_that("all rows are counted", |stage| Ok(stage.client.stats()?.queued >= u64::from(rows)))
+    }
+
+    /// Waits until no row is queued or running any more; gives when that was seen.
+    pub(super) fn await_end(&mut self) -> Result<Instant, Error> {
+        let app = self.app()?;
+        let fail = |error| Error::database("look at the queue", error);
+        let mut queued = app
+            .prepare("SELECT EXISTS (SELECT 1 FROM tasks INDEXED BY tasks_queue WHERE state = 'queued')")
+            .map_err(fail)?;
+        let mut running = app
+            .prepare("SELECT EXISTS (SELECT 1 FROM tasks INDEXED BY tasks_marked WHERE state = 'running')")
+            .map_err(fail)?;
+        let (mut done, mut progress_at) = (0, Instant::now());
+        loop {
+            let open = |statement: &mut rusqlite::Statement| statement.query_row((), |row| row.get::<_, bool>(0));
+            if !open(&mut queued).map_err(fail)? && !open(&mut running).map_err(fail)? {
+                return Ok(Instant::now());
+            }
+            self.check_alive()?;
+            if progress_at.elapsed() > STUCK {
+                let now_done = self.client.stats()?.done;
+                if now_done == done {
+                    return Err(Error::TimedOut(format!("no task has ended for {} s", STUCK.as_secs())));
+                }
+                (done, progress_at) = (now_done, Instant::now());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Counts what is in the table: `expected` tasks, each done in one run.
+    pub(super) fn tally_done(&self, expected: u32) -> Result<Tally, Error> {
+        self.tally(expected, "SELECT count(*), coalesce(sum(runs > 1), 0) FROM tasks WHERE state = 'done'")
+    }
+
+    /// Counts what is in the table: `expected` tasks, none of which has been run.
+    pub(super) fn tally_queued(&self, expected: u32) -> Result<Tally, Error> {
+        self.tally(expected, "SELECT count(*), coalesce(sum(runs > 0), 0) FROM tasks WHERE state = 'queued'")
+    }
+
+    fn tally(&self, expected: u32, sql: &str) -> Result<Tally, Error> {
+        let (found, run_twice): (i64, i64) = self
+            .app()?
+            .query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(|error| Error::database("count the tasks", error))?;
+        let lost = i64::from(expected).abs_diff(found);
+        Ok(Tally { tasks: expected.into(), lost, run_twice: run_twice.unsigned_abs() })
+    }
+
+    fn await_that(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool, Error>) -> Result<(), Error> {
+        let until = Instant::now() + WITHIN;
+        while !is_so(self)? {
+            self.check_alive()?;
+            if Instant::now() > until {
+                return Err(Error::TimedOut(format!("waited {} s until {what}", WITHIN.as_secs())));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Fails when a process has ended, or this one is to.
+    fn check_alive(&mut self) -> Result<(), Error> {
+        self.bench.check_interrupted()?;
+        if let Some(status) = self.broker.ended() {
+            return Err(broker_ended(&self.dir, status));
+        }
+        match self.workers.iter_mut().find_map(Process::ended) {
+            Some(status) => Err(Error::other("go on", format!("a worker has ended with {status}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Starts one worker process; `raw` ones only measure sockets.
+pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, raw: bool) -> Result<Process, Error> {
+    let mut command = Command::new(&bench.program);
+    command.args(["bench-worker", "--to", to, "--slots", &slots.to_string(), "--batch", &batch.to_string()]);
+    if raw {
+        command.arg("--raw");
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    Process::start(&mut command, "worker")
+}
+
+/// Reads from the log where the broker listens: the system chose the port.
+fn await_endpoint(bench: &Bench, dir: &TempDir, broker: &mut Process) -> Result<String, Error> {
+    let until = Instant::now() + WITHIN;
+    loop {
+        // There is no log until the broker has got that far.
+        let log = fs::read_to_string(dir.path().join("broker.log")).unwrap_or_default();
+        if let Some(endpoint) = log.lines().find_map(endpoint_in) {
+            return Ok(endpoint);
+        }
+        bench.check_interrupted()?;
+        if let Some(status) = broker.ended() {
+            return Err(broker_ended(dir, status));
+        }
+        if Instant::now() > until {
+            return Err(Error::TimedOut(format!("the broker was not ready within {} s", WITHIN.as_secs())));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The endpoint in the line that says the broker is ready. A line that is only half written is none.
+fn endpoint_in(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    Some(fields.get("endpoints")?.as_str()?.to_owned())
+}
+
+fn broker_ended(dir: &TempDir, status: std::process::ExitStatus) -> Error {
+    let words = fs::read_to_string(dir.path().join("broker.err")).unwrap_or_default();
+    let words = words.lines().last().unwrap_or("it said nothing").to_owned();
+    Error::other("go on", format!("the broker has ended with {status}: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_found_in_the_log() {
+        // Proves that both forms of a JSON line are read, and that others are passed over.
+        let endpoint = Some("tcp://127.0.0.1:4711".to_owned());
+        assert_eq!(endpoint_in(r#"{"message":"ready","endpoints":"tcp://127.0.0.1:4711"}"#), endpoint);
+        assert_eq!(endpoint_in(r#"{"fields":{"endpoints":"tcp://127.0.0.1:4711"}}"#), endpoint);
+        for other in ["", r#"{"message":"ready","endp"#, r#"{"message":"started"}"#] {
+            assert_eq!(endpoint_in(other), None, "{other}");
+        }
+    }
+}

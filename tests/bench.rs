@@ -1,0 +1,56 @@
+//! That `laneway bench` works: small runs of it, with its real brokers and workers. The figures themselves are for people.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs the benchmark scaled down, and gives its lines.
+fn bench(parts: &str) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_laneway"))
+        .args(["bench", "--quick", "-o", "json", "--only", parts, "--dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    let left: Vec<_> = dir.path().read_dir().unwrap().collect();
+    assert!(left.is_empty(), "files are left behind: {left:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every figure is a number above zero, and the last line says that nothing was lost; gives how many tasks there were.
+fn check(lines: &[Value]) -> u64 {
+    let (last, figures) = lines.split_last().unwrap();
+    for figure in figures {
+        assert!(figure["value"].as_f64().unwrap() > 0.0, "{figure}");
+    }
+    assert_eq!((&last["part"], &last["lost"], &last["run_twice"]), (&"check".into(), &0.into(), &0.into()));
+    last["tasks"].as_u64().unwrap()
+}
+
+#[test]
+fn drains_have_figures_with_ratios_and_lose_nothing() {
+    // Proves that each setting of the drain is measured with every task done once, and compared with its limit.
+    let lines = bench("limits,drain");
+    assert!(check(&lines) >= 8 * 1_000);
+    let drains: Vec<&Value> = lines.iter().filter(|line| line["part"] == "drain").collect();
+    assert_eq!(drains.len(), 8);
+    for drain in drains {
+        assert!(drain["ratio"].as_f64().unwrap() > 0.0, "{drain}");
+    }
+}
+
+#[test]
+fn waits_have_their_percentiles() {
+    // Proves that a start is found for every insert: a missing one would leave a percentile without its samples.
+    let lines = bench("latency");
+    assert!(check(&lines) >= 2 * 300);
+    let figure = |name: &str| {
+        let line = lines.iter().find(|line| line["figure"] == name).unwrap_or_else(|| panic!("no figure '{name}'"));
+        line["value"].as_f64().unwrap()
+    };
+    let [p50, p99] = [50, 99].map(|percent| figure(&format!("SQL insert to start, full, p{percent}")));
+    assert!(p50 <= p99, "{p50} {p99}");
+}

@@ -1,0 +1,220 @@
+//! Promise 8 on the command line, and the table of exit codes: the real program against a real broker, and against nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::process::{Command, Output, Stdio};
+
+use harness::{Broker, Place, Table, WorkerProcess, wait_until};
+use serde_json::{Value, json};
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+/// What one command said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// Standard output, one JSON value a line.
+    fn json(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    }
+
+    #[track_caller]
+    fn is(&self, code: i32, says: &str) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        assert!(self.err.contains(says), "'{says}' is not in: {}", self.err);
+    }
+}
+
+/// Runs `laneway` in the place's folder and with nothing in its environment.
+fn bare(place: &Place, words: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+    command.args(words).current_dir(place.dir()).env_clear().stdin(Stdio::null());
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: status.code().expect("the program was not killed"), out: text(stdout), err: text(stderr) }
+}
+
+/// With the place's broker as the one to ask.
+fn laneway(place: &Place, words: &[&str]) -> Said {
+    let endpoint = place.endpoint();
+    bare(place, &[&["--endpoint", &endpoint], words].concat())
+}
+
+/// With the place's database file, whose broker is not there.
+fn on_file(place: &Place, words: &[&str]) -> Said {
+    bare(place, &[&["--db", "tasks.db"], words].concat())
+}
+
+#[test]
+fn a_task_can_be_run_as_if_it_were_a_program() {
+    // Proves `submit --wait`: the result alone on standard output, progress beside it, the end as the exit code.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2");
+    let said = laneway(&place, &["submit", "echo", r#"{"a": 1}"#, "--wait"]);
+    said.is(0, "task 1");
+    assert_eq!(said.json(), [json!({"a": 1})]);
+
+    let said = laneway(&place, &["submit", "progress", r#"{"steps": 3, "ms": 50}"#, "--wait=60", "-o", "json"]);
+    said.is(0, r#""note":"step 3""#);
+    assert_eq!(said.json(), [json!({"task": 2, "new": true, "state": "done", "result": {"steps": 3}})]);
+
+    laneway(&place, &["submit", "fail", "--max-attempts", "1", "--wait"]).is(1, "task 3 is dead: it always fails");
+    laneway(&place, &["submit", "nobody", "--wait=200ms"]).is(6, "task 4");
+}
+
+#[test]
+fn what_is_refused_is_told_by_text_and_exit_code() {
+    // Proves that each sort of mistake has its own exit code and names what was wrong.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    laneway(&place, &["submit", "echo", "{a: 1}"]).is(2, "is not JSON");
+    laneway(&place, &["submit", "echo", "--lane", "medium"]).is(5, "high, normal, low");
+    laneway(&place, &["submit", "echo", "--run-at", "1700000000"]).is(2, "1700000000000");
+    laneway(&place, &["task", "show", "77"]).is(4, "no task 77");
+    laneway(&place, &["task", "cancel", "77"]).is(4, "no task 77");
+    laneway(&place, &["lane", "pause", "medium"]).is(5, "medium");
+    laneway(&place, &["stats", "--endpoint", "what://x"]).is(2, "what://x");
+    bare(&place, &["stats", "--endpoint", "tcp://127.0.0.1:1"]).is(3, "no broker answers at tcp://127.0.0.1:1");
+    bare(&place, &["broker", "--db", "tasks.db", "--bind", "ipc://other.sock"]).is(8, "another broker");
+    bare(&place, &["broker", "--set", "beat_ms=1"]).is(7, "beat_ms is 1 (flag --set), must be 100 to 60000");
+    bare(&place, &["broker", "--bind", "tcp://0.0.0.0:7733"]).is(7, "open to other machines");
+    bare(&place, &["broker", "--config", "none.toml"]).is(7, "none.toml");
+    bare(&place, &["broker", "--db", "no/such/folder/t.db"]).is(8, "no/such/folder");
+    let error = laneway(&place, &["task", "show", "77"]).err;
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn tasks_are_listed_shown_cancelled_and_retried() {
+    // Proves the life of a task from the command line, in JSON that a script can rely on.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let submit = |words: &[&str]| laneway(&place, &[&["submit"], words].concat());
+    assert_eq!(submit(&["echo", "[1, 2]", "--unique", "k", "--run-at", "+1h"]).out, "1\n");
+    submit(&["echo", "--unique", "k"]).is(0, "has this key already");
+    assert_eq!(submit(&["echo", "--unique", "k", "-o", "json"]).json(), [json!({"task": 1, "new": false})]);
+
+    let show = laneway(&place, &["task", "show", "1", "-o", "json"]).json();
+    assert_eq!((&show[0]["payload"], &show[0]["state"]), (&json!([1, 2]), &json!("queued")));
+    assert!(show[0]["explain"].is_string());
+    assert!(laneway(&place, &["task", "show", "1"]).out.contains("unique key  k"));
+
+    let cancel = laneway(&place, &["task", "cancel", "1", "-o", "json"]).json();
+    assert_eq!(cancel, [json!({"task": 1, "verdict": "cancelled"})]);
+    let retry = laneway(&place, &["task", "retry", "1", "-o", "json"]).json();
+    assert_eq!(retry, [json!({"task": 1, "verdict": "requeued"})]);
+    laneway(&place, &["task", "cancel", "1"]).is(0, "");
+
+    for _ in 0..5 {
+        submit(&["nobody"]).is(0, "");
+    }
+    let ids = |words: &[&str]| -> Vec<i64> {
+        let list = laneway(&place, &[&["task", "list", "-o", "json"], words].concat()).json();
+        list.iter().map(|row| row["id"].as_i64().unwrap()).collect()
+    };
+    let all = ids(&["--all"]);
+    assert_eq!(all.len(), 6);
+    assert!(all.is_sorted_by(|newer, older| newer > older), "{all:?}");
+    assert_eq!(ids(&["--state", "cancelled"]), [1]);
+    assert_eq!(ids(&["--kind", "nobody", "--limit", "2"]), all[..2]);
+    let table = laneway(&place, &["task", "list", "--limit", "2"]);
+    table.is(0, &format!("--before {}", all[1]));
+    assert_eq!(table.out.lines().count(), 3, "{}", table.out);
+}
+
+#[test]
+fn lanes_workers_and_numbers_are_shown_and_a_drain_ends_the_workers() {
+    // Proves the commands about the broker itself; a drained worker leaves by itself and its task is still there.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let mut worker = WorkerProcess::start(&place, "name=w1 slots=2");
+    let one = |words: &[&str]| laneway(&place, &[words, &["-o", "json"]].concat()).json();
+    wait_until("the worker to be listed", || one(&["worker", "list"]).iter().any(|row| row["ready"] == 2));
+    assert_eq!(one(&["worker", "list"])[0]["name"], "w1");
+
+    let paused = |rows: &[Value]| -> Vec<bool> { rows.iter().map(|row| row["paused"] == true).collect() };
+    assert_eq!(paused(&one(&["lane", "pause", "low", "high"])), [true, false, true]);
+    assert_eq!(paused(&one(&["lane", "resume", "high"])), [false, false, true]);
+    assert!(laneway(&place, &["lane", "list"]).out.contains("paused"));
+
+    let id = table.insert("gate", &json!({ "path": place.path("gate") }).to_string());
+    table.wait_for_state(id, "running");
+    assert_eq!(one(&["stats"])[0]["running"], 1);
+    laneway(&place, &["drain", "--wait", "0"]).is(6, "1 workers with 1 tasks are left");
+    laneway(&place, &["drain", "--release", "--wait", "60"]).is(0, "");
+    assert_eq!(worker.wait(), 0);
+    table.wait_for_state(id, "queued");
+    assert_eq!(table.column::<i64>(id, "releases"), 1);
+    assert_eq!(one(&["drain", "--off"])[0]["draining"], false);
+}
+
+#[test]
+fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
+    // Proves that submit, list and show go on without a broker and say so, and that what they wrote is run later.
+    let place = Place::new();
+    on_file(&place, &["submit", "echo"]).is(3, "there is no database");
+    on_file(&place, &["db", "status"]).is(4, "laneway db init");
+    on_file(&place, &["db", "init"]).is(0, "");
+    let said = on_file(&place, &["submit", "echo", r#"{"a": 1}"#]);
+    said.is(0, "using the file tasks.db");
+    assert_eq!(said.out, "1\n");
+    assert_eq!(on_file(&place, &["task", "list", "-o", "json"]).json()[0]["kind"], "echo");
+    assert_eq!(on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["payload"], json!({"a": 1}));
+    on_file(&place, &["task", "show", "2"]).is(4, "no task 2");
+    on_file(&place, &["task", "cancel", "1"]).is(3, "no broker answers");
+    // Whoever names a broker does not mean the file.
+    bare(&place, &["task", "list", "--db", "tasks.db", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");
+
+    let broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    Table::open(&place).wait_for_state(1, "done");
+    // A killed broker leaves its socket behind; that is no broker.
+    broker.kill();
+    bare(&place, &["stats", "--endpoint", &place.endpoint()]).is(3, "no broker answers");
+}
+
+#[test]
+fn each_task_leaves_lines_that_answer_questions() {
+    // Proves the log of a default broker: started, done, failed and dead with kind, lane, run, attempt and times.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let done = table.insert("echo", "1");
+    let dead = table.one("INSERT INTO tasks(kind, max_attempts) VALUES ('fail', 1) RETURNING id", []);
+    table.wait_for_state(done, "done");
+    table.wait_for_state(dead, "dead");
+    let events = |task: i64| -> Vec<Value> {
+        let mut lines = broker.log();
+        lines.retain(|line| line["target"] == "laneway::task" && line["task"] == task);
+        lines
+    };
+    let names =
+        |task| -> Vec<String> { events(task).iter().map(|line| line["event"].as_str().unwrap().into()).collect() };
+    wait_until("the lines of the done task", || names(done) == ["started", "done"]);
+    wait_until("the lines of the dead task", || names(dead).contains(&"dead".into()));
+    for line in events(done) {
+        assert_eq!(
+            (&line["kind"], &line["lane"], &line["run"]),
+            (&json!("echo"), &json!("normal"), &json!(1)),
+            "{line}"
+        );
+        assert_eq!((&line["attempt"], &line["level"]), (&json!(1), &json!("INFO")), "{line}");
+        assert!(line["worker"].is_string(), "{line}");
+    }
+    assert!(events(done)[0]["wait_ms"].is_u64());
+    assert!(events(done)[1]["run_ms"].is_u64());
+    assert!(events(dead).iter().any(|line| line["error"] == "it always fails"));
+}

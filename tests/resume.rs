@@ -1,0 +1,198 @@
+//! Promise 9 across a restart: whoever waits for a task, and whoever runs one, goes on with the next broker.
+
+mod harness;
+
+use std::sync::mpsc;
+
+use harness::{Broker, Place, RawPeer, Table, WorkerProcess, plain_ready, wait_until};
+use laneway::Client;
+use laneway_protocol::message::{Answer, End, HandedTask, Outcome, OutcomeCode, Payload, Progress, Ready, Request};
+use laneway_protocol::{Code, Lease, SessionName, TaskId, TaskState};
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+#[test]
+fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
+    // Proves that a wait, with its progress and partial data, goes on across a kill of the broker, that no event comes
+    // twice, and that a late caller with the id alone gets the same end.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let id = table.insert("progress", r#"{"steps":400,"ms":5}"#);
+    let task = TaskId::new(u64::try_from(id).unwrap()).unwrap();
+    let (heard, steps) = mpsc::channel();
+    let endpoint = place.endpoint();
+    let waiting = std::thread::spawn(move || {
+        let client = Client::connect(endpoint).unwrap();
+        let on_event = |event: &laneway_protocol::message::ProgressEvent| {
+            if let Some(done) = event.done {
+                heard.send(done).unwrap();
+            }
+        };
+        client.wait_with(task, on_event).unwrap()
+    });
+    let mut before = vec![steps.recv_timeout(harness::DEADLINE).unwrap()];
+    broker.kill();
+    let broker = Broker::start(&place);
+    let after = wait_for_progress(&steps, &mut before);
+    wait_until("progress to be in the row", || table.column::<Option<i64>>(id, "progress_done").is_some());
+    let ended = waiting.join().unwrap();
+    assert_eq!(
+        (ended.state, ended.result::<serde_json::Value>().unwrap()),
+        (TaskState::Done, serde_json::json!({ "steps": 400 }))
+    );
+    before.extend(steps.try_iter());
+    assert!(before.is_sorted() && before.last() == Some(&400), "progress came twice, or not in order: {before:?}");
+    assert!(after < 400, "no progress was told after the restart");
+    if place.journal().begun(id).len() != 1 { eprintln!("{}", std::fs::read_to_string(place.path("broker.log")).unwrap()); eprintln!("{:?}", place.journal().lines()); eprintln!("{}", table.one::<String>("select group_concat(run || cause || error || failed_at) from failures", [])); }
+    assert_eq!(place.journal().begun(id).len(), 1);
+    let late = broker.client().wait(task).unwrap();
+    assert_eq!(late.payload, ended.payload);
+}
+
+/// The first step that is told from now on; those told before are kept.
+fn wait_for_progress(steps: &mpsc::Receiver<u64>, told: &mut Vec<u64>) -> u64 {
+    told.extend(steps.try_iter());
+    let step = steps.recv_timeout(harness::DEADLINE).unwrap();
+    told.push(step);
+    step
+}
+
+#[test]
+fn a_client_hears_of_a_task_that_ended_while_no_broker_ran() {
+    // Proves that a wait survives a broker that stays away for a while, and that the end is told by the next one.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "");
+    let gate = place.path("open");
+    let id = table.insert("gate", &serde_json::json!({ "path": gate }).to_string());
+    place.journal().wait_for_begin(id, 1);
+    let task = TaskId::new(u64::try_from(id).unwrap()).unwrap();
+    let client = broker.client();
+    let waiting = std::thread::spawn(move || client.wait(task).unwrap());
+    assert_eq!(broker.stop(), 0);
+    std::fs::write(&gate, "").unwrap();
+    wait_until("the handler to end without a broker", || place.journal().ended(id).len() == 1);
+    let _broker = Broker::start(&place);
+    assert_eq!(waiting.join().unwrap().state, TaskState::Done);
+    assert_eq!(worker.stop(), 0);
+    assert_eq!(place.journal().begun(id).len(), 1);
+}
+
+#[test]
+fn a_plain_worker_keeps_its_task_over_a_restart() {
+    // Proves that a worker without HELLO, which says nothing until it has finished, has its outcome taken by the next
+    // broker, long after the grace in which others come back.
+    let place = Place::new();
+    let settings = ["resume_grace_ms=1000", "restart_hold_ms=200"];
+    let broker = Broker::start_with(&place, &settings);
+    let table = Table::open(&place);
+    let id = table.insert("echo", "1");
+    let peer = RawPeer::correlated(broker.endpoint());
+    let (task, _) = take(&peer, "plain", 0);
+    table.wait_for_state(id, "running");
+    broker.kill();
+    let broker = Broker::start_with(&place, &settings);
+    // Another task comes and goes, and the grace passes.
+    let other = RawPeer::req(broker.endpoint());
+    let second = table.insert("echo", "2");
+    let (its, _) = take(&other, "other", 0);
+    assert_eq!(i64::try_from(its.task.value()).unwrap(), second);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert_eq!(table.column::<String>(id, "state || ' ' || runs"), "running 1");
+
+    // It may extend its lease and tell how far it is, and then the end.
+    let word = Progress {
+        session: SessionName::new("plain").unwrap(),
+        task: task.task,
+        lease: task.lease,
+        done: Some(1),
+        total: Some(2),
+        note: None,
+        extend_ms: Some(60_000),
+        data: None,
+        checkpoint: None,
+    };
+    assert!(matches!(peer.ask(Request::Progress(word)), Answer::Progress(_)));
+    assert_eq!(finish(&peer, "plain", &task), OutcomeCode::Ok);
+    assert_eq!(table.column::<String>(id, "state || ' ' || result || ' ' || runs || attempts || losses"), "done 7 110");
+}
+
+#[test]
+fn a_hand_out_that_was_not_recorded_is_adopted() {
+    // Proves that a task whose worker got it just before the broker died, so that the row knows nothing of it, is that
+    // worker's when it says so, and that the lease of an earlier run is told apart.
+    let place = Place::new();
+    let settings = ["restart_hold_ms=30000", "resume_grace_ms=5000"];
+    let mut broker = Broker::start_with(&place, &settings);
+    let table = Table::open(&place);
+    for round in 0..5 {
+        let id = table.insert("echo", "1");
+        // An earlier run of the same task, whose lease must not be taken for the new one.
+        let (name, peer) = (format!("worker-{round}"), RawPeer::correlated(broker.endpoint()));
+        let (first, epoch) = take(&peer, &name, 0);
+        let mut ready = plain_ready(&name, "echo", 1, 0);
+        ready.epoch = Some(epoch);
+        ready.outcomes = vec![Outcome::new(first.task, first.lease, End::Release)];
+        ready.max = 0;
+        assert!(matches!(peer.ask(Request::Ready(ready)), Answer::Wait(_)));
+        wait_until("the task to be read ahead again", || {
+            let row = broker.client().status(&[first.task], true).unwrap().rows.remove(0);
+            row.explain.is_some_and(|text| text.contains("among the next"))
+        });
+        // The lock keeps the record of the next hand-out from the disk; the hand-out itself does not wait for it.
+        let locker = Table::open(&place);
+        locker.execute("BEGIN IMMEDIATE", []);
+        let (task, _) = take(&peer, &name, 1);
+        broker.kill();
+        drop(locker);
+        assert_eq!(table.column::<String>(id, "state || ' ' || runs"), "queued 1", "the hand-out is not recorded");
+
+        broker = Broker::start_with(&place, &settings);
+        assert_ne!(task.lease, first.lease);
+        assert_eq!(say(&peer, &name, &task, first.lease), OutcomeCode::Stale);
+        assert_eq!(say(&peer, &name, &task, task.lease), OutcomeCode::Ok);
+        assert_eq!(table.column::<String>(id, "state || ' ' || runs || attempts || losses"), "done 210");
+    }
+    let stale = Progress {
+        session: SessionName::new("worker-0").unwrap(),
+        task: TaskId::new(1).unwrap(),
+        lease: Lease::new(1),
+        done: None,
+        total: None,
+        note: None,
+        extend_ms: None,
+        data: None,
+        checkpoint: None,
+    };
+    let peer = RawPeer::req(broker.endpoint());
+    let Answer::Error(error) = peer.ask(Request::Progress(stale)) else { panic!("task 1 has ended") };
+    assert_eq!(error.code, Code::Stale);
+}
+
+fn take(peer: &RawPeer, session: &str, ack: u64) -> (HandedTask, laneway_protocol::Epoch) {
+    let Answer::Tasks(mut tasks) = peer.ask(Request::Ready(plain_ready(session, "echo", ack, 20_000))) else {
+        panic!("a task was due")
+    };
+    (tasks.tasks.remove(0), tasks.epoch)
+}
+
+/// Says `done`, as one says it to a broker that may be another than the one which handed out.
+fn finish(peer: &RawPeer, session: &str, task: &HandedTask) -> OutcomeCode {
+    say(peer, session, task, task.lease)
+}
+
+fn say(peer: &RawPeer, session: &str, task: &HandedTask, lease: Lease) -> OutcomeCode {
+    let outcome = Outcome { result: Some(Payload::json("7")), ..Outcome::new(task.task, lease, End::Done) };
+    let ready = Ready { ack: None, max: 0, outcomes: vec![outcome], ..plain_ready(session, "echo", 0, 0) };
+    match peer.ask(Request::Ready(ready)) {
+        Answer::Wait(wait) => wait.outcomes[0],
+        other => panic!("{other:?}"),
+    }
+}
