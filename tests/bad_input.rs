@@ -65,7 +65,9 @@ fn nonsense_in_a_row_is_explained_in_the_row() {
         bad.push((table.0.last_insert_rowid(), column, value, says));
         good.push(table.insert("echo", "1"));
     }
-    for (key, says) in [(Text("k".repeat(513)), "513 bytes, at most 512"), (Blob(b"key".to_vec()), "unique_key is a BLOB")] {
+    for (key, says) in
+        [(Text("k".repeat(513)), "513 bytes, at most 512"), (Blob(b"key".to_vec()), "unique_key is a BLOB")]
+    {
         table.execute("INSERT INTO tasks(kind, unique_key) VALUES ('echo', ?1)", [key]);
         let id = table.0.last_insert_rowid();
         table.wait_for_state(id, "dead");
@@ -91,7 +93,10 @@ fn nonsense_by_update_or_with_an_explicit_id_is_found_too() {
         // Updated while it waits for later, as wrong values of a due row may be too late.
         table.execute("INSERT INTO tasks(kind, run_at) VALUES ('echo', ?1)", [in_an_hour]);
         let id = table.0.last_insert_rowid();
-        table.execute(&format!("UPDATE tasks SET {column} = ?2, run_at = iif('{column}' = 'run_at', ?2, NULL) WHERE id = ?1"), (id, &value));
+        table.execute(
+            &format!("UPDATE tasks SET {column} = ?2, run_at = iif('{column}' = 'run_at', ?2, NULL) WHERE id = ?1"),
+            (id, &value),
+        );
         bad.push((id, column, value.clone(), says));
 
         let id = 1_000 + i64::try_from(n).unwrap();
@@ -197,7 +202,12 @@ fn a_bad_question_is_answered_with_its_code() {
         ("too many tasks", vec![header(message_type::SUBMIT), submit(513)], Code::TooMany, Some("tasks")),
         ("payloads that nobody named", vec![header(message_type::PING), map.clone(), vec![1]], Code::BadFrames, None),
         ("body too large", vec![header(message_type::PING), vec![0; 65_537]], Code::TooLarge, None),
-        ("nested too deep", vec![header(message_type::PING), [vec![0x81, 0xa1, b'a'], vec![0x91; 40], vec![0xc0]].concat()], Code::BadBody, None),
+        (
+            "nested too deep",
+            vec![header(message_type::PING), [vec![0x81, 0xa1, b'a'], vec![0x91; 40], vec![0xc0]].concat()],
+            Code::BadBody,
+            None,
+        ),
         (
             "too many frames",
             [vec![header(message_type::PING), map.clone()], vec![vec![]; 1_100]].concat(),

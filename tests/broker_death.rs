@@ -1,6 +1,8 @@
 //! Promise 4: nothing is acknowledged before its commit, and a kill -9 of the broker at any instant loses no task and no
 //! settled result, and runs nothing twice whose worker lived.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::collections::HashMap;

@@ -87,6 +87,7 @@ fn what_is_refused_is_told_by_text_and_exit_code() {
     laneway(&place, &["stats", "--endpoint", "what://x"]).is(2, "what://x");
     bare(&place, &["stats", "--endpoint", "tcp://127.0.0.1:1"]).is(3, "no broker answers at tcp://127.0.0.1:1");
     bare(&place, &["broker", "--db", "tasks.db", "--bind", "ipc://other.sock"]).is(8, "another broker");
+    bare(&place, &["broker", "--db", "other.db", "--bind", &place.endpoint()]).is(1, "another broker listens there");
     bare(&place, &["broker", "--set", "beat_ms=1"]).is(7, "beat_ms is 1 (flag --set), must be 100 to 60000");
     bare(&place, &["broker", "--bind", "tcp://0.0.0.0:7733"]).is(7, "open to other machines");
     bare(&place, &["broker", "--config", "none.toml"]).is(7, "none.toml");

@@ -1,6 +1,8 @@
 //! `laneway demo`, from the command line to the table it leaves: a person's first sight of the whole, so it must hold what
 //! it prints.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The demo takes about ten seconds where nothing else runs.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A folder for the demo's own files, and one with the files it works on.
 struct Place {
@@ -53,7 +55,7 @@ impl Place {
     }
 
     fn run(&self) -> Output {
-        self.command(30).output().unwrap()
+        self.command(100).output().unwrap()
     }
 
     /// What the demo left.
@@ -130,15 +132,18 @@ fn the_demo_does_what_it_tells() {
     assert!(told(&out, "words") == by_wc || out.contains(&format!("which makes {by_wc}\n")), "{by_wc}:\n{out}");
 
     let table = Connection::open(place.folder().join("demo.db")).unwrap();
-    let count = |condition: &str| -> usize {
-        table.query_row(&format!("SELECT count(*) FROM tasks WHERE {condition}"), (), |row| row.get(0)).unwrap()
+    let count = |condition: &str| {
+        let n: u32 =
+            table.query_row(&format!("SELECT count(*) FROM tasks WHERE {condition}"), (), |row| row.get(0)).unwrap();
+        n as usize
     };
     assert_eq!(count("state = 'done' AND attempts = 1 AND result IS NOT NULL"), paths.len() * 2 + 20);
     assert_eq!((count("lane = 'low'"), count("lane = 'high'")), (paths.len() * 2, 20));
     assert!(count("losses = 1") > 0);
     assert_eq!((count("losses > 1"), count("losses = 1 AND runs <> 2")), (0, 0));
     let mut lost = table.prepare("SELECT task, worker FROM failures WHERE cause = 'lost'").unwrap();
-    let lost: Vec<(i64, String)> = lost.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    let lost: Vec<(i64, String)> =
+        lost.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
     assert_eq!(lost.len(), count("losses = 1"));
     assert_eq!(lost.iter().map(|(_, worker)| worker).collect::<HashSet<_>>().len(), 1, "{lost:?}");
     for (task, worker) in &lost {

@@ -3,7 +3,6 @@
 mod harness;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use harness::{Broker, Place, Table, WorkerProcess, wait_until};
 use laneway_protocol::LaneName;
@@ -51,7 +50,8 @@ fn urgent_tasks_overtake_a_flowing_backlog() {
     let high: HashSet<i64> = ids(&table, "lane = 'high'");
     let begun: Vec<_> = place.journal().lines().into_iter().filter(|line| line.what == "begin").collect();
     let last_high = begun.iter().filter(|line| high.contains(&line.task)).map(|line| line.at_us).max().unwrap();
-    let overtaken_by = |line: &&harness::Run| !high.contains(&line.task) && (committed..last_high).contains(&line.at_us);
+    let overtaken_by =
+        |line: &&harness::Run| !high.contains(&line.task) && (committed..last_high).contains(&line.at_us);
     let n_low = begun.iter().filter(overtaken_by).count();
     // Between the commit and the turn that sees it, a busy machine may start a few; first in, first out would start all.
     assert!(n_low <= 10 * SLOTS, "{n_low} low tasks started after the urgent ones were committed");
@@ -184,8 +184,6 @@ fn wait_for_queued(broker: &Broker, lane: &str, n: u64) {
     wait_until(&format!("{n} queued tasks in {lane}"), || {
         client.lanes().unwrap().iter().any(|row| row.lane == lane && row.queued == n)
     });
-    // Seen is counted; a turn later, at the latest, it is in the window too.
-    std::thread::sleep(Duration::from_millis(20));
 }
 
 fn ids(table: &Table, condition: &str) -> HashSet<i64> {

@@ -3,6 +3,8 @@
 //! The times are those of a stall of half a minute beside a heartbeat timeout of 15 s, scaled down together: the broker is
 //! stopped for several times the heartbeat timeout, the beats, the grace for closed connections and its own `stall_ms`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::time::{Duration, Instant};

@@ -54,7 +54,7 @@ impl Monitor {
     }
 }
 
-/// 2 bytes of event and 4 bytes of value, in the machine's order (zmq_socket_monitor(3)).
+/// 2 bytes of event and 4 bytes of value, in the machine's order (`zmq_socket_monitor(3)`).
 fn parse(frame: &[u8]) -> Option<ConnEvent> {
     let event = u16::from_ne_bytes(frame.get(0..2)?.try_into().ok()?);
     let fd = i32::from_ne_bytes(frame.get(2..6)?.try_into().ok()?);

@@ -12,9 +12,9 @@ use laneway_core::{Asker, ConnId, ReplyTo};
 
 use crate::monitor::ConnEvent;
 
-/// The frames before the header, echoed byte for byte.
+/// Where an answer goes: the frames before the header, echoed byte for byte.
 #[derive(Debug, Clone)]
-pub(crate) struct Envelope {
+pub(crate) struct ReturnAddress {
     pub(crate) routing_id: Arc<[u8]>,
     /// The 4 bytes by which a correlating REQ knows its answers.
     pub(crate) correlation: Option<[u8; 4]>,
@@ -27,7 +27,7 @@ pub(crate) struct Peers {
     conns: HashMap<ConnId, Conn>,
     /// The open connection on each descriptor; `None` until its first message.
     by_fd: HashMap<i32, Option<ConnId>>,
-    replies: HashMap<ReplyTo, Envelope>,
+    replies: HashMap<ReplyTo, ReturnAddress>,
     next_conn: u64,
     next_reply: u64,
 }
@@ -88,12 +88,12 @@ impl Peers {
         self.next_reply += 1;
         let reply = ReplyTo(self.next_reply);
         let routing_id = Arc::clone(&self.conns[&conn].routing_id);
-        self.replies.insert(reply, Envelope { routing_id, correlation, conn });
+        self.replies.insert(reply, ReturnAddress { routing_id, correlation, conn });
         Asker { reply, conn }
     }
 
     /// Takes the place of an answer; it is used once.
-    pub(crate) fn take(&mut self, reply: ReplyTo) -> Option<Envelope> {
+    pub(crate) fn take(&mut self, reply: ReplyTo) -> Option<ReturnAddress> {
         self.replies.remove(&reply)
     }
 
@@ -103,7 +103,7 @@ impl Peers {
     }
 }
 
-impl Envelope {
+impl ReturnAddress {
     pub(crate) fn conn(&self) -> ConnId {
         self.conn
     }

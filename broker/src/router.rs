@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::doorbell::DoorbellWait;
 use crate::error::Error;
 use crate::monitor::Monitor;
-use crate::peers::{Envelope, Peers};
+use crate::peers::{Peers, ReturnAddress};
 use crate::scheduler::Orders;
 
 /// Messages taken in one turn of the loop, so that one flooder does not keep the others waiting.
@@ -224,19 +224,18 @@ impl Router {
 
     fn take_message(&mut self, routing_id: &zmq::Message, now: Now) -> Result<(), zmq::Error> {
         let incoming = Incoming::read(&self.socket, routing_id.get_more(), self.peers.known(routing_id).is_none())?;
-        let conn = match self.peers.known(routing_id) {
-            Some(conn) => conn,
-            None => {
-                // What the monitor saw of this descriptor before the message came.
-                self.take_conn_events()?;
-                let (conn, over) = self.peers.add(routing_id, incoming.fd);
-                if over {
-                    self.gone.push(conn);
-                }
-                conn
+        let conn = if let Some(conn) = self.peers.known(routing_id) {
+            conn
+        } else {
+            // What the monitor saw of this descriptor before the message came.
+            self.take_conn_events()?;
+            let (conn, over) = self.peers.add(routing_id, incoming.fd);
+            if over {
+                self.gone.push(conn);
             }
+            conn
         };
-        let Some(correlation) = incoming.correlation else {
+        let Some(Envelope { correlation }) = incoming.envelope else {
             self.core.handle(Event::BadMessage, now, &mut self.actions);
             return Ok(());
         };
@@ -355,10 +354,16 @@ impl Router {
     }
 }
 
+/// The frames between routing id and header.
+struct Envelope {
+    /// The 4 bytes by which a correlating REQ knows its answers.
+    correlation: Option<[u8; 4]>,
+}
+
 /// One message, read to its end within bounds.
 struct Incoming {
     /// `None`: no valid envelope, so there is nobody to answer.
-    correlation: Option<Option<[u8; 4]>>,
+    envelope: Option<Envelope>,
     frames: Vec<Vec<u8>>,
     refused: Option<WireError>,
     fd: Option<i32>,
@@ -366,7 +371,7 @@ struct Incoming {
 
 impl Incoming {
     fn read(socket: &zmq::Socket, mut more: bool, wants_fd: bool) -> Result<Self, zmq::Error> {
-        let mut incoming = Self { correlation: None, frames: Vec::new(), refused: None, fd: None };
+        let mut incoming = Self { envelope: None, frames: Vec::new(), refused: None, fd: None };
         let (mut correlation, mut n_frames, mut bytes) = (None, 0, 0);
         while more {
             let mut frame = socket.recv_msg(0)?;
@@ -375,7 +380,7 @@ impl Incoming {
             if wants_fd && incoming.fd.is_none() {
                 incoming.fd = frame.gets("__fd").and_then(|fd| fd.parse().ok());
             }
-            if incoming.correlation.is_some() {
+            if incoming.envelope.is_some() {
                 bytes += frame.len();
                 if n_frames > FRAMES_MAX || bytes > MESSAGE_BYTES_MAX {
                     incoming.refuse(n_frames, bytes);
@@ -383,7 +388,7 @@ impl Incoming {
                     incoming.frames.push(frame.to_vec());
                 }
             } else if frame.is_empty() && n_frames <= 2 {
-                incoming.correlation = Some(correlation);
+                incoming.envelope = Some(Envelope { correlation });
             } else if n_frames == 1 {
                 correlation = <[u8; 4]>::try_from(&*frame).ok();
                 if correlation.is_none() {
@@ -416,7 +421,7 @@ impl Incoming {
 }
 
 /// Sends without waiting. An error of the first frame means that nothing was sent.
-fn send(socket: &zmq::Socket, envelope: &Envelope, frames: Vec<Vec<u8>>) -> Result<(), zmq::Error> {
+fn send(socket: &zmq::Socket, envelope: &ReturnAddress, frames: Vec<Vec<u8>>) -> Result<(), zmq::Error> {
     let flags = zmq::SNDMORE | zmq::DONTWAIT;
     socket.send(&*envelope.routing_id, flags)?;
     if let Some(correlation) = envelope.correlation {

@@ -7,6 +7,7 @@
 //! | checkpoint | the size of the WAL | moves the WAL into the database |
 //! | main (here) | signals | starts and stops the others |
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::SessionName;
 
 use crate::clock::Clock;
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, ipc_path};
 use crate::doorbell::doorbell;
 use crate::error::Error;
 use crate::router::{Links, Router, Stop, bind};
@@ -40,6 +41,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let started = Instant::now();
     let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
     let _lock = lock::acquire(&config.db).map_err(database)?;
+    refuse_sockets_in_use(config)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;
@@ -87,7 +89,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    watch(config, telemetry, signals, &stop, || bell.ring(), (&router, &scheduler));
+    watch(config, telemetry, signals, &stop, || bell.ring(), || router.is_finished() || scheduler.is_finished());
 
     stop.now.store(true, Ordering::SeqCst);
     bell.ring();
@@ -109,7 +111,7 @@ fn watch(
     signals: &Signals,
     stop: &Stop,
     ring: impl Fn(),
-    (router, scheduler): (&JoinHandle<Result<(), Error>>, &JoinHandle<Result<(), StoreError>>),
+    has_ended: impl Fn() -> bool,
 ) {
     let mut deadline: Option<Instant> = None;
     loop {
@@ -126,7 +128,7 @@ fn watch(
             Err(RecvTimeoutError::Timeout) => {}
         }
         let over = deadline.is_some_and(|at| at <= Instant::now() || stop.idle.load(Ordering::SeqCst));
-        if over || router.is_finished() || scheduler.is_finished() {
+        if over || has_ended() {
             return;
         }
     }
@@ -211,15 +213,26 @@ fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
     }
 }
 
+/// libzmq would take a socket over without a word, and with it the clients of the broker that listens there. The lock does
+/// not help when that one has another database.
+fn refuse_sockets_in_use(config: &Config) -> Result<(), Error> {
+    for path in ipc_paths(config) {
+        if UnixStream::connect(path).is_ok() {
+            return Err(Error::other(format!("listen on {}", path.display()), "another broker listens there"));
+        }
+    }
+    Ok(())
+}
+
 /// A socket file that an earlier broker left would keep libzmq from nothing, but its mode would stay; the lock on the
 /// database says that no broker of this database is using it.
 fn remove_stale_sockets(config: &Config) -> Result<(), Error> {
+    use std::os::unix::fs::FileTypeExt;
     for path in ipc_paths(config) {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::other(format!("remove the old socket {}", path.display()), error));
-            }
-            _ => {}
+        // Whatever else lies at the path is somebody's file; binding will name it.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            std::fs::remove_file(path)
+                .map_err(|error| Error::other(format!("remove the old socket {}", path.display()), error))?;
         }
     }
     Ok(())
@@ -236,5 +249,5 @@ fn restrict_sockets(config: &Config) -> Result<(), Error> {
 }
 
 fn ipc_paths(config: &Config) -> impl Iterator<Item = &Path> {
-    config.bind.iter().filter_map(|endpoint| endpoint.strip_prefix("ipc://")).map(Path::new)
+    config.bind.iter().filter_map(|endpoint| ipc_path(endpoint))
 }

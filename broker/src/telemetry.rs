@@ -64,7 +64,7 @@ impl Telemetry {
         let dropped = Dropped { tasks: Arc::default(), failed, waiting: writer.error_counter() };
 
         // A wrong filter was refused with the settings.
-        let levels = levels(&config.log).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+        let levels = levels(&config.log).unwrap_or_default();
         let wanted = levels.would_enable(task_log::TARGET, &tracing::Level::INFO);
         install(writer, levels, config.log_format, terminal);
 
@@ -110,19 +110,20 @@ impl Dropped {
     }
 }
 
-/// Reads levels as they stand in `log`: a level for all, and levels by target, with commas between. A target without a
-/// level for all leaves the rest at info. The error follows the value in a message.
+/// Reads levels as they stand in `log`: a level for Laneway's own lines, and levels by target, with commas between. Without
+/// the first it is info. Libraries speak from warn on unless they are named. The error follows the value in a message.
 pub(crate) fn levels(text: &str) -> Result<Targets, String> {
-    let mut levels = Targets::new().with_default(LevelFilter::INFO);
+    let (mut own, mut named) = (LevelFilter::INFO, Vec::new());
     for part in text.split(',').map(str::trim) {
-        levels = match part.split_once('=') {
-            Some((target, word)) if !target.is_empty() => levels.with_target(target, level(word)?),
+        match part.split_once('=') {
+            Some((target, word)) if !target.is_empty() => named.push((target, level(word)?)),
             Some(_) => return Err(format!("'{part}' has no target before the =")),
             // A bare word that is no level would silence everything but a target of that name: it is a slip.
-            None => levels.with_default(level(part)?),
-        };
+            None => own = level(part)?,
+        }
     }
-    Ok(levels)
+    // A target stands for all that begin with it: this is the program, the SDK and the tasks' lines.
+    Ok(Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("laneway", own).with_targets(named))
 }
 
 fn level(word: &str) -> Result<LevelFilter, String> {
@@ -215,7 +216,18 @@ mod tests {
         assert!(!filter.would_enable("laneway::task", &tracing::Level::ERROR));
         assert!(filter.would_enable("laneway_broker::router", &tracing::Level::DEBUG));
         assert!(!filter.would_enable("laneway_broker::scheduler", &tracing::Level::INFO));
-        assert!(levels("laneway::task=off").unwrap().would_enable("laneway_broker", &tracing::Level::INFO));
+        let filter = levels("laneway::task=off,refinery_core=info").unwrap();
+        for (target, level, is_on) in [
+            ("laneway", tracing::Level::INFO, true),
+            ("laneway_broker::run", tracing::Level::INFO, true),
+            ("laneway::task", tracing::Level::INFO, false),
+            ("refinery_core::traits", tracing::Level::INFO, true),
+            ("zmq", tracing::Level::INFO, false),
+            ("zmq", tracing::Level::WARN, true),
+        ] {
+            assert_eq!(filter.would_enable(target, &level), is_on, "{target} {level}");
+        }
+        assert!(!levels("off").unwrap().would_enable("zmq", &tracing::Level::ERROR));
         for bad in ["", "deubg", "laneway=loud", "=info", "info,"] {
             assert!(levels(bad).is_err(), "'{bad}' was taken");
         }

@@ -74,7 +74,15 @@ impl Broker {
     /// SIGTERM, and waits for the end. Gives the exit code.
     pub(crate) fn stop(mut self) -> i32 {
         self.signal("TERM");
+        self.wait()
+    }
+
+    pub(crate) fn wait(&mut self) -> i32 {
         wait_for("the broker to end", || self.child.try_wait().unwrap()).code().expect("the broker was not killed")
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Every line that this broker has logged so far.

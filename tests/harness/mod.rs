@@ -5,8 +5,10 @@
 //! leaves a line in a journal file, so that tests can count what really ran.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod program;
 mod random;
 mod raw;
 mod table;
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use {
     broker::Broker,
+    program::{Program, output_of},
     random::Random,
     raw::{RawPeer, plain_ready},
     table::Table,

@@ -28,6 +28,8 @@ const PROGRESS_PATIENCE: Duration = Duration::from_millis(250);
 const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
 /// How long data, extensions and checkpoints are tried; they tell the handler when it failed.
 const WORD_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two of these tries: a broker that was just started hears from the control socket first what runs here.
+const WORD_PAUSE: Duration = Duration::from_millis(50);
 
 /// One run of one task, as its handler sees it. Can be shared with threads that the handler starts and joins.
 pub struct Context {
@@ -167,12 +169,12 @@ impl Context {
     }
 
     /// Sends a piece of the result to those who wait for the task, in the format of its payload. It is not kept: a waiter
-    /// that comes later may miss it.
+    /// that comes later may miss it. Tried for 5 s, which outlasts a restart of the broker.
     ///
     /// Fails with [`Error::Stale`], [`Error::NoBroker`], [`Error::BadPayload`] or what the broker refused.
     pub fn send_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), Error> {
         let data = encode(data, self.format)?;
-        self.say(Progress { data: Some(data), ..self.word() }, WORD_PATIENCE)
+        self.insist(&Progress { data: Some(data), ..self.word() })
     }
 
     /// Moves the deadline to `from_now`, for work that takes longer than was thought. Survives a restart of the broker.
@@ -181,7 +183,7 @@ impl Context {
     pub fn extend(&self, from_now: Duration) -> Result<(), Error> {
         let extend_ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
         let now = Instant::now();
-        self.say(Progress { extend_ms: Some(extend_ms), ..self.word() }, WORD_PATIENCE)?;
+        self.insist(&Progress { extend_ms: Some(extend_ms), ..self.word() })?;
         if let Some(deadline) = now.checked_add(from_now) {
             *lock(&self.deadline) = deadline;
         }
@@ -193,7 +195,7 @@ impl Context {
     /// Fails like [`Context::extend`], or with [`Error::BadPayload`].
     pub fn save_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<(), Error> {
         let checkpoint = encode(checkpoint, self.format)?;
-        self.say(Progress { checkpoint: Some(checkpoint), ..self.word() }, WORD_PATIENCE)
+        self.insist(&Progress { checkpoint: Some(checkpoint), ..self.word() })
     }
 
     /// What an earlier run saved; `None` when there is nothing.
@@ -233,6 +235,18 @@ impl Context {
             extend_ms: None,
             data: None,
             checkpoint: None,
+        }
+    }
+
+    /// Says it again while there is no broker, or one that does not know this worker yet.
+    fn insist(&self, progress: &Progress) -> Result<(), Error> {
+        let until = Instant::now() + WORD_PATIENCE;
+        loop {
+            let said = self.say(progress.clone(), until.saturating_duration_since(Instant::now()));
+            match said {
+                Err(error) if error.retry() && Instant::now() + WORD_PAUSE < until => std::thread::sleep(WORD_PAUSE),
+                said => return said,
+            }
         }
     }
 

@@ -239,7 +239,9 @@ impl Broker {
             self.event_n += 1;
             task.events.push(ProgressEvent { n: self.event_n, task: id, done, total, note: note.clone(), data });
         }
-        let due = task.noted.is_none_or(|at| now.mono.since(at) >= NOTE_INTERVAL_MS);
+        // What is complete has no next word that would mend the row.
+        let complete = total.is_some_and(|total| done >= Some(total));
+        let due = complete || task.noted.is_none_or(|at| now.mono.since(at) >= NOTE_INTERVAL_MS);
         if checkpoint.is_some() || (due && (done.is_some() || total.is_some() || note.is_some())) {
             task.noted = Some(now.mono);
             self.out.push(Action::Store {

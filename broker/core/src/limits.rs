@@ -29,7 +29,7 @@ pub(crate) const SLOTS_PER_SESSION_MAX: usize = 4_096;
 pub(crate) const RECENT_HANDOUTS_MAX: usize = 4_096;
 /// Ids with all their detail in one STATUS.
 pub(crate) const DETAIL_MAX: usize = 16;
-/// A stored progress of a task is written at most this often.
+/// A stored progress of a task is written at most this often, but for the last.
 pub(crate) const NOTE_INTERVAL_MS: u64 = 500;
 /// When to ask again while the broker drains or stops.
 pub(crate) const DRAIN_PAUSE_MS: u64 = 500;

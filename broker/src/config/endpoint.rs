@@ -2,6 +2,7 @@
 //! and loopback tcp pass. Called by the settings' validation; the command line asks for the default socket.
 
 use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 /// Longest path of a Unix socket on Linux: `sun_path` has 108 bytes, the last one is NUL.
@@ -10,6 +11,17 @@ pub(crate) const IPC_PATH_BYTES_MAX: usize = 107;
 /// The socket that a broker opens beside its database, and that clients look for there.
 pub(crate) fn ipc_beside(db: &Path) -> String {
     format!("ipc://{}.sock", db.display())
+}
+
+/// The socket's path, of an ipc endpoint.
+pub(crate) fn ipc_path(endpoint: &str) -> Option<&Path> {
+    endpoint.strip_prefix("ipc://").map(Path::new)
+}
+
+/// Whether another file is in the way of the socket. libzmq deletes whatever it finds there, so this must be asked first.
+pub(super) fn is_taken(endpoint: &str) -> bool {
+    let found = ipc_path(endpoint).and_then(|path| path.symlink_metadata().ok());
+    found.is_some_and(|found| !found.file_type().is_socket())
 }
 
 /// What is wrong with `endpoint` as a place to listen, in words that follow its value.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use laneway_protocol::{Kind, LaneName};
 
-pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside};
+pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use layers::{Flag, Sources};
 
@@ -62,8 +62,6 @@ pub(crate) struct Config {
     pub(crate) sessions_max: usize,
     pub(crate) kinds_max: usize,
     pub(crate) waiters_max: usize,
-    pub(crate) unsettled_rows_max: usize,
-    pub(crate) unsettled_bytes_max: usize,
 
     pub(crate) retention: Retention,
     pub(crate) defaults: TaskDefaults,
@@ -170,8 +168,6 @@ impl Config {
             sessions_max: 10_000,
             kinds_max: 4_096,
             waiters_max: 10_000,
-            unsettled_rows_max: 65_536,
-            unsettled_bytes_max: 256 * 1024 * 1024,
             retention: Retention { done_age_ms: 7 * 24 * 3_600_000, done_count_max: None, interval_ms: 60_000 },
             defaults: TaskDefaults {
                 max_attempts: 3,

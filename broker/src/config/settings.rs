@@ -61,8 +61,6 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     number("sessions_max", 1, 1_000_000, |c| &mut c.sessions_max),
     number("kinds_max", 1, 65_536, |c| &mut c.kinds_max),
     number("waiters_max", 1, 1_000_000, |c| &mut c.waiters_max),
-    number("unsettled_rows_max", 512, 1_000_000, |c| &mut c.unsettled_rows_max),
-    number("unsettled_bytes_max", 64 * MIB, 4_096 * MIB, |c| &mut c.unsettled_bytes_max),
     number("retention.done_age_ms", 0, 100 * YEAR, |c| &mut c.retention.done_age_ms),
     number("retention.done_count_max", 0, 1_000_000_000_000, |c| &mut c.retention.done_count_max),
     number("retention.interval_ms", 100, DAY, |c| &mut c.retention.interval_ms),

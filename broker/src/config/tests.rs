@@ -62,6 +62,19 @@ fn the_default_socket_lies_beside_the_database() {
 }
 
 #[test]
+fn a_file_in_the_way_of_the_socket_is_kept() {
+    // Proves that a slip in `--bind` cannot delete a file, while an old socket is no hindrance.
+    let dir = tempfile::tempdir().unwrap();
+    let bind = |name: &str| format!("ipc://{}", dir.path().join(name).display());
+    std::fs::write(dir.path().join("letter"), "dear").unwrap();
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap());
+    let error = from_flags(&[("bind", &bind("letter"))]).unwrap_err();
+    assert!(error.contains("no socket and would be lost"), "{error}");
+    from_flags(&[("bind", &bind("socket"))]).unwrap();
+    from_flags(&[("bind", &bind("none"))]).unwrap();
+}
+
+#[test]
 fn sections_and_kinds_are_read() {
     // Proves that every section of the file reaches its field, and a kind its own overrides.
     let text = "[retention]\ndone_count_max = 5\n[defaults]\nmax_attempts = 7\n\

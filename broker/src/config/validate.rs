@@ -59,6 +59,10 @@ impl Check<'_> {
             if let Err(reason) = endpoint::check(endpoint) {
                 return Err(self.invalid("bind", &format!("'{endpoint}'"), reason));
             }
+            if endpoint::is_taken(endpoint) {
+                let reason = "is a file that is no socket and would be lost; use another path";
+                return Err(self.invalid("bind", &format!("'{endpoint}'"), reason.into()));
+            }
             if bind[..n].contains(endpoint) {
                 return Err(self.invalid("bind", &format!("'{endpoint}'"), "stands twice in the list".into()));
             }

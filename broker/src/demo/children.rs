@@ -131,8 +131,11 @@ impl Process {
     fn signal(&self, name: &str) -> io::Result<()> {
         let pid = self.child.id().to_string();
         // The shell's own `kill`: the standard library sends no signal but SIGKILL, and procps may not be installed.
-        let status = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -s {name} {pid}: {status}"))) }
+        let output = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
     fn kill(&mut self) {

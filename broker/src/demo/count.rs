@@ -150,7 +150,9 @@ mod tests {
         for (text, words, runs) in cases {
             let (mut whole, mut bytewise) = (Counter::default(), Counter::default());
             whole.add(text);
-            text.iter().for_each(|byte| bytewise.add(&[*byte]));
+            for byte in text {
+                bytewise.add(&[*byte]);
+            }
             assert_eq!(whole.finish(), Words { words, runs }, "{text:?}");
             assert_eq!(bytewise.finish(), Words { words, runs }, "{text:?}");
         }

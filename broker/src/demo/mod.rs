@@ -27,7 +27,7 @@ use self::children::Children;
 use self::files::{FILES_MIN, Files};
 use self::report::{Killed, Member, Story};
 use self::screen::Screen;
-use self::table::{Counts, Table, TaskLine};
+use self::table::{Counts, Table};
 pub(crate) use self::worker::{DemoWorkerArgs, work};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -37,7 +37,7 @@ const N_URGENT: usize = 20;
 /// For the broker to answer and the workers to connect, on a slow machine too.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Nothing in the table has changed for this long: something hangs, and the demo says so instead of hanging too.
-const STUCK_TIMEOUT: Duration = Duration::from_secs(60);
+const STUCK_TIMEOUT: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What the pauses of all low tasks aim at, and their bounds. Real work comes on top.
 const WATCHED_MS: u64 = 5_000;
@@ -77,10 +77,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Error> {
     screen.say("files", &introduce(&files, &args.dir))?;
     let pause = pause(args, &files);
     let told = Demo::start(&folder, pause, screen, interrupted).and_then(|demo| demo.play(&files));
-    // A reader that went away is no failure, and has nobody to be told.
-    told.map_err(|error| match error.is_closed_pipe() {
-        true => error,
-        false => Error::other(format!("finish the demo; database and logs are in {}", folder.display()), error.chain()),
+    told.map_err(|error| {
+        // A check that failed was told above, with the same places.
+        if error.is_closed_pipe() || matches!(error, Error::TaskFailed(_)) {
+            return error;
+        }
+        Error::other(format!("finish the demo; database and logs are in {}", folder.display()), error.chain())
     })
 }
 
@@ -134,8 +136,8 @@ impl Demo {
         let story = Story {
             n_tasks: files.paths.len() * 2 + N_URGENT,
             queued_before_urgent: queued,
-            lost_at: self.table.lost_at(&killed.member.session)?,
             killed,
+            lost: self.table.lost()?,
             members: std::mem::take(&mut self.members),
             rows: self.table.all()?,
             complaints,
@@ -163,46 +165,49 @@ impl Demo {
         Ok(queued)
     }
 
-    fn kill_one(&mut self) -> Result<Killed, Error> {
-        let (member, held) = self.freeze_one()?;
+    /// Kills a worker and waits until the broker took back what it held. `None` when everything was done before.
+    fn kill_one(&mut self) -> Result<Option<Killed>, Error> {
+        let Some(member) = self.freeze_one()? else { return Ok(None) };
         let at = Clock::start().now().wall.0;
         self.children.kill_worker(member.pid)?;
-        let tasks = held.iter().map(TaskLine::to_string).collect::<Vec<_>>().join(" and ");
-        let text = format!("{} (process {}) while it ran {tasks}; nobody replaces it", member.name, member.pid);
+        let text = format!("{} (process {}) while it runs tasks; nobody replaces it", member.name, member.pid);
         self.screen.say("kill -9", &text)?;
-        Ok(Killed { member, held, at })
+        self.watch(|counts| counts.lost > 0)?;
+        for lost in self.table.lost()? {
+            let text = format!("task {} was in its hands, taken back {} ms after the kill", lost.task, lost.at - at);
+            self.screen.say("lost", &text)?;
+        }
+        Ok(Some(Killed { member, at }))
     }
 
-    /// Holds a worker still while it runs something, so that the table tells what exactly the kill will hit. A running
-    /// one could finish its task between the look and the kill.
-    fn freeze_one(&mut self) -> Result<(Member, Vec<TaskLine>), Error> {
+    /// Holds a worker still while it runs something, so that the kill surely hits a task: a running one could finish
+    /// between the look and the kill.
+    fn freeze_one(&mut self) -> Result<Option<Member>, Error> {
         let until = Instant::now() + START_TIMEOUT;
         for member in self.members.iter().cycle() {
+            go_on(&mut self.children, &self.interrupted)?;
             self.children.freeze(member.pid)?;
-            let held = self.held(&member.session)?;
-            if !held.is_empty() {
-                return Ok((member.clone(), held));
+            if self.holds_tasks(&member.session)? {
+                return Ok(Some(member.clone()));
             }
             self.children.thaw(member.pid)?;
-            go_on(&mut self.children, &self.interrupted)?;
-            if Instant::now() > until {
+            if self.table.counts()?.queued == 0 || Instant::now() > until {
                 break;
             }
         }
-        Err(Error::TimedOut(format!("no worker ran a task within {} s", START_TIMEOUT.as_secs())))
+        Ok(None)
     }
 
-    /// What a frozen worker holds, once its last words before have reached the table.
-    fn held(&self, session: &str) -> Result<Vec<TaskLine>, Error> {
+    /// Whether a frozen worker holds tasks, once its last words before have reached the table.
+    fn holds_tasks(&self, session: &str) -> Result<bool, Error> {
         let (mut held, mut n_equal) = (Vec::new(), 0);
         while n_equal < 5 {
             thread::sleep(LOOK_EVERY / 2);
             let now = self.table.held_by(session)?;
-            let is_equal = now.iter().map(|task| task.id).eq(held.iter().map(|task: &TaskLine| task.id));
-            n_equal = if is_equal { n_equal + 1 } else { 0 };
+            n_equal = if now == held { n_equal + 1 } else { 0 };
             held = now;
         }
-        Ok(held)
+        Ok(!held.is_empty())
     }
 
     /// Shows how far it is until `reached`.
@@ -233,14 +238,11 @@ fn db(folder: &Path) -> PathBuf {
 
 fn introduce(files: &Files, dir: &Path) -> String {
     let (n_files, samples) = (files.paths.len() - files.n_samples, files.n_samples);
-    let mut text = format!("{n_files} in {}, {}", dir.display(), report::bytes(files.bytes));
-    if samples > 0 {
-        text += &format!("; too few to see anything, so {samples} sample files were made");
-    }
-    match files.left_out() {
-        left_out if left_out.is_empty() => text,
-        left_out => format!("{text}; left out: {left_out}"),
-    }
+    let mut parts = vec![format!("{n_files} in {}, {}", dir.display(), report::bytes(files.bytes))];
+    parts.extend((samples > 0).then(|| format!("too few to see anything, so {samples} sample files were made")));
+    let left_out = files.left_out();
+    parts.extend((!left_out.is_empty()).then(|| format!("left out: {left_out}")));
+    parts.join("; ")
 }
 
 fn pause(args: &DemoArgs, files: &Files) -> Duration {

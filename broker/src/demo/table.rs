@@ -27,6 +27,18 @@ pub(super) struct Counts {
     pub(super) running: usize,
     /// Dead or cancelled.
     pub(super) ended_badly: usize,
+    /// Runs whose worker died.
+    pub(super) lost: usize,
+}
+
+/// A run whose worker died. Times are Unix milliseconds.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    pub(super) task: i64,
+    pub(super) worker: Option<String>,
+    pub(super) started_at: Option<i64>,
+    /// When the broker took the task back.
+    pub(super) at: i64,
 }
 
 /// A row of the table, as far as the demo tells about it. Times are Unix milliseconds.
@@ -102,34 +114,40 @@ impl Table {
                 };
                 *place += row.get::<_, u32>(2)? as usize;
             }
+            let mut lost = self.conn.prepare_cached("SELECT count(*) FROM failures WHERE cause = 'lost'")?;
+            counts.lost = lost.query_row((), |row| row.get::<_, u32>(0))? as usize;
             Ok(counts)
         };
         count().map_err(|error: rusqlite::Error| Error::database("count the tasks", error))
     }
 
-    /// What a session runs right now.
-    pub(super) fn held_by(&self, session: &str) -> Result<Vec<TaskLine>, Error> {
-        self.lines("WHERE state = 'running' AND worker = ?1", [session])
+    /// The tasks that a session runs right now.
+    pub(super) fn held_by(&self, session: &str) -> Result<Vec<i64>, Error> {
+        let read = || {
+            let sql = "SELECT id FROM tasks WHERE state = 'running' AND worker = ?1 ORDER BY id";
+            self.conn.prepare_cached(sql)?.query_map([session], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()
+        };
+        read().map_err(|error: rusqlite::Error| Error::database("read the running tasks", error))
     }
 
     /// Every row there is.
     pub(super) fn all(&self) -> Result<Vec<TaskLine>, Error> {
-        self.lines("", ())
-    }
-
-    /// When the broker recorded that runs in this session were lost; NULL when it did not.
-    pub(super) fn lost_at(&self, session: &str) -> Result<Option<i64>, Error> {
-        let sql = "SELECT min(failed_at) FROM failures WHERE cause = 'lost' AND worker = ?1";
-        let lost_at = self.conn.query_row(sql, [session], |row| row.get(0));
-        lost_at.map_err(|error| Error::database("read the failures", error))
-    }
-
-    fn lines(&self, condition: &str, params: impl rusqlite::Params) -> Result<Vec<TaskLine>, Error> {
         let read = || {
-            let mut rows = self.conn.prepare(&format!("SELECT {COLUMNS} FROM tasks {condition} ORDER BY id"))?;
-            rows.query_map(params, task_line)?.collect::<Result<Vec<_>, _>>()
+            let mut rows = self.conn.prepare(&format!("SELECT {COLUMNS} FROM tasks ORDER BY id"))?;
+            rows.query_map((), task_line)?.collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error: rusqlite::Error| Error::database("read the tasks", error))
+    }
+
+    pub(super) fn lost(&self) -> Result<Vec<Lost>, Error> {
+        let read = || {
+            let sql = "SELECT task, worker, started_at, failed_at FROM failures WHERE cause = 'lost' ORDER BY id";
+            let lost = |row: &Row| {
+                Ok(Lost { task: row.get(0)?, worker: row.get(1)?, started_at: row.get(2)?, at: row.get(3)? })
+            };
+            self.conn.prepare(sql)?.query_map((), lost)?.collect::<Result<Vec<_>, _>>()
+        };
+        read().map_err(|error: rusqlite::Error| Error::database("read the failures", error))
     }
 }
 

@@ -31,7 +31,7 @@ const ALARM_EVERY: Duration = Duration::from_mins(1);
 pub(crate) struct WalHint(Arc<AtomicBool>);
 
 impl WalHint {
-    fn set(&self) {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 

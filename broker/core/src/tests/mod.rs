@@ -6,4 +6,6 @@ mod outcomes;
 mod properties;
 mod restart;
 mod sessions;
+mod table;
+mod words;
 mod world;

@@ -439,7 +439,7 @@ fn a_full_list_of_operations_stops_hand_outs_until_it_is_half_empty() {
     let parked = world.ask(1, Request::Ready(plain("w", &["a"])));
     let submit = || super::world::submit(vec![NewTask::new(kind("a"), None)], 0);
     let mut refused = 0;
-    for _ in 0..crate::limits::OPS_MAX + 1 {
+    for _ in 0..=crate::limits::OPS_MAX {
         let reply = world.broker_only(7, submit());
         refused += usize::from(reply);
     }

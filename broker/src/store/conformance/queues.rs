@@ -114,7 +114,7 @@ pub(super) fn later_rows_are_told_and_come_when_they_are_due<T: Subject>(world: 
     assert_eq!((loaded.tasks.len(), loaded.more, loaded.next_at), (0, false, Some(at)));
     world.later(1000);
     let loaded = world.load(&key, 9);
-    assert_eq!((ids(&loaded.tasks), loaded.next_at), (vec![1], Some(at.after(1000))));
+    assert_eq!((ids(&loaded.tasks), loaded.next_at), (vec![1], Some(at.after(1001))));
     world.later(1001);
     let loaded = world.load(&key, 9);
     assert_eq!((ids(&loaded.tasks), loaded.next_at), (vec![1, 2], None));

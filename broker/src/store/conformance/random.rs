@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rusqlite::types::Value;
 
 use super::subject::{MemorySubject, START, SqliteSubject, Subject, World, key, kind, lane, new_task, task, text};
+use crate::store::memory::Failure;
 use crate::store::{Load, Retention, Store, Sync};
 
 /// Ids that steps talk about: low, so that they meet.
@@ -269,7 +270,9 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
     let store = world.subject.store();
     match step {
         Step::Apply(ops) => {
-            let ops: Vec<Op> = ops.iter().map(|op| op.op(now.wall)).collect();
+            let mut ops: Vec<Op> = ops.iter().map(|op| op.op(now.wall)).collect();
+            // No broker can hand a row out before the commit that made it.
+            ops.sort_by_key(|op| !matches!(op, Op::Submit { .. }) && !matches!(op, Op::Ended(ended) if !ended.spawn.is_empty()));
             let mut results = store.apply(&ops, now).unwrap();
             for result in results.iter_mut().flatten() {
                 if let OpResult::Found(found) = result {
@@ -310,6 +313,13 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
     }
 }
 
+/// Each task's in order; between tasks of one sweep there is none.
+fn failures<T: Subject>(world: &World<T>) -> Vec<Failure> {
+    let mut failures = world.subject.failures();
+    failures.sort_by_key(|failure| failure.task);
+    failures
+}
+
 /// Queued rows by the counts, once a pass has mended them.
 fn counted<T: Subject>(world: &mut World<T>) -> String {
     world.turn(|store, _| while !store.recount(3).unwrap() {});
@@ -320,7 +330,7 @@ fn counted<T: Subject>(world: &mut World<T>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_model_and_sqlite_agree(acts in prop::collection::vec(some_act(), 1..40)) {
@@ -331,7 +341,7 @@ proptest! {
             let (expected, got) = (act(&mut model, next), act(&mut sqlite, next));
             prop_assert_eq!(expected, got, "after {:?}", next);
             prop_assert_eq!(model.subject.rows(), sqlite.subject.rows(), "after {:?}", next);
-            prop_assert_eq!(model.subject.failures(), sqlite.subject.failures(), "after {:?}", next);
+            prop_assert_eq!(failures(&model), failures(&sqlite), "after {:?}", next);
         }
         prop_assert_eq!(counted(&mut model), counted(&mut sqlite));
     }

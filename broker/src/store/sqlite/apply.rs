@@ -107,7 +107,8 @@ enum Partner {
     Start(usize),
 }
 
-/// Finds the runs that start and end within `ops` with nothing between that could tell: each becomes one write.
+/// Finds the runs that start and end within `ops` with nothing between that could tell: each becomes one write, at the
+/// place of its end. A row is handed out only after the commit that made it, so no submit between the two can be its own.
 fn partners(ops: &[Op]) -> Vec<Partner> {
     let mut partners = vec![Partner::None; ops.len()];
     let mut open: HashMap<TaskId, usize> = HashMap::new();

@@ -11,6 +11,8 @@ mod row;
 mod schema;
 mod submit;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ pub(super) use self::submit::insert_all;
 
 /// How long `begin` retries on a locked database. Apps hold the lock for the length of a transaction.
 const LOCKED_MAX: Duration = Duration::from_secs(2);
+/// The same for the start and the end of an epoch, which no worker waits for.
+const EPOCH_LOCKED_MAX: Duration = Duration::from_secs(30);
 /// Tries that only yield, before those that sleep.
 const YIELDS: u32 = 20;
 const RETRY: Duration = Duration::from_micros(50);
@@ -121,13 +125,13 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn lock(&mut self) -> Result<(), StoreError> {
+    fn lock(&mut self, patience: Duration) -> Result<(), StoreError> {
         let mut begin = self.conn.prepare_cached("BEGIN IMMEDIATE")?;
         let started = Instant::now();
         for tries in 1_u32.. {
             match begin.execute([]).map_err(StoreError::from) {
                 Ok(_) => return Ok(()),
-                Err(StoreError::Locked) if started.elapsed() < LOCKED_MAX => {}
+                Err(StoreError::Locked) if started.elapsed() < patience => {}
                 Err(error) => return Err(error),
             }
             if tries <= YIELDS {
@@ -154,14 +158,13 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// One whole turn, for steps that are never part of another.
+    /// A synced turn of its own, for the start and the end of an epoch.
     fn in_turn<T>(
         &mut self,
-        sync: Sync,
         step: impl FnOnce(&Connection, &mut State) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.set_sync(sync)?;
-        self.lock()?;
+        self.set_sync(Sync::Power)?;
+        self.lock(EPOCH_LOCKED_MAX)?;
         let done = self.look_around().and_then(|()| step(&self.conn, &mut self.state)).and_then(|value| {
             self.commit()?;
             Ok(value)
@@ -175,7 +178,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn open_epoch(&mut self, secret: [u8; 16], now: Now) -> Result<Opened, StoreError> {
-        let opened = self.in_turn(Sync::Power, |conn, state| open_epoch(conn, state, secret, now))?;
+        let opened = self.in_turn(|conn, state| open_epoch(conn, state, secret, now))?;
         self.epoch = Some(opened.epoch);
         // The first demands find the backlog; what is inserted from here on is told by the intake.
         self.state.news.start_behind(&self.conn)?;
@@ -184,7 +187,7 @@ impl Store for SqliteStore {
 
     fn close_epoch(&mut self, now: Now) -> Result<(), StoreError> {
         let Some(Epoch(number)) = self.epoch else { return Ok(()) };
-        self.in_turn(Sync::Power, |conn, _| {
+        self.in_turn(|conn, _| {
             let sql = "UPDATE epochs SET stopped_at = ?2 WHERE number = ?1";
             conn.execute(sql, params![row::sql_u64(number), now.wall.0])?;
             Ok(())
@@ -198,7 +201,7 @@ impl Store for SqliteStore {
 
     fn begin(&mut self, sync: Sync) -> Result<(), StoreError> {
         self.set_sync(if self.state.judge.rules.full_durability { sync } else { Sync::Process })?;
-        self.lock()?;
+        self.lock(LOCKED_MAX)?;
         self.look_around().inspect_err(|_| self.rollback())
     }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::TaskId;
 use rusqlite::types::{Type, ValueRef};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, Statement, params};
 
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
@@ -67,8 +67,8 @@ impl News {
 
     /// Everything since the last intake, the open turn included; forgotten when the turn commits.
     fn tell(&mut self) -> (HashSet<QueueKey>, HashMap<QueueKey, UnixMillis>) {
-        self.told = true;
-        let (mut due, mut later) = (self.due.clone(), self.later.clone());
+        let told = std::mem::replace(&mut self.told, true);
+        let (mut due, mut later) = if told { Default::default() } else { (self.due.clone(), self.later.clone()) };
         for (key, at) in self.staged.drain(..) {
             match at {
                 None => drop(due.insert(key)),
@@ -286,9 +286,10 @@ fn round(
     let mut heads: Vec<Option<QueuedTask>> = Vec::new();
     let mut bad = Vec::new();
     let mut ends = Vec::new();
-    let fetch = |stream: &mut Stream, bad: &mut Vec<_>, ends: &mut Vec<_>| {
+    let mut reader = conn.prepare_cached(const_sql::HEAD)?;
+    let mut fetch = |stream: &mut Stream, bad: &mut Vec<_>, ends: &mut Vec<_>| {
         while let Some(id) = stream.ids.pop_front() {
-            match head(conn, &state.judge, id, now)? {
+            match head(&mut reader, &state.judge, id, now)? {
                 Head::Task(task) => return Ok::<_, StoreError>(Some(task)),
                 Head::Bad(id, reason) => bad.push((id, reason)),
                 Head::End(id, end) => ends.push((id, end)),
@@ -348,17 +349,18 @@ fn streams(
     for lane in lanes(judge, load.key) {
         for sql in [const_sql::AT_ONCE, const_sql::DUE] {
             let mut statement = conn.prepare_cached(sql)?;
-            let mut ids = VecDeque::new();
+            let mut stream = Stream { ids: VecDeque::new(), cut: false };
             let mut rows = statement.query(params![lane, load.key.kind.as_str(), now.wall.0])?;
-            while ids.len() <= load.rows
+            while !stream.cut
                 && let Some(row) = rows.next()?
             {
-                let id = row.get(0)?;
-                if !skip(id) {
-                    ids.push_back(id);
+                match row.get(0)? {
+                    id if skip(id) => {}
+                    _ if stream.ids.len() > load.rows => stream.cut = true,
+                    id => stream.ids.push_back(id),
                 }
             }
-            streams.push(Stream { cut: ids.len() > load.rows, ids });
+            streams.push(stream);
         }
     }
     Ok(streams)
@@ -370,10 +372,9 @@ fn lanes<'a>(judge: &Judge, key: &'a QueueKey) -> impl Iterator<Item = Option<&'
     std::iter::once(Some(key.lane.as_str())).chain(default.then_some(None))
 }
 
-fn head(conn: &Connection, judge: &Judge, id: i64, now: Now) -> Result<Head, StoreError> {
-    let mut statement = conn.prepare_cached(const_sql::HEAD)?;
+fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now) -> Result<Head, StoreError> {
     let payload_max = i64::try_from(judge.rules.payload_bytes_max).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![id, payload_max])?;
+    let mut rows = reader.query(params![id, payload_max])?;
     let Some(row) = rows.next()? else { return Ok(Head::Gone) };
     let good = match judge.values(&values(row, 0)?) {
         Ok(good) => good,
@@ -412,6 +413,14 @@ fn next_at(conn: &Connection, judge: &Judge, key: &QueueKey, now: Now) -> Result
     }
     Ok(next)
 }
+
+/// Statements that must not look at rows, each with the columns that its index is entered by.
+#[cfg(test)]
+pub(super) const PLANS: [(&str, &str); 3] = [
+    (const_sql::AT_ONCE, "lane=? AND kind=? AND run_at=?"),
+    (const_sql::DUE, "lane=? AND kind=? AND run_at<?"),
+    (const_sql::NEXT_AT, "lane=? AND kind=? AND run_at>? AND run_at<?"),
+];
 
 mod const_sql {
     //! `values` fixes the order of the columns.

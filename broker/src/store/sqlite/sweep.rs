@@ -16,7 +16,7 @@ use crate::store::{StoreError, Swept};
 
 /// The condition of the index `tasks_attention`, word for word: else SQLite does not use it.
 const ATTENTION: &str = "(cancel_requested <> 0 \
-    OR kind >= x'' OR lane >= x'' OR run_at >= 9.3e18 OR expires_at >= 9.3e18 \
+    OR kind >= x'' OR lane >= x'' OR run_at >= 1e14 OR expires_at >= 1e14 \
     OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18))) AND state >= 'queued'";
 
 /// Why a task ends that never started.
@@ -51,7 +51,11 @@ pub(super) fn sweep(conn: &Connection, state: &mut State, rows: usize, now: Now)
     let expired = expired(conn, rows, now)?;
     swept.more |= expired.len() == rows;
     for id in expired {
-        swept.ended.extend(end_unstarted(conn, state, id, End::Expired, now)?);
+        // A time in seconds is long past, too, and a mistake.
+        swept.ended.extend(match fault(conn, state, id)? {
+            Some(reason) => reject(conn, state, id, &reason, now)?,
+            None => end_unstarted(conn, state, id, End::Expired, now)?,
+        });
     }
     sweep_suspects(conn, state, rows, now, &mut swept)?;
     swept.next_at = next_expiry(conn, now)?;
@@ -152,13 +156,19 @@ fn sweep_suspects(
 
 /// What the judge says about a row that an index says is bad.
 fn judged(conn: &Connection, state: &State, id: i64) -> Result<Bad, StoreError> {
+    let fault = fault(conn, state, id)?;
+    Ok(fault.unwrap_or_else(|| Bad::new("kind", "no queue can hold this row: insert it anew".into())))
+}
+
+/// What is wrong with a row; `None` when nothing is, or when it is gone.
+fn fault(conn: &Connection, state: &State, id: i64) -> Result<Option<Bad>, StoreError> {
     let sql = format!("SELECT kind, lane, {VALUES} FROM tasks WHERE id = ?1");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([id])?;
-    let Some(row) = rows.next()? else { return Ok(Bad::new("id", "the row is gone".into())) };
+    let Some(row) = rows.next()? else { return Ok(None) };
     let judged = state.judge.key(row.get_ref(0)?, row.get_ref(1)?);
     let judged = judged.and_then(|_| state.judge.values(&values(row, 2).expect("the columns are in the statement")));
-    Ok(judged.err().unwrap_or_else(|| Bad::new("kind", "no queue can hold this row: insert it anew".into())))
+    Ok(judged.err())
 }
 
 /// Ends a row that makes no sense: dead, with the reason, attempts untouched. `None` when it is not live any more.

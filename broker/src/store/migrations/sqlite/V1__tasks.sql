@@ -55,12 +55,12 @@ CREATE INDEX tasks_key ON tasks (kind, unique_key) WHERE unique_key IS NOT NULL;
 -- Running and dead rows, both few beside the rest.
 CREATE INDEX tasks_marked ON tasks (state) WHERE state = 'running' OR state = 'dead';
 
--- Live rows that an app has put where no queue finds them: a cancel requested, or a type that no value of the column can
--- have. Every number sorts below every text and every text below every blob, so one comparison tells each type
--- apart, where typeof() is a call.
+-- Live rows that an app has put where no queue finds them: a cancel requested, a time that is not in milliseconds, or a
+-- type that no value of the column can have. Every number sorts below every text and every text below every blob, so one
+-- comparison tells each type apart, where typeof() is a call.
 CREATE INDEX tasks_attention ON tasks (state)
     WHERE (cancel_requested <> 0
-           OR kind >= x'' OR lane >= x'' OR run_at >= 9.3e18 OR expires_at >= 9.3e18
+           OR kind >= x'' OR lane >= x'' OR run_at >= 1e14 OR expires_at >= 1e14
            OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18)))
       AND state >= 'queued';
 

@@ -4,18 +4,24 @@
 //! rows. While one transaction syncs the next one's operations gather in the inbox: that is the group commit. A storage
 //! error undoes the turn and keeps its operations; they are said again until they are on disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use laneway_core::{Ended, EndedAs, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
+use laneway_core::{Ended, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
 use crate::store::{Load, Retention, Store, StoreError, Sync};
-use crate::telemetry::{TaskEvent, TaskLog};
+use crate::telemetry::TaskLog;
+
+mod agenda;
+mod lines;
+
+use agenda::Agenda;
+use lines::{is_routine, task_event};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -77,37 +83,33 @@ pub(crate) struct Scheduler<S> {
     was_full: bool,
     /// Operations whose turn has not been committed, in order.
     ops: VecDeque<(Option<OpId>, Op)>,
-    demands: HashMap<QueueKey, Demand>,
+    agenda: Agenda,
     /// Wake-ups by the folder watch, if there is one, and when the last came.
     woken: Option<Receiver<()>>,
     woken_at: Option<Millis>,
-    /// Queues to read from in the next turns, each once.
-    due: VecDeque<QueueKey>,
-    is_due: HashSet<QueueKey>,
-    /// When rows for later become due.
-    later: BTreeSet<(UnixMillis, QueueKey)>,
-    later_of: BTreeMap<QueueKey, UnixMillis>,
     /// Read ahead or handed out, and still `queued` in the table.
     out: HashSet<TaskId>,
     watched: BTreeSet<TaskId>,
     /// Where the last look at watched tasks ended.
     watched_from: Option<TaskId>,
-    looks_left: usize,
-    intake_behind: bool,
-    sweep_due: bool,
-    sweep_at: Option<UnixMillis>,
-    prune_at: u64,
-    recount_at: u64,
-    uncounted: bool,
+    chores: Chores,
     /// Since when turns fail, and whether the router was told.
     failing: Option<(Now, bool)>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Demand {
-    rows: usize,
-    /// It has not been answered.
-    fresh: bool,
+/// What is to be done besides operations and loads.
+#[derive(Debug)]
+struct Chores {
+    /// Rows behind the watermark have not been looked at.
+    intake: bool,
+    sweep: bool,
+    sweep_at: Option<UnixMillis>,
+    /// Watched tasks that are to be looked at.
+    looks: usize,
+    /// Rows may have changed that the counts do not know of.
+    recount: bool,
+    recount_at: Millis,
+    prune_at: Millis,
 }
 
 /// What a turn found, to be told after its commit.
@@ -128,33 +130,32 @@ impl<S: Store> Scheduler<S> {
         log: TaskLog,
     ) -> Self {
         let now = clock.now();
+        let prune_at = now.mono.after(pace.prune_interval_ms);
         Self {
             store,
             inbox,
             outbox,
             bell,
             clock,
-            prune_at: now.mono.0 + pace.prune_interval_ms,
-            recount_at: now.mono.0,
             pace,
             log,
             was_full: false,
             ops: VecDeque::new(),
-            demands: HashMap::new(),
+            agenda: Agenda::default(),
             woken,
             woken_at: None,
-            due: VecDeque::new(),
-            is_due: HashSet::new(),
-            later: BTreeSet::new(),
-            later_of: BTreeMap::new(),
             out: HashSet::new(),
             watched: BTreeSet::new(),
             watched_from: None,
-            looks_left: 0,
-            intake_behind: true,
-            sweep_due: true,
-            sweep_at: None,
-            uncounted: true,
+            chores: Chores {
+                intake: true,
+                sweep: true,
+                sweep_at: None,
+                looks: 0,
+                recount: true,
+                recount_at: now.mono,
+                prune_at,
+            },
             failing: None,
         }
     }
@@ -220,12 +221,7 @@ impl<S: Store> Scheduler<S> {
             self.out.remove(&task);
         }
         for (key, rows) in orders.demands {
-            if rows == 0 {
-                self.demands.remove(&key);
-                continue;
-            }
-            self.demands.insert(key.clone(), Demand { rows, fresh: true });
-            self.mark_due(key);
+            self.agenda.demand(key, rows);
         }
         for (task, on) in orders.watch {
             if on {
@@ -237,8 +233,11 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn next_wait(&self) -> Duration {
-        let busy =
-            self.intake_behind || self.sweep_due || self.looks_left > 0 || !self.due.is_empty() || !self.ops.is_empty();
+        let busy = self.chores.intake
+            || self.chores.sweep
+            || self.chores.looks > 0
+            || self.agenda.is_busy()
+            || !self.ops.is_empty();
         if busy && self.failing.is_none() {
             return Duration::ZERO;
         }
@@ -258,9 +257,9 @@ impl<S: Store> Scheduler<S> {
     /// To the next thing that is known to come, at most until the backstop poll.
     fn until_next_time(&self) -> Duration {
         let now = self.clock.now();
-        let times = self.later.first().map(|&(at, _)| at).into_iter().chain(self.sweep_at);
+        let times = self.agenda.next_at().into_iter().chain(self.chores.sweep_at);
         let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
-        let recount = self.uncounted.then(|| Duration::from_millis(self.recount_at.saturating_sub(now.mono.0)));
+        let recount = self.chores.recount.then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
         next.into_iter().chain(recount).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
     }
 
@@ -270,10 +269,13 @@ impl<S: Store> Scheduler<S> {
             self.on_change();
         }
         self.note_times(now);
-        let prune = now.mono.0 >= self.prune_at;
-        let recount = self.uncounted && now.mono.0 >= self.recount_at;
-        let work =
-            !self.ops.is_empty() || !self.due.is_empty() || self.intake_behind || self.sweep_due || self.looks_left > 0;
+        let prune = now.mono >= self.chores.prune_at;
+        let recount = self.chores.recount && now.mono >= self.chores.recount_at;
+        let work = !self.ops.is_empty()
+            || self.agenda.is_busy()
+            || self.chores.intake
+            || self.chores.sweep
+            || self.chores.looks > 0;
         if work || prune || recount {
             self.turn(now, prune, recount)?;
         }
@@ -282,23 +284,19 @@ impl<S: Store> Scheduler<S> {
 
     /// An app has committed: anything may be different.
     fn on_change(&mut self) {
-        self.intake_behind = true;
-        self.sweep_due = true;
-        self.uncounted = true;
-        self.looks_left = self.watched.len();
+        self.chores.intake = true;
+        self.chores.sweep = true;
+        self.chores.recount = true;
+        self.chores.looks = self.watched.len();
         // An UPDATE, or an explicit id, is seen by no watermark: every queue that somebody wants to read from is looked at.
-        self.mark_all_due();
+        self.agenda.mark_all();
     }
 
     /// What the wall clock has brought.
     fn note_times(&mut self, now: Now) {
-        while let Some((at, key)) = self.later.first().filter(|(at, _)| *at <= now.wall).cloned() {
-            self.later.remove(&(at, key.clone()));
-            self.later_of.remove(&key);
-            self.mark_due(key);
-        }
-        if self.sweep_at.is_some_and(|at| at <= now.wall) {
-            (self.sweep_at, self.sweep_due) = (None, true);
+        self.agenda.mark_until(now.wall);
+        if self.chores.sweep_at.is_some_and(|at| at <= now.wall) {
+            (self.chores.sweep_at, self.chores.sweep) = (None, true);
         }
     }
 
@@ -341,31 +339,31 @@ impl<S: Store> Scheduler<S> {
         if self.store.changed()? {
             self.on_change();
         }
-        if self.intake_behind {
+        if self.chores.intake {
             let intake = self.store.intake(self.pace.turn_rows, now)?;
-            self.intake_behind = intake.rows >= self.pace.turn_rows;
-            intake.due.into_iter().for_each(|key| self.mark_due(key));
+            self.chores.intake = intake.rows >= self.pace.turn_rows;
+            intake.due.into_iter().for_each(|key| self.agenda.mark(key));
             for (key, at) in intake.later {
-                self.note_later(key, at);
+                self.agenda.mark_at(key, at);
             }
             found.overtaken.extend(intake.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
         }
-        if self.sweep_due {
+        if self.chores.sweep {
             let swept = self.store.sweep(SWEEP_ROWS, now)?;
-            self.sweep_due = swept.more;
-            self.sweep_at = swept.next_at;
+            self.chores.sweep = swept.more;
+            self.chores.sweep_at = swept.next_at;
             found.overtaken.extend(swept.ended.into_iter().map(|ended| (ended.task, Some(ended))));
             found.cancel_requested = swept.cancel_requested;
         }
         self.look_at_watched(&mut found)?;
         self.load_due(&mut found, now)?;
         if prune && self.store.prune(self.pace.retention, PRUNE_ROWS, now)? < PRUNE_ROWS {
-            self.prune_at = now.mono.0 + self.pace.prune_interval_ms;
+            self.chores.prune_at = now.mono.after(self.pace.prune_interval_ms);
         }
         // Rows that the intake has yet to see would be counted twice, here and there.
-        if recount && !self.intake_behind {
-            self.uncounted = !self.store.recount(RECOUNT_ROWS)?;
-            self.recount_at = now.mono.0 + RECOUNT_INTERVAL_MS;
+        if recount && !self.chores.intake {
+            self.chores.recount = !self.store.recount(RECOUNT_ROWS)?;
+            self.chores.recount_at = now.mono.after(RECOUNT_INTERVAL_MS);
         }
         self.store.commit()?;
         Ok((results, found))
@@ -379,45 +377,19 @@ impl<S: Store> Scheduler<S> {
             }
             Op::Ended(Ended { next: Next::Queued { .. }, kind, lane, spawn, .. }) => {
                 let key = QueueKey { lane: lane.clone(), kind: kind.clone() };
-                self.mark_due(key);
-                self.intake_behind |= !spawn.is_empty();
+                self.agenda.mark(key);
+                self.chores.intake |= !spawn.is_empty();
             }
-            Op::Ended(ended) => self.intake_behind |= !ended.spawn.is_empty(),
-            Op::Submit { .. } => (self.intake_behind, self.sweep_due) = (true, true),
-            Op::Cancel(_) => self.sweep_due = true,
-            Op::Requeue(_) => self.due.extend(self.demands.keys().cloned()),
+            Op::Ended(ended) => self.chores.intake |= !ended.spawn.is_empty(),
+            Op::Submit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
+            Op::Cancel(_) => self.chores.sweep = true,
+            Op::Requeue(_) => self.agenda.mark_all(),
             _ => {}
         }
     }
 
-    /// A queue is to be read from, if anybody wants its rows.
-    fn mark_due(&mut self, key: QueueKey) {
-        if self.demands.contains_key(&key) && self.is_due.insert(key.clone()) {
-            self.due.push_back(key);
-        }
-    }
-
-    fn mark_all_due(&mut self) {
-        let keys: Vec<QueueKey> = self.demands.keys().filter(|key| !self.is_due.contains(*key)).cloned().collect();
-        self.is_due.extend(keys.iter().cloned());
-        self.due.extend(keys);
-    }
-
-    fn note_later(&mut self, key: QueueKey, at: UnixMillis) {
-        if !self.demands.contains_key(&key) {
-            return;
-        }
-        let sooner = self.later_of.get(&key).is_none_or(|&known| at < known);
-        if sooner {
-            if let Some(known) = self.later_of.insert(key.clone(), at) {
-                self.later.remove(&(known, key.clone()));
-            }
-            self.later.insert((at, key));
-        }
-    }
-
     fn look_at_watched(&mut self, found: &mut Found) -> Result<(), StoreError> {
-        let n = self.looks_left.min(WATCHED_PER_TURN);
+        let n = self.chores.looks.min(WATCHED_PER_TURN);
         if n == 0 {
             return Ok(());
         }
@@ -426,7 +398,7 @@ impl<S: Store> Scheduler<S> {
         let rest = n - tasks.len();
         tasks.extend(self.watched.iter().copied().take(rest));
         self.watched_from = tasks.last().copied();
-        self.looks_left -= n;
+        self.chores.looks -= n;
         found.overtaken.extend(self.store.endings(&tasks)?);
         Ok(())
     }
@@ -434,14 +406,15 @@ impl<S: Store> Scheduler<S> {
     fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
         let mut rows_left = self.pace.turn_rows;
         for _ in 0..LOADS_PER_TURN {
-            let Some(key) = self.due.pop_front().filter(|_| rows_left > 0) else { break };
-            self.is_due.remove(&key);
-            let Some(demand) = self.demands.get(&key).copied() else { continue };
+            if rows_left == 0 {
+                break;
+            }
+            let Some((key, demand)) = self.agenda.pop() else { break };
             let load = Load { key: &key, skip: &self.out, rows: demand.rows, bytes: self.pace.window_bytes };
             let rows = self.store.load(load, now)?;
             rows_left = rows_left.saturating_sub(rows.tasks.len());
             if let Some(at) = rows.next_at {
-                self.note_later(key.clone(), at);
+                self.agenda.mark_at(key.clone(), at);
             }
             found.overtaken.extend(rows.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
             if rows.tasks.is_empty() && !demand.fresh && !rows.more {
@@ -475,22 +448,12 @@ impl<S: Store> Scheduler<S> {
         }
         for loaded in &found.loaded {
             self.out.extend(loaded.tasks.iter().map(|task| task.id));
-            self.note_loaded(loaded);
+            self.agenda.answered(loaded);
         }
         if !found.loaded.is_empty() {
             events.push(Event::Loaded(found.loaded));
         }
         self.send(events);
-    }
-
-    /// A load that says more ends its demand, as does one that fills it; otherwise the rest of it stays open.
-    fn note_loaded(&mut self, loaded: &Loaded) {
-        let Some(demand) = self.demands.get_mut(&loaded.key) else { return };
-        demand.rows = demand.rows.saturating_sub(loaded.tasks.len());
-        demand.fresh = false;
-        if loaded.more || demand.rows == 0 {
-            self.demands.remove(&loaded.key);
-        }
     }
 
     fn send(&self, events: Vec<Event>) {
@@ -538,60 +501,5 @@ fn needs_sync(op: &Op) -> bool {
         | Op::Counts
         | Op::SessionUp { .. }
         | Op::SessionGone { .. } => false,
-    }
-}
-
-/// Whether the log line of an operation is one of many.
-fn is_routine(op: &Op) -> bool {
-    matches!(op, Op::Started(_) | Op::Ended(Ended { next: Next::Done(_), .. }))
-}
-
-/// The log line of an operation, once it is on disk.
-fn task_event(op: &Op, result: Option<&OpResult>) -> Option<TaskEvent> {
-    match op {
-        Op::Started(started) => Some(TaskEvent {
-            event: "started",
-            task: started.task,
-            kind: started.kind.clone(),
-            lane: started.lane.clone(),
-            worker: Some(started.worker.as_str().into()),
-            run: started.run,
-            attempt: started.attempt,
-            wait_ms: Some(started.wait_ms),
-            run_ms: None,
-            error: None,
-        }),
-        Op::Ended(ended) => Some(TaskEvent {
-            event: event_name(ended, result),
-            task: ended.task,
-            kind: ended.kind.clone(),
-            lane: ended.lane.clone(),
-            worker: Some(ended.worker.as_str().into()),
-            run: ended.run,
-            attempt: ended.attempt,
-            wait_ms: None,
-            run_ms: Some(ended.run_ms),
-            error: ended.error.clone(),
-        }),
-        _ => None,
-    }
-}
-
-fn event_name(ended: &Ended, result: Option<&OpResult>) -> &'static str {
-    use laneway_core::{Cause, Count};
-    use laneway_protocol::TaskState;
-    let state = match result {
-        Some(OpResult::Ended(EndedAs::Written(state) | EndedAs::SpawnRefused { state, .. })) => *state,
-        Some(OpResult::Ended(EndedAs::Recorded(_))) => return "repeated",
-        _ => return "overtaken",
-    };
-    match (state, ended.cause, ended.count) {
-        (TaskState::Done, ..) => "done",
-        (TaskState::Dead, ..) => "dead",
-        (TaskState::Cancelled, ..) => "cancelled",
-        (_, Some(Cause::Lost), _) => "lost",
-        (_, Some(_), _) => "failed",
-        (_, None, Count::Nothing) => "returned",
-        (_, None, _) => "released",
     }
 }

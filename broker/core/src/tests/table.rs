@@ -1,0 +1,342 @@
+//! The table and its store, as simply as can be: what a real store promises, without a file.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use laneway_protocol::message::{Final, NewTask, StatusRows, Stored, TaskRow, Verdict};
+use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
+
+use crate::action::{Count, Counts, Ended, EndedAs, Ending, Next, Op, OpResult, Started};
+use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
+use crate::time::{Now, UnixMillis};
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) kind: Kind,
+    pub(super) lane: LaneName,
+    pub(super) state: TaskState,
+    pub(super) lease: Option<Lease>,
+    pub(super) runs: u32,
+    pub(super) attempts: u32,
+    pub(super) losses: u32,
+    pub(super) releases: u32,
+    pub(super) max_attempts: Option<u32>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) expires_at: Option<UnixMillis>,
+    pub(super) due: UnixMillis,
+    pub(super) started_at: Option<UnixMillis>,
+    pub(super) worker: Option<String>,
+    pub(super) cancel_requested: bool,
+    pub(super) unique_key: Option<String>,
+    pub(super) payload: Option<Payload>,
+    pub(super) result: Option<Payload>,
+    pub(super) error: Option<String>,
+    pub(super) progress: (Option<u64>, Option<u64>, Option<String>),
+    /// The last look at the queues before it became queued.
+    pub(super) queued_in: u64,
+}
+
+/// The table, and what the store has in memory about it. Survives a restart of the core, but for that memory.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) rows: BTreeMap<TaskId, Row>,
+    pub(super) sessions: BTreeMap<SessionName, bool>,
+    pub(super) paused: BTreeSet<LaneName>,
+    /// Told to have been given out once, but deleted.
+    pub(super) pruned: BTreeSet<TaskId>,
+    next: u64,
+    pub(super) demands: BTreeMap<QueueKey, (usize, bool)>,
+    pub(super) out: BTreeSet<TaskId>,
+    pub(super) watched: BTreeSet<TaskId>,
+    /// Looks at the queues, and when the last one began.
+    pub(super) turn: u64,
+    pub(super) turn_at: UnixMillis,
+    pub(super) inbox: VecDeque<(Option<OpId>, Op)>,
+}
+
+impl Table {
+    /// What the store has in memory is gone.
+    pub(super) fn forget(&mut self) {
+        self.demands.clear();
+        self.out.clear();
+        self.watched.clear();
+        self.inbox.clear();
+    }
+
+    /// A new row with these changes.
+    pub(super) fn insert(&mut self, kind: Kind, lane: LaneName, now: Now, change: impl FnOnce(&mut Row)) -> TaskId {
+        let mut row = Row {
+            kind,
+            lane,
+            state: TaskState::Queued,
+            lease: None,
+            runs: 0,
+            attempts: 0,
+            losses: 0,
+            releases: 0,
+            max_attempts: None,
+            timeout_ms: None,
+            expires_at: None,
+            due: now.wall,
+            started_at: None,
+            worker: None,
+            cancel_requested: false,
+            unique_key: None,
+            payload: None,
+            result: None,
+            error: None,
+            progress: (None, None, None),
+            queued_in: self.turn,
+        };
+        change(&mut row);
+        self.next += 1;
+        let id = TaskId::new(self.next).unwrap();
+        self.rows.insert(id, row);
+        id
+    }
+
+    pub(super) fn apply(&mut self, op: Op, now: Now) -> Option<OpResult> {
+        match op {
+            Op::Started(started) => self.started(&started),
+            Op::Ended(ended) => return Some(OpResult::Ended(self.ended(ended))),
+            Op::Noted(noted) => {
+                if let Some(row) = self.rows.get_mut(&noted.task).filter(|row| row.lease == Some(noted.lease)) {
+                    row.progress = (noted.done, noted.total, noted.note);
+                }
+            }
+            Op::Submit { tasks, .. } => return Some(self.submit(tasks, now)),
+            Op::Cancel(tasks) => {
+                return Some(OpResult::Verdicts(tasks.into_iter().map(|task| self.cancel(task)).collect()));
+            }
+            Op::Requeue(tasks) => {
+                return Some(OpResult::Verdicts(tasks.into_iter().map(|_| Verdict::Unchanged).collect()));
+            }
+            Op::Find(tasks) => {
+                return Some(OpResult::Found(tasks.into_iter().filter_map(|task| self.find(task)).collect()));
+            }
+            Op::FindKey { kind, unique_key } => {
+                let has_key = |row: &Row| row.kind == kind && row.unique_key.as_ref() == Some(&unique_key);
+                let newest = self.rows.iter().rev().find(|(_, row)| has_key(row)).map(|(&id, _)| id);
+                return Some(OpResult::Found(newest.and_then(|id| self.find(id)).into_iter().collect()));
+            }
+            Op::Endings(tasks) => {
+                return Some(OpResult::Endings(tasks.into_iter().map(|task| (task, self.ending(task))).collect()));
+            }
+            Op::List(_) => return Some(OpResult::Rows(StatusRows::default())),
+            Op::Show { tasks, .. } => return Some(OpResult::Rows(self.show(&tasks))),
+            Op::Counts => return Some(OpResult::Counts(Counts::default())),
+            Op::SessionUp { session, plain, .. } => {
+                self.sessions.insert(session, plain);
+            }
+            Op::SessionGone { session } => {
+                self.sessions.remove(&session);
+            }
+            Op::PauseLane { lane, paused } => {
+                if paused {
+                    self.paused.insert(lane)
+                } else {
+                    self.paused.remove(&lane)
+                };
+                return Some(OpResult::Paused);
+            }
+        }
+        None
+    }
+
+    fn started(&mut self, started: &Started) {
+        let Some(row) = self.rows.get_mut(&started.task) else { return };
+        if row.state != TaskState::Queued || row.runs + 1 != started.run {
+            return;
+        }
+        row.state = TaskState::Running;
+        (row.lease, row.runs) = (Some(started.lease), started.run);
+        (row.worker, row.started_at) = (Some(started.worker.to_string()), Some(started.at));
+    }
+
+    fn ended(&mut self, ended: Ended) -> EndedAs {
+        self.out.remove(&ended.task);
+        let Some(row) = self.rows.get_mut(&ended.task) else { return EndedAs::Overtaken };
+        if row.state.is_final() && row.lease == Some(ended.lease) {
+            return EndedAs::Recorded(row.state);
+        }
+        if row.state != TaskState::Running || row.lease != Some(ended.lease) {
+            return EndedAs::Overtaken;
+        }
+        match ended.count {
+            Count::Attempt => row.attempts += 1,
+            Count::Loss => row.losses += 1,
+            Count::Release => row.releases += 1,
+            Count::Nothing => {}
+        }
+        row.state = match ended.next {
+            Next::Done(result) => {
+                row.result = result;
+                TaskState::Done
+            }
+            Next::Already => return EndedAs::Overtaken,
+            _ if row.cancel_requested => TaskState::Cancelled,
+            Next::Queued { run_at } => {
+                row.due = run_at.unwrap_or(row.due);
+                row.queued_in = self.turn;
+                row.lease = None;
+                TaskState::Queued
+            }
+            Next::Dead => TaskState::Dead,
+            Next::Cancelled => TaskState::Cancelled,
+        };
+        row.error = ended.error;
+        EndedAs::Written(row.state)
+    }
+
+    fn submit(&mut self, tasks: Vec<NewTask>, now: Now) -> OpResult {
+        if let Some(index) = tasks.iter().position(|task| task.max_attempts == Some(0)) {
+            return OpResult::Refused { index, field: "max_attempts", reason: "0 is not at least 1".into() };
+        }
+        let mut stored = Vec::new();
+        for task in tasks {
+            let live = |row: &Row| row.kind == task.kind && !row.state.is_final() && row.unique_key == task.unique_key;
+            let twin = task.unique_key.as_ref().and(self.rows.iter().find(|(_, row)| live(row)).map(|(&id, _)| id));
+            if let Some(task) = twin {
+                stored.push(Stored { task, new: false });
+                continue;
+            }
+            let lane = task.lane.unwrap_or_else(|| LaneName::new("normal").unwrap());
+            let id = self.insert(task.kind, lane, now, |row| {
+                (row.max_attempts, row.timeout_ms) = (task.max_attempts, task.timeout_ms);
+                (row.unique_key, row.payload) = (task.unique_key, task.payload);
+            });
+            stored.push(Stored { task: id, new: true });
+        }
+        OpResult::Submitted(stored)
+    }
+
+    fn cancel(&mut self, task: TaskId) -> Verdict {
+        let Some(row) = self.rows.get_mut(&task) else { return Verdict::NotFound };
+        if row.state.is_final() {
+            return Verdict::Unchanged;
+        }
+        row.cancel_requested = true;
+        if row.state == TaskState::Queued {
+            (row.state, row.lease) = (TaskState::Cancelled, None);
+            self.out.remove(&task);
+            return Verdict::Cancelled;
+        }
+        Verdict::Requested
+    }
+
+    pub(super) fn find(&self, id: TaskId) -> Option<FoundTask> {
+        let row = self.rows.get(&id)?;
+        Some(FoundTask {
+            id,
+            kind: row.kind.clone(),
+            lane: row.lane.clone(),
+            state: row.state,
+            lease: row.lease,
+            runs: row.runs,
+            attempts: row.attempts,
+            losses: row.losses,
+            max_attempts: row.max_attempts,
+            timeout_ms: row.timeout_ms,
+            due: row.due,
+            started_at: row.started_at,
+            worker: row.worker.clone(),
+            cancel_requested: row.cancel_requested,
+        })
+    }
+
+    fn ending(&self, task: TaskId) -> Ending {
+        let Some(row) = self.rows.get(&task) else {
+            return if self.pruned.contains(&task) { Ending::Pruned } else { Ending::NotFound };
+        };
+        if row.state.is_final() {
+            let Row { state, result, error, .. } = row.clone();
+            return Ending::Final(Final { task, state, result, error });
+        }
+        let (done, total, note) = row.progress.clone();
+        Ending::Live { done, total, note }
+    }
+
+    fn show(&self, tasks: &[TaskId]) -> StatusRows {
+        let row = |&id: &TaskId| {
+            let row = self.rows.get(&id)?;
+            Some(TaskRow {
+                id,
+                kind: row.kind.to_string(),
+                lane: Some(row.lane.to_string()),
+                state: row.state,
+                run_at: Some(row.due.0),
+                unique_key: None,
+                max_attempts: None,
+                timeout_ms: None,
+                expires_at: None,
+                runs: row.runs,
+                attempts: row.attempts,
+                losses: row.losses,
+                releases: row.releases,
+                worker: row.worker.clone(),
+                created_at: 0,
+                started_at: None,
+                finished_at: None,
+                progress_done: None,
+                progress_total: None,
+                progress_note: None,
+                cancel_requested: row.cancel_requested,
+                error: row.error.clone(),
+                payload: None,
+                result: None,
+                failures: Vec::new(),
+                explain: None,
+            })
+        };
+        StatusRows { rows: tasks.iter().filter_map(row).collect(), ..StatusRows::default() }
+    }
+
+    pub(super) fn load(&mut self, now: Now) -> Vec<Loaded> {
+        let mut loads = Vec::new();
+        self.turn += 1;
+        self.turn_at = now.wall;
+        for (key, (rows, fresh)) in &mut self.demands {
+            let mut due: Vec<(UnixMillis, TaskId)> = self
+                .rows
+                .iter()
+                .filter(|(id, row)| {
+                    row.state == TaskState::Queued
+                        && row.lane == key.lane
+                        && row.kind == key.kind
+                        && !self.out.contains(id)
+                })
+                .filter(|(_, row)| row.due <= now.wall && row.expires_at.is_none_or(|at| row.runs > 0 || at > now.wall))
+                .map(|(&id, row)| (row.due, id))
+                .collect();
+            due.sort_unstable();
+            let more = due.len() > *rows;
+            due.truncate(*rows);
+            if due.is_empty() && !*fresh {
+                continue;
+            }
+            *fresh = false;
+            *rows = if more { 0 } else { *rows - due.len() };
+            let tasks = due.iter().map(|(due, id)| queued(*id, &self.rows[id], *due)).collect();
+            self.out.extend(due.iter().map(|&(_, id)| id));
+            loads.push(Loaded { key: key.clone(), tasks, more });
+        }
+        self.demands.retain(|_, (rows, _)| *rows > 0);
+        loads
+    }
+}
+
+fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
+    QueuedTask {
+        id,
+        due,
+        runs: row.runs,
+        attempts: row.attempts,
+        losses: row.losses,
+        max_attempts: row.max_attempts,
+        timeout_ms: row.timeout_ms,
+        expires_at: row.expires_at,
+        payload: row.payload.clone(),
+        checkpoint: None,
+        trace: None,
+    }
+}

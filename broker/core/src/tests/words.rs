@@ -1,0 +1,130 @@
+//! Actions in words, so that a test reads as a list of lines.
+
+use std::fmt::Write as _;
+
+use laneway_protocol::TaskId;
+use laneway_protocol::message::{Answer, Final, Held, OutcomeCode};
+
+use crate::action::{Action, Next, Op};
+
+pub(super) fn line(action: &Action) -> String {
+    match action {
+        Action::Answer { to, answer } => format!("#{} {}", to.0, answer_line(answer)),
+        Action::Forget(to) => format!("#{} forgotten", to.0),
+        Action::Store { op, .. } => op_line(op),
+        Action::Demand { key, rows } => format!("demand {}/{} {rows}", key.lane, key.kind),
+        Action::Unload(tasks) => format!("unload {}", join(tasks)),
+        Action::Watch(task) => format!("watch {task}"),
+        Action::Unwatch(task) => format!("unwatch {task}"),
+    }
+}
+
+fn answer_line(answer: &Answer) -> String {
+    match answer {
+        Answer::Welcome(welcome) => format!("WELCOME lost [{}]", helds(&welcome.lost)),
+        Answer::Tasks(tasks) => {
+            let ids: Vec<TaskId> = tasks.tasks.iter().map(|task| task.task).collect();
+            format!("TASKS seq {} [{}]{}", tasks.seq, join(&ids), codes(&tasks.outcomes, tasks.settled))
+        }
+        Answer::Wait(wait) => format!("WAIT {:?}{}", wait.reason, codes(&wait.outcomes, wait.settled)),
+        Answer::Progress(noted) => format!("OK cancel {}", noted.cancel),
+        Answer::Beat(noted) => {
+            let drain = if noted.release {
+                " release"
+            } else if noted.drain {
+                " drain"
+            } else {
+                ""
+            };
+            format!("BEAT cancel [{}] stale [{}]{drain}", helds(&noted.cancel), helds(&noted.stale))
+        }
+        Answer::Bye(noted) => format!("BYE{}", codes(&noted.outcomes, 0)),
+        Answer::Submit(submitted) => {
+            let stored: Vec<String> = submitted
+                .tasks
+                .iter()
+                .map(|stored| format!("{}{}", stored.task, if stored.new { "" } else { " known" }))
+                .collect();
+            format!("SUBMITTED [{}] finals [{}]", stored.join(", "), finals(&submitted.finals))
+        }
+        Answer::WaitFor(waited) => format!(
+            "WAITED n {} gap {} events {:?} finals [{}] pending [{}] not found [{}] pruned [{}]",
+            waited.cursor.n,
+            waited.gap,
+            waited.events.iter().map(|event| (event.n, event.done)).collect::<Vec<_>>(),
+            finals(&waited.finals),
+            join(&waited.pending),
+            join(&waited.not_found),
+            join(&waited.pruned),
+        ),
+        Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => format!("VERDICTS {:?}", verdicts.verdicts),
+        Answer::Drain(drained) => {
+            format!("DRAINED {} workers {} running {}", drained.draining, drained.workers, drained.running)
+        }
+        Answer::Error(error) => format!("ERR {}", error.code),
+        Answer::Status(rows) => format!("STATUS {:?}", rows.rows.iter().map(|row| &row.explain).collect::<Vec<_>>()),
+        Answer::Lanes(_) => "LANES".into(),
+        Answer::Workers(rows) => format!("WORKERS {}", rows.workers.len()),
+        Answer::Stats(_) => "STATS".into(),
+        Answer::Pong(_) => "PONG".into(),
+    }
+}
+
+fn op_line(op: &Op) -> String {
+    match op {
+        Op::Started(started) => format!("started {} run {} by {}", started.task, started.run, started.worker),
+        Op::Ended(ended) => {
+            let next = match &ended.next {
+                Next::Done(_) => "done".into(),
+                Next::Queued { run_at: None } => "queued".into(),
+                Next::Queued { run_at: Some(at) } => format!("queued +{}", at.since(ended.at)),
+                other => format!("{other:?}").to_lowercase(),
+            };
+            let cause = ended.cause.map_or(String::new(), |cause| format!(" {}", cause.as_str()));
+            format!("ended {} {next}, {}{cause}", ended.task, format!("{:?}", ended.count).to_lowercase())
+        }
+        Op::Noted(noted) => format!("noted {} {:?}", noted.task, noted.done),
+        Op::Submit { tasks, .. } => format!("submit {}", tasks.len()),
+        Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
+        Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
+        Op::Find(tasks) => format!("find {}", join(tasks)),
+        Op::FindKey { unique_key, .. } => format!("find key {unique_key}"),
+        Op::Endings(tasks) => format!("endings {}", join(tasks)),
+        Op::List(_) => "list".into(),
+        Op::Show { tasks, .. } => format!("show {}", join(tasks)),
+        Op::Counts => "counts".into(),
+        Op::SessionUp { session, plain, .. } => format!("session {session} up{}", if *plain { " plain" } else { "" }),
+        Op::SessionGone { session } => format!("session {session} gone"),
+        Op::PauseLane { lane, paused } => format!("pause {lane} {paused}"),
+    }
+}
+
+fn codes(outcomes: &[OutcomeCode], settled: u64) -> String {
+    let mut words = String::new();
+    for code in outcomes {
+        write!(words, " {}", format!("{code:?}").to_lowercase()).unwrap();
+    }
+    if settled > 0 {
+        write!(words, " settled {settled}").unwrap();
+    }
+    words
+}
+
+fn finals(finals: &[Final]) -> String {
+    let words: Vec<String> = finals
+        .iter()
+        .map(|ended| {
+            let result = ended.result.as_ref().map(|result| String::from_utf8_lossy(&result.bytes).into_owned());
+            format!("{} {}{}", ended.task, ended.state, result.map_or(String::new(), |result| format!(" {result}")))
+        })
+        .collect();
+    words.join(", ")
+}
+
+fn helds(held: &[Held]) -> String {
+    join(&held.iter().map(|held| held.0).collect::<Vec<_>>())
+}
+
+fn join(tasks: &[TaskId]) -> String {
+    tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

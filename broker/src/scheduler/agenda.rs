@@ -1,0 +1,153 @@
+//! Which queues the scheduler reads from, and when: the router's demands, and what is known of rows that are due later.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use laneway_core::{Loaded, QueueKey, UnixMillis};
+
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    demands: HashMap<QueueKey, Demand>,
+    /// To be read from in the next turns, each once.
+    due: VecDeque<QueueKey>,
+    is_due: HashSet<QueueKey>,
+    later: BTreeSet<(UnixMillis, QueueKey)>,
+    later_of: BTreeMap<QueueKey, UnixMillis>,
+}
+
+/// Rows that the router wants to read ahead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    pub(super) rows: usize,
+    /// It has not been answered, and must be, even with nothing.
+    pub(super) fresh: bool,
+}
+
+impl Agenda {
+    /// Replaces the demand for a queue; 0 rows withdraws it.
+    pub(super) fn demand(&mut self, key: QueueKey, rows: usize) {
+        if rows == 0 {
+            self.demands.remove(&key);
+        } else {
+            self.demands.insert(key.clone(), Demand { rows, fresh: true });
+            self.mark(key);
+        }
+    }
+
+    /// A queue may have new work; it is read from if anybody wants its rows.
+    pub(super) fn mark(&mut self, key: QueueKey) {
+        if self.demands.contains_key(&key) && self.is_due.insert(key.clone()) {
+            self.due.push_back(key);
+        }
+    }
+
+    pub(super) fn mark_all(&mut self) {
+        let keys: Vec<QueueKey> = self.demands.keys().filter(|key| !self.is_due.contains(*key)).cloned().collect();
+        self.is_due.extend(keys.iter().cloned());
+        self.due.extend(keys);
+    }
+
+    /// A queue has work for later.
+    pub(super) fn mark_at(&mut self, key: QueueKey, at: UnixMillis) {
+        if !self.demands.contains_key(&key) || self.later_of.get(&key).is_some_and(|&known| known <= at) {
+            return;
+        }
+        if let Some(known) = self.later_of.insert(key.clone(), at) {
+            self.later.remove(&(known, key.clone()));
+        }
+        self.later.insert((at, key));
+    }
+
+    /// Marks what the wall clock has brought.
+    pub(super) fn mark_until(&mut self, now: UnixMillis) {
+        while self.later.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.later.pop_first().expect("just looked at");
+            self.later_of.remove(&key);
+            self.mark(key);
+        }
+    }
+
+    /// The next queue to read from, with what is wanted of it.
+    pub(super) fn pop(&mut self) -> Option<(QueueKey, Demand)> {
+        loop {
+            let key = self.due.pop_front()?;
+            self.is_due.remove(&key);
+            if let Some(&demand) = self.demands.get(&key) {
+                return Some((key, demand));
+            }
+        }
+    }
+
+    /// A load that says more ends its demand, as does one that fills it; otherwise the rest of it stays open.
+    pub(super) fn answered(&mut self, loaded: &Loaded) {
+        let Some(demand) = self.demands.get_mut(&loaded.key) else { return };
+        demand.rows = demand.rows.saturating_sub(loaded.tasks.len());
+        demand.fresh = false;
+        if loaded.more || demand.rows == 0 {
+            self.demands.remove(&loaded.key);
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When the next row is due that is not due yet.
+    pub(super) fn next_at(&self) -> Option<UnixMillis> {
+        self.later.first().map(|&(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use laneway_protocol::{Kind, LaneName};
+
+    use super::*;
+
+    fn key(kind: &str) -> QueueKey {
+        QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new(kind).unwrap() }
+    }
+
+    /// However often it is marked, a queue is read once, and not at all when nobody wants its rows.
+    #[test]
+    fn a_marked_queue_is_read_once() {
+        let mut agenda = Agenda::default();
+        agenda.mark(key("unwanted"));
+        agenda.demand(key("a"), 5);
+        agenda.mark(key("a"));
+        agenda.mark_all();
+        assert_eq!(agenda.pop().map(|(key, demand)| (key, demand.rows)), Some((key("a"), 5)));
+        assert!(agenda.pop().is_none());
+    }
+
+    /// A demand that is not filled stays open, so that rows that turn up later are read for it.
+    #[test]
+    fn an_open_demand_is_answered_again() {
+        let mut agenda = Agenda::default();
+        agenda.demand(key("a"), 5);
+        agenda.pop();
+        agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: false });
+        agenda.mark(key("a"));
+        let (_, demand) = agenda.pop().unwrap();
+        assert!(!demand.fresh && demand.rows == 5);
+        agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: true });
+        agenda.mark(key("a"));
+        assert!(agenda.pop().is_none(), "a load that says more ends its demand");
+    }
+
+    /// Work for later is read when its time has come, at the earliest time that is known.
+    #[test]
+    fn later_work_is_read_in_time() {
+        let mut agenda = Agenda::default();
+        agenda.demand(key("a"), 5);
+        agenda.pop();
+        agenda.mark_at(key("a"), UnixMillis(200));
+        agenda.mark_at(key("a"), UnixMillis(100));
+        agenda.mark_at(key("a"), UnixMillis(300));
+        assert_eq!(agenda.next_at(), Some(UnixMillis(100)));
+        agenda.mark_until(UnixMillis(99));
+        assert!(!agenda.is_busy());
+        agenda.mark_until(UnixMillis(100));
+        assert!(agenda.is_busy());
+        assert_eq!(agenda.next_at(), None);
+    }
+}

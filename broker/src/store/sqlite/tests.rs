@@ -1,0 +1,223 @@
+//! What only the SQLite store promises: its plans, its locks, its log, and a schema that other SQLites can write to.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use laneway_core::{Now, Op, UnixMillis};
+use laneway_protocol::message::{Filter, NewTask, Payload};
+use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
+
+use super::{SqliteStore, connect};
+use crate::store::{Load, Rules, Store, StoreError, Sync, checkpoint, offline};
+
+const NOW: Now = Now { mono: laneway_core::Millis(0), wall: UnixMillis(1_820_000_000_000) };
+
+fn rules() -> Rules {
+    let lanes = ["high", "normal"].map(|name| LaneName::new(name).unwrap());
+    Rules {
+        default_lane: lanes[1].clone(),
+        lanes: lanes.to_vec(),
+        kind_lanes: HashMap::new(),
+        payload_bytes_max: 1 << 20,
+        full_durability: true,
+    }
+}
+
+fn opened(path: &Path) -> SqliteStore {
+    let mut store = SqliteStore::open(path, rules()).unwrap();
+    store.open_epoch([1; 16], NOW).unwrap();
+    store
+}
+
+fn submit(store: &mut SqliteStore, request: u32, bytes: usize) {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&request.to_be_bytes());
+    let task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::bin(vec![0; bytes])));
+    store.begin(Sync::Process).unwrap();
+    store.apply(&[Op::Submit { request: RequestId(id), tasks: vec![task] }], NOW).unwrap();
+    store.commit().unwrap();
+}
+
+#[test]
+fn the_queue_is_read_from_its_index_alone_and_in_order() {
+    // A plan that looks at rows, or sorts, would grow with the backlog.
+    let dir = tempfile::tempdir().unwrap();
+    let store = opened(&dir.path().join("t.db"));
+    let plan = |sql: &str| -> String {
+        let mut statement = store.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let none = vec![rusqlite::types::Null; statement.parameter_count()];
+        let steps = statement.query_map(rusqlite::params_from_iter(none), |row| row.get::<_, String>(3)).unwrap();
+        steps.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
+    };
+    for (sql, seek) in super::queue::PLANS {
+        assert_eq!(plan(sql), format!("SEARCH tasks USING COVERING INDEX tasks_queue ({seek})"), "{sql}");
+    }
+}
+
+#[test]
+fn a_turn_does_not_wait_for_ever_behind_an_app() {
+    // It gives up with an error that a retry mends, and takes its turn at once when the app is done.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    let app = connect(&path, false).unwrap();
+    app.execute_batch("BEGIN IMMEDIATE; INSERT INTO tasks (kind) VALUES ('k')").unwrap();
+    let started = Instant::now();
+    let error = store.begin(Sync::Process).unwrap_err();
+    assert!(matches!(error, StoreError::Locked) && error.retry());
+    assert!(started.elapsed() < Duration::from_secs(20));
+    store.rollback();
+    let waiter = std::thread::spawn(move || {
+        store.begin(Sync::Process).unwrap();
+        let intake = store.intake(9, NOW).unwrap();
+        store.commit().unwrap();
+        intake.rows
+    });
+    app.execute_batch("COMMIT").unwrap();
+    assert_eq!(waiter.join().unwrap(), 1);
+}
+
+#[test]
+fn a_schema_that_is_newer_is_refused() {
+    // An old program must not write into what it does not understand.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    drop(opened(&path));
+    connect(&path, false).unwrap().execute_batch("UPDATE refinery_schema_history SET version = 7").unwrap();
+    assert!(matches!(SqliteStore::open(&path, rules()), Err(StoreError::SchemaTooNew { found: 7, .. })));
+    assert!(matches!(offline::list(&path, &Filter::default()), Err(StoreError::SchemaTooNew { .. })));
+}
+
+/// How often the log has begun anew, from its header. The log itself carries no locks, so it may be opened.
+fn log_begun(path: &Path) -> u32 {
+    let log = std::fs::read(checkpoint::wal_of(path)).unwrap();
+    u32::from_be_bytes(log[12..16].try_into().unwrap())
+}
+
+#[test]
+fn the_log_is_moved_and_begins_anew() {
+    // By the thread alone, which stops when it is told to.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    let before = log_begun(&path);
+    let thread = checkpoint::start(&path, store.wal_hint()).unwrap();
+    for request in 0..60 {
+        submit(&mut store, request, 100_000);
+    }
+    let deadline = Instant::now() + Duration::from_mins(1);
+    for request in 60.. {
+        submit(&mut store, request, 1);
+        if log_begun(&path) > before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the log never began anew");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    thread.stop();
+}
+
+#[test]
+fn the_writer_finishes_a_checkpoint_when_it_is_asked_to() {
+    // Beside a steady writer the thread never gets to the end; the writer does, between two turns.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    submit(&mut store, 1, 100_000);
+    let before = log_begun(&path);
+    submit(&mut store, 2, 1);
+    assert_eq!(log_begun(&path), before);
+    store.wal_hint().set();
+    submit(&mut store, 3, 1);
+    submit(&mut store, 4, 1);
+    assert_eq!(log_begun(&path), before + 1);
+}
+
+#[test]
+fn a_batch_is_kept_when_the_process_goes_away() {
+    // A store that is dropped without a word leaves its committed turns, and the next one knows.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    submit(&mut store, 1, 10);
+    store.begin(Sync::Power).unwrap();
+    store.apply(&[Op::Cancel(vec![TaskId::new(1).unwrap()])], NOW).unwrap();
+    drop(store);
+    let mut store = SqliteStore::open(&path, rules()).unwrap();
+    assert!(store.open_epoch([2; 16], NOW).unwrap().unclean);
+    let key = laneway_core::QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
+    store.begin(Sync::Process).unwrap();
+    let load = Load { key: &key, skip: &std::collections::HashSet::new(), rows: 9, bytes: 9 };
+    assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
+    store.commit().unwrap();
+}
+
+#[test]
+fn other_sqlites_can_use_the_table() {
+    // Debian's shell and Python bring older libraries; where one is not installed there is nothing to test.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    let shell = "CREATE TABLE app (n); BEGIN; INSERT INTO app VALUES (1); \
+                 INSERT INTO tasks (kind, payload) VALUES ('k', '{}'); COMMIT; \
+                 INSERT INTO tasks (kind, unique_key) VALUES ('k', 'one') ON CONFLICT DO NOTHING; \
+                 INSERT INTO tasks (kind, unique_key) VALUES ('k', 'one') ON CONFLICT DO NOTHING; \
+                 UPDATE tasks SET cancel_requested = 1 WHERE unique_key = 'one'; \
+                 SELECT count(*) FROM task_view WHERE created_at LIKE '20__-__-__T__:__:__.___Z';";
+    let python = "import sqlite3, sys, time\n\
+                  db = sqlite3.connect(sys.argv[1])\n\
+                  db.execute('INSERT INTO tasks (kind, payload, run_at) VALUES (?, ?, ?)', ('k', b'\\x80', time.time() * 1000))\n\
+                  db.commit()\n\
+                  print(db.execute('SELECT count(*) FROM task_view').fetchone()[0])";
+    let mut rows = 0;
+    for (program, args, added) in [("sqlite3", [None, Some(shell)], 2), ("python3", [Some("-c"), Some(python)], 1)] {
+        let mut command = Command::new(program);
+        match args {
+            [None, Some(script)] => command.arg(&path).arg(script),
+            [flag, script] => command.args(flag).args(script).arg(&path),
+        };
+        let Ok(output) = command.output() else { continue };
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        rows += added;
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), rows.to_string(), "{program}");
+    }
+    assert_eq!(store.changed().unwrap(), rows > 0);
+    store.begin(Sync::Process).unwrap();
+    let wall = UnixMillis(i64::MAX / 4);
+    assert_eq!(store.intake(9, Now { wall, ..NOW }).unwrap().rejected, []);
+    assert_eq!(store.sweep(9, NOW).unwrap().ended.len(), usize::from(rows >= 2));
+    store.commit().unwrap();
+}
+
+#[test]
+fn the_file_can_be_used_without_a_broker() {
+    // Created, filled, listed and shown by the same code that the store uses.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let error = offline::list(&path, &Filter::default()).unwrap_err().to_string();
+    assert!(error.contains("laneway db init"), "{error}");
+    let status = offline::init(&path).unwrap();
+    assert_eq!((status.schema, status.schema_known, status.rows.len()), (1, 1, 0));
+    let mut task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::json("[1]")));
+    let stored = offline::submit(&path, &task).unwrap();
+    assert!(stored.new);
+    task.run_at = Some(12);
+    let error = offline::submit(&path, &task).unwrap_err();
+    assert!(matches!(&error, StoreError::Refused(reason) if reason.contains("looks like seconds")), "{error:?}");
+    let page = offline::list(&path, &Filter { state: Some(TaskState::Queued), ..Filter::default() }).unwrap();
+    assert_eq!(page.rows.len(), 1);
+    let shown = offline::show(&path, &[stored.task]).unwrap();
+    assert_eq!(shown.rows[0].payload, Some(Payload::json("[1]")));
+    assert_eq!(shown.rows[0].explain.as_deref(), Some("due; the next free worker for kind k in lane normal gets it"));
+    opened(&path).close_epoch(NOW).unwrap();
+    let status = offline::migrate(&path).unwrap();
+    assert_eq!(status.rows, [("queued".to_owned(), 1)]);
+    let epoch = status.last_epoch.unwrap();
+    assert_eq!((epoch.number, epoch.stopped_at, epoch.pid), (1, Some(NOW.wall.0), std::process::id()));
+    task.run_at = None;
+    task.lane = Some(LaneName::new("low").unwrap());
+    let error = offline::submit(&path, &task).unwrap_err().to_string();
+    assert_eq!(error, "lane 'low' is not configured: use one of normal, high, or add it to the settings");
+}

@@ -1,0 +1,158 @@
+//! Workers and apps in other languages, as the examples show them: the Python worker written from PROTOCOL.md, and plain
+//! inserts from Python and the shell, against the real broker.
+//!
+//! Needs Python 3 with pyzmq and msgpack: that of `LANEWAY_PYTHON`, or `python3` if it has them, or else an environment of
+//! its own in the target folder, which the first test that needs it installs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use harness::{Broker, Place, Program, Table, output_of, wait_until};
+
+#[test]
+fn the_golden_vectors_hold_for_another_language() {
+    // Proves that a MessagePack library which is not ours reads and writes every message of the protocol.
+    let said = output_of(Command::new(python()).arg(examples("python/test_vectors.py")));
+    assert!(said.contains("vectors, 0 failed"), "{said}");
+}
+
+#[test]
+fn a_python_worker_runs_what_rows_say() {
+    // Proves that a worker written from PROTOCOL.md takes JSON and MessagePack, gives results, and has its failures
+    // recorded; and that a SIGTERM lets it finish.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let mut worker = python_worker(&place);
+    let words = place.path("words");
+    std::fs::write(&words, "one two\nthree").unwrap();
+    let counted = table.insert("wordcount", &path_payload(&words));
+    let echoed = table.insert_in("high", "echo", r#"{"a":[1,2,null]}"#);
+    table.execute("INSERT INTO tasks(kind, payload) VALUES ('echo', x'9301a178c3')", []);
+    let packed = table.0.last_insert_rowid();
+    table.execute("INSERT INTO tasks(kind, payload, max_attempts) VALUES ('wordcount', '{}', 1)", []);
+    let failed = table.0.last_insert_rowid();
+    for (task, result) in
+        [(counted, r#"{"words": 3}"#), (echoed, r#"{"a": [1, 2, null]}"#), (packed, r#"[1, "x", true]"#)]
+    {
+        table.wait_for_state(task, "done");
+        assert_eq!(table.column::<String>(task, "result"), result);
+    }
+    table.wait_for_state(failed, "dead");
+    assert_eq!(table.column::<String>(failed, "error"), "KeyError: 'path'");
+
+    let (pipe, blocked) = blocked_task(&place, &table);
+    worker.signal("TERM");
+    let waiting = table.insert("echo", "1");
+    std::fs::write(&pipe, "a b").unwrap();
+    assert_eq!(worker.wait(), 0);
+    assert_eq!(table.column::<String>(blocked, "state || ' ' || runs || attempts || losses"), "done 110");
+    // Its good-bye was heard, and what it did not start waits for another.
+    assert_eq!(table.column::<String>(waiting, "state || ' ' || losses"), "queued 0");
+    wait_until("the worker to be gone", || broker.client().workers().unwrap().is_empty());
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn a_python_worker_gets_over_a_restart_of_the_broker() {
+    // Proves that a plain worker's outcome is taken by the next broker, that what it ran is run once, and that it asks
+    // again when its question went down with a broker.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let mut worker = python_worker(&place);
+    let (pipe, task) = blocked_task(&place, &table);
+    table.wait_for_state(task, "running");
+    broker.kill();
+    let broker = Broker::start(&place);
+    std::fs::write(&pipe, "a b c").unwrap();
+    table.wait_for_state(task, "done");
+    assert_eq!(table.column::<String>(task, "result || ' ' || runs || attempts || losses"), r#"{"words": 3} 110"#);
+
+    // Now it is idle: its parked question is lost with the broker, and it waits for the rest of its time.
+    wait_until("the worker to ask again", || broker.client().stats().unwrap().ready == 1);
+    broker.kill();
+    let _broker = Broker::start(&place);
+    let asked = Instant::now();
+    let echoed = table.insert("echo", "1");
+    table.wait_for_state(echoed, "done");
+    assert!(worker.is_running(), "the worker left after {:?}", asked.elapsed());
+    assert_eq!(worker.stop(), 0);
+}
+
+#[test]
+fn the_submitting_examples_insert_rows_that_run() {
+    // Proves that inserts from Python and from the sqlite3 shell are whole tasks.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = python_worker(&place);
+    let said = output_of(Command::new(python()).arg(examples("python/submit.py")).arg(place.db()));
+    assert!(said.contains("task 1 is done") && said.contains("words"), "{said}");
+    // The second insert with the unique key changed nothing.
+    assert!(said.contains("task None"), "{said}");
+    assert_eq!(table.one::<i64>("SELECT task FROM example_orders", []), 2);
+
+    let before: i64 = table.one("SELECT max(id) FROM tasks", []);
+    let said = output_of(Command::new("sh").arg(examples("shell/submit.sh")).arg(place.db()));
+    assert!(said.contains("wordcount"), "{said}");
+    table.wait_for_count(&format!("id > {before} AND state = 'done'"), 2);
+    table.wait_for_count("unique_key = 'daily' AND state = 'queued'", 1);
+}
+
+fn python_worker(place: &Place) -> Program {
+    Program::start(Command::new(python()).arg(examples("python/worker.py")).arg(place.endpoint()))
+}
+
+/// A task that runs until somebody writes to the pipe, and has begun.
+fn blocked_task(place: &Place, table: &Table) -> (PathBuf, i64) {
+    let pipe = place.path("pipe");
+    output_of(Command::new("mkfifo").arg(&pipe));
+    let task = table.insert("wordcount", &path_payload(&pipe));
+    table.wait_for_state(task, "running");
+    (pipe, task)
+}
+
+fn path_payload(path: &Path) -> String {
+    serde_json::json!({ "path": path }).to_string()
+}
+
+fn examples(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples").join(path)
+}
+
+/// A Python that has what the worker needs.
+fn python() -> PathBuf {
+    let given = std::env::var_os("LANEWAY_PYTHON").map(PathBuf::from);
+    if let Some(ready) = given.into_iter().chain([PathBuf::from("python3")]).find(|python| can_run_the_worker(python)) {
+        return ready;
+    }
+    // Beside the folder of the profile; the test programs of two runs may both want to make it.
+    let target = Path::new(env!("CARGO_BIN_EXE_laneway")).parent().unwrap().parent().unwrap();
+    let lock = std::fs::File::create(target.join("python.lock")).unwrap();
+    lock.lock().unwrap();
+    let folder = target.join("python");
+    let python = folder.join("bin/python");
+    if !can_run_the_worker(&python) {
+        output_of(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pyzmq", "msgpack"];
+        // With the whole environment: it may name a proxy or another index.
+        let status = Command::new(&python).args(install).stdin(Stdio::null()).status().unwrap();
+        assert!(
+            status.success(),
+            "pip could not install pyzmq and msgpack; set LANEWAY_PYTHON to a Python that has them"
+        );
+    }
+    python
+}
+
+fn can_run_the_worker(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import zmq, msgpack"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
