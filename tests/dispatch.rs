@@ -75,19 +75,33 @@ fn mixed_durations_leave_no_slot_idle_while_work_waits() {
     }
     table.0.execute_batch("COMMIT").unwrap();
     let _workers = [WorkerProcess::start(&place, "slots=4"), WorkerProcess::start(&place, "slots=4")];
-    table.wait_for_count("state = 'done'", i64::try_from(TASKS).unwrap());
+    let client = broker.client();
+    let mut round_trips = Vec::new();
+    wait_until("all tasks to be done", || {
+        let before = harness::now_us();
+        client.ping().unwrap();
+        round_trips.push(harness::now_us() - before);
+        table.count("state = 'done'") == i64::try_from(TASKS).unwrap()
+    });
     assert_eq!(table.count("runs = 1 AND attempts = 1"), i64::try_from(TASKS).unwrap());
-    assert_eq!(broker.client().stats().unwrap().handed_out, u64::try_from(TASKS).unwrap());
+    assert_eq!(client.stats().unwrap().handed_out, u64::try_from(TASKS).unwrap());
 
     let mut idle = idle_times_us(&place.journal().lines(), SLOTS);
     idle.sort_unstable();
-    // Between the end of one task and the beginning of the next on the same machine lies one round trip. A slot that was
-    // forgotten, or that sat behind another's batch, would be idle for the length of a task or for ever.
+    round_trips.sort_unstable();
+    // Between the end of one task and the beginning of the next lies a round trip, as long as it takes on this machine now.
+    // A slot that was forgotten, or whose next tasks sit behind another's, is idle for the length of a task or for ever.
+    let round_trip = round_trips[round_trips.len() / 2];
     let median = idle[idle.len() / 2];
-    let share = idle.iter().sum::<u64>() * 100 / busy_us(&place.journal().lines());
-    assert!(median < 20_000, "a slot is idle for {median} µs between two tasks");
-    assert!(share < 100, "slots were idle for {share} % of the time they worked");
-    assert!(*idle.last().unwrap() < 2_000_000, "a slot was idle for {} µs", idle.last().unwrap());
+    assert!(
+        median < 5_000 + 5 * round_trip,
+        "a slot is idle for {median} µs between two tasks, a round trip is {round_trip} µs"
+    );
+    let longest = idle.last().unwrap();
+    assert!(
+        *longest < 1_000_000 + 50 * round_trip,
+        "a slot was idle for {longest} µs, a round trip is {round_trip} µs"
+    );
 }
 
 /// For each time that a process had fewer tasks running than slots, while others still waited: how long that was.
@@ -119,12 +133,6 @@ fn idle_times_us(lines: &[Run], slots: usize) -> Vec<u64> {
         idle.push(last_begin - since);
     }
     idle
-}
-
-/// All handlers' time together.
-fn busy_us(lines: &[Run]) -> u64 {
-    let of = |what: &str| lines.iter().filter(|line| line.what == what).map(|line| line.at_us).sum::<u64>();
-    of("end") - of("begin")
 }
 
 /// A long task in a worker does not hold up the short ones behind it: its other slots, and other workers, take them.

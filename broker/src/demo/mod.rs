@@ -290,7 +290,11 @@ fn wait_for<T>(
 
 /// The workers, once all of `pids` are connected.
 fn connected(client: &Client, pids: &[u32]) -> Result<Option<Vec<Member>>, Error> {
-    let workers = client.workers().map_err(|error| Error::other("ask the broker for its workers", error))?;
+    let workers = match client.workers() {
+        Ok(workers) => workers,
+        Err(error) if error.retry() => return Ok(None),
+        Err(error) => return Err(Error::other("ask the broker for its workers", error)),
+    };
     let member = |pid: &u32| {
         let row = workers.iter().find(|row| row.pid == *pid)?;
         Some(Member { name: row.name.clone(), pid: *pid, session: row.session.to_string() })

@@ -5,7 +5,7 @@
 //! error undoes the turn and keeps its operations; they are said again until they are on disk.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use laneway_core::{Ended, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
@@ -36,6 +36,12 @@ const RECOUNT_INTERVAL_MS: u64 = 100;
 /// How long writes may fail before new work is refused.
 const FAILURE_GRACE_MS: u64 = 500;
 const RETRY_MS: u64 = 20;
+/// After a turn the write lock is left alone for a part of the time that the turn took: SQLite's own busy handler sleeps
+/// up to 100 ms between two tries, so an app only gets in when a good part of all moments is free. A third while no app
+/// commits, as long as the turn itself while one does.
+const BREATH_SHARE: u32 = 3;
+const BREATH_MAX: Duration = Duration::from_millis(5);
+const FOREIGN_MS: u64 = 2_000;
 /// How long the scheduler looks by itself after a wake-up, at first faster: a commit can be seen once it is synced.
 const BURST_MS: u64 = 50;
 const FAST_BURST_MS: u64 = 5;
@@ -93,6 +99,10 @@ pub(crate) struct Scheduler<S> {
     /// Where the last look at watched tasks ended.
     watched_from: Option<TaskId>,
     chores: Chores,
+    /// When the last turn let go of the write lock, and how long it is left to the apps.
+    breath: Option<(Instant, Duration)>,
+    /// When an app was last seen to commit.
+    foreign_at: Option<Millis>,
     /// Since when turns fail, and whether the router was told.
     failing: Option<(Now, bool)>,
 }
@@ -156,6 +166,8 @@ impl<S: Store> Scheduler<S> {
                 recount_at: now.mono,
                 prune_at,
             },
+            breath: None,
+            foreign_at: None,
             failing: None,
         }
     }
@@ -266,6 +278,7 @@ impl<S: Store> Scheduler<S> {
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
         if self.store.changed()? {
+            self.foreign_at = Some(now.mono);
             self.on_change();
         }
         self.note_times(now);
@@ -301,6 +314,8 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
+        self.leave_room();
+        let begun = Instant::now();
         let n_ops = self.ops.len().min(self.pace.turn_rows);
         let synced = self.pace.full_durability && self.ops.iter().take(n_ops).any(|(_, op)| needs_sync(op));
         self.store.begin(if synced { Sync::Power } else { Sync::Process })?;
@@ -308,6 +323,7 @@ impl<S: Store> Scheduler<S> {
         let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = ops.into_iter().unzip();
         match self.steps(&ops, now, prune, recount) {
             Ok((results, found)) => {
+                self.note_breath(begun, now);
                 self.tell(&ids, &ops, results, found);
                 Ok(())
             }
@@ -320,6 +336,20 @@ impl<S: Store> Scheduler<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Waits until the apps have had their part of the time since the last turn.
+    fn leave_room(&mut self) {
+        if let Some((since, breath)) = self.breath.take() {
+            std::thread::sleep(breath.saturating_sub(since.elapsed()));
+        }
+    }
+
+    fn note_breath(&mut self, begun: Instant, now: Now) {
+        let took = begun.elapsed();
+        let shared = self.foreign_at.is_some_and(|at| now.mono.since(at) < FOREIGN_MS);
+        let breath = if shared { took } else { took / BREATH_SHARE };
+        self.breath = Some((Instant::now(), breath.min(BREATH_MAX)));
     }
 
     /// The steps of one turn, commit included.

@@ -48,13 +48,12 @@ fn unavailable(path: &Path, cause: &io::Error) -> StoreError {
 
 /// `<database>.lock` beside the file that the path leads to, so that two names of one database meet in one lock.
 fn lock_file(database: &Path) -> io::Result<PathBuf> {
-    let real = match database.canonicalize() {
-        Ok(real) => real,
-        Err(_) => {
-            let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let name = database.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-            folder.unwrap_or(Path::new(".")).canonicalize()?.join(name)
-        }
+    let real = if let Ok(real) = database.canonicalize() {
+        real
+    } else {
+        let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let name = database.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        folder.unwrap_or(Path::new(".")).canonicalize()?.join(name)
     };
     let mut path = OsString::from(real);
     path.push(".lock");

@@ -54,7 +54,8 @@ impl<'a> Values<'a> {
     /// A task to be, as its row would hold it.
     pub(super) fn of(task: &'a NewTask) -> Self {
         let int = |value: Option<i64>| value.map_or(ValueRef::Null, ValueRef::Integer);
-        let text = |value: &'a Option<String>| value.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()));
+        let text =
+            |value: &'a Option<String>| value.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()));
         let timeout_ms = task.timeout_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
         let payload_type = task.payload.as_ref().map_or(Type::Null, |payload| match payload.format {
             Format::Json => Type::Text,
@@ -130,7 +131,9 @@ impl Judge {
     pub(super) fn key(&self, kind: ValueRef<'_>, lane: ValueRef<'_>) -> Result<QueueKey, Bad> {
         let kind = match kind {
             ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => Kind::new(text).map_err(|error| Bad::new("kind", format!("{error}: choose another name")))?,
+                Ok(text) => {
+                    Kind::new(text).map_err(|error| Bad::new("kind", format!("{error}: choose another name")))?
+                }
                 Err(_) => return Err(Bad::new("kind", "kind is not UTF-8: insert it as UTF-8 text".into())),
             },
             other => return Err(wrong_type("kind", other, "TEXT")),
@@ -181,8 +184,13 @@ impl Judge {
         if let Some(lane) = self.rules.lanes.iter().find(|lane| lane.as_str() == text) {
             return Ok(lane.clone());
         }
-        let lane = LaneName::new(text).map_err(|error| Bad::new("lane", format!("{error}: {}", self.lanes_to_use())))?;
-        if self.rules.lanes.is_empty() || self.known_lanes.contains(text) { Ok(lane) } else { Err(self.unknown_lane(text)) }
+        let lane =
+            LaneName::new(text).map_err(|error| Bad::new("lane", format!("{error}: {}", self.lanes_to_use())))?;
+        if self.rules.lanes.is_empty() || self.known_lanes.contains(text) {
+            Ok(lane)
+        } else {
+            Err(self.unknown_lane(text))
+        }
     }
 
     fn unknown_lane(&self, lane: &str) -> Bad {

@@ -82,7 +82,8 @@ pub(super) fn a_stale_lease_changes_nothing<T: Subject>(world: &mut World<T>) {
     for next in [Next::Done(None), Next::Dead, Next::Cancelled, Next::Queued { run_at: None }, Next::Already] {
         assert_eq!(world.end(old.ended(next, Count::Attempt)), EndedAs::Overtaken);
     }
-    let noted = Noted { task: task(id), lease: old.started.lease, done: Some(1), total: None, note: None, checkpoint: None };
+    let noted =
+        Noted { task: task(id), lease: old.started.lease, done: Some(1), total: None, note: None, checkpoint: None };
     world.apply(&[Op::Noted(noted)]);
     assert_eq!(world.subject.rows(), before);
     assert_eq!(world.end(current.done()), DONE);
@@ -146,7 +147,11 @@ pub(super) fn done_wins_over_a_cancel_and_every_other_end_does_not<T: Subject>(w
             let ops = if together { vec![start, end] } else { vec![end] };
             assert_eq!(results(&world.apply(&ops)), [EndedAs::Written(expected)]);
             assert_eq!(world.state(id), expected);
-            assert_eq!(world.cell(id, "lease"), Value::Integer(run.started.lease.value()), "ended rows keep their lease");
+            assert_eq!(
+                world.cell(id, "lease"),
+                Value::Integer(run.started.lease.value()),
+                "ended rows keep their lease"
+            );
             assert_ne!(world.cell(id, "finished_at"), Value::Null);
         }
     }

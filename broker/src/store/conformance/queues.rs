@@ -138,11 +138,19 @@ pub(super) fn rows_without_run_at_are_due_whatever_the_clock_says<T: Subject>(wo
 pub(super) fn bad_rows_become_dead_with_a_reason<T: Subject>(world: &mut World<T>) {
     // In the intake and in the load alike, and a good row beside them is not touched.
     let cases: [(&str, Value, &str); 11] = [
-        ("lane", text("hihg"), "lane 'hihg' is not configured: use one of high, normal, low, or add it to the settings"),
+        (
+            "lane",
+            text("hihg"),
+            "lane 'hihg' is not configured: use one of high, normal, low, or add it to the settings",
+        ),
         ("lane", Value::Blob(vec![1]), "lane is a BLOB of 1 bytes: insert TEXT or NULL"),
         ("kind", Value::Blob(vec![1]), "kind is a BLOB of 1 bytes: insert TEXT"),
         ("kind", text("a\nb"), "kind \"a\\nb\" has control characters: choose another name"),
-        ("run_at", Value::Integer(1_700_000_000), "run_at 1700000000 looks like seconds: use milliseconds, 1700000000000"),
+        (
+            "run_at",
+            Value::Integer(1_700_000_000),
+            "run_at 1700000000 looks like seconds: use milliseconds, 1700000000000",
+        ),
         ("run_at", text("soon"), "run_at is the text 'soon': insert Unix milliseconds as INTEGER"),
         ("max_attempts", Value::Integer(0), "max_attempts 0 is not 1 to 1000000"),
         ("timeout_ms", text("long"), "timeout_ms is the text 'long': insert a whole number or NULL"),

@@ -106,15 +106,15 @@ fn some_task() -> impl Strategy<Value = NewTask> {
     let keys = prop::sample::select(vec![None, None, Some("one"), Some("two")]);
     let times = prop::sample::select(vec![None, None, Some(START + 50), Some(START + 500), Some(12)]);
     let expiries = prop::sample::select(vec![None, None, None, Some(START + 300)]);
-    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries).prop_map(|(name, lane_name, unique_key, run_at, expires_at)| {
-        NewTask {
+    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries).prop_map(
+        |(name, lane_name, unique_key, run_at, expires_at)| NewTask {
             lane: lane_name.map(lane),
             unique_key: unique_key.map(str::to_owned),
             run_at,
             expires_at,
             ..new_task(name)
-        }
-    })
+        },
+    )
 }
 
 fn some_op() -> impl Strategy<Value = RandomOp> {
@@ -272,7 +272,9 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
         Step::Apply(ops) => {
             let mut ops: Vec<Op> = ops.iter().map(|op| op.op(now.wall)).collect();
             // No broker can hand a row out before the commit that made it.
-            ops.sort_by_key(|op| !matches!(op, Op::Submit { .. }) && !matches!(op, Op::Ended(ended) if !ended.spawn.is_empty()));
+            ops.sort_by_key(|op| {
+                !matches!(op, Op::Submit { .. }) && !matches!(op, Op::Ended(ended) if !ended.spawn.is_empty())
+            });
             let mut results = store.apply(&ops, now).unwrap();
             for result in results.iter_mut().flatten() {
                 if let OpResult::Found(found) = result {
@@ -301,7 +303,9 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             swept.cancel_requested.sort();
             format!("{swept:?}")
         }
-        Step::Endings(ids) => format!("{:?}", store.endings(&ids.iter().map(|id| task(*id)).collect::<Vec<_>>()).unwrap()),
+        Step::Endings(ids) => {
+            format!("{:?}", store.endings(&ids.iter().map(|id| task(*id)).collect::<Vec<_>>()).unwrap())
+        }
         Step::Prune { age_ms, count_max, rows } => {
             let retention = Retention { age_ms: *age_ms, count_max: *count_max };
             format!("{:?}", store.prune(retention, *rows, now).unwrap())

@@ -1,6 +1,6 @@
 //! Turns and epochs, submits, and the questions of people and of those who wait.
 
-use laneway_core::{Ending, Next, Count, Op, OpResult};
+use laneway_core::{Count, Ending, Next, Op, OpResult};
 use laneway_protocol::message::{Filter, Stored};
 use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
@@ -219,14 +219,16 @@ pub(super) fn endings_tell_pruned_from_never_known<T: Subject>(world: &mut World
     let tasks = [done, gone, live, 99].map(task).to_vec();
     let OpResult::Endings(endings) = world.ask(Op::Endings(tasks.clone())) else { panic!("no endings") };
     assert!(matches!(&endings[0].1, Ending::Final(end) if end.state == TaskState::Done && end.result.is_some()));
-    assert_eq!(endings[1..].iter().map(|ending| &ending.1).collect::<Vec<_>>(), [
-        &Ending::Pruned,
-        &Ending::Pruned,
-        &Ending::NotFound
-    ]);
+    assert_eq!(
+        endings[1..].iter().map(|ending| &ending.1).collect::<Vec<_>>(),
+        [&Ending::Pruned, &Ending::Pruned, &Ending::NotFound]
+    );
     let live = world.plain();
     let ended = world.subject.store().endings(&[task(done), task(gone), task(live)]).unwrap();
-    assert_eq!(ended.iter().map(|(task, end)| (task.value(), end.is_some())).collect::<Vec<_>>(), [(1, true), (2, false)]);
+    assert_eq!(
+        ended.iter().map(|(task, end)| (task.value(), end.is_some())).collect::<Vec<_>>(),
+        [(1, true), (2, false)]
+    );
     let OpResult::Endings(endings) = world.ask(Op::Endings(vec![task(live)])) else { panic!("no endings") };
     assert_eq!(endings[0].1, Ending::Live { done: None, total: None, note: None });
 }

@@ -225,7 +225,8 @@ impl QueueCount {
             let run_at = if delayed { Value::Integer(i64::MIN) } else { Value::Null };
             Part { lane, delayed, run_at, id: 0 }
         };
-        let mut left: Vec<Part> = lanes.into_iter().flat_map(|lane| [part(lane.clone(), true), part(lane, false)]).collect();
+        let mut left: Vec<Part> =
+            lanes.into_iter().flat_map(|lane| [part(lane.clone(), true), part(lane, false)]).collect();
         let first = left.pop().expect("there is at least one lane");
         Self { key, total: 0, part: first, left }
     }
@@ -297,32 +298,34 @@ fn next_job(conn: &Connection, tally: &mut Tally, judge: &Judge) -> Result<bool,
 
 /// The queue behind `met` in the order of the index, found by seeking, not by reading on.
 fn next_queue(conn: &Connection, met: Option<&(Value, Value)>) -> Result<Option<(Value, Value)>, StoreError> {
-    let seek = |sql: &str, args: &[&Value]| -> Result<Option<Value>, StoreError> {
-        let args = rusqlite::params_from_iter(args);
-        Ok(conn.prepare_cached(sql)?.query_row(args, |row| row.get(0)).optional()?)
-    };
-    const FIRST_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
-                              WHERE state = 'queued' AND lane IS ?1 AND kind >= '' ORDER BY kind LIMIT 1";
-    const NEXT_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
-                             WHERE state = 'queued' AND lane IS ?1 AND kind > ?2 ORDER BY kind LIMIT 1";
-    const FIRST_LANE: &str = "SELECT lane FROM tasks INDEXED BY tasks_queue \
-                              WHERE state = 'queued' AND lane >= '' ORDER BY lane LIMIT 1";
-    const NEXT_LANE: &str = "SELECT lane FROM tasks INDEXED BY tasks_queue \
-                             WHERE state = 'queued' AND lane > ?1 ORDER BY lane LIMIT 1";
     let in_lane = match met {
-        None => seek(FIRST_KIND, &[&Value::Null])?.map(|kind| (Value::Null, kind)),
-        Some((lane, kind)) => seek(NEXT_KIND, &[lane, kind])?.map(|kind| (lane.clone(), kind)),
+        None => seek(conn, FIRST_KIND, &[&Value::Null])?.map(|kind| (Value::Null, kind)),
+        Some((lane, kind)) => seek(conn, NEXT_KIND, &[lane, kind])?.map(|kind| (lane.clone(), kind)),
     };
     if in_lane.is_some() {
         return Ok(in_lane);
     }
     let lane = match met {
-        None | Some((Value::Null, _)) => seek(FIRST_LANE, &[])?,
-        Some((lane, _)) => seek(NEXT_LANE, &[lane])?,
+        None | Some((Value::Null, _)) => seek(conn, FIRST_LANE, &[])?,
+        Some((lane, _)) => seek(conn, NEXT_LANE, &[lane])?,
     };
     let Some(lane) = lane else { return Ok(None) };
-    Ok(seek(FIRST_KIND, &[&lane])?.map(|kind| (lane, kind)))
+    Ok(seek(conn, FIRST_KIND, &[&lane])?.map(|kind| (lane, kind)))
 }
+
+fn seek(conn: &Connection, sql: &str, args: &[&Value]) -> Result<Option<Value>, StoreError> {
+    let args = rusqlite::params_from_iter(args);
+    Ok(conn.prepare_cached(sql)?.query_row(args, |row| row.get(0)).optional()?)
+}
+
+const FIRST_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane IS ?1 AND kind >= '' ORDER BY kind LIMIT 1";
+const NEXT_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane IS ?1 AND kind > ?2 ORDER BY kind LIMIT 1";
+const FIRST_LANE: &str = "SELECT lane FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane >= '' ORDER BY lane LIMIT 1";
+const NEXT_LANE: &str = "SELECT lane FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane > ?1 ORDER BY lane LIMIT 1";
 
 /// Gives how many rows were seen and whether the count is complete.
 fn count_queue(conn: &Connection, count: &mut QueueCount, rows: usize) -> Result<(usize, bool), StoreError> {

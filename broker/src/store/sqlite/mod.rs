@@ -4,10 +4,12 @@
 
 mod apply;
 mod count;
+mod news;
 mod prune;
 mod query;
 mod queue;
 mod row;
+mod run;
 mod schema;
 mod submit;
 mod sweep;
@@ -23,7 +25,7 @@ use laneway_protocol::{Epoch, LaneName, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::count::Tally;
-use self::queue::News;
+use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
 use super::validate::Judge;
@@ -266,8 +268,7 @@ fn data_version(conn: &Connection) -> Result<i64, StoreError> {
 }
 
 fn newest_epoch(conn: &Connection) -> Result<Option<Epoch>, StoreError> {
-    let newest: Option<i64> =
-        conn.prepare_cached("SELECT max(number) FROM epochs")?.query_row([], |row| row.get(0))?;
+    let newest: Option<i64> = conn.prepare_cached("SELECT max(number) FROM epochs")?.query_row([], |row| row.get(0))?;
     Ok(newest.map(|number| Epoch(number.unsigned_abs())))
 }
 
@@ -321,10 +322,7 @@ pub(super) fn know_lanes(conn: &Connection, judge: &mut Judge) -> Result<(), Sto
 fn running(conn: &Connection, state: &mut State, now: Now) -> Result<Vec<laneway_core::FoundTask>, StoreError> {
     // A row that an app has set to running has no lease, so nobody could ever end it.
     sweep::reject_running_without_lease(conn, state, usize::MAX, now)?;
-    let sql = format!(
-        "SELECT {} FROM tasks INDEXED BY tasks_marked WHERE state = 'running'",
-        row::FOUND
-    );
+    let sql = format!("SELECT {} FROM tasks INDEXED BY tasks_marked WHERE state = 'running'", row::FOUND);
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let mut running = Vec::new();
@@ -336,8 +334,7 @@ fn running(conn: &Connection, state: &mut State, now: Now) -> Result<Vec<laneway
 
 fn sessions(conn: &Connection) -> Result<Vec<KnownSession>, StoreError> {
     let mut statement = conn.prepare("SELECT session, name, plain FROM sessions ORDER BY session")?;
-    let sessions = statement.query_map([], |row| {
-        Ok(KnownSession { session: row.get(0)?, name: row.get(1)?, plain: row.get(2)? })
-    })?;
+    let sessions = statement
+        .query_map([], |row| Ok(KnownSession { session: row.get(0)?, name: row.get(1)?, plain: row.get(2)? }))?;
     Ok(sessions.collect::<Result<_, _>>()?)
 }

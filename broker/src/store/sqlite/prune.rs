@@ -5,7 +5,7 @@ use laneway_core::Now;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
-use super::queue::newest_id;
+use super::news::newest_id;
 use super::row;
 use crate::store::{Retention, StoreError};
 

@@ -7,7 +7,7 @@ use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::queue::newest_id;
+use super::news::newest_id;
 use super::row::{self, sql_id};
 use crate::store::validate::Judge;
 use crate::store::{Rules, StoreError};
@@ -41,11 +41,13 @@ pub(super) fn find_key(
          ORDER BY id DESC LIMIT 1",
         row::FOUND
     );
-    let found = conn.prepare_cached(&sql)?.query_row(params![kind, unique_key], |row| row::found(row, rules)).optional()?;
+    let found =
+        conn.prepare_cached(&sql)?.query_row(params![kind, unique_key], |row| row::found(row, rules)).optional()?;
     Ok(found.flatten().into_iter().collect())
 }
 
-const ENDING: &str = "SELECT state, error, result, progress_done, progress_total, progress_note FROM tasks WHERE id = ?1";
+const ENDING: &str =
+    "SELECT state, error, result, progress_done, progress_total, progress_note FROM tasks WHERE id = ?1";
 
 fn ending(row: &Row<'_>, task: TaskId) -> rusqlite::Result<Ending> {
     Ok(match row::state(row.get_ref(0)?) {
@@ -68,15 +70,15 @@ pub(super) fn endings(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId
     let mut newest = None;
     let mut endings = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let ending = match statement.query_row([sql_id(*task)], |row| ending(row, *task)).optional()? {
-            Some(ending) => ending,
-            None => {
-                let newest = match newest {
-                    Some(newest) => newest,
-                    None => *newest.insert(newest_id(conn)?),
-                };
-                if sql_id(*task) <= newest { Ending::Pruned } else { Ending::NotFound }
-            }
+        let found = statement.query_row([sql_id(*task)], |row| ending(row, *task)).optional()?;
+        let ending = if let Some(ending) = found {
+            ending
+        } else {
+            let newest = match newest {
+                Some(newest) => newest,
+                None => *newest.insert(newest_id(conn)?),
+            };
+            if sql_id(*task) <= newest { Ending::Pruned } else { Ending::NotFound }
         };
         endings.push((*task, ending));
     }

@@ -1,13 +1,14 @@
 //! From rows to the read-ahead: intake looks at what came in behind a watermark of ids, load reads the head of one queue.
 //! Both reject what makes no sense on the way, so that no bad row is ever handed out, wherever it came from.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::TaskId;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row, Statement, params};
 
+use super::news::earliest;
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
 use crate::store::validate::{Bad, Good, Judge, Values};
@@ -15,107 +16,6 @@ use crate::store::{Intake, Load, LoadedRows, StoreError};
 
 /// Times that one load goes back for more because rows that it found made no sense.
 const ROUNDS_MAX: usize = 4;
-
-// ---------------------------------------------------------------------------------------------------------------- news
-
-/// Which rows the intake has looked at, and which queues got work by the store's own hand: submits, spawned tasks,
-/// retries, releases, requeues. The next intake tells both.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    /// Every row up to this id was looked at.
-    watermark: i64,
-    /// In the open turn.
-    staged_watermark: Option<i64>,
-    due: HashSet<QueueKey>,
-    later: HashMap<QueueKey, UnixMillis>,
-    staged: Vec<(QueueKey, Option<UnixMillis>)>,
-    /// The open turn's intake has told `due` and `later`.
-    told: bool,
-}
-
-impl News {
-    pub(super) fn start_behind(&mut self, conn: &Connection) -> Result<(), StoreError> {
-        self.watermark = newest_id(conn)?;
-        Ok(())
-    }
-
-    pub(super) fn commit(&mut self) {
-        if std::mem::take(&mut self.told) {
-            self.due.clear();
-            self.later.clear();
-        }
-        if let Some(watermark) = self.staged_watermark.take() {
-            self.watermark = watermark;
-        }
-        for (key, at) in self.staged.drain(..) {
-            match at {
-                None => drop(self.due.insert(key)),
-                Some(at) => earliest(&mut self.later, key, at),
-            }
-        }
-    }
-
-    pub(super) fn rollback(&mut self) {
-        self.staged_watermark = None;
-        self.staged.clear();
-        self.told = false;
-    }
-
-    fn watermark(&self) -> i64 {
-        self.staged_watermark.unwrap_or(self.watermark)
-    }
-
-    /// Everything since the last intake, the open turn included; forgotten when the turn commits.
-    fn tell(&mut self) -> (HashSet<QueueKey>, HashMap<QueueKey, UnixMillis>) {
-        let told = std::mem::replace(&mut self.told, true);
-        let (mut due, mut later) = if told { Default::default() } else { (self.due.clone(), self.later.clone()) };
-        for (key, at) in self.staged.drain(..) {
-            match at {
-                None => drop(due.insert(key)),
-                Some(at) => earliest(&mut later, key, at),
-            }
-        }
-        (due, later)
-    }
-}
-
-impl State {
-    /// The store itself has put a row into a queue.
-    pub(super) fn queued(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
-        // Rows ahead of the watermark are counted when the intake gets there.
-        if id <= self.news.watermark() {
-            self.tally.queued(key.clone(), id, run_at.is_some());
-        }
-        self.news.staged.push((key, run_at.filter(|at| *at > now.wall)));
-    }
-
-    /// The store itself has inserted a row.
-    pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
-        // Ids are given out in order: the one behind the watermark proves that no app's row lies between.
-        if id == self.news.watermark() + 1 {
-            self.news.staged_watermark = Some(id);
-        }
-        self.queued(key, id, run_at, now);
-    }
-
-    /// A row has left its queue.
-    pub(super) fn unqueued(&mut self, key: QueueKey, id: i64) {
-        if id <= self.news.watermark() {
-            self.tally.unqueued(key, id);
-        }
-    }
-}
-
-fn earliest(later: &mut HashMap<QueueKey, UnixMillis>, key: QueueKey, at: UnixMillis) {
-    later.entry(key).and_modify(|known| *known = at.min(*known)).or_insert(at);
-}
-
-/// The highest id ever given out.
-pub(super) fn newest_id(conn: &Connection) -> Result<i64, StoreError> {
-    let sql = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0), \
-                          coalesce((SELECT max(id) FROM tasks), 0))";
-    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-}
 
 // -------------------------------------------------------------------------------------------------------------- intake
 
@@ -160,7 +60,7 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
         while let Some(row) = read.next()? {
             found.rows += 1;
             let id: i64 = row.get(0)?;
-            state.news.staged_watermark = Some(id);
+            state.news.looked_at(id);
             match look(row, &state.judge, &mut keys) {
                 Look::Queued(key, good) => {
                     state.tally.queued(key.clone(), id, good.run_at.is_some());
@@ -302,7 +202,8 @@ fn round(
         heads.push(fetch(stream, &mut bad, &mut ends)?);
     }
     while loaded.tasks.len() < load.rows {
-        let next = (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i].as_ref().map(|t| (t.due, t.id)));
+        let next =
+            (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i].as_ref().map(|t| (t.due, t.id)));
         let Some(i) = next else { break };
         let size = heads[i].as_ref().and_then(|task| task.payload.as_ref()).map_or(0, |payload| payload.bytes.len());
         if !loaded.tasks.is_empty() && *bytes + size > load.bytes {
@@ -315,7 +216,8 @@ fn round(
         }
     }
     // A stream that was cut short has a row left, unless those that were read made no sense.
-    loaded.more = heads.iter().any(Option::is_some) || streams.iter().any(|stream| stream.cut || !stream.ids.is_empty());
+    loaded.more =
+        heads.iter().any(Option::is_some) || streams.iter().any(|stream| stream.cut || !stream.ids.is_empty());
     for (id, reason) in bad {
         loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
     }

@@ -4,8 +4,8 @@
 use laneway_core::{FoundTask, UnixMillis};
 use laneway_protocol::message::{Format, Payload};
 use laneway_protocol::{Kind, Lease, TaskId, TaskState};
-use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::Row;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use crate::store::Rules;
 

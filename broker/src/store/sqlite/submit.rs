@@ -2,7 +2,7 @@
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{NewTask, Stored};
-use laneway_protocol::{RequestId, TaskId};
+use laneway_protocol::{LaneName, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
@@ -89,7 +89,7 @@ pub(super) fn insert_judged(
         }
         insert.execute(params![
             task.kind.as_str(),
-            task.lane.as_ref().map(|lane| lane.as_str()),
+            task.lane.as_ref().map(LaneName::as_str),
             SqlPayload(task.payload.as_ref()),
             task.run_at,
             task.unique_key,

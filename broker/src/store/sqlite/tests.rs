@@ -1,4 +1,4 @@
-//! What only the SQLite store promises: its plans, its locks, its log, and a schema that other SQLites can write to.
+//! What only the SQLite store promises: its plans, its locks, its log, and a schema that apps with an older one can use.
 
 use std::collections::HashMap;
 use std::path::Path;

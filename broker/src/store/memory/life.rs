@@ -1,0 +1,295 @@
+//! The model's operations on single tasks: their life, submits and people's commands.
+
+use laneway_core::{Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_protocol::message::{NewTask, Stored, Verdict};
+use laneway_protocol::{RequestId, TaskState};
+use rusqlite::types::Value;
+
+use super::cells::{cell, found, int, requested, sql, sql_payload, state, task_id, text};
+use super::{Cells, Failure, Step};
+use crate::store::KnownSession;
+use crate::store::validate::Bad;
+impl Step<'_> {
+    pub(super) fn op(&mut self, op: &Op, now: Now) -> Option<OpResult> {
+        Some(match op {
+            Op::Started(started) => {
+                self.start(started);
+                return None;
+            }
+            Op::Ended(ended) => OpResult::Ended(self.end(ended, now)),
+            Op::Noted(noted) => {
+                self.note(noted);
+                return None;
+            }
+            Op::Submit { request, tasks } => self.submit(*request, tasks, now),
+            Op::Cancel(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.cancel(sql(*task), now)).collect()),
+            Op::Requeue(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.requeue(sql(*task), now)).collect()),
+            Op::Find(tasks) => {
+                let rows = tasks.iter().filter_map(|task| Some((sql(*task), self.db.rows.get(&sql(*task))?)));
+                OpResult::Found(rows.filter_map(|(id, row)| found(id, row, self.judge)).collect())
+            }
+            Op::FindKey { kind, unique_key } => {
+                let mut rows = self.db.rows.iter().rev();
+                let row = rows.find(|(_, row)| {
+                    text(row, "kind") == Some(kind.as_str()) && text(row, "unique_key") == Some(unique_key)
+                });
+                OpResult::Found(row.and_then(|(id, row)| found(*id, row, self.judge)).into_iter().collect())
+            }
+            Op::Endings(tasks) => OpResult::Endings(self.endings(tasks)),
+            Op::List(filter) => OpResult::Rows(self.list(filter)),
+            Op::Show { tasks, .. } => OpResult::Rows(self.show(tasks)),
+            Op::Counts => OpResult::Counts(self.counts()),
+            Op::SessionUp { session, name, plain } => {
+                let known = KnownSession { session: session.as_str().into(), name: name.clone(), plain: *plain };
+                self.db.sessions.insert(known.session.clone(), known);
+                return None;
+            }
+            Op::SessionGone { session } => {
+                self.db.sessions.remove(session.as_str());
+                return None;
+            }
+            Op::PauseLane { lane, paused } => {
+                if let Some(lane) = self.db.lanes.get_mut(lane.as_str()) {
+                    *lane = *paused;
+                }
+                OpResult::Paused
+            }
+        })
+    }
+
+    pub(super) fn queued(&mut self, key: QueueKey, run_at: Option<UnixMillis>, now: Now) {
+        match run_at.filter(|at| *at > now.wall) {
+            None => drop(self.news.due.insert(key)),
+            Some(at) => {
+                let known = self.news.later.entry(key).or_insert(at);
+                *known = at.min(*known);
+            }
+        }
+    }
+
+    fn start(&mut self, started: &Started) {
+        let fits =
+            |row: &&mut Cells| state(row) == TaskState::Queued && int(row, "runs") == Some(i64::from(started.run) - 1);
+        let rows = &mut self.db.rows;
+        if let Some(row) = rows.get_mut(&sql(started.task)).filter(fits) {
+            row.insert("state", Value::Text("running".into()));
+            row.insert("lease", Value::Integer(started.lease.value()));
+            row.insert("runs", Value::Integer(started.run.into()));
+            row.insert("worker", Value::Text(started.worker.as_str().into()));
+            row.insert("started_at", Value::Integer(started.at.0));
+            return;
+        }
+        let same = |row: &mut Cells| {
+            int(row, "lease") == Some(started.lease.value()) && int(row, "runs") == Some(started.run.into())
+        };
+        if !rows.get_mut(&sql(started.task)).is_some_and(same) {
+            self.db.overtaken += 1;
+        }
+    }
+
+    fn end(&mut self, ended: &Ended, now: Now) -> EndedAs {
+        let bad = ended.spawn.iter().enumerate().find_map(|(i, task)| Some((i, self.judge.task(task).err()?)));
+        if let Some((index, bad)) = bad {
+            let reason = format!("spawned task {index} makes no sense: {}", bad.reason);
+            return match self.write(&failed(ended, &reason), now) {
+                Some(state) => EndedAs::SpawnRefused { state, reason },
+                None => self.look_again(ended),
+            };
+        }
+        if ended.next == Next::Already {
+            return match self.db.rows.get(&sql(ended.task)) {
+                Some(row) if state(row) == TaskState::Running && int(row, "lease") == Some(ended.lease.value()) => {
+                    let reason = "the worker said that it had finished the row by SQL, and the row was still running";
+                    EndedAs::Written(self.write(&failed(ended, reason), now).unwrap())
+                }
+                Some(row) if state(row).is_final() => EndedAs::Recorded(state(row)),
+                _ => self.look_again(ended),
+            };
+        }
+        let Some(written) = self.write(ended, now) else { return self.look_again(ended) };
+        for task in &ended.spawn {
+            self.insert(task, now);
+        }
+        EndedAs::Written(written)
+    }
+
+    fn write(&mut self, ended: &Ended, now: Now) -> Option<TaskState> {
+        let id = sql(ended.task);
+        let row = self.db.rows.get_mut(&id)?;
+        if state(row) != TaskState::Running || int(row, "lease") != Some(ended.lease.value()) {
+            return None;
+        }
+        let next = match (&ended.next, requested(row)) {
+            (Next::Done(_), _) => TaskState::Done,
+            (_, true) | (Next::Cancelled, _) => TaskState::Cancelled,
+            (Next::Dead, _) => TaskState::Dead,
+            (Next::Queued { .. }, _) => TaskState::Queued,
+            (Next::Already, _) => unreachable!("looked at before"),
+        };
+        row.insert("state", Value::Text(next.as_str().into()));
+        let column = match ended.count {
+            Count::Attempt => Some("attempts"),
+            Count::Loss => Some("losses"),
+            Count::Release => Some("releases"),
+            Count::Nothing => None,
+        };
+        if let Some(column) = column {
+            row.insert(column, Value::Integer(int(row, column).unwrap() + 1));
+        }
+        let error = ended.error.clone().map_or(Value::Null, Value::Text);
+        if let Next::Queued { run_at } = ended.next {
+            if let Some(at) = run_at {
+                row.insert("run_at", Value::Integer(at.0));
+            }
+            if error != Value::Null {
+                row.insert("error", error);
+            }
+        } else {
+            let result = if let Next::Done(result) = &ended.next { result.as_ref() } else { None };
+            row.insert("error", error);
+            row.insert("result", sql_payload(result));
+        }
+        if next == TaskState::Queued {
+            row.insert("lease", Value::Null);
+            row.insert("finished_at", Value::Null);
+            let run_at = int(row, "run_at").map(UnixMillis);
+            self.queued(QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() }, run_at, now);
+        } else {
+            row.insert("finished_at", Value::Integer(ended.at.0));
+        }
+        if let Some(cause) = ended.cause {
+            let error = ended.error.clone().unwrap_or_else(|| cause.as_str().into());
+            self.db.fail(Failure { task: id, run: ended.run, cause: cause.as_str(), error });
+        }
+        Some(next)
+    }
+
+    fn look_again(&mut self, ended: &Ended) -> EndedAs {
+        if let Some(row) = self.db.rows.get(&sql(ended.task)) {
+            let same_end = state(row).is_final() && int(row, "lease") == Some(ended.lease.value());
+            let same_return = state(row) == TaskState::Queued
+                && matches!(ended.next, Next::Queued { .. })
+                && int(row, "runs") == Some(ended.run.into())
+                && text(row, "worker") == Some(ended.worker.as_str());
+            if same_end || same_return {
+                return EndedAs::Recorded(state(row));
+            }
+        }
+        self.db.overtaken += 1;
+        EndedAs::Overtaken
+    }
+
+    fn note(&mut self, noted: &Noted) {
+        let Some(row) = self.db.rows.get_mut(&sql(noted.task)) else { return };
+        if state(row) != TaskState::Running || int(row, "lease") != Some(noted.lease.value()) {
+            return;
+        }
+        let number = |n: Option<u64>| n.map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
+        let checkpoint = noted.checkpoint.as_ref().map(|checkpoint| sql_payload(Some(checkpoint)));
+        let cells = [
+            ("progress_done", number(noted.done)),
+            ("progress_total", number(noted.total)),
+            ("progress_note", noted.note.clone().map(Value::Text)),
+            ("checkpoint", checkpoint),
+        ];
+        row.extend(cells.into_iter().filter_map(|(column, value)| Some((column, value?))));
+    }
+
+    fn submit(&mut self, request: RequestId, tasks: &[NewTask], now: Now) -> OpResult {
+        if let Some((at, ids)) = self.db.requests.get(&request.0)
+            && *at > now.wall.0 - 600_000
+        {
+            return OpResult::Submitted(ids.iter().map(|task| Stored { task: *task, new: false }).collect());
+        }
+        for (index, task) in tasks.iter().enumerate() {
+            if let Err(Bad { field, reason }) = self.judge.task(task) {
+                return OpResult::Refused { index, field, reason };
+            }
+        }
+        let stored: Vec<Stored> = tasks.iter().map(|task| self.insert(task, now)).collect();
+        let ids = stored.iter().map(|stored| stored.task).collect();
+        self.db.requests.insert(request.0, (now.wall.0, ids));
+        OpResult::Submitted(stored)
+    }
+
+    fn insert(&mut self, task: &NewTask, now: Now) -> Stored {
+        let int = |value: Option<i64>| value.map_or(Value::Null, Value::Integer);
+        let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::Text);
+        let cells = [
+            ("kind", Value::Text(task.kind.as_str().into())),
+            ("lane", task.lane.as_ref().map_or(Value::Null, |lane| Value::Text(lane.as_str().into()))),
+            ("payload", sql_payload(task.payload.as_ref())),
+            ("run_at", int(task.run_at)),
+            ("unique_key", text(&task.unique_key)),
+            ("max_attempts", int(task.max_attempts.map(i64::from))),
+            ("timeout_ms", int(task.timeout_ms.map(|ms| i64::try_from(ms).unwrap()))),
+            ("expires_at", int(task.expires_at)),
+            ("trace", text(&task.trace)),
+            ("created_at", Value::Integer(now.wall.0)),
+        ];
+        let Some(id) = self.db.insert(&cells) else {
+            let twin = self.db.live_twin(&cells[0].1, &cells[4].1).unwrap();
+            return Stored { task: task_id(twin), new: false };
+        };
+        if id == self.news.watermark + 1 {
+            self.news.watermark = id;
+        }
+        self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
+        Stored { task: task_id(id), new: true }
+    }
+
+    fn cancel(&mut self, id: i64, now: Now) -> Verdict {
+        let Some(row) = self.db.rows.get_mut(&id) else { return Verdict::NotFound };
+        match state(row) {
+            TaskState::Waiting | TaskState::Queued => {
+                self.cancelled(id, None, now);
+                Verdict::Cancelled
+            }
+            TaskState::Running => {
+                if !requested(row) {
+                    row.insert("cancel_requested", Value::Integer(1));
+                }
+                Verdict::Requested
+            }
+            TaskState::Done | TaskState::Dead | TaskState::Cancelled => Verdict::Unchanged,
+        }
+    }
+
+    fn requeue(&mut self, id: i64, now: Now) -> Verdict {
+        let Some(row) = self.db.rows.get(&id) else { return Verdict::NotFound };
+        if !matches!(state(row), TaskState::Dead | TaskState::Cancelled) {
+            return Verdict::Unchanged;
+        }
+        if let Some(twin) = self.db.live_twin(&row["kind"], &row["unique_key"]) {
+            return Verdict::Twin(task_id(twin));
+        }
+        let row = self.db.rows.get_mut(&id).unwrap();
+        let expires_at = int(row, "expires_at").filter(|at| *at > now.wall.0);
+        row.insert("state", Value::Text("queued".into()));
+        for column in
+            ["run_at", "lease", "finished_at", "result", "error", "progress_done", "progress_total", "progress_note"]
+        {
+            row.insert(column, Value::Null);
+        }
+        for column in ["attempts", "losses", "cancel_requested"] {
+            row.insert(column, Value::Integer(0));
+        }
+        row.insert("expires_at", expires_at.map_or(Value::Null, Value::Integer));
+        if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {
+            self.queued(key, None, now);
+        }
+        Verdict::Requeued
+    }
+}
+
+/// The run as it is recorded when what its worker said cannot be.
+fn failed(ended: &Ended, reason: &str) -> Ended {
+    Ended {
+        next: Next::Dead,
+        count: Count::Attempt,
+        error: Some(reason.into()),
+        cause: Some(laneway_core::Cause::Failed),
+        spawn: Vec::new(),
+        ..ended.clone()
+    }
+}

@@ -1,0 +1,203 @@
+//! The model's queues: intake, load and sweep look through all rows.
+
+use std::collections::HashSet;
+
+use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
+use laneway_protocol::message::Final;
+use laneway_protocol::{TaskId, TaskState};
+use rusqlite::types::Value;
+
+use super::cells::{cell, int, payload, requested, state, task_id, text, time, values};
+use super::{Cells, Failure, QueueSpelling, Step};
+use crate::store::validate::{Bad, Good};
+use crate::store::{Intake, Load, LoadedRows, Swept};
+
+impl Step<'_> {
+    pub(super) fn intake(&mut self, rows: usize, now: Now) -> Intake {
+        let ids: Vec<i64> = self.db.rows.range(self.news.watermark + 1..).map(|(id, _)| *id).take(rows).collect();
+        let mut found = Intake { rows: ids.len(), ..Intake::default() };
+        for id in ids {
+            self.news.watermark = id;
+            let row = &self.db.rows[&id];
+            match state(row) {
+                TaskState::Queued => match self.judged(id) {
+                    Ok((key, good)) => self.queued(key, good.run_at, now),
+                    Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
+                },
+                TaskState::Waiting if int(row, "open_dependencies").unwrap_or(0) <= 0 => {
+                    let reason = "state is 'waiting' without dependencies, so it would wait for ever: insert no state";
+                    found.rejected.push(self.reject(id, &Bad::new("state", reason.into()), now));
+                }
+                _ => {}
+            }
+        }
+        found.due = std::mem::take(&mut self.news.due).into_iter().collect();
+        found.later = std::mem::take(&mut self.news.later).into_iter().collect();
+        found
+    }
+
+    fn judged(&self, id: i64) -> Result<(QueueKey, Good), Bad> {
+        let row = &self.db.rows[&id];
+        let key = self.judge.key(cell(row, "kind"), cell(row, "lane"))?;
+        Ok((key, self.judge.values(&values(row))?))
+    }
+
+    pub(super) fn load(&mut self, load: Load<'_>, now: Now) -> LoadedRows {
+        let mut loaded = LoadedRows::default();
+        let mut streams = self.streams(load, now);
+        let mut bytes = 0;
+        loop {
+            for stream in &mut streams {
+                while loaded.tasks.len() < load.rows
+                    && let Some((_, id)) = stream.first().copied()
+                    && let Some(ended) = self.unfit(id, now)
+                {
+                    loaded.rejected.push(ended);
+                    stream.remove(0);
+                }
+            }
+            let next = streams.iter_mut().filter(|stream| !stream.is_empty()).min_by_key(|stream| stream[0]);
+            let Some(next) = next.filter(|_| loaded.tasks.len() < load.rows) else { break };
+            let task = self.task(next[0].1);
+            let size = task.payload.as_ref().map_or(0, |payload| payload.bytes.len());
+            if !loaded.tasks.is_empty() && bytes + size > load.bytes {
+                break;
+            }
+            bytes += size;
+            next.remove(0);
+            loaded.tasks.push(task);
+        }
+        loaded.more = streams.iter().any(|stream| !stream.is_empty());
+        let rows = self.db.rows.values().filter(|row| self.belongs(row, load.key));
+        let times = rows.filter_map(|row| time(row, "run_at").filter(|at| *at > now.wall.0));
+        loaded.next_at = times.min().map(UnixMillis);
+        loaded
+    }
+
+    /// Due rows as (due, id): at once or at a time, with the lane spelled out or not, each in its own order.
+    fn streams(&self, load: Load<'_>, now: Now) -> Vec<Vec<(i64, i64)>> {
+        let mut streams = vec![Vec::new(); 4];
+        for (id, row) in &self.db.rows {
+            let skipped = TaskId::new(id.unsigned_abs()).is_none_or(|task| load.skip.contains(&task));
+            if skipped || !self.belongs(row, load.key) {
+                continue;
+            }
+            let lane = usize::from(row["lane"] == Value::Null) * 2;
+            if row["run_at"] == Value::Null {
+                streams[lane].push((int(row, "created_at").unwrap_or(0), *id));
+            } else {
+                let due = time(row, "run_at").filter(|at| *at <= now.wall.0);
+                streams[lane + 1].extend(due.map(|at| (at, *id)));
+            }
+        }
+        streams[1].sort_unstable();
+        streams[3].sort_unstable();
+        streams
+    }
+
+    fn belongs(&self, row: &Cells, key: &QueueKey) -> bool {
+        state(row) == TaskState::Queued
+            && text(row, "kind") == Some(key.kind.as_str())
+            && match &row["lane"] {
+                Value::Null => self.judge.rules.lane_of(&key.kind) == &key.lane,
+                Value::Text(lane) => lane == key.lane.as_str(),
+                _ => false,
+            }
+    }
+
+    /// Ends a row at the head that is not to be handed out.
+    fn unfit(&mut self, id: i64, now: Now) -> Option<Final> {
+        let row = &self.db.rows[&id];
+        let good = match self.judge.values(&values(row)) {
+            Ok(good) => good,
+            Err(bad) => return Some(self.reject(id, &bad, now)),
+        };
+        if requested(row) {
+            return Some(self.cancelled(id, None, now));
+        }
+        let expired = good.runs == 0 && good.expires_at.is_some_and(|at| at <= now.wall);
+        expired.then(|| self.cancelled(id, Some("expired"), now))
+    }
+
+    fn task(&self, id: i64) -> QueuedTask {
+        let row = &self.db.rows[&id];
+        let good = self.judge.values(&values(row)).unwrap();
+        QueuedTask {
+            id: task_id(id),
+            due: good.run_at.unwrap_or(good.created_at),
+            runs: good.runs,
+            attempts: good.attempts,
+            losses: good.losses,
+            max_attempts: good.max_attempts,
+            timeout_ms: good.timeout_ms,
+            expires_at: good.expires_at,
+            payload: payload(&row["payload"]),
+            checkpoint: payload(&row["checkpoint"]),
+            trace: text(row, "trace").map(str::to_owned),
+        }
+    }
+
+    pub(super) fn sweep(&mut self, suspects: &HashSet<QueueSpelling>, now: Now) -> Swept {
+        let mut swept = Swept::default();
+        let ids: Vec<i64> = self.db.rows.keys().copied().collect();
+        for id in ids {
+            let row = &self.db.rows[&id];
+            let (state, runs) = (state(row), int(row, "runs"));
+            let unstarted = matches!(state, TaskState::Waiting | TaskState::Queued);
+            let number = |column| matches!(row[column], Value::Null | Value::Integer(_) | Value::Real(_));
+            let misplaced = matches!(row["kind"], Value::Blob(_))
+                || matches!(row["lane"], Value::Blob(_))
+                || !number("run_at")
+                || !number("expires_at");
+            let spelling = match (&row["lane"], &row["kind"]) {
+                (Value::Null, Value::Text(kind)) => Some((None, kind.clone())),
+                (Value::Text(lane), Value::Text(kind)) => Some((Some(lane.clone()), kind.clone())),
+                _ => None,
+            };
+            let suspect = state == TaskState::Queued && spelling.is_some_and(|spelling| suspects.contains(&spelling));
+            let expired = runs == Some(0) && int(row, "expires_at").is_some_and(|at| at <= now.wall.0);
+            if unstarted && requested(row) {
+                swept.ended.push(self.cancelled(id, None, now));
+            } else if unstarted && (misplaced || suspect) {
+                let bad = self.judged(id).unwrap_err();
+                swept.ended.push(self.reject(id, &bad, now));
+            } else if unstarted && expired {
+                swept.ended.push(self.cancelled(id, Some("expired"), now));
+            } else if unstarted && runs == Some(0) {
+                let at = int(row, "expires_at").map(UnixMillis);
+                swept.next_at = swept.next_at.into_iter().chain(at).min();
+            }
+        }
+        swept.ended.extend(self.reject_running_without_lease(now));
+        let rows = self.db.rows.iter();
+        let running = rows.filter(|(_, row)| state(row) == TaskState::Running && requested(row));
+        swept.cancel_requested = running.map(|(id, _)| task_id(*id)).collect();
+        swept
+    }
+
+    pub(super) fn reject_running_without_lease(&mut self, now: Now) -> Vec<Final> {
+        let rows = self.db.rows.iter();
+        let bare = rows.filter(|(_, row)| state(row) == TaskState::Running && int(row, "lease").is_none());
+        let ids: Vec<i64> = bare.map(|(id, _)| *id).collect();
+        let reason = "state is 'running' without a lease: only the broker starts tasks; insert no state";
+        ids.iter().map(|id| self.reject(*id, &Bad::new("lease", reason.into()), now)).collect()
+    }
+
+    fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Final {
+        let row = self.db.rows.get_mut(&id).unwrap();
+        row.insert("state", Value::Text("dead".into()));
+        row.insert("finished_at", Value::Integer(now.wall.0));
+        row.insert("error", Value::Text(bad.reason.clone()));
+        let run = u32::try_from(int(row, "runs").unwrap_or(0)).unwrap_or(0);
+        self.db.fail(Failure { task: id, run, cause: "rejected", error: bad.reason.clone() });
+        Final { task: task_id(id), state: TaskState::Dead, result: None, error: Some(bad.reason.clone()) }
+    }
+
+    pub(super) fn cancelled(&mut self, id: i64, error: Option<&str>, now: Now) -> Final {
+        let row = self.db.rows.get_mut(&id).unwrap();
+        row.insert("state", Value::Text("cancelled".into()));
+        row.insert("finished_at", Value::Integer(now.wall.0));
+        row.insert("error", error.map_or(Value::Null, |error| Value::Text(error.into())));
+        Final { task: task_id(id), state: TaskState::Cancelled, result: None, error: error.map(str::to_owned) }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the next intake has to tell: how far it has looked, and which queues got work by the store's own hand. Kept back
+//! until the turn that made it so is committed.
+
+use std::collections::{HashMap, HashSet};
+
+use laneway_core::{Now, QueueKey, UnixMillis};
+use rusqlite::Connection;
+
+use super::State;
+use crate::store::StoreError;
+
+/// Which rows the intake has looked at, and which queues got work by the store's own hand: submits, spawned tasks,
+/// retries, releases, requeues. The next intake tells both.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Every row up to this id was looked at.
+    watermark: i64,
+    /// In the open turn.
+    staged_watermark: Option<i64>,
+    due: HashSet<QueueKey>,
+    later: HashMap<QueueKey, UnixMillis>,
+    staged: Vec<(QueueKey, Option<UnixMillis>)>,
+    /// The open turn's intake has told `due` and `later`.
+    told: bool,
+}
+
+impl News {
+    pub(super) fn start_behind(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        self.watermark = newest_id(conn)?;
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self) {
+        if std::mem::take(&mut self.told) {
+            self.due.clear();
+            self.later.clear();
+        }
+        if let Some(watermark) = self.staged_watermark.take() {
+            self.watermark = watermark;
+        }
+        for (key, at) in self.staged.drain(..) {
+            match at {
+                None => drop(self.due.insert(key)),
+                Some(at) => earliest(&mut self.later, key, at),
+            }
+        }
+    }
+
+    pub(super) fn rollback(&mut self) {
+        self.staged_watermark = None;
+        self.staged.clear();
+        self.told = false;
+    }
+
+    pub(super) fn watermark(&self) -> i64 {
+        self.staged_watermark.unwrap_or(self.watermark)
+    }
+
+    /// The intake has looked at this row.
+    pub(super) fn looked_at(&mut self, id: i64) {
+        self.staged_watermark = Some(id);
+    }
+
+    /// Everything since the last intake, the open turn included; forgotten when the turn commits.
+    pub(super) fn tell(&mut self) -> (HashSet<QueueKey>, HashMap<QueueKey, UnixMillis>) {
+        let told = std::mem::replace(&mut self.told, true);
+        let (mut due, mut later) = if told { Default::default() } else { (self.due.clone(), self.later.clone()) };
+        for (key, at) in self.staged.drain(..) {
+            match at {
+                None => drop(due.insert(key)),
+                Some(at) => earliest(&mut later, key, at),
+            }
+        }
+        (due, later)
+    }
+}
+
+impl State {
+    /// The store itself has put a row into a queue.
+    pub(super) fn queued(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+        // Rows ahead of the watermark are counted when the intake gets there.
+        if id <= self.news.watermark() {
+            self.tally.queued(key.clone(), id, run_at.is_some());
+        }
+        self.news.staged.push((key, run_at.filter(|at| *at > now.wall)));
+    }
+
+    /// The store itself has inserted a row.
+    pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+        // Ids are given out in order: the one behind the watermark proves that no app's row lies between.
+        if id == self.news.watermark() + 1 {
+            self.news.staged_watermark = Some(id);
+        }
+        self.queued(key, id, run_at, now);
+    }
+
+    /// A row has left its queue.
+    pub(super) fn unqueued(&mut self, key: QueueKey, id: i64) {
+        if id <= self.news.watermark() {
+            self.tally.unqueued(key, id);
+        }
+    }
+}
+
+pub(super) fn earliest(later: &mut HashMap<QueueKey, UnixMillis>, key: QueueKey, at: UnixMillis) {
+    later.entry(key).and_modify(|known| *known = at.min(*known)).or_insert(at);
+}
+
+/// The highest id ever given out.
+pub(super) fn newest_id(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0), \
+                          coalesce((SELECT max(id) FROM tasks), 0))";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
