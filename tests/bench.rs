@@ -1,5 +1,7 @@
 //! That `laneway bench` works: small runs of it, with its real brokers and workers. The figures themselves are for people.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use serde_json::Value;

@@ -1,6 +1,8 @@
 //! The life of a task: attempts and backoff, dead letters, timeouts, expiry, keys, delays, cancels; and promise 9 as far
 //! as results and progress: any task can be waited for.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::time::Duration;

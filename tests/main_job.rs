@@ -1,5 +1,7 @@
 //! Promise 1: the row is the API. A plain INSERT is a whole task, from any program, and an idle worker starts it at once.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Promise 3: priority is decided at dispatch, and slots can be reserved so that long low tasks cannot occupy them all.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::collections::HashSet;

@@ -25,7 +25,7 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
     let broker = Broker::start(&place);
     let table = Table::open(&place);
     let _worker = WorkerProcess::start(&place, "");
-    let id = table.insert("progress", r#"{"steps":400,"ms":5}"#);
+    let id = table.insert("progress", r#"{"steps":800,"ms":5}"#);
     let task = TaskId::new(u64::try_from(id).unwrap()).unwrap();
     let (heard, steps) = mpsc::channel();
     let endpoint = place.endpoint();
@@ -36,7 +36,7 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
                 heard.send(done).unwrap();
             }
         };
-        client.wait_with(task, on_event).unwrap()
+        client.wait_all(&[task], Some(harness::DEADLINE), on_event).unwrap().remove(0)
     });
     let mut before = vec![steps.recv_timeout(harness::DEADLINE).unwrap()];
     broker.kill();
@@ -46,11 +46,12 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
     let ended = waiting.join().unwrap();
     assert_eq!(
         (ended.state, ended.result::<serde_json::Value>().unwrap()),
-        (TaskState::Done, serde_json::json!({ "steps": 400 }))
+        (TaskState::Done, serde_json::json!({ "steps": 800 }))
     );
     before.extend(steps.try_iter());
-    assert!(before.is_sorted() && before.last() == Some(&400), "progress came twice, or not in order: {before:?}");
-    assert!(after < 400, "no progress was told after the restart");
+    // Progress is said now and then, and not while the broker is away: some steps may be missing.
+    assert!(before.is_sorted_by(|a, b| a < b), "progress came twice, or not in order: {before:?}");
+    assert!(after < 800, "no progress was told after the restart");
     assert_eq!(place.journal().begun(id).len(), 1);
     let late = broker.client().wait(task).unwrap();
     assert_eq!(late.payload, ended.payload);
@@ -76,7 +77,8 @@ fn a_client_hears_of_a_task_that_ended_while_no_broker_ran() {
     place.journal().wait_for_begin(id, 1);
     let task = TaskId::new(u64::try_from(id).unwrap()).unwrap();
     let client = broker.client();
-    let waiting = std::thread::spawn(move || client.wait(task).unwrap());
+    let waiting =
+        std::thread::spawn(move || client.wait_all(&[task], Some(harness::DEADLINE), |_| {}).unwrap().remove(0));
     assert_eq!(broker.stop(), 0);
     std::fs::write(&gate, "").unwrap();
     wait_until("the handler to end without a broker", || place.journal().ended(id).len() == 1);

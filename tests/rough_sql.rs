@@ -1,6 +1,8 @@
 //! Rough handling by SQL while the broker runs: rows replaced, deleted and changed under it, and floods of commits. No
 //! crash, no wrong result, and the read-ahead goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

@@ -1,6 +1,8 @@
 //! The wire, spoken by hand: every kind of peer is served, every well-formed question is answered once, and a lost answer
 //! loses nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::time::{Duration, Instant};
@@ -113,7 +115,10 @@ fn a_session_says_hello_works_and_leaves() {
     };
     let Answer::Welcome(welcome) = peer.ask(Request::Hello(hello)) else { panic!("no welcome") };
     assert!(welcome.beat_ms > 0 && welcome.batch_max == 512 && welcome.lost.is_empty());
-    assert_eq!(welcome.lanes.iter().map(|lane| lane.as_str()).collect::<Vec<_>>(), ["high", "normal", "low"]);
+    assert_eq!(
+        welcome.lanes.iter().map(laneway_protocol::LaneName::as_str).collect::<Vec<_>>(),
+        ["high", "normal", "low"]
+    );
 
     let ids = [table.insert("echo", "1"), table.insert("echo", "2")];
     let question = Ready { epoch: Some(welcome.epoch), wait_ms: 30_000, max: 2, ..unknown };
@@ -192,7 +197,7 @@ fn a_repeated_submit_gets_the_same_ids() {
     assert_eq!(table.count("1"), 200);
 }
 
-/// STATUS, WAIT_FOR and CANCEL by id and by key; and PING.
+/// Looking up, waiting and cancelling work by id and by key; and PING is answered.
 #[test]
 fn tasks_are_looked_up_waited_for_and_cancelled() {
     let place = Place::new();
@@ -203,8 +208,8 @@ fn tasks_are_looked_up_waited_for_and_cancelled() {
     let id = task_id(table.0.last_insert_rowid());
     let missing = task_id(999);
 
-    let status = Status { tasks: vec![id, missing], filter: None, detail: true };
-    let Answer::Status(rows) = peer.ask(Request::Status(status)) else { panic!("no answer") };
+    let question = Status { tasks: vec![id, missing], filter: None, detail: true };
+    let Answer::Status(rows) = peer.ask(Request::Status(question)) else { panic!("no answer") };
     assert_eq!((rows.rows.len(), &rows.not_found), (1, &vec![missing]));
     assert_eq!((rows.rows[0].state, rows.rows[0].payload.clone()), (TaskState::Queued, Some(Payload::json("[1]"))));
 
@@ -224,8 +229,8 @@ fn tasks_are_looked_up_waited_for_and_cancelled() {
     let Answer::Cancel(verdicts) = peer.ask(Request::Cancel(Tasks { tasks: vec![id, missing] })) else { panic!() };
     assert_eq!(verdicts.verdicts, [Verdict::Cancelled, Verdict::NotFound]);
     assert_eq!(table.state(1), "cancelled", "answered before the commit");
-    let Answer::WaitFor(waited) = late.receive() else { panic!("no answer") };
-    assert_eq!((waited.finals[0].task, waited.finals[0].state), (id, TaskState::Cancelled));
+    let Answer::WaitFor(ended) = late.receive() else { panic!("no answer") };
+    assert_eq!((ended.finals[0].task, ended.finals[0].state), (id, TaskState::Cancelled));
     let Answer::Cancel(verdicts) = peer.ask(Request::Cancel(Tasks { tasks: vec![id] })) else { panic!() };
     assert_eq!(verdicts.verdicts, [Verdict::Unchanged]);
     let nobody = WaitFor { unique_key: Some("other".into()), ..by_key };
@@ -247,8 +252,8 @@ fn tasks_lost_on_the_way_go_back_uncounted() {
     let found = tasks(peer.ask(ready("s", (0, None), Vec::new(), 30_000)));
     assert_eq!(found.tasks[0].task, lost.tasks[0].task);
     assert_ne!(found.tasks[0].lease, lost.tasks[0].lease, "each hand-out has its own lease");
-    let last = (found.seq, Some(found.epoch));
-    let noted = wait(peer.ask(ready("s", last, vec![done(&lost.tasks[0], "1"), done(&found.tasks[0], "2")], 0)));
+    let received = (found.seq, Some(found.epoch));
+    let noted = wait(peer.ask(ready("s", received, vec![done(&lost.tasks[0], "1"), done(&found.tasks[0], "2")], 0)));
     assert_eq!(noted.outcomes, [OutcomeCode::Stale, OutcomeCode::Ok]);
     assert_eq!(table.column::<String>(id, "result"), "2");
     assert_eq!((table.column::<i64>(id, "attempts"), table.column::<i64>(id, "losses")), (1, 0));

@@ -47,7 +47,7 @@ fn the_tasks_of_a_killed_worker_run_elsewhere_at_once() {
         let columns = "runs || ' ' || attempts || ' ' || losses || ' ' || releases";
         assert_eq!(table.column::<String>(task, columns), "2 1 1 0", "runs, attempts, losses, releases");
         let begun = place.journal().begun(task);
-        assert_eq!(begun.iter().map(|run| (run.run, run.attempt)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+        assert_eq!(begun.iter().map(|run| (run.number, run.attempt)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
         assert_eq!(begun[0].pid, doomed_pid);
         assert_ne!(begun[1].pid, doomed_pid);
 

@@ -152,6 +152,7 @@ fn rules(config: &Config) -> Rules {
 fn pace(config: &Config) -> Pace {
     Pace {
         poll: Duration::from_micros(config.poll_us),
+        lanes: config.lanes.clone(),
         turn_rows: config.scheduler_turn_rows,
         window_bytes: config.window_bytes_max,
         full_durability: config.durability == Durability::Full,

@@ -28,7 +28,7 @@ pub(crate) use {
 };
 
 /// Longer than anything a test waits for takes, even on a busy machine with two cores.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A folder of one test: database, socket, journal, log. Deleted at its end.
 pub(crate) struct Place {

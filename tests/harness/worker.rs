@@ -81,7 +81,7 @@ pub(crate) struct Run {
     /// `begin` or `end`.
     pub(crate) what: String,
     pub(crate) task: i64,
-    pub(crate) run: u32,
+    pub(crate) number: u32,
     pub(crate) attempt: u32,
     pub(crate) pid: u32,
     /// Unix microseconds.
@@ -128,7 +128,7 @@ fn parse(line: &str) -> Run {
     Run {
         what: words[0].into(),
         task: i64::try_from(number(1)).unwrap(),
-        run: u32::try_from(number(2)).unwrap(),
+        number: u32::try_from(number(2)).unwrap(),
         attempt: u32::try_from(number(3)).unwrap(),
         pid: u32::try_from(number(4)).unwrap(),
         at_us: number(5),
@@ -188,7 +188,7 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
                 if ctx.cancelled() {
                     return Err(Failure::cancelled());
                 }
-                std::thread::sleep((ms - begun.elapsed()).min(Duration::from_millis(5)));
+                std::thread::sleep(ms.saturating_sub(begun.elapsed()).min(Duration::from_millis(5)));
             }
             Ok(payload["ms"].clone())
         }

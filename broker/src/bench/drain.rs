@@ -1,9 +1,9 @@
 //! How fast queued tasks are completed, and how well workers are kept busy by tasks of different lengths.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Bench;
-use super::figure::{Figure, Report, Unit};
+use super::figure::{Figure, Report, Unit, counted};
 use super::limits;
 use super::stage::{Durability, Stage};
 use super::worker::{NOOP, SLEEP};
@@ -37,12 +37,12 @@ fn drain(bench: &Bench, report: &mut Report, durability: Durability, slots: u32,
     let started = Instant::now();
     stage.pause(&[LANE], false)?;
     let took = stage.await_end()?.duration_since(started);
-    let per_task = |cpu: std::time::Duration| cpu.as_secs_f64() * 1e6 / f64::from(tasks);
+    let per_task = |cpu: Duration| cpu.as_secs_f64() * 1e6 / f64::from(tasks);
     let broker = per_task(stage.broker().cpu()?.saturating_sub(broker));
     let workers = per_task(stage.workers_cpu()?.saturating_sub(workers));
     report.count(stage.tally_done(tasks)?);
 
-    let name = format!("{slots} slots, max {max}, {}", durability.word());
+    let name = format!("{}, max {max}, {}", counted(slots, "slot"), durability.word());
     // A task at a time costs one round trip; many at a time cost little but their rows.
     let limit = if max == 1 { limits::round_trips(slots) } else { limits::completes(durability) };
     let figure = Figure::new("drain", name, Unit::PerSecond, f64::from(tasks) / took.as_secs_f64())

@@ -172,6 +172,11 @@ impl Report {
     }
 }
 
+/// `1 slot`, `4 slots`.
+pub(super) fn counted(n: u32, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// The value in the middle, the mean of the two when there is none; 0 of nothing.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -242,9 +247,13 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         // Proves where the commas go, with and without decimals.
-        for (value, digits, text) in
-            [(0.0, 0, "0"), (999.6, 0, "1,000"), (46_210.0, 0, "46,210"), (1_234_567.0, 0, "1,234,567"), (1.5, 2, "1.50")]
-        {
+        for (value, digits, text) in [
+            (0.0, 0, "0"),
+            (999.6, 0, "1,000"),
+            (46_210.0, 0, "46,210"),
+            (1_234_567.0, 0, "1,234,567"),
+            (1.5, 2, "1.50"),
+        ] {
             assert_eq!(grouped(value, digits), text);
         }
     }

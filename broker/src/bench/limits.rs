@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::Bench;
 use super::drain::payload;
-use super::figure::{Figure, Report, Unit, percentile};
+use super::figure::{Figure, Report, Unit, counted, percentile};
 use super::process::Process;
 use super::stage::{Durability, start_worker};
 use super::worker::NOOP;
@@ -32,7 +32,7 @@ const WITHIN_MS: i32 = 10_000;
 
 /// The name of the figure: round trips a second of this many peers with one ROUTER.
 pub(super) fn round_trips(peers: u32) -> String {
-    format!("REQ to ROUTER and back, {peers} peers")
+    format!("REQ to ROUTER and back, {}", counted(peers, "peer"))
 }
 
 pub(super) fn inserts(durability: Durability) -> String {
@@ -69,9 +69,8 @@ fn sockets(bench: &Bench, peers: u32) -> Result<f64, Error> {
     let context = zmq::Context::new();
     let (router, endpoint) = bound_router(&context).map_err(fail)?;
     let processes = peers.min(4);
-    let _peers: Vec<Process> = (0..processes)
-        .map(|_| start_worker(bench, &endpoint, peers / processes, 1, true))
-        .collect::<Result<_, _>>()?;
+    let _peers: Vec<Process> =
+        (0..processes).map(|_| start_worker(bench, &endpoint, peers / processes, 1, true)).collect::<Result<_, _>>()?;
     // The clock starts when everybody is there; until then nobody is answered.
     let mut waiting = Vec::new();
     for _ in 0..peers {
@@ -145,7 +144,8 @@ fn sqlite(bench: &Bench, report: &mut Report, dir: &Path, durability: Durability
     let app = Connection::open(&db).map_err(fail)?;
     app.pragma_update(None, "synchronous", durability.word()).map_err(fail)?;
     let rates = rates(&app, bench.scale.limit_rows, bench.scale.limit_commits).map_err(fail)?;
-    for (name, rate) in [inserts(durability), completes(durability), single_commits(durability)].into_iter().zip(rates) {
+    for (name, rate) in [inserts(durability), completes(durability), single_commits(durability)].into_iter().zip(rates)
+    {
         report.add(Figure::new("limits", name, Unit::PerSecond, rate));
     }
     Ok(())
@@ -199,8 +199,7 @@ fn create(bench: &Bench, db: &Path) -> Result<(), Error> {
 /// Syncs of one page: at the end of a growing file, and over an old one.
 fn disk(bench: &Bench, report: &mut Report, dir: &Path) -> Result<(), Error> {
     let fail = |error| Error::other("measure the disk", error);
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).open(dir.join("sync")).map_err(fail)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(dir.join("sync")).map_err(fail)?;
     let page = [1; SYNC_BYTES];
     let samples = u64::from(bench.scale.limit_commits).min(500);
     let (mut append, mut overwrite) = (Vec::new(), Vec::new());

@@ -65,7 +65,8 @@ impl<'a> Stage<'a> {
             .map_err(|error| Error::other(format!("make a folder in {}", bench.dir.display()), error))?;
         let db = dir.path().join("bench.db");
         let words = dir.path().join("broker.err");
-        let stderr = File::create(&words).map_err(|error| Error::other(format!("create {}", words.display()), error))?;
+        let stderr =
+            File::create(&words).map_err(|error| Error::other(format!("create {}", words.display()), error))?;
         let mut command = Command::new(&bench.program);
         command
             .args(["broker", "--bind", "tcp://127.0.0.1:0", "--log-format", "json", "--durability", durability.word()])

@@ -106,9 +106,12 @@ pub(super) fn urgent(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     let n_urgent = u32::try_from(inserted.0.len()).unwrap_or(u32::MAX);
     stage.await_end()?;
     report.count(stage.tally_done(bulk + n_urgent)?);
-    let (mut whole, _) = inserted.waits(&app)?;
-    let name = format!("SQL insert to start, {BUSY_SLOTS} slots busy with 1 ms tasks, full");
-    add_waits(report, "urgent", &name, &mut whole);
+    let (mut whole, mut after_commit) = inserted.waits(&app)?;
+    let mut inserts = inserted.inserts();
+    let busy = format!("{BUSY_SLOTS} slots busy with 1 ms tasks, full");
+    add_waits(report, "urgent", &format!("SQL insert itself, {busy}"), &mut inserts);
+    add_waits(report, "urgent", &format!("SQL insert to start, {busy}"), &mut whole);
+    add_waits(report, "urgent", &format!("SQL commit to start, {busy}"), &mut after_commit);
     Ok(())
 }
 
@@ -129,21 +132,19 @@ impl Inserted {
         Ok(())
     }
 
+    /// How long each insert took, commit and waiting for the lock included, in microseconds.
+    fn inserts(&self) -> Vec<f64> {
+        self.0.values().map(|&(before, after)| micros(before, after.cast_signed())).collect()
+    }
+
     /// From before the insert, and from its return, to the start of the handler, in microseconds. The second may be below
     /// zero: the commit is seen before the app hears of it.
     fn waits(&self, app: &Connection) -> Result<(Vec<f64>, Vec<f64>), Error> {
         let fail = |error| Error::database("read the results", error);
         let mut statement =
             app.prepare("SELECT id, CAST(result AS INTEGER) FROM tasks WHERE kind = ?1").map_err(fail)?;
-        let rows = statement
-            .query_map([STAMP], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
-            .map_err(fail)?;
-        let micros = |from: u64, to: i64| {
-            // Nanoseconds apart, far below what a float holds exactly.
-            #[expect(clippy::cast_precision_loss, reason = "differences of seconds at most")]
-            let nanos = to.saturating_sub_unsigned(from) as f64;
-            nanos / 1_000.0
-        };
+        let rows =
+            statement.query_map([STAMP], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).map_err(fail)?;
         let (mut whole, mut after_commit) = (Vec::new(), Vec::new());
         for row in rows {
             let (task, started) = row.map_err(fail)?;
@@ -153,4 +154,11 @@ impl Inserted {
         }
         Ok((whole, after_commit))
     }
+}
+
+/// Between two times in Unix nanoseconds.
+fn micros(from: u64, to: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "differences of seconds at most")]
+    let nanos = to.saturating_sub_unsigned(from) as f64;
+    nanos / 1_000.0
 }

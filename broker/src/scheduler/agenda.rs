@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use laneway_core::{Loaded, QueueKey, UnixMillis};
+use laneway_protocol::LaneName;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Agenda {
+    lanes: Vec<LaneName>,
     demands: HashMap<QueueKey, Demand>,
-    /// To be read from in the next turns, each once.
-    due: VecDeque<QueueKey>,
+    /// To be read from in the next turns, each once, by lane: a lower one must not be read first when a turn is full.
+    due: Vec<VecDeque<QueueKey>>,
     is_due: HashSet<QueueKey>,
     later: BTreeSet<(UnixMillis, QueueKey)>,
     later_of: BTreeMap<QueueKey, UnixMillis>,
@@ -23,6 +25,18 @@ pub(super) struct Demand {
 }
 
 impl Agenda {
+    /// `lanes` are those of the settings, most urgent first.
+    pub(super) fn new(lanes: Vec<LaneName>) -> Self {
+        Self {
+            due: vec![VecDeque::new(); lanes.len()],
+            lanes,
+            demands: HashMap::new(),
+            is_due: HashSet::new(),
+            later: BTreeSet::new(),
+            later_of: BTreeMap::new(),
+        }
+    }
+
     /// Replaces the demand for a queue; 0 rows withdraws it.
     pub(super) fn demand(&mut self, key: QueueKey, rows: usize) {
         if rows == 0 {
@@ -36,14 +50,16 @@ impl Agenda {
     /// A queue may have new work; it is read from if anybody wants its rows.
     pub(super) fn mark(&mut self, key: QueueKey) {
         if self.demands.contains_key(&key) && self.is_due.insert(key.clone()) {
-            self.due.push_back(key);
+            self.push(key);
         }
     }
 
     pub(super) fn mark_all(&mut self) {
         let keys: Vec<QueueKey> = self.demands.keys().filter(|key| !self.is_due.contains(*key)).cloned().collect();
-        self.is_due.extend(keys.iter().cloned());
-        self.due.extend(keys);
+        for key in keys {
+            self.is_due.insert(key.clone());
+            self.push(key);
+        }
     }
 
     /// A queue has work for later.
@@ -69,7 +85,7 @@ impl Agenda {
     /// The next queue to read from, with what is wanted of it.
     pub(super) fn pop(&mut self) -> Option<(QueueKey, Demand)> {
         loop {
-            let key = self.due.pop_front()?;
+            let key = self.due.iter_mut().find_map(VecDeque::pop_front)?;
             self.is_due.remove(&key);
             if let Some(&demand) = self.demands.get(&key) {
                 return Some((key, demand));
@@ -88,20 +104,30 @@ impl Agenda {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !self.due.is_empty()
+        !self.is_due.is_empty()
     }
 
     /// When the next row is due that is not due yet.
     pub(super) fn next_at(&self) -> Option<UnixMillis> {
         self.later.first().map(|&(at, _)| at)
     }
+
+    fn push(&mut self, key: QueueKey) {
+        // The router only demands what it knows; anything else would come last.
+        let rank = self.lanes.iter().position(|lane| *lane == key.lane).unwrap_or(self.lanes.len() - 1);
+        self.due[rank].push_back(key);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use laneway_protocol::{Kind, LaneName};
+    use laneway_protocol::Kind;
 
     use super::*;
+
+    fn agenda() -> Agenda {
+        Agenda::new(["high", "normal"].map(|lane| LaneName::new(lane).unwrap()).into())
+    }
 
     fn key(kind: &str) -> QueueKey {
         QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new(kind).unwrap() }
@@ -110,7 +136,7 @@ mod tests {
     /// However often it is marked, a queue is read once, and not at all when nobody wants its rows.
     #[test]
     fn a_marked_queue_is_read_once() {
-        let mut agenda = Agenda::default();
+        let mut agenda = agenda();
         agenda.mark(key("unwanted"));
         agenda.demand(key("a"), 5);
         agenda.mark(key("a"));
@@ -119,10 +145,21 @@ mod tests {
         assert!(agenda.pop().is_none());
     }
 
+    /// Whatever was marked first, a higher lane is read first.
+    #[test]
+    fn higher_lanes_are_read_first() {
+        let mut agenda = agenda();
+        let high = QueueKey { lane: LaneName::new("high").unwrap(), kind: Kind::new("b").unwrap() };
+        agenda.demand(key("a"), 1);
+        agenda.demand(high.clone(), 1);
+        assert_eq!(agenda.pop().map(|(key, _)| key), Some(high));
+        assert_eq!(agenda.pop().map(|(key, _)| key), Some(key("a")));
+    }
+
     /// A demand that is not filled stays open, so that rows that turn up later are read for it.
     #[test]
     fn an_open_demand_is_answered_again() {
-        let mut agenda = Agenda::default();
+        let mut agenda = agenda();
         agenda.demand(key("a"), 5);
         agenda.pop();
         agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: false });
@@ -137,7 +174,7 @@ mod tests {
     /// Work for later is read when its time has come, at the earliest time that is known.
     #[test]
     fn later_work_is_read_in_time() {
-        let mut agenda = Agenda::default();
+        let mut agenda = agenda();
         agenda.demand(key("a"), 5);
         agenda.pop();
         agenda.mark_at(key("a"), UnixMillis(200));

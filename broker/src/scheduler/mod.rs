@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use laneway_core::{Ended, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
+use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
@@ -26,7 +26,7 @@ use lines::{is_routine, task_event};
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
 /// Queues read from in one turn.
-const LOADS_PER_TURN: usize = 64;
+const LOADS_PER_TURN: usize = 512;
 /// Rows looked at by a sweep, a pruning step and a counting step.
 const SWEEP_ROWS: usize = 512;
 const PRUNE_ROWS: usize = 1_000;
@@ -70,6 +70,8 @@ impl Orders {
 pub(crate) struct Pace {
     /// Between two looks for commits of apps.
     pub(crate) poll: Duration,
+    /// Most urgent first.
+    pub(crate) lanes: Vec<LaneName>,
     pub(crate) turn_rows: usize,
     pub(crate) window_bytes: usize,
     pub(crate) full_durability: bool,
@@ -147,11 +149,11 @@ impl<S: Store> Scheduler<S> {
             outbox,
             bell,
             clock,
+            agenda: Agenda::new(pace.lanes.clone()),
             pace,
             log,
             was_full: false,
             ops: VecDeque::new(),
-            agenda: Agenda::default(),
             woken,
             woken_at: None,
             out: HashSet::new(),
@@ -393,6 +395,8 @@ impl<S: Store> Scheduler<S> {
         // Rows that the intake has yet to see would be counted twice, here and there.
         if recount && !self.chores.intake {
             self.chores.recount = !self.store.recount(RECOUNT_ROWS)?;
+            // A complete pass has met every queue, those of lanes that never were among them.
+            self.chores.sweep |= !self.chores.recount;
             self.chores.recount_at = now.mono.after(RECOUNT_INTERVAL_MS);
         }
         self.store.commit()?;

@@ -58,7 +58,8 @@ pub(crate) trait Store {
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError>;
 
     /// Looks at up to `rows` rows that came in since the last intake, in id order: rejects those that make no sense
-    /// (dead, with a reason that names the fix) and tells where work may be.
+    /// (dead, with a reason that names the fix) and tells where work may be, the work of our own hand included: submits,
+    /// spawned tasks, retries, releases, requeues. Those do not show as a change.
     fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError>;
 
     /// Reads the head of one queue: due rows in order of due time and id, none of `skip`, at most `rows` rows and about
@@ -133,6 +134,7 @@ pub(crate) struct LoadedRows {
     pub(crate) more: bool,
     /// When the first row that is not due yet will be.
     pub(crate) next_at: Option<UnixMillis>,
+    /// Rows at the head that were rejected, cancelled or expired just now.
     pub(crate) rejected: Vec<Final>,
 }
 
