@@ -151,7 +151,11 @@ fn a_task_is_dead_after_its_losses_are_used_up() {
     }
     table.wait_for_state(task, "dead");
     assert_eq!(table.column::<String>(task, "runs || ' ' || attempts || ' ' || losses"), "2 0 2");
-    assert!(table.column::<String>(task, "error").contains("loss 2 of 2"), "{}", table.column::<String>(task, "error"));
+    let error = table.column::<String>(task, "error");
+    assert!(error.contains("loss 2 of 2"), "{error}");
+    let workers: String = table.one("SELECT group_concat(worker, ', ') FROM failures WHERE task = ?1", [task]);
+    assert_eq!(workers.split(", ").count(), 2);
+    assert!(error.ends_with(&workers), "{error} names {workers}");
 }
 
 #[test]

@@ -98,6 +98,7 @@ pub(crate) struct Failure {
     pub(crate) task: i64,
     pub(crate) run: u32,
     pub(crate) cause: &'static str,
+    pub(crate) worker: Option<String>,
     pub(crate) error: String,
 }
 

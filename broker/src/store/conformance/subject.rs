@@ -162,13 +162,13 @@ impl Subject for SqliteSubject {
     }
 
     fn failures(&self) -> Vec<Failure> {
-        let sql = "SELECT task, run, cause, error FROM failures ORDER BY id";
+        let sql = "SELECT task, run, cause, worker, error FROM failures ORDER BY id";
         let mut statement = self.app.prepare(sql).unwrap();
         let rows = statement.query_map([], |row| {
             let cause: String = row.get(2)?;
             let causes = [Cause::Failed, Cause::Timeout, Cause::Lost, Cause::Rejected];
             let cause = causes.iter().find(|known| known.as_str() == cause).unwrap().as_str();
-            Ok(Failure { task: row.get(0)?, run: row.get(1)?, cause, error: row.get(3)? })
+            Ok(Failure { task: row.get(0)?, run: row.get(1)?, cause, worker: row.get(3)?, error: row.get(4)? })
         });
         rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
     }

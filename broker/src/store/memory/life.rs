@@ -1,6 +1,6 @@
 //! The model's operations on single tasks: their life, submits and people's commands.
 
-use laneway_core::{Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
 use laneway_protocol::message::{NewTask, Stored, Verdict};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
@@ -159,9 +159,23 @@ impl Step<'_> {
         }
         if let Some(cause) = ended.cause {
             let error = ended.error.clone().unwrap_or_else(|| cause.as_str().into());
-            self.db.fail(Failure { task: id, run: ended.run, cause: cause.as_str(), error });
+            let worker = Some(ended.worker.to_string());
+            self.db.fail(Failure { task: id, run: ended.run, cause: cause.as_str(), worker, error });
+            if cause == Cause::Lost && next == TaskState::Dead {
+                self.name_workers(id);
+            }
         }
         Some(next)
+    }
+
+    fn name_workers(&mut self, id: i64) {
+        let lost = self.db.failures.iter().filter(|failure| failure.task == id && failure.cause == "lost");
+        let workers: Vec<String> = lost.filter_map(|failure| failure.worker.clone()).collect();
+        let row = self.db.rows.get_mut(&id).expect("the row was just written");
+        if let Value::Text(error) = &mut row.get_mut("error").expect("every row has it") {
+            error.push_str("; workers it took down: ");
+            error.push_str(&workers.join(", "));
+        }
     }
 
     fn look_again(&mut self, ended: &Ended) -> EndedAs {
@@ -288,7 +302,7 @@ fn failed(ended: &Ended, reason: &str) -> Ended {
         next: Next::Dead,
         count: Count::Attempt,
         error: Some(reason.into()),
-        cause: Some(laneway_core::Cause::Failed),
+        cause: Some(Cause::Failed),
         spawn: Vec::new(),
         ..ended.clone()
     }

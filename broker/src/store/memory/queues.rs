@@ -189,7 +189,7 @@ impl Step<'_> {
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", Value::Text(bad.reason.clone()));
         let run = u32::try_from(int(row, "runs").unwrap_or(0)).unwrap_or(0);
-        self.db.fail(Failure { task: id, run, cause: "rejected", error: bad.reason.clone() });
+        self.db.fail(Failure { task: id, run, cause: "rejected", worker: None, error: bad.reason.clone() });
         Final { task: task_id(id), state: TaskState::Dead, result: None, error: Some(bad.reason.clone()) }
     }
 

@@ -224,6 +224,9 @@ impl<'a> Write<'a> {
             let worker = Some(ended.worker.as_str());
             let failure = Failure { task: id, run: ended.run, cause, worker, started_at: before.started_at };
             failure.insert(conn, self.error.unwrap_or(cause.as_str()), ended.at)?;
+            if cause == Cause::Lost && next == TaskState::Dead {
+                name_workers(conn, id)?;
+            }
         }
         Ok(Some(next))
     }
@@ -298,6 +301,16 @@ pub(super) fn stands(conn: &Connection, task: TaskId) -> Result<Option<Stands>, 
         runs: row.get_ref(2).map_or(0, row::count),
         worker: row.get_ref(3).ok().and_then(row::text),
     }))
+}
+
+/// A task that is dead by its losses says which workers it took down with it.
+fn name_workers(conn: &Connection, id: i64) -> Result<(), StoreError> {
+    let sql = "UPDATE tasks SET error = error || '; workers it took down: ' || \
+               (SELECT group_concat(worker, ', ') \
+                FROM (SELECT worker FROM failures WHERE task = ?1 AND cause = 'lost' ORDER BY id)) \
+               WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute([id])?;
+    Ok(())
 }
 
 /// Nothing was written: because the same word was, or because the row is not this run's any more.
