@@ -301,3 +301,21 @@ fn a_submit_is_stored_all_or_none() {
     assert_eq!((error.code, error.field.as_deref()), (Code::BadTask, Some("tasks[1].payload")), "{error}");
     assert_eq!(table.count("1"), 0, "a part was stored");
 }
+
+/// A trigger that an app has put on the table refuses one submit, and the broker goes on.
+#[test]
+fn a_submit_that_a_trigger_of_the_app_refuses_costs_nothing_else() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let trigger = "CREATE TRIGGER guard BEFORE INSERT ON tasks WHEN NEW.kind = 'bad' \
+                   BEGIN SELECT RAISE(ABORT, 'not in this shop'); END";
+    table.0.execute_batch(trigger).unwrap();
+    let client = broker.client();
+    let good = || laneway::Task::new("good");
+    let refused = client.submit_many([good(), laneway::Task::new("bad")]).unwrap_err();
+    assert!(refused.to_string().contains("not in this shop"), "{refused}");
+    assert_eq!(table.count("1"), 0, "all or none");
+    client.submit(good()).unwrap();
+    assert_eq!(table.count("kind = 'good'"), 1);
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use laneway_core::{Action, Broker, ConnId, Event, Now, ReplyTo};
-use laneway_protocol::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_FRAMES_MAX};
+use laneway_protocol::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX};
 use laneway_protocol::{Answer, Code, Request, WireError, codec};
 
 use crate::clock::Clock;
@@ -96,8 +96,9 @@ fn set_options(socket: &zmq::Socket, config: &Config) -> Result<(), zmq::Error> 
     socket.set_heartbeat_timeout(millis(config.heartbeat_timeout_ms))?;
     socket.set_heartbeat_ttl(millis(config.heartbeat_timeout_ms))?;
     socket.set_handshake_ivl(3_000)?;
-    // For each frame; the whole message is bounded while it is read.
-    let frame_max = config.payload_bytes_max.max(BODY_BYTES_MAX) + 1_024;
+    // For each frame; the whole message is bounded while it is read. Over this libzmq cuts the connection without a word,
+    // so it is the protocol's bound; the settings' lower one is answered.
+    let frame_max = PAYLOAD_BYTES_MAX.max(BODY_BYTES_MAX) + 1_024;
     socket.set_maxmsgsize(i64::try_from(frame_max).unwrap_or(i64::MAX))?;
     socket.set_backlog(1_024)?;
     Ok(())
@@ -321,6 +322,7 @@ impl Router {
             self.blocked_since = None;
             return Ok(());
         }
+        self.orders.urgent |= self.core.is_awaited();
         match self.to_scheduler.try_send(std::mem::take(&mut self.orders)) {
             Ok(()) => self.blocked_since = None,
             Err(TrySendError::Full(orders)) => {

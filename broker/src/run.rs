@@ -31,6 +31,8 @@ use crate::wake;
 
 /// Orders of the router that wait for the scheduler, and reports that wait for the router, in messages.
 const INBOX_MESSAGES_MAX: usize = 256;
+/// Rows read ahead for a queue that even one slot serves: enough for the milliseconds that a synced turn takes.
+const WINDOW_ROWS_MIN: usize = 1_024;
 /// How often a thread that ended by itself is noticed.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -190,6 +192,7 @@ fn settings(config: &Config) -> Settings {
         cancel_grace_ms: config.cancel_grace_ms,
         beat_ms: config.beat_ms,
         payload_bytes_max: config.payload_bytes_max,
+        window_rows_min: WINDOW_ROWS_MIN,
         window_rows_max: config.window_rows_max,
         window_bytes_max: config.window_bytes_max,
         sessions_max: config.sessions_max,

@@ -174,6 +174,12 @@ impl Broker {
         self.pending.len()
     }
 
+    /// Whether somebody waits for what the store will report: a question, or one who waits for tasks. Otherwise the
+    /// operations so far may gather for a moment.
+    pub fn is_awaited(&self) -> bool {
+        !self.questions.is_empty() || self.waiters.len() > 0
+    }
+
     /// Tasks that workers hold.
     pub fn n_running(&self) -> usize {
         self.running.len()

@@ -105,7 +105,11 @@ impl Dispatch {
             next_class: 0,
             idle_n: 0,
             place: HashMap::new(),
-            window: Window { rows_max: settings.window_rows_max, bytes_max: settings.window_bytes_max },
+            window: Window {
+                rows_min: settings.window_rows_min,
+                rows_max: settings.window_rows_max,
+                bytes_max: settings.window_bytes_max,
+            },
             kinds_max: settings.kinds_max,
         }
     }

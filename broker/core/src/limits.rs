@@ -2,8 +2,9 @@
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
-/// Rows read ahead for a queue that even one slot serves.
-pub(crate) const WINDOW_ROWS_MIN: usize = 32;
+/// Rows read ahead for each task that the slots of a queue take at once: a refill comes with a synced turn of the store,
+/// and the slots must not run dry meanwhile.
+pub(crate) const WINDOW_SHARE: usize = 8;
 /// The body of a TASKS answer takes no further task above this; an estimate for each keeps it under the wire's bound.
 pub(crate) const HANDOUT_BODY_BYTES_MAX: usize = BODY_BYTES_MAX - 4 * 1024;
 /// What a task adds to the body besides its names and its trace.

@@ -7,7 +7,7 @@ use laneway_protocol::{Payload, TaskId};
 
 use crate::dispatch::ClassId;
 use crate::event::QueuedTask;
-use crate::limits::WINDOW_ROWS_MIN;
+use crate::limits::WINDOW_SHARE;
 use crate::time::UnixMillis;
 
 /// First in, first out by due time and id.
@@ -16,6 +16,7 @@ type Line = BTreeMap<(UnixMillis, TaskId), QueuedTask>;
 /// How far one queue is read ahead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
+    pub(crate) rows_min: usize,
     pub(crate) rows_max: usize,
     pub(crate) bytes_max: usize,
 }
@@ -82,7 +83,7 @@ impl Queue {
     /// How many rows to ask for now: refilled under half, to twice what the slots can take. Suspects do not count, for
     /// they leave one at a time and would keep the tasks behind them out.
     pub(crate) fn next_demand(&mut self, window: Window) -> Option<usize> {
-        let target = (2 * self.capacity).max(WINDOW_ROWS_MIN).min(window.rows_max);
+        let target = (WINDOW_SHARE * self.capacity).max(window.rows_min).min(window.rows_max);
         let enough = self.tasks.len() + self.demanded >= (target / 2).max(1);
         if self.capacity == 0 || enough || self.bytes > window.bytes_max / 2 || self.is_full_of_suspects(window) {
             return None;

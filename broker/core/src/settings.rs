@@ -37,7 +37,8 @@ pub struct Settings {
     pub beat_ms: u64,
     /// The largest payload, result or piece of partial data.
     pub payload_bytes_max: usize,
-    /// Rows read ahead for one lane and kind.
+    /// Rows read ahead for one lane and kind that even one slot serves, and at most.
+    pub window_rows_min: usize,
     pub window_rows_max: usize,
     /// Bytes of payload read ahead for one lane and kind.
     pub window_bytes_max: usize,

@@ -190,7 +190,7 @@ fn unknown(key: &str, known: impl Iterator<Item = String>, origin: &Origin) -> C
 
 /// The nearest name, when it is near enough to be a slip of the finger.
 fn suggest(key: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let bound = (key.len() / 4).clamp(1, 4);
+    let bound = (key.len() / 3).clamp(1, 4);
     known
         .map(|name| (strsim::damerau_levenshtein(key, &name), name))
         .filter(|(distance, _)| *distance <= bound)

@@ -162,7 +162,7 @@ impl Config {
             cancel_grace_ms: 5_000,
             poll_us: 500,
             scheduler_turn_rows: 4_096,
-            window_rows_max: 1_024,
+            window_rows_max: 4_096,
             window_bytes_max: 16 * 1024 * 1024,
             payload_bytes_max: 1024 * 1024,
             sessions_max: 10_000,

@@ -21,7 +21,7 @@ mod agenda;
 mod lines;
 
 use agenda::Agenda;
-use lines::{is_routine, task_event};
+use lines::{is_routine, task_event, tell_ended};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -42,10 +42,15 @@ const RETRY_MS: u64 = 20;
 const BREATH_SHARE: u32 = 3;
 const BREATH_MAX: Duration = Duration::from_millis(5);
 const FOREIGN_MS: u64 = 2_000;
+/// Hand-outs, and outcomes that their worker keeps until they are settled, gather for so long before a turn of their own:
+/// one sync and one wake-up of the router for many.
+const GATHER: Duration = Duration::from_millis(2);
 /// How long the scheduler looks by itself after a wake-up, at first faster: a commit can be seen once it is synced.
 const BURST_MS: u64 = 50;
 const FAST_BURST_MS: u64 = 5;
 const FAST_SHARE: u32 = 4;
+/// A wake-up so soon after an own commit may be its echo.
+const OWN_ECHO: Duration = Duration::from_millis(10);
 /// The poll that always runs, should a wake-up get lost.
 const BACKSTOP: Duration = Duration::from_millis(100);
 
@@ -57,6 +62,8 @@ pub(crate) struct Orders {
     pub(crate) unload: Vec<TaskId>,
     /// Tasks to watch (true), or not any more.
     pub(crate) watch: Vec<(TaskId, bool)>,
+    /// Somebody waits for the results.
+    pub(crate) urgent: bool,
 }
 
 impl Orders {
@@ -89,6 +96,9 @@ pub(crate) struct Scheduler<S> {
     log: TaskLog,
     /// The inbox was full when it was last drained.
     was_full: bool,
+    /// Somebody waits for the operations that are here, and since when they are.
+    urgent: bool,
+    gathering: Option<Instant>,
     /// Operations whose turn has not been committed, in order.
     ops: VecDeque<(Option<OpId>, Op)>,
     agenda: Agenda,
@@ -128,7 +138,10 @@ struct Chores {
 #[derive(Debug, Default)]
 struct Found {
     loaded: Vec<Loaded>,
-    overtaken: Vec<(TaskId, Option<Final>)>,
+    /// Ended by the store's own hand: cancelled, expired, rejected.
+    ended: Vec<Final>,
+    /// Watched tasks that have ended or vanished.
+    watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
 }
 
@@ -153,6 +166,8 @@ impl<S: Store> Scheduler<S> {
             pace,
             log,
             was_full: false,
+            urgent: false,
+            gathering: None,
             ops: VecDeque::new(),
             woken,
             woken_at: None,
@@ -179,6 +194,9 @@ impl<S: Store> Scheduler<S> {
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
         loop {
             let open = self.take_orders();
+            if !open {
+                self.hurry();
+            }
             let result = self.turn_if_needed();
             let now = self.clock.now();
             match result {
@@ -230,6 +248,10 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn absorb(&mut self, orders: Orders) {
+        self.urgent |= orders.urgent;
+        if !orders.ops.is_empty() {
+            self.gathering.get_or_insert_with(Instant::now);
+        }
         self.ops.extend(orders.ops);
         for task in orders.unload {
             self.out.remove(&task);
@@ -247,23 +269,41 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn next_wait(&self) -> Duration {
-        let busy = self.chores.intake
-            || self.chores.sweep
-            || self.chores.looks > 0
-            || self.agenda.is_busy()
-            || !self.ops.is_empty();
-        if busy && self.failing.is_none() {
-            return Duration::ZERO;
-        }
         if self.failing.is_some() {
             return Duration::from_millis(RETRY_MS);
         }
+        let idle = self.idle_wait();
+        if self.has_chores() { Duration::ZERO } else { self.gather_wait().map_or(idle, |wait| wait.min(idle)) }
+    }
+
+    /// Whether there is something to do besides operations.
+    fn has_chores(&self) -> bool {
+        self.chores.intake || self.chores.sweep || self.chores.looks > 0 || self.agenda.is_busy()
+    }
+
+    /// How long the operations that are here may gather; `None` when there are none.
+    fn gather_wait(&self) -> Option<Duration> {
+        let since = self.gathering.filter(|_| !self.ops.is_empty())?;
+        let full = self.ops.len() >= self.pace.turn_rows / 2;
+        Some(if self.urgent || full { Duration::ZERO } else { GATHER.saturating_sub(since.elapsed()) })
+    }
+
+    /// The operations that are here gather no longer.
+    fn hurry(&mut self) {
+        self.urgent = true;
+        self.gathering.get_or_insert_with(Instant::now);
+    }
+
+    /// Until the next look for commits of apps.
+    fn idle_wait(&self) -> Duration {
         let Some(at) = self.woken_at.filter(|_| self.woken.is_some()) else {
             return if self.woken.is_some() { self.until_next_time() } else { self.pace.poll };
         };
+        // What woke may have been our own commit: every turn looks anyway.
+        let own = self.breath.is_some_and(|(since, _)| since.elapsed() < OWN_ECHO);
         match self.clock.now().mono.since(at) {
-            ..FAST_BURST_MS => self.pace.poll / FAST_SHARE,
-            FAST_BURST_MS..BURST_MS => self.pace.poll,
+            ..FAST_BURST_MS if !own => self.pace.poll / FAST_SHARE,
+            ..BURST_MS => self.pace.poll,
             BURST_MS.. => self.until_next_time(),
         }
     }
@@ -286,11 +326,7 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
         let recount = self.chores.recount && now.mono >= self.chores.recount_at;
-        let work = !self.ops.is_empty()
-            || self.agenda.is_busy()
-            || self.chores.intake
-            || self.chores.sweep
-            || self.chores.looks > 0;
+        let work = self.has_chores() || self.gather_wait().is_some_and(|wait| wait.is_zero());
         if work || prune || recount {
             self.turn(now, prune, recount)?;
         }
@@ -318,6 +354,7 @@ impl<S: Store> Scheduler<S> {
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
         self.leave_room();
         let begun = Instant::now();
+        (self.urgent, self.gathering) = (false, None);
         let n_ops = self.ops.len().min(self.pace.turn_rows);
         let synced = self.pace.full_durability && self.ops.iter().take(n_ops).any(|(_, op)| needs_sync(op));
         self.store.begin(if synced { Sync::Power } else { Sync::Process })?;
@@ -326,6 +363,9 @@ impl<S: Store> Scheduler<S> {
         match self.steps(&ops, now, prune, recount) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
+                if !self.ops.is_empty() {
+                    self.hurry();
+                }
                 self.tell(&ids, &ops, results, found);
                 Ok(())
             }
@@ -335,6 +375,7 @@ impl<S: Store> Scheduler<S> {
                 }
                 // What the undone turn had found is to be found again.
                 self.on_change();
+                self.hurry();
                 Err(error)
             }
         }
@@ -378,13 +419,13 @@ impl<S: Store> Scheduler<S> {
             for (key, at) in intake.later {
                 self.agenda.mark_at(key, at);
             }
-            found.overtaken.extend(intake.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
+            found.ended.extend(intake.rejected);
         }
         if self.chores.sweep {
             let swept = self.store.sweep(SWEEP_ROWS, now)?;
             self.chores.sweep = swept.more;
             self.chores.sweep_at = swept.next_at;
-            found.overtaken.extend(swept.ended.into_iter().map(|ended| (ended.task, Some(ended))));
+            found.ended.extend(swept.ended);
             found.cancel_requested = swept.cancel_requested;
         }
         self.look_at_watched(&mut found)?;
@@ -433,7 +474,7 @@ impl<S: Store> Scheduler<S> {
         tasks.extend(self.watched.iter().copied().take(rest));
         self.watched_from = tasks.last().copied();
         self.chores.looks -= n;
-        found.overtaken.extend(self.store.endings(&tasks)?);
+        found.watched.extend(self.store.endings(&tasks)?);
         Ok(())
     }
 
@@ -450,7 +491,7 @@ impl<S: Store> Scheduler<S> {
             if let Some(at) = rows.next_at {
                 self.agenda.mark_at(key.clone(), at);
             }
-            found.overtaken.extend(rows.rejected.into_iter().map(|ended| (ended.task, Some(ended))));
+            found.ended.extend(rows.rejected);
             if rows.tasks.is_empty() && !demand.fresh && !rows.more {
                 continue;
             }
@@ -471,11 +512,14 @@ impl<S: Store> Scheduler<S> {
         if !committed.is_empty() {
             events.push(Event::Committed(committed));
         }
-        if !found.overtaken.is_empty() {
-            for (task, _) in &found.overtaken {
+        found.ended.iter().for_each(tell_ended);
+        let ended = found.ended.into_iter().map(|ended| (ended.task, Some(ended)));
+        let overtaken: Vec<(TaskId, Option<Final>)> = ended.chain(found.watched).collect();
+        if !overtaken.is_empty() {
+            for (task, _) in &overtaken {
                 self.out.remove(task);
             }
-            events.push(Event::Overtaken(found.overtaken));
+            events.push(Event::Overtaken(overtaken));
         }
         if !found.cancel_requested.is_empty() {
             events.push(Event::CancelRequested(found.cancel_requested));

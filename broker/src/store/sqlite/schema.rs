@@ -81,6 +81,8 @@ impl From<rusqlite::Error> for StoreError {
             | ErrorCode::PermissionDenied
             | ErrorCode::OutOfMemory
             | ErrorCode::FileLockingProtocolFailed => StoreError::Unavailable(error.to_string()),
+            // A trigger or a constraint that an app has added to the table.
+            ErrorCode::ConstraintViolation => StoreError::Refused(format!("the database refuses the row: {error}")),
             _ => StoreError::Broken(error.to_string()),
         }
     }

@@ -39,7 +39,22 @@ pub(super) fn submit(
         Ok(keys) => keys,
         Err((index, Bad { field, reason })) => return Ok(OpResult::Refused { index, field, reason }),
     };
-    let stored = insert_judged(conn, tasks, keys, now, |key, id, run_at| state.inserted(key, id, run_at, now))?;
+    // What a trigger of an app refuses costs this submit and nothing else.
+    conn.prepare_cached("SAVEPOINT submit")?.execute([])?;
+    let mut inserted = Vec::with_capacity(tasks.len());
+    let stored = match insert_judged(conn, tasks, keys, now, |key, id, run_at| inserted.push((key, id, run_at))) {
+        Ok(stored) => stored,
+        Err(StoreError::Refused(reason)) => {
+            conn.prepare_cached("ROLLBACK TO submit")?.execute([])?;
+            conn.prepare_cached("RELEASE submit")?.execute([])?;
+            return Ok(OpResult::Refused { index: 0, field: "kind", reason });
+        }
+        Err(error) => return Err(error),
+    };
+    conn.prepare_cached("RELEASE submit")?.execute([])?;
+    for (key, id, run_at) in inserted {
+        state.inserted(key, id, run_at, now);
+    }
     remember(conn, request, &stored, now)?;
     forget(conn, &mut state.forgetting, now)?;
     Ok(OpResult::Submitted(stored))
