@@ -1,5 +1,5 @@
-//! What the SQLite store can do alone, on one thread: `cargo bench -p laneway-broker --bench store`. Prints rows a second;
-//! the figures to compare with are in the design's table of prototypes. Sync is off (`Process`) unless a line says full.
+//! What the SQLite store can do alone, on one thread: `cargo bench -p laneway-broker --bench store`. Prints rows a second.
+//! Sync is off (`Process`) unless a line says full.
 
 #![allow(dead_code, unused_imports, reason = "the store is compiled in whole, its tests too, as its types are private")]
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
