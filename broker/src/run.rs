@@ -32,7 +32,7 @@ use crate::wake;
 /// Orders of the router that wait for the scheduler, and reports that wait for the router, in messages.
 const INBOX_MESSAGES_MAX: usize = 256;
 /// Rows read ahead for a queue that even one slot serves: enough for the milliseconds that a synced turn takes.
-const WINDOW_ROWS_MIN: usize = 1_024;
+const WINDOW_ROWS_MIN: usize = 128;
 /// How often a thread that ended by itself is noticed.
 const WATCH: Duration = Duration::from_millis(100);
 
