@@ -36,7 +36,7 @@ fn nobody_is_declared_dead_because_the_broker_stood_still() {
     let place = Place::new();
     let broker = Broker::start_with(&place, &SCALED);
     let table = Table::open(&place);
-    let _workers = [WorkerProcess::start(&place, "slots=4"), WorkerProcess::start(&place, "slots=2 batch=4")];
+    let _workers = [WorkerProcess::start(&place, "slots=4"), WorkerProcess::start(&place, "slots=2")];
     let gates = [place.path("during"), place.path("after")];
     let insert = |gate| table.insert("gate", &serde_json::json!({ "path": gate }).to_string());
     let running: Vec<i64> = gates.iter().flat_map(|gate| [insert(gate), insert(gate)]).collect();
