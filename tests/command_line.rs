@@ -219,3 +219,34 @@ fn each_task_leaves_lines_that_answer_questions() {
     assert!(events(done)[1]["run_ms"].is_u64());
     assert!(events(dead).iter().any(|line| line["error"] == "it always fails"));
 }
+
+#[test]
+fn lists_longer_than_a_message_are_printed_whole_and_a_long_wait_is_explained() {
+    // Proves that rows with long errors are listed in pages, that one with many long failures can be shown, and that who
+    // waits for a kind without workers is told.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let text = "é".repeat(4_000);
+    table.0.execute_batch("BEGIN").unwrap();
+    for _ in 0..200 {
+        let sql = "INSERT INTO tasks(kind, state, error, finished_at) VALUES ('old', 'cancelled', ?1, 1)";
+        table.execute(sql, [&text]);
+    }
+    for run in 1..=20 {
+        let sql = "INSERT INTO failures(task, run, cause, failed_at, error) VALUES (7, ?1, 'failed', 1, ?2)";
+        table.execute(sql, (run, &text));
+    }
+    table.0.execute_batch("COMMIT").unwrap();
+    let ids = |said: &Said| said.json().iter().map(|row| row["id"].as_i64().unwrap()).collect::<Vec<i64>>();
+    let listed = laneway(&place, &["task", "list", "--limit", "200", "-o", "json"]);
+    assert_eq!(ids(&listed), (1..=200).rev().collect::<Vec<i64>>(), "{}", listed.err);
+    let all: Vec<String> = (1..=16).map(|id| id.to_string()).collect();
+    let words: Vec<&str> =
+        ["task", "show"].into_iter().chain(all.iter().map(String::as_str)).chain(["-o", "json"]).collect();
+    let shown = laneway(&place, &words);
+    assert_eq!(ids(&shown), (1..=16).collect::<Vec<i64>>(), "{}", shown.err);
+    let failures = shown.json()[6]["failures"].as_array().unwrap().clone();
+    assert_eq!(failures.last().unwrap()["run"], 20, "the newest is there");
+    laneway(&place, &["submit", "nobody", "--wait=3"]).is(6, "no connected worker can run kind 'nobody'");
+}

@@ -5,6 +5,7 @@
 //! here. Called by the broker's router and by the SDK, once for each message.
 
 mod payloads;
+mod room;
 mod scan;
 
 use std::fmt;
@@ -15,12 +16,13 @@ use serde::de::DeserializeOwned;
 
 use self::message_type as ty;
 use self::payloads::Carries;
+pub use self::room::Room;
 use crate::VERSION;
 use crate::error::{Code, WireError};
 use crate::limits::{
     BATCH_MAX, BODY_BYTES_MAX, KINDS_PER_WORKER_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX,
 };
-use crate::message::{Answer, Drain, Pong, Request};
+use crate::message::{Answer, Drain, ListWorkers, Pong, Request};
 
 /// The first two bytes of every header, `LW`.
 pub const MAGIC: [u8; 2] = *b"LW";
@@ -73,7 +75,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Cancel(tasks) => seal(ty::CANCEL, tasks),
         Request::Requeue(tasks) => seal(ty::REQUEUE, tasks),
         Request::Lanes(lanes) => seal(ty::LANES, lanes),
-        Request::Workers => Ok(without_fields(ty::WORKERS)),
+        Request::Workers(workers) => seal(ty::WORKERS, workers),
         Request::Stats => Ok(without_fields(ty::STATS)),
         Request::Drain(drain) => seal(ty::DRAIN, drain),
         Request::Ping => Ok(without_fields(ty::PING)),
@@ -253,7 +255,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::CANCEL => Request::Cancel(parts.open(BATCH_MAX)?),
         ty::REQUEUE => Request::Requeue(parts.open(BATCH_MAX)?),
         ty::LANES => Request::Lanes(parts.open(BATCH_MAX)?),
-        ty::WORKERS => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Workers)?,
+        ty::WORKERS => Request::Workers(parts.or_no_body().open::<ListWorkers>(BATCH_MAX)?),
         ty::STATS => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Stats)?,
         ty::DRAIN => Request::Drain(parts.or_no_body().open::<Drain>(BATCH_MAX)?),
         ty::PING => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Ping)?,

@@ -22,7 +22,7 @@ pub enum Request {
     Cancel(Tasks),
     Requeue(Tasks),
     Lanes(Lanes),
-    Workers,
+    Workers(ListWorkers),
     Stats,
     Drain(Drain),
     Ping,
@@ -463,7 +463,7 @@ pub struct Submitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     pub task: TaskId,
-    /// False: a live task with the same kind and unique key, or this request said before.
+    /// False: a live task with the same kind and unique key was met. The same again when the request is said again.
     pub new: bool,
 }
 
@@ -633,6 +633,9 @@ pub struct StatusRows {
     /// The page ended early; go on with this as `before`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TaskId>,
+    /// Of the ids asked for, those whose rows found no room in this answer: ask again for these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<TaskId>,
 }
 
 /// A task as people see it. Times are Unix milliseconds.
@@ -763,9 +766,20 @@ pub struct LaneRow {
     pub ready: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// List the worker processes, in the order of their sessions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListWorkers {
+    /// Only sessions behind this one: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<SessionName>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRows {
     pub workers: Vec<WorkerRow>,
+    /// There are more; go on with this as `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<SessionName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -195,8 +195,8 @@ macro_rules! meaning {
 }
 
 fn meaning_of_request(request: &Request) -> Value {
-    meaning!(request, Request: Hello Ready Progress Beat Bye Submit WaitFor Status Cancel Requeue Lanes Drain;
-        empty: Workers Stats Ping)
+    meaning!(request, Request: Hello Ready Progress Beat Bye Submit WaitFor Status Cancel Requeue Lanes Workers
+        Drain; empty: Stats Ping)
 }
 
 fn meaning_of_answer(answer: &Answer) -> Value {

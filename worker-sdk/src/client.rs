@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, NewTask, Pong, ProgressEvent, StatsReport, Status,
-    StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, ListWorkers, NewTask, Pong, ProgressEvent, StatsReport,
+    Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
 };
 use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -191,9 +191,13 @@ impl Client {
     pub fn status(&self, tasks: &[TaskId], detail: bool) -> Result<StatusRows, Error> {
         let mut all = StatusRows::default();
         for page in tasks.chunks(if detail { DETAIL_PAGE } else { STATUS_PAGE }) {
-            let rows = self.status_page(Status { tasks: page.to_vec(), filter: None, detail })?;
-            all.rows.extend(rows.rows);
-            all.not_found.extend(rows.not_found);
+            let mut left = page.to_vec();
+            while !left.is_empty() {
+                let rows = self.status_page(Status { tasks: left, filter: None, detail })?;
+                all.rows.extend(rows.rows);
+                all.not_found.extend(rows.not_found);
+                left = rows.left;
+            }
         }
         Ok(all)
     }
@@ -230,9 +234,19 @@ impl Client {
 
     /// The connected worker processes.
     pub fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
-        match self.ask(&Request::Workers, Duration::ZERO)? {
-            Answer::Workers(rows) => Ok(rows.workers),
-            other => Err(unexpected(&other)),
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            match self.ask(&Request::Workers(ListWorkers { after }), Duration::ZERO)? {
+                Answer::Workers(rows) => {
+                    all.extend(rows.workers);
+                    after = rows.next;
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if after.is_none() {
+                return Ok(all);
+            }
         }
     }
 

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use laneway_protocol::codec::Room;
 use laneway_protocol::limits::ANSWER_SLACK_MS;
 use laneway_protocol::message::{
-    Answer, KindRow, LaneRow, LaneRows, Lanes, StatsReport, Status, StatusRows, TaskRow, WorkerRow, WorkerRows,
+    Answer, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
+    WorkerRows,
 };
 use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
 
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ReplyTo};
-use crate::limits::DETAIL_MAX;
-use crate::settle::Pending;
+use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, RUNNING_SHOWN_MAX};
+use crate::page;
+use crate::settle::{Pending, RowsAsked};
 use crate::time::Now;
 use crate::worker::Session;
 
@@ -32,7 +35,8 @@ impl Broker {
                 return self.refuse(from.reply, error);
             }
         };
-        self.ask_store(from.reply, op, Pending::Rows { reply: from.reply, detail: status.detail }, now);
+        let asked = RowsAsked { listed: matches!(op, Op::List(_)), detail: status.detail };
+        self.ask_store(from.reply, op, Pending::Rows { reply: from.reply, asked }, now);
     }
 
     pub(crate) fn on_cancel(&mut self, from: Asker, tasks: Vec<TaskId>, now: Now) {
@@ -77,40 +81,52 @@ impl Broker {
         self.ask_store(from.reply, Op::Counts, Pending::Stats { reply: from.reply }, now);
     }
 
-    pub(crate) fn on_workers(&mut self, from: Asker, now: Now) {
-        let mut workers: Vec<WorkerRow> = self
-            .workers
-            .iter()
-            .map(|(_, session)| WorkerRow {
-                session: session.name.clone(),
-                name: session.about.name.clone(),
-                host: session.about.host.clone(),
-                pid: session.about.pid,
-                sdk: session.about.sdk.clone(),
-                kinds: self.kinds_of(session),
-                lanes: session.lanes.clone().unwrap_or_else(|| self.settings.lanes.clone()),
-                slots: session.about.slots.max(u32::try_from(session.slots.len()).unwrap_or(u32::MAX)),
-                ready: u32::try_from(session.slots.values().filter(|slot| slot.parked.is_some()).count())
-                    .unwrap_or(u32::MAX),
-                running: session.running.iter().copied().take(64).collect(),
-                connected_ms: now.mono.since(session.since),
-                away: session.away.is_some(),
-            })
-            .collect();
-        workers.sort_by(|a, b| a.session.cmp(&b.session));
-        self.answer(from.reply, Answer::Workers(WorkerRows { workers }));
+    pub(crate) fn on_workers(&mut self, from: Asker, question: &ListWorkers, now: Now) {
+        let mut sessions: Vec<&Session> = self.workers.iter().map(|(_, session)| session).collect();
+        sessions.retain(|session| question.after.as_ref().is_none_or(|after| session.name > *after));
+        sessions.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
+        let mut rows = WorkerRows::default();
+        for session in sessions {
+            let mut row = self.worker_row(session, now);
+            if !room.take_worker(&mut row) {
+                rows.next = rows.workers.last().map(|row: &WorkerRow| row.session.clone());
+                break;
+            }
+            rows.workers.push(row);
+        }
+        self.answer(from.reply, Answer::Workers(rows));
     }
 
-    pub(crate) fn on_rows(&mut self, reply: ReplyTo, mut rows: StatusRows, detail: bool, now: Now) {
+    fn worker_row(&self, session: &Session, now: Now) -> WorkerRow {
+        let ready = session.slots.values().filter(|slot| slot.parked.is_some()).count();
+        let n_slots = u32::try_from(session.slots.len()).unwrap_or(u32::MAX);
+        WorkerRow {
+            session: session.name.clone(),
+            name: session.about.name.clone(),
+            host: session.about.host.clone(),
+            pid: session.about.pid,
+            sdk: session.about.sdk.clone(),
+            kinds: self.kinds_of(session),
+            lanes: session.lanes.clone().unwrap_or_else(|| self.settings.lanes.clone()),
+            slots: session.about.slots.max(n_slots),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            running: session.running.iter().copied().take(RUNNING_SHOWN_MAX).collect(),
+            connected_ms: now.mono.since(session.since),
+            away: session.away.is_some(),
+        }
+    }
+
+    pub(crate) fn on_rows(&mut self, reply: ReplyTo, mut rows: StatusRows, asked: RowsAsked, now: Now) {
         if !self.close_question(reply) {
             return;
         }
-        for row in &mut rows.rows {
-            if detail {
+        if asked.detail {
+            for row in &mut rows.rows {
                 row.explain = Some(self.explain(row.id, row, now));
             }
         }
-        self.answer(reply, Answer::Status(rows));
+        self.answer(reply, Answer::Status(page::rows(rows, asked.listed)));
     }
 
     pub(crate) fn on_lane_counts(&mut self, reply: ReplyTo, counts: &Counts) {

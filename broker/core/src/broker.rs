@@ -201,7 +201,7 @@ impl Broker {
             Request::Cancel(tasks) => self.on_cancel(from, tasks.tasks, now),
             Request::Requeue(tasks) => self.on_requeue(from, tasks.tasks, now),
             Request::Lanes(lanes) => self.on_lanes(from, &lanes, now),
-            Request::Workers => self.on_workers(from, now),
+            Request::Workers(question) => self.on_workers(from, &question, now),
             Request::Stats => self.on_stats(from, now),
             Request::Drain(drain) => self.on_drain(from, &drain),
             Request::Ping => {
@@ -214,6 +214,7 @@ impl Broker {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Lease(task) => self.on_lease_over(task, now),
+                Timer::Note(task) => self.write_note(task, now),
                 Timer::Parked(slot) => self.on_parked_over(slot),
                 Timer::Beat(session) => self.answer_beat(session),
                 Timer::Away(session) => self.on_away_over(session, now),
@@ -298,6 +299,6 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Requeue(_)
         | Request::Lanes(_)
         | Request::Stats => true,
-        Request::Progress(_) | Request::Beat(_) | Request::Workers | Request::Drain(_) | Request::Ping => false,
+        Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }
 }

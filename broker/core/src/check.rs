@@ -32,6 +32,8 @@ impl Broker {
     fn check_running(&self) {
         for (id, task) in &self.running {
             assert!(self.timers.contains(task.deadline, Timer::Lease(*id)), "the lease of task {id} has no deadline");
+            let noted = task.note_at().is_none_or(|at| self.timers.contains(at, Timer::Note(*id)));
+            assert!(noted, "the progress of task {id} is not written in time");
             assert!(!self.dispatch.is_read_ahead(*id), "task {id} runs and is queued");
             assert!(!self.settling.contains_key(id), "task {id} runs and has ended");
             if let Some(session) = task.session {

@@ -11,8 +11,8 @@ use laneway_protocol::{Code, Payload, TaskId, WireError};
 use crate::action::{Action, Ending, Noted, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
-use crate::limits::{FINALS_BYTES_MAX, NOTE_INTERVAL_MS};
 use crate::outcome::cut;
+use crate::page::{self, Told};
 use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
 use crate::time::{Millis, Now};
@@ -239,17 +239,28 @@ impl Broker {
             self.event_n += 1;
             task.events.push(ProgressEvent { n: self.event_n, task: id, done, total, note: note.clone(), data });
         }
-        // What is complete has no next word that would mend the row.
-        let complete = total.is_some_and(|total| done >= Some(total));
-        let due = complete || task.noted.is_none_or(|at| now.mono.since(at) >= NOTE_INTERVAL_MS);
-        if checkpoint.is_some() || (due && (done.is_some() || total.is_some() || note.is_some())) {
-            task.noted = Some(now.mono);
-            self.out.push(Action::Store {
-                id: None,
-                op: Op::Noted(Noted { task: id, lease, done, total, note, checkpoint }),
-            });
+        if done.is_some() || total.is_some() || note.is_some() || checkpoint.is_some() {
+            if let Some(at) = task.note_at() {
+                self.timers.clear(at, Timer::Note(id));
+            }
+            let urgent = checkpoint.is_some();
+            task.note(Noted { task: id, lease, done, total, note, checkpoint });
+            let at = task.note_at().expect("just noted");
+            if urgent || at <= now.mono {
+                self.write_note(id, now);
+            } else {
+                self.timers.set(at, Timer::Note(id));
+            }
         }
         self.running[&id].stop.is_some()
+    }
+
+    /// Gives the store what it was not told yet of a running task's progress.
+    pub(crate) fn write_note(&mut self, id: TaskId, now: Now) {
+        let task = self.running.get_mut(&id).expect("the timer ends with the run");
+        let noted = task.unwritten.take().expect("the timer is set while something is unwritten");
+        task.noted = Some(now.mono);
+        self.store(Op::Noted(noted));
     }
 
     // ---------------------------------------------------------------------------------------------------- waiters
@@ -287,27 +298,35 @@ impl Broker {
 
     fn answer_waiter(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
         let Some(waiter) = self.drop_waiter(reply) else { return };
-        let (finals, mut pending) = within_bytes(waiter.finals, waiter.pending);
-        let answer = match waiter.asked {
-            Asked::Submit(tasks) => Answer::Submit(Submitted { tasks, finals }),
+        let Waiter { finals, mut pending, asked, .. } = waiter;
+        let answer = match asked {
+            Asked::Submit(tasks) => {
+                let Told { finals, .. } = page::told(finals, Vec::new(), &mut pending);
+                Answer::Submit(Submitted { tasks, finals })
+            }
             Asked::WaitFor { n, gap, fresh, not_found, pruned, .. } => {
-                let mut events: Vec<ProgressEvent> = pending
-                    .iter()
-                    .filter_map(|id| self.running.get(id))
-                    .flat_map(|task| task.events.after(n).cloned())
-                    .collect();
-                // The buffer tells more than the row; the row is all there is after a restart.
-                let told: BTreeSet<TaskId> = events.iter().map(|event| event.task).collect();
-                if fresh {
-                    events.extend(stored.into_iter().filter(|event| !told.contains(&event.task)));
-                }
-                events.sort_by_key(|event| event.n);
-                let pending: Vec<TaskId> = std::mem::take(&mut pending).into_iter().collect();
-                let cursor = Cursor { epoch: self.epoch, n: self.event_n };
+                let events = self.events_for(&pending, n, if fresh { stored } else { Vec::new() });
+                let Told { finals, events, cut_short } = page::told(finals, events, &mut pending);
+                // What was cut off is told behind the last event that was not.
+                let told_to = if cut_short { events.last().map_or(n, |event| event.n) } else { self.event_n };
+                let cursor = Cursor { epoch: self.epoch, n: told_to };
+                let pending = pending.into_iter().collect();
                 Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned })
             }
         };
         self.answer(reply, answer);
+    }
+
+    /// The events of these tasks behind number `n`, in order; `stored` are what their rows show.
+    fn events_for(&self, pending: &BTreeSet<TaskId>, n: u64, stored: Vec<ProgressEvent>) -> Vec<ProgressEvent> {
+        let running = pending.iter().filter_map(|id| self.running.get(id));
+        let mut buffered: Vec<ProgressEvent> = running.flat_map(|task| task.events.after(n).cloned()).collect();
+        buffered.sort_by_key(|event| event.n);
+        // The buffer tells more than the row; the row is all there is after a restart.
+        let told: BTreeSet<TaskId> = buffered.iter().map(|event| event.task).collect();
+        let mut events: Vec<ProgressEvent> = stored.into_iter().filter(|event| !told.contains(&event.task)).collect();
+        events.append(&mut buffered);
+        events
     }
 
     fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
@@ -341,19 +360,4 @@ impl Broker {
             format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
         WireError::new(Code::Full, text).after_ms(1_000)
     }
-}
-
-/// As many results as fit one answer; the others are told as pending and come with the next question.
-fn within_bytes(finals: Vec<Final>, mut pending: BTreeSet<TaskId>) -> (Vec<Final>, BTreeSet<TaskId>) {
-    let mut bytes = 0;
-    let mut told = Vec::with_capacity(finals.len());
-    for ended in finals {
-        bytes += ended.result.as_ref().map_or(0, |result| result.bytes.len());
-        if bytes > FINALS_BYTES_MAX && !told.is_empty() {
-            pending.insert(ended.task);
-        } else {
-            told.push(ended);
-        }
-    }
-    (told, pending)
 }

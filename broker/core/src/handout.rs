@@ -200,6 +200,7 @@ impl Broker {
             stop: None,
             events: Events::default(),
             noted: None,
+            unwritten: None,
         };
         let before = self.running.insert(task.id, running);
         assert!(before.is_none(), "task {} is handed out while it runs", task.id);

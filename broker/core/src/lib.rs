@@ -22,6 +22,7 @@ mod handout;
 mod lease;
 mod limits;
 mod outcome;
+mod page;
 mod queue;
 mod ready;
 mod resume;

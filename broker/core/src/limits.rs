@@ -1,6 +1,9 @@
 //! Every bound of the core that is not a setting, with its unit in the name.
 
-use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use laneway_protocol::limits::{
+    BATCH_MAX, BODY_BYTES_MAX, KIND_BYTES_MAX, KINDS_PER_WORKER_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX,
+    TEXT_BYTES_MAX,
+};
 
 /// Rows read ahead for each task that the slots of a queue take at once: a refill comes with a synced turn of the store,
 /// and the slots must not run dry meanwhile.
@@ -13,6 +16,11 @@ pub(crate) const HANDOUT_TASK_BYTES: usize = 160;
 pub(crate) const HANDOUT_CODE_BYTES: usize = 10;
 /// A TASKS answer takes no further task once its payloads are over this.
 pub(crate) const HANDOUT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What an answer's other fields may take of its body beside the list of rows, ends or events: ids that are pending, not
+/// found or left, and what a submit stored.
+pub(crate) const ANSWER_LIST_BYTES: usize = 32 * BATCH_MAX;
+/// Ids of running tasks in the row of a worker.
+pub(crate) const RUNNING_SHOWN_MAX: usize = 64;
 /// The results in one answer to `WAIT_FOR`; the others stay pending and come with the next.
 pub(crate) const FINALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Operations given to the store and not yet reported; hand-outs and submits stop above it.
@@ -40,4 +48,7 @@ pub(crate) const LABEL_BYTES_MAX: usize = 128;
 // The last task taken may add a payload and a checkpoint.
 const _: () = assert!(HANDOUT_PAYLOAD_BYTES_MAX + 2 * PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(FINALS_BYTES_MAX <= MESSAGE_BYTES_MAX);
+// A row with its three texts, and a worker with all its kinds, fit an answer of their own.
+const _: () = assert!(ANSWER_LIST_BYTES + 4 * TEXT_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(ANSWER_LIST_BYTES + KINDS_PER_WORKER_MAX * (KIND_BYTES_MAX + 3) + 8 * 1024 <= BODY_BYTES_MAX);
 const _: () = assert!(BATCH_MAX * 8 < OPS_MAX);

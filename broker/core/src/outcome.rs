@@ -197,13 +197,18 @@ impl Broker {
         true
     }
 
-    /// Forgets that a task runs; nothing is recorded.
+    /// Forgets that a task runs; nothing is recorded but progress that was not written yet.
     pub(crate) fn drop_running(&mut self, id: TaskId) -> Running {
         if let Some(session) = self.running.get(&id).and_then(|running| running.session) {
             self.detach(id, session);
         }
-        let running = self.running.remove(&id).expect("only a running task ends");
+        let mut running = self.running.remove(&id).expect("only a running task ends");
         self.timers.clear(running.deadline, Timer::Lease(id));
+        if let Some(at) = running.note_at() {
+            self.timers.clear(at, Timer::Note(id));
+            // The last word of a run stays in its row, however it ends.
+            self.store(Op::Noted(running.unwritten.take().expect("it has a time to be written at")));
+        }
         running
     }
 
@@ -223,8 +228,13 @@ impl Broker {
     }
 }
 
-/// Cuts a text at a character boundary.
+/// Cuts a text to the wire's bound.
 pub(crate) fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    cut_to(&mut text, TEXT_BYTES_MAX);
     text
+}
+
+/// Cuts a text at a character boundary.
+pub(crate) fn cut_to(text: &mut String, bytes_max: usize) {
+    text.truncate(text.floor_char_boundary(bytes_max));
 }

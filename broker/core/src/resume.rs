@@ -140,6 +140,7 @@ impl Broker {
             stop,
             events: Events::default(),
             noted: None,
+            unwritten: None,
         };
         self.timers.set(task.deadline, Timer::Lease(task.id));
         self.running.insert(task.id, task);

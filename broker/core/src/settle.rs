@@ -87,7 +87,7 @@ pub(crate) enum Pending {
     },
     Rows {
         reply: ReplyTo,
-        detail: bool,
+        asked: RowsAsked,
     },
     Lanes {
         reply: ReplyTo,
@@ -110,6 +110,14 @@ pub(crate) enum Pending {
     Look,
     /// Nobody waits for it.
     Nothing,
+}
+
+/// How rows were asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowsAsked {
+    /// A page by filter, not rows by id.
+    pub(crate) listed: bool,
+    pub(crate) detail: bool,
 }
 
 /// Why rows are looked up by id.
@@ -201,7 +209,7 @@ impl Broker {
                     self.answer(reply, Answer::Requeue(Verdicts { verdicts }));
                 }
             }
-            (Pending::Rows { reply, detail }, OpResult::Rows(rows)) => self.on_rows(reply, rows, detail, now),
+            (Pending::Rows { reply, asked }, OpResult::Rows(rows)) => self.on_rows(reply, rows, asked, now),
             (Pending::Lanes { reply }, OpResult::Counts(counts)) => self.on_lane_counts(reply, &counts),
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
             (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),

@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use laneway_protocol::message::ProgressEvent;
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId};
 
-use crate::action::{Cause, Count, Ended, Next};
-use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX};
+use crate::action::{Cause, Count, Ended, Next, Noted};
+use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, NOTE_INTERVAL_MS};
 use crate::retry::{Random, delay_ms};
 use crate::settings::Settings;
 use crate::time::{Millis, Now, UnixMillis};
@@ -45,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) events: Events,
     /// When its progress was last given to the store.
     pub(crate) noted: Option<Millis>,
+    /// Progress that the store has not been given yet. It is, at the latest `NOTE_INTERVAL_MS` after `noted`.
+    pub(crate) unwritten: Option<Noted>,
 }
 
 /// Why a running task was told to stop.
@@ -79,6 +81,24 @@ pub(crate) enum RunEnd {
 }
 
 impl Running {
+    /// Adds to what the store is to be told of this run.
+    pub(crate) fn note(&mut self, newer: Noted) {
+        match &mut self.unwritten {
+            None => self.unwritten = Some(newer),
+            Some(noted) => {
+                noted.done = newer.done.or(noted.done);
+                noted.total = newer.total.or(noted.total);
+                noted.note = newer.note.or(noted.note.take());
+                noted.checkpoint = newer.checkpoint.or(noted.checkpoint.take());
+            }
+        }
+    }
+
+    /// When what is unwritten is to be written.
+    pub(crate) fn note_at(&self) -> Option<Millis> {
+        self.unwritten.as_ref().map(|_| self.noted.map_or(self.since, |at| at.after(NOTE_INTERVAL_MS)))
+    }
+
     /// The record of this end. `spawn` is for the caller to fill.
     pub(crate) fn end(&self, end: RunEnd, settings: &Settings, random: &mut Random, now: Now) -> Ended {
         let attempt = self.attempts + 1;

@@ -13,6 +13,8 @@ use crate::worker::{SessionId, SlotId};
 pub(crate) enum Timer {
     /// A lease runs out, or the grace after that.
     Lease(TaskId),
+    /// Progress of a running task is to be written.
+    Note(TaskId),
     /// A parked READY has waited long enough.
     Parked(SlotId),
     /// A parked BEAT has waited long enough.

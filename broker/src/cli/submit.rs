@@ -95,10 +95,37 @@ pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
         None => print_id(stored, output),
         Some(limit) => {
             output::note(&format!("task {}{}", stored.task, existing(stored)));
-            let end = remote.wait(stored.task, limit, |event| show_progress(event, output))?;
+            let end = await_end(&remote, stored.task, limit, output)?;
             print_end(stored, &end, output)
         }
     }
+}
+
+/// After this long without an end, somebody who waits is told why.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits for the end. A task that has not started by then will not surprise: why it waits is told once.
+fn await_end(remote: &Remote, task: TaskId, limit: Option<Duration>, output: Output) -> Result<Ended, Error> {
+    let first = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+    let mut heard = 0;
+    let show = |event: &ProgressEvent, heard: &mut u64| {
+        // The second wait is told again what the first one heard.
+        if event.n > *heard {
+            *heard = event.n;
+            show_progress(event, output);
+        }
+    };
+    match remote.wait(task, Some(first), |event| show(event, &mut heard)) {
+        Err(Error::TimedOut(_)) if limit.is_none_or(|limit| limit > first) => {}
+        ended => return ended,
+    }
+    let rows = remote.show(&[task])?.rows;
+    if let Some(row) = rows.first().filter(|row| row.state == TaskState::Queued)
+        && let Some(why) = &row.explain
+    {
+        output::note(&format!("task {task} waits: {why}"));
+    }
+    remote.wait(task, limit.map(|limit| limit.saturating_sub(first)), |event| show(event, &mut heard))
 }
 
 fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {

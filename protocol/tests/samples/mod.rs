@@ -3,9 +3,9 @@
 
 use laneway_protocol::message::{
     Beat, BeatNoted, Bye, ByeNoted, Cursor, Drain, Drained, End, FailureRow, Filter, Final, HandOut, HandedTask, Held,
-    Hello, KindRow, LaneRow, LaneRows, Lanes, NewTask, Outcome, OutcomeCode, Pong, Progress, ProgressEvent,
-    ProgressNoted, Ready, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict,
-    Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    Hello, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, NewTask, Outcome, OutcomeCode, Pong, Progress,
+    ProgressEvent, ProgressNoted, Ready, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks,
+    Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Request, RequestId, SessionName, TaskId, TaskState, WireError,
@@ -73,7 +73,8 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
     samples.extend(client_requests());
     samples.extend([
         ("lanes", "all fields", Request::Lanes(Lanes { pause: vec![lane("low")], resume: vec![lane("normal")] })),
-        ("workers", "no fields", Request::Workers),
+        ("workers", "no fields", Request::Workers(ListWorkers::default())),
+        ("workers", "the next page", Request::Workers(ListWorkers { after: Some(session()) })),
         ("stats", "no fields", Request::Stats),
         ("drain", "all fields", Request::Drain(Drain { release: true, off: false })),
         ("ping", "no fields", Request::Ping),
@@ -270,7 +271,8 @@ fn client_answers() -> Vec<Sample<Answer>> {
         pruned: vec![task(1)],
     };
     let stored = vec![Stored { task: task(61), new: true }, Stored { task: task(41), new: false }];
-    let rows = StatusRows { rows: vec![task_row()], not_found: vec![task(45)], next: Some(task(41)) };
+    let rows =
+        StatusRows { rows: vec![task_row()], not_found: vec![task(45)], next: Some(task(41)), left: vec![task(46)] };
     let cancelled = vec![Verdict::Cancelled, Verdict::Requested, Verdict::Unchanged, Verdict::NotFound];
     let requeued = vec![Verdict::Requeued, Verdict::Twin(task(99)), Verdict::NotFound];
     vec![
@@ -348,7 +350,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
     let refused = WireError::new(Code::Full, "32 questions of this session are waiting").field("wait_ms").after_ms(250);
     vec![
         ("lanes_ok", "one lane", Answer::Lanes(LaneRows { lanes: vec![lane_row] })),
-        ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row] })),
+        ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
         ("stats_ok", "all fields", Answer::Stats(stats)),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
         ("pong", "all fields", Answer::Pong(Pong { epoch: Epoch(9), version: "0.1.0".into() })),

@@ -131,6 +131,26 @@ fn a_wait_hears_progress_then_the_end() {
 }
 
 #[test]
+fn the_last_word_of_progress_reaches_the_row() {
+    // Written at most every 500 ms, but never forgotten: by a timer while the task runs, and with its end.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    progress(&mut world, 1, lease, 10);
+    progress(&mut world, 1, lease, 20);
+    progress(&mut world, 1, lease, 30);
+    assert_eq!(world.take().iter().filter(|line| line.starts_with("noted")).collect::<Vec<_>>(), ["noted 1 Some(10)"]);
+    world.pass(499);
+    assert_eq!(world.take(), Vec::<String>::new());
+    world.pass(1);
+    assert_eq!(world.take(), ["noted 1 Some(30)"]);
+    progress(&mut world, 1, lease, 40);
+    world.take();
+    finish(&mut world, 1, lease);
+    assert_eq!(world.take(), ["noted 1 Some(40)", "ended 1 done, attempt"]);
+}
+
+#[test]
 fn a_wait_of_no_time_still_looks() {
     // Polling with wait_ms 0 gets what the table has; it is not answered before the store has told.
     let mut world = World::new();

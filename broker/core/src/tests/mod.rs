@@ -3,6 +3,7 @@
 mod clients;
 mod dispatch;
 mod outcomes;
+mod pages;
 mod properties;
 mod restart;
 mod sessions;

@@ -256,7 +256,7 @@ impl Table {
         Ending::Live { done, total, note }
     }
 
-    fn show(&self, tasks: &[TaskId]) -> StatusRows {
+    pub(super) fn show(&self, tasks: &[TaskId]) -> StatusRows {
         let row = |&id: &TaskId| {
             let row = self.rows.get(&id)?;
             Some(TaskRow {

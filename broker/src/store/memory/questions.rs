@@ -58,13 +58,13 @@ impl Step<'_> {
         let rows = self.db.rows.range(..before).rev().map(|(id, row)| task_row(*id, row));
         let rows: Vec<TaskRow> = rows.filter(matches).take(limit).collect();
         let next = (rows.len() == limit).then(|| rows[limit - 1].id);
-        StatusRows { rows, not_found: Vec::new(), next }
+        StatusRows { rows, next, ..StatusRows::default() }
     }
 
     pub(super) fn show(&self, tasks: &[TaskId]) -> StatusRows {
         let (known, not_found): (Vec<TaskId>, Vec<TaskId>) =
             tasks.iter().partition(|task| self.db.rows.contains_key(&sql(**task)));
         let rows = known.iter().map(|task| task_row(sql(*task), &self.db.rows[&sql(*task)])).collect();
-        StatusRows { rows, not_found, next: None }
+        StatusRows { rows, not_found, ..StatusRows::default() }
     }
 }

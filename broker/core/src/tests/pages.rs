@@ -1,0 +1,131 @@
+//! Lists longer than a message: every page fits, nothing is left out and nothing comes twice.
+
+use laneway_protocol::message::{Cursor, Filter, ListWorkers, Progress, Request, Status, StatusRows, TaskRow, WaitFor};
+use laneway_protocol::{Answer, Payload, SessionName, TaskId, codec};
+
+use super::world::{World, done, hello, id, plain, session, settings, wait_for};
+use crate::Settings;
+use crate::action::OpResult;
+use crate::event::{Event, OpId, ReplyTo};
+
+/// The answer, as it came and as the codec took it.
+fn answer(world: &World, reply: ReplyTo) -> &Answer {
+    let answer = &world.answers[&reply];
+    codec::encode_answer(answer.clone()).unwrap();
+    answer
+}
+
+#[test]
+fn any_number_of_workers_is_listed_in_pages() {
+    // Each page is a message that the codec takes; together they name every session once, in order.
+    let mut world = World::with(Settings { sessions_max: 1_000, ..settings() });
+    for n in 0..900 {
+        assert!(!world.broker_only(n + 1, hello(&format!("w{n:03}"), &["a", "b"], &[])));
+    }
+    let (mut listed, mut after, mut n_pages): (Vec<SessionName>, _, _) = (Vec::new(), None, 0);
+    loop {
+        let reply = world.ask(9, Request::Workers(ListWorkers { after }));
+        let Answer::Workers(page) = answer(&world, reply) else { panic!("no list of workers") };
+        listed.extend(page.workers.iter().map(|row| row.session.clone()));
+        n_pages += 1;
+        after = page.next.clone();
+        if after.is_none() {
+            break;
+        }
+    }
+    let all: Vec<SessionName> = (0..900).map(|n| session(&format!("w{n:03}"))).collect();
+    assert_eq!(listed, all);
+    assert!(n_pages > 2, "{n_pages} pages");
+}
+
+/// Rows as a store would find them, with texts as an app may write them.
+fn found(world: &World, ids: impl Iterator<Item = u64>) -> StatusRows {
+    let row = |n: u64| TaskRow {
+        error: Some("é".repeat(20_000)),
+        kind: "k".repeat(3_000),
+        payload: Some(Payload::bin(vec![0; 1_000_000])),
+        ..world.table.show(&[id(1)]).rows[0].clone().with_id(n)
+    };
+    StatusRows { rows: ids.map(row).collect(), ..StatusRows::default() }
+}
+
+trait WithId {
+    fn with_id(self, n: u64) -> Self;
+}
+
+impl WithId for TaskRow {
+    fn with_id(self, n: u64) -> Self {
+        Self { id: id(n), ..self }
+    }
+}
+
+#[test]
+fn rows_without_room_are_left_for_the_next_question() {
+    // By id they are named in `left`; of a page the rest comes with the next one.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let mut left: Vec<TaskId> = (1..=60).map(id).collect();
+    let mut op = 0;
+    while !left.is_empty() {
+        let asked = left.clone();
+        let reply = world.ask(9, Request::Status(Status { tasks: asked.clone(), filter: None, detail: false }));
+        world.take();
+        op += 1;
+        let rows = found(&world, asked.iter().map(|id| id.value()));
+        world.event(Event::Committed(vec![(OpId(op), OpResult::Rows(rows))]));
+        let Answer::Status(rows) = answer(&world, reply) else { panic!("no rows") };
+        let told: Vec<TaskId> = rows.rows.iter().map(|row| row.id).collect();
+        assert!(!told.is_empty());
+        left.clone_from(&rows.left);
+        assert_eq!([told, left.clone()].concat(), asked);
+    }
+    let reply = world.ask(9, Request::Status(Status { filter: Some(Filter::default()), ..Status::default() }));
+    world.take();
+    let rows = found(&world, (1..=60).rev());
+    world.event(Event::Committed(vec![(OpId(op + 1), OpResult::Rows(rows))]));
+    let Answer::Status(rows) = answer(&world, reply) else { panic!("no rows") };
+    assert_eq!((rows.next, rows.left.len()), (rows.rows.last().map(|row| row.id), 0));
+    assert!(rows.next > Some(id(1)));
+}
+
+#[test]
+fn words_of_progress_without_room_follow_behind_the_cursor() {
+    // A waiter that comes late to many long words gets all of them, in order and once.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    let lease = world.lease(reply);
+    for n in 1..=25 {
+        let (task, note) = (id(1), Some("x".repeat(8_000)));
+        let progress = Progress {
+            session: session("w"),
+            task,
+            lease,
+            done: Some(n),
+            total: None,
+            note,
+            extend_ms: None,
+            data: None,
+            checkpoint: None,
+        };
+        world.ask(1, Request::Progress(progress));
+    }
+    world.commit();
+    let (mut heard, mut cursor): (_, Option<Cursor>) = (Vec::new(), None);
+    while heard.len() < 25 {
+        let reply = world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 5_000) }));
+        world.commit();
+        let Answer::WaitFor(waited) = answer(&world, reply) else { panic!("nothing was heard") };
+        assert!(!waited.events.is_empty());
+        heard.extend(waited.events.iter().filter_map(|event| event.done));
+        cursor = Some(waited.cursor);
+    }
+    assert_eq!(heard, (1..=25).collect::<Vec<u64>>());
+    assert_eq!(cursor.unwrap().n, 25);
+    world.ask(
+        1,
+        Request::Ready(laneway_protocol::message::Ready { outcomes: vec![done(1, lease)], ..plain("w", &["a"]) }),
+    );
+    world.commit();
+}
