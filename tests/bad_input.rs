@@ -319,3 +319,41 @@ fn a_submit_that_a_trigger_of_the_app_refuses_costs_nothing_else() {
     client.submit(good()).unwrap();
     assert_eq!(table.count("kind = 'good'"), 1);
 }
+
+/// Triggers that refuse what the broker writes, a hand-out, an outcome or a rejection, cost those rows and nothing else.
+#[test]
+fn writes_that_a_trigger_of_the_app_refuses_end_their_task_and_nothing_else() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let triggers = "
+        CREATE TRIGGER no_start BEFORE UPDATE ON tasks WHEN NEW.unique_key = 'start' AND NEW.state <> 'dead' \
+            BEGIN SELECT RAISE(ABORT, 'not to be started'); END;
+        CREATE TRIGGER no_done BEFORE UPDATE ON tasks WHEN NEW.unique_key = 'done' AND NEW.state = 'done' \
+            BEGIN SELECT RAISE(ABORT, 'not to be done'); END;
+        CREATE TRIGGER no_end BEFORE UPDATE ON tasks WHEN NEW.unique_key = 'end' AND NEW.state <> 'running' \
+            BEGIN SELECT RAISE(ABORT, 'not to be ended'); END;";
+    table.0.execute_batch(triggers).unwrap();
+    let insert = |key: &str, max_attempts: i64| {
+        let sql = "INSERT INTO tasks(kind, payload, unique_key, max_attempts) VALUES ('echo', '1', ?1, ?2)";
+        table.execute(sql, (key, max_attempts));
+        table.0.last_insert_rowid()
+    };
+    let [start, done, end] = ["start", "done", "end"].map(|key| insert(key, 3));
+    // One that makes no sense, and may not become dead either.
+    table.0.execute_batch("DROP TRIGGER no_end").unwrap();
+    table.execute("UPDATE tasks SET max_attempts = 0 WHERE id = ?1", [end]);
+    table.0.execute_batch(&triggers[triggers.find("CREATE TRIGGER no_end").unwrap()..]).unwrap();
+    let mut worker = WorkerProcess::start(&place, "slots=2");
+    table.wait_for_state(start, "dead");
+    assert!(table.column::<String>(start, "error").contains("not to be started"));
+    table.wait_for_state(done, "dead");
+    assert!(table.column::<String>(done, "error").contains("not to be done"));
+    let good = table.insert("echo", "2");
+    table.wait_for_state(good, "done");
+    assert_eq!(table.state(end), "queued", "the app's word holds");
+    assert!(worker.is_running());
+    assert!(broker.client().stats().unwrap().overtaken > 0, "what was refused is counted");
+    table.0.execute_batch("DROP TRIGGER no_end").unwrap();
+    table.wait_for_state(end, "dead");
+}

@@ -163,7 +163,7 @@ fn what_was_acknowledged_is_on_disk_when_the_broker_dies() {
             // Said again to the next broker, it is the same task.
             let client = RawPeer::req(broker.endpoint());
             let Answer::Submit(again) = client.ask(Request::Submit(submit(0))) else { panic!("a submit is answered") };
-            assert_eq!((again.tasks[0].task, again.tasks[0].new), (id, false));
+            assert_eq!((again.tasks[0].task, again.tasks[0].new), (id, true));
         }
         let (worker, session) = (RawPeer::req(broker.endpoint()), format!("worker-{round}"));
         // One round in two, the worker counts its messages with outcomes as the SDK does.

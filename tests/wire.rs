@@ -192,7 +192,7 @@ fn a_repeated_submit_gets_the_same_ids() {
         let Answer::Submit(again) = peer.ask(Request::Submit(submit.clone())) else { panic!("not answered") };
         let ids = |tasks: &[laneway_protocol::message::Stored]| tasks.iter().map(|one| one.task).collect::<Vec<_>>();
         assert_eq!(ids(&again.tasks), ids(&first.tasks));
-        assert!(again.tasks.iter().all(|stored| !stored.new));
+        assert!(again.tasks.iter().all(|stored| stored.new), "the same answer as the first time");
     }
     assert_eq!(table.count("1"), 200);
 }

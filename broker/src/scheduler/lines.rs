@@ -2,14 +2,15 @@
 
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Op, OpResult};
 use laneway_protocol::TaskState;
-use laneway_protocol::message::Final;
 
+use crate::store::Unstarted;
 use crate::telemetry::TaskEvent;
 
 /// The log line of a task that ended without a run: cancelled, expired or rejected. At most a sweep's rows in one turn.
-pub(super) fn tell_ended(ended: &Final) {
-    let (event, error) = (ended.state.as_str(), ended.error.as_deref().unwrap_or_default());
-    tracing::info!(target: "laneway::task", event, task = ended.task.value(), error, "{event}");
+pub(super) fn tell_ended(Unstarted { end, key }: &Unstarted) {
+    let (event, error) = (end.state.as_str(), end.error.as_deref());
+    let (kind, lane) = key.as_ref().map(|key| (key.kind.as_str(), key.lane.as_str())).unzip();
+    tracing::info!(target: "laneway::task", event, task = end.task.value(), kind, lane, error);
 }
 
 /// Whether the log line of an operation is one of many.

@@ -14,7 +14,7 @@ use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Load, Retention, Store, StoreError, Sync};
+use crate::store::{Load, Retention, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
@@ -139,7 +139,7 @@ struct Chores {
 struct Found {
     loaded: Vec<Loaded>,
     /// Ended by the store's own hand: cancelled, expired, rejected.
-    ended: Vec<Final>,
+    ended: Vec<Unstarted>,
     /// Watched tasks that have ended or vanished.
     watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
@@ -513,7 +513,7 @@ impl<S: Store> Scheduler<S> {
             events.push(Event::Committed(committed));
         }
         found.ended.iter().for_each(tell_ended);
-        let ended = found.ended.into_iter().map(|ended| (ended.task, Some(ended)));
+        let ended = found.ended.into_iter().map(|ended| (ended.end.task, Some(ended.end)));
         let overtaken: Vec<(TaskId, Option<Final>)> = ended.chain(found.watched).collect();
         if !overtaken.is_empty() {
             for (task, _) in &overtaken {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use laneway_core::{Ending, Now, Op, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::Final;
+use laneway_protocol::message::{Final, Stored};
 use laneway_protocol::{Epoch, LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
@@ -86,7 +86,7 @@ struct Db {
     epochs: Vec<([u8; 16], bool)>,
     lanes: BTreeMap<String, bool>,
     sessions: BTreeMap<String, KnownSession>,
-    requests: HashMap<[u8; 16], (i64, Vec<TaskId>)>,
+    requests: HashMap<[u8; 16], (i64, Vec<Stored>)>,
     overtaken: u64,
     /// Commits of apps.
     version: u64,

@@ -105,6 +105,14 @@ pub(crate) struct KnownSession {
     pub(crate) plain: bool,
 }
 
+/// A row that the store itself has ended: cancelled, expired or rejected, before it ever ran or between two runs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unstarted {
+    pub(crate) end: Final,
+    /// Its queue, when its kind and lane make sense. For the log.
+    pub(crate) key: Option<QueueKey>,
+}
+
 /// What an intake found.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
@@ -114,7 +122,7 @@ pub(crate) struct Intake {
     pub(crate) due: Vec<QueueKey>,
     /// Queues with new work for later, and when.
     pub(crate) later: Vec<(QueueKey, UnixMillis)>,
-    pub(crate) rejected: Vec<Final>,
+    pub(crate) rejected: Vec<Unstarted>,
 }
 
 /// Which rows to read ahead.
@@ -135,13 +143,13 @@ pub(crate) struct LoadedRows {
     /// When the first row that is not due yet will be.
     pub(crate) next_at: Option<UnixMillis>,
     /// Rows at the head that were rejected, cancelled or expired just now.
-    pub(crate) rejected: Vec<Final>,
+    pub(crate) rejected: Vec<Unstarted>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Swept {
     /// Queued rows that were cancelled, expired or rejected just now.
-    pub(crate) ended: Vec<Final>,
+    pub(crate) ended: Vec<Unstarted>,
     /// Running rows with a cancel requested, each told in every sweep until it ends.
     pub(crate) cancel_requested: Vec<TaskId>,
     /// There was more than `rows` to do.

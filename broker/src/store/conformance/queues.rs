@@ -180,8 +180,8 @@ pub(super) fn bad_rows_become_dead_with_a_reason<T: Subject>(world: &mut World<T
                 rejected.extend(world.turn(|store, now| store.intake(99, now).unwrap().rejected));
             }
             assert_eq!(rejected.len(), 1, "{column} {value:?}");
-            assert_eq!((rejected[0].task, rejected[0].state), (task(id), TaskState::Dead));
-            assert_eq!(rejected[0].error.as_deref(), Some(*reason));
+            assert_eq!((rejected[0].end.task, rejected[0].end.state), (task(id), TaskState::Dead));
+            assert_eq!(rejected[0].end.error.as_deref(), Some(*reason));
             assert_eq!((world.state(id), world.cell(id, "error")), (TaskState::Dead, text(reason)));
             assert_eq!(world.counters(id), [0, 0, 0, 0]);
             let failure = world.subject.failures().pop().unwrap();
@@ -217,7 +217,7 @@ pub(super) fn intake_tells_new_queues_once<T: Subject>(world: &mut World<T>) {
     assert_eq!((second.rows, second.due.as_slice()), (2, [key("normal", "b")].as_slice()));
     let third = intake(world);
     assert_eq!((third.rows, third.due.len()), (1, 0));
-    assert_eq!(third.rejected[0].task, task(bad));
+    assert_eq!(third.rejected[0].end.task, task(bad));
     let own = world.submit_one(new_task("d"));
     assert_eq!(intake(world).due, [key("normal", "d")]);
     assert!(intake(world).due.is_empty());
@@ -240,7 +240,8 @@ pub(super) fn the_sweep_finds_what_apps_change<T: Subject>(world: &mut World<T>)
     world.subject.app_update(bent, &[("run_at", text("tomorrow"))]);
     world.subject.app_update(forged, &[("state", text("running"))]);
     let swept = sweep(world);
-    let mut ended: Vec<(u64, TaskState)> = swept.ended.iter().map(|end| (end.task.value(), end.state)).collect();
+    let mut ended: Vec<(u64, TaskState)> =
+        swept.ended.iter().map(|row| (row.end.task.value(), row.end.state)).collect();
     ended.sort_unstable_by_key(|end| end.0);
     assert_eq!(ended, [(1, TaskState::Cancelled), (3, TaskState::Dead), (4, TaskState::Dead)]);
     assert_eq!(swept.cancel_requested, [task(asked)]);
@@ -306,13 +307,13 @@ pub(super) fn expiry_bounds_the_first_start_only<T: Subject>(world: &mut World<T
     world.later(500);
     let swept = sweep(world);
     assert_eq!((swept.ended.len(), swept.next_at), (1, None));
-    assert_eq!((swept.ended[0].task, swept.ended[0].error.as_deref()), (task(never), Some("expired")));
+    assert_eq!((swept.ended[0].end.task, swept.ended[0].end.error.as_deref()), (task(never), Some("expired")));
     assert_eq!(world.state(never), TaskState::Cancelled);
     assert_eq!(ids(&world.load(&key("normal", "k"), 9).tasks), [tried]);
     // A load before the next sweep does not hand one out either.
     let late = world.insert(&[("kind", text("k")), ("expires_at", Value::Integer(START + 400))]);
     let loaded = world.load(&key("normal", "k"), 9);
-    assert_eq!((ids(&loaded.tasks), loaded.rejected[0].task), (vec![tried], task(late)));
+    assert_eq!((ids(&loaded.tasks), loaded.rejected[0].end.task), (vec![tried], task(late)));
 }
 
 pub(super) fn counts_follow_and_are_mended<T: Subject>(world: &mut World<T>) {

@@ -287,19 +287,19 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             let mut intake = store.intake(*rows, now).unwrap();
             intake.due.sort();
             intake.later.sort();
-            intake.rejected.sort_by_key(|end| end.task);
+            intake.rejected.sort_by_key(|ended| ended.end.task);
             format!("{intake:?}")
         }
         Step::Load { lane: lane_name, kind: kind_name, rows, bytes, skip } => {
             let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
             let load = Load { key: &key(lane_name, kind_name), skip: &skip, rows: *rows, bytes: *bytes };
             let mut loaded = store.load(load, now).unwrap();
-            loaded.rejected.sort_by_key(|end| end.task);
+            loaded.rejected.sort_by_key(|ended| ended.end.task);
             format!("{loaded:?}")
         }
         Step::Sweep => {
             let mut swept = store.sweep(999, now).unwrap();
-            swept.ended.sort_by_key(|end| end.task);
+            swept.ended.sort_by_key(|ended| ended.end.task);
             swept.cancel_requested.sort();
             format!("{swept:?}")
         }

@@ -1,7 +1,7 @@
 //! Turns and epochs, submits, and the questions of people and of those who wait.
 
 use laneway_core::{Count, Ending, Next, Op, OpResult};
-use laneway_protocol::message::{Filter, Stored};
+use laneway_protocol::message::{Filter, NewTask, Stored};
 use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
 
@@ -39,7 +39,7 @@ pub(super) fn a_turn_that_is_rolled_back_never_was<T: Subject>(world: &mut World
         }
     }
     assert_eq!(tries[0], tries[1]);
-    assert_eq!(tries[1].4[0].task, task(bad));
+    assert_eq!(tries[1].4[0].end.task, task(bad));
     assert_eq!(world.state(bad), TaskState::Dead);
     let OpResult::Counts(counts) = world.ask(Op::Counts) else { panic!("no counts") };
     let n: u64 = counts.queued.iter().map(|queue| queue.2).sum();
@@ -126,15 +126,17 @@ pub(super) fn submits_are_all_or_none_and_said_twice_stored_once<T: Subject>(wor
     assert_eq!(refused, OpResult::Refused { index: 1, field: "max_attempts", reason });
     assert!(world.subject.rows().is_empty());
 
-    let submit = Op::Submit { request: RequestId([5; 16]), tasks: vec![new_task("k"), new_task("k")] };
-    let stored = |new| OpResult::Submitted([1, 2].map(|id| Stored { task: task(id), new }).to_vec());
-    assert_eq!(world.ask(submit.clone()), stored(true));
+    let keyed = NewTask { unique_key: Some("one".into()), ..new_task("k") };
+    let submit = Op::Submit { request: RequestId([5; 16]), tasks: vec![keyed.clone(), new_task("k"), keyed] };
+    let stored = [(1, true), (2, true), (1, false)].map(|(id, new)| Stored { task: task(id), new });
+    let stored = OpResult::Submitted(stored.to_vec());
+    assert_eq!(world.ask(submit.clone()), stored);
     world.later(599_999);
-    assert_eq!(world.ask(submit.clone()), stored(false));
+    assert_eq!(world.ask(submit.clone()), stored, "answered as the first time");
     assert_eq!(world.subject.rows().len(), 2);
     world.later(1);
     let OpResult::Submitted(anew) = world.ask(submit) else { panic!("not stored") };
-    assert!(anew.iter().all(|stored| stored.new), "after ten minutes it is another request");
+    assert_eq!((anew[0].new, anew[1].new), (false, true), "after ten minutes it is another request");
 
     let mut full = new_task("k");
     full.lane = Some(lane("high"));

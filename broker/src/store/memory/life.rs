@@ -210,10 +210,10 @@ impl Step<'_> {
     }
 
     fn submit(&mut self, request: RequestId, tasks: &[NewTask], now: Now) -> OpResult {
-        if let Some((at, ids)) = self.db.requests.get(&request.0)
+        if let Some((at, stored)) = self.db.requests.get(&request.0)
             && *at > now.wall.0 - 600_000
         {
-            return OpResult::Submitted(ids.iter().map(|task| Stored { task: *task, new: false }).collect());
+            return OpResult::Submitted(stored.clone());
         }
         for (index, task) in tasks.iter().enumerate() {
             if let Err(Bad { field, reason }) = self.judge.task(task) {
@@ -221,8 +221,7 @@ impl Step<'_> {
             }
         }
         let stored: Vec<Stored> = tasks.iter().map(|task| self.insert(task, now)).collect();
-        let ids = stored.iter().map(|stored| stored.task).collect();
-        self.db.requests.insert(request.0, (now.wall.0, ids));
+        self.db.requests.insert(request.0, (now.wall.0, stored.clone()));
         OpResult::Submitted(stored)
     }
 

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use super::cells::{cell, int, payload, requested, state, task_id, text, time, values};
 use super::{Cells, Failure, QueueSpelling, Step};
 use crate::store::validate::{Bad, Good};
-use crate::store::{Intake, Load, LoadedRows, Swept};
+use crate::store::{Intake, Load, LoadedRows, Swept, Unstarted};
 
 impl Step<'_> {
     pub(super) fn intake(&mut self, rows: usize, now: Now) -> Intake {
@@ -106,7 +106,7 @@ impl Step<'_> {
     }
 
     /// Ends a row at the head that is not to be handed out.
-    fn unfit(&mut self, id: i64, now: Now) -> Option<Final> {
+    fn unfit(&mut self, id: i64, now: Now) -> Option<Unstarted> {
         let row = &self.db.rows[&id];
         let good = match self.judge.values(&values(row)) {
             Ok(good) => good,
@@ -175,7 +175,7 @@ impl Step<'_> {
         swept
     }
 
-    pub(super) fn reject_running_without_lease(&mut self, now: Now) -> Vec<Final> {
+    pub(super) fn reject_running_without_lease(&mut self, now: Now) -> Vec<Unstarted> {
         let rows = self.db.rows.iter();
         let bare = rows.filter(|(_, row)| state(row) == TaskState::Running && int(row, "lease").is_none());
         let ids: Vec<i64> = bare.map(|(id, _)| *id).collect();
@@ -183,21 +183,30 @@ impl Step<'_> {
         ids.iter().map(|id| self.reject(*id, &Bad::new("lease", reason.into()), now)).collect()
     }
 
-    fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Final {
+    fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Unstarted {
+        let key = self.key_of(id);
         let row = self.db.rows.get_mut(&id).unwrap();
         row.insert("state", Value::Text("dead".into()));
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", Value::Text(bad.reason.clone()));
         let run = u32::try_from(int(row, "runs").unwrap_or(0)).unwrap_or(0);
         self.db.fail(Failure { task: id, run, cause: "rejected", worker: None, error: bad.reason.clone() });
-        Final { task: task_id(id), state: TaskState::Dead, result: None, error: Some(bad.reason.clone()) }
+        let error = Some(bad.reason.clone());
+        Unstarted { end: Final { task: task_id(id), state: TaskState::Dead, result: None, error }, key }
     }
 
-    pub(super) fn cancelled(&mut self, id: i64, error: Option<&str>, now: Now) -> Final {
+    fn key_of(&self, id: i64) -> Option<QueueKey> {
+        let row = &self.db.rows[&id];
+        self.judge.key(cell(row, "kind"), cell(row, "lane")).ok()
+    }
+
+    pub(super) fn cancelled(&mut self, id: i64, error: Option<&str>, now: Now) -> Unstarted {
+        let key = self.key_of(id);
         let row = self.db.rows.get_mut(&id).unwrap();
         row.insert("state", Value::Text("cancelled".into()));
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", error.map_or(Value::Null, |error| Value::Text(error.into())));
-        Final { task: task_id(id), state: TaskState::Cancelled, result: None, error: error.map(str::to_owned) }
+        let error = error.map(str::to_owned);
+        Unstarted { end: Final { task: task_id(id), state: TaskState::Cancelled, result: None, error }, key }
     }
 }

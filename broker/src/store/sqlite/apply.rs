@@ -12,7 +12,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::row::{self, SqlPayload, sql_id, sql_u64};
-use super::run::{Hot, end, run, stands, start};
+use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
 use super::submit::{live_twin, submit};
 use super::sweep::{End, end_unstarted};
 use super::{State, query};
@@ -35,7 +35,11 @@ pub(super) fn apply(
             (Op::Started(_), Partner::Later) => None,
             (Op::Ended(ended), Partner::Start(i)) => {
                 let Op::Started(started) = &ops[i] else { unreachable!("partners are pairs of start and end") };
-                Some(OpResult::Ended(run(conn, state, &mut hot, started, ended, now)?))
+                let written = run(conn, state, &mut hot, started, ended, now);
+                if let Err(StoreError::Refused(_)) = written {
+                    start_or_refuse(conn, state, &mut hot, started, now)?;
+                }
+                Some(OpResult::Ended(or_refused(written, conn, state, ended, now)?))
             }
             (op, _) => single(conn, state, &mut hot, wal, op, now)?,
         });
@@ -53,10 +57,10 @@ fn single<'c>(
 ) -> Result<Option<OpResult>, StoreError> {
     Ok(Some(match op {
         Op::Started(started) => {
-            start(conn, state, hot, started)?;
+            start_or_refuse(conn, state, hot, started, now)?;
             return Ok(None);
         }
-        Op::Ended(ended) => OpResult::Ended(end(conn, state, ended, now)?),
+        Op::Ended(ended) => OpResult::Ended(or_refused(end(conn, state, ended, now), conn, state, ended, now)?),
         Op::Noted(noted) => {
             note(conn, noted)?;
             return Ok(None);

@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::State;
 use super::row::{self, SqlPayload, sql_id};
 use super::submit::{insert_judged, judge_all};
-use super::sweep::Failure;
+use super::sweep::{Failure, reject};
 use crate::store::StoreError;
 use crate::store::validate::{Bad, clipped};
 
@@ -82,12 +82,7 @@ fn start_then_end<'c>(
     end(conn, state, ended, now)
 }
 
-pub(super) fn start<'c>(
-    conn: &'c Connection,
-    state: &mut State,
-    hot: &mut Hot<'c>,
-    started: &Started,
-) -> Result<(), StoreError> {
+fn start<'c>(conn: &'c Connection, state: &mut State, hot: &mut Hot<'c>, started: &Started) -> Result<(), StoreError> {
     let sql = "UPDATE tasks SET state = 'running', lease = ?2, runs = ?3, worker = ?4, started_at = ?5 \
                WHERE id = ?1 AND state = 'queued' AND runs = ?3 - 1";
     let id = sql_id(started.task);
@@ -139,6 +134,49 @@ fn refuse_spawn(
         Some(state) => Ok(EndedAs::SpawnRefused { state, reason }),
         None => look_again(conn, state, ended),
     }
+}
+
+/// A trigger or a constraint of the app stands against this outcome: then the run has failed for good, with that as its
+/// error. When the row may not even say that, it is left to the app, and counted.
+pub(super) fn or_refused(
+    written: Result<EndedAs, StoreError>,
+    conn: &Connection,
+    state: &mut State,
+    ended: &Ended,
+    now: Now,
+) -> Result<EndedAs, StoreError> {
+    let reason = match written {
+        Err(StoreError::Refused(reason)) => format!("the outcome could not be kept: {reason}"),
+        other => return other,
+    };
+    tracing::warn!(task = %ended.task, reason);
+    match fail_for_good(conn, state, ended, &reason, now) {
+        Ok(Some(written)) => Ok(EndedAs::Written(written)),
+        Ok(None) => look_again(conn, state, ended),
+        Err(StoreError::Refused(_)) => {
+            state.tally.overtaken();
+            Ok(EndedAs::Overtaken)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Records a hand-out. When a trigger or a constraint of the app stands against it the task is dead, else it would be handed
+/// out for ever.
+pub(super) fn start_or_refuse<'c>(
+    conn: &'c Connection,
+    state: &mut State,
+    hot: &mut Hot<'c>,
+    started: &Started,
+    now: Now,
+) -> Result<(), StoreError> {
+    let reason = match start(conn, state, hot, started) {
+        Err(StoreError::Refused(reason)) => format!("the hand-out could not be recorded: {reason}"),
+        done => return done,
+    };
+    state.tally.overtaken();
+    reject(conn, state, sql_id(started.task), &Bad::new("state", reason), now)?;
+    Ok(())
 }
 
 /// The worker has finished the row by SQL, in the same file, so it can be seen.

@@ -31,9 +31,8 @@ pub(super) fn submit(
     tasks: &[NewTask],
     now: Now,
 ) -> Result<OpResult, StoreError> {
-    if let Some(ids) = said_before(conn, request, now)? {
-        let again = ids.into_iter().map(|task| Stored { task, new: false }).collect();
-        return Ok(OpResult::Submitted(again));
+    if let Some(stored) = said_before(conn, request, now)? {
+        return Ok(OpResult::Submitted(stored));
     }
     let keys = match judge_all(&state.judge, tasks) {
         Ok(keys) => keys,
@@ -133,16 +132,24 @@ pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Resu
     Ok(conn.prepare_cached(sql)?.query_row(params![kind, unique_key], |row| row.get(0)).optional()?)
 }
 
-fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Vec<TaskId>>, StoreError> {
+/// Set in the number of a task that the request met instead of making it: ids have 53 bits.
+const MET: u64 = 1 << 63;
+
+fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Vec<Stored>>, StoreError> {
     let sql = "SELECT tasks FROM requests WHERE request = ?1 AND at > ?2";
     let oldest = now.wall.0 - REQUEST_KEPT_MS;
-    let ids: Option<Vec<u8>> =
+    let tasks: Option<Vec<u8>> =
         conn.prepare_cached(sql)?.query_row(params![request.0, oldest], |row| row.get(0)).optional()?;
-    Ok(ids.map(|ids| ids.as_chunks().0.iter().filter_map(|id| TaskId::new(u64::from_be_bytes(*id))).collect()))
+    let stored = |bytes: &[u8; 8]| {
+        let number = u64::from_be_bytes(*bytes);
+        Some(Stored { task: TaskId::new(number & !MET)?, new: number & MET == 0 })
+    };
+    Ok(tasks.map(|tasks| tasks.as_chunks().0.iter().filter_map(stored).collect()))
 }
 
 fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) -> Result<(), StoreError> {
-    let ids: Vec<u8> = stored.iter().flat_map(|stored| stored.task.value().to_be_bytes()).collect();
+    let number = |stored: &Stored| stored.task.value() | if stored.new { 0 } else { MET };
+    let ids: Vec<u8> = stored.iter().flat_map(|stored| number(stored).to_be_bytes()).collect();
     // One too old to count may still be there.
     let sql = "INSERT OR REPLACE INTO requests (request, at, tasks) VALUES (?1, ?2, ?3)";
     conn.prepare_cached(sql)?.execute(params![request.0, now.wall.0, ids])?;

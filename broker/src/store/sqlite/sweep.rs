@@ -1,7 +1,7 @@
 //! Rows that need a hand of the broker wherever they lie: cancel requested, expired, or put by an app where no queue finds
 //! them. Found by partial indexes that hold nothing else, so the cost does not grow with the backlog.
 
-use laneway_core::{Cause, Now, UnixMillis};
+use laneway_core::{Cause, Now, QueueKey, UnixMillis};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::Final;
 use laneway_protocol::{TaskId, TaskState};
@@ -12,7 +12,7 @@ use super::count::RawQueue;
 use super::queue::{VALUES, values};
 use super::{State, row};
 use crate::store::validate::{Bad, clipped};
-use crate::store::{StoreError, Swept};
+use crate::store::{StoreError, Swept, Unstarted};
 
 /// The condition of the index `tasks_attention`, word for word: else SQLite does not use it.
 const ATTENTION: &str = "(cancel_requested <> 0 \
@@ -79,7 +79,7 @@ pub(super) fn reject_running_without_lease(
     state: &mut State,
     rows: usize,
     now: Now,
-) -> Result<Vec<Final>, StoreError> {
+) -> Result<Vec<Unstarted>, StoreError> {
     let sql = format!(
         "SELECT id FROM tasks INDEXED BY tasks_attention WHERE state = 'running' AND {ATTENTION} \
          AND (lease IS NULL OR lease >= 9.3e18) LIMIT ?1"
@@ -178,16 +178,19 @@ pub(super) fn reject(
     id: i64,
     bad: &Bad,
     now: Now,
-) -> Result<Option<Final>, StoreError> {
-    let Some(was) = leave_queue(conn, state, id)? else { return Ok(None) };
+) -> Result<Option<Unstarted>, StoreError> {
+    let Some(was) = was(conn, state, id)? else { return Ok(None) };
     let error = clipped(&bad.reason, TEXT_BYTES_MAX);
     let sql = "UPDATE tasks SET state = 'dead', finished_at = ?2, error = ?3 WHERE id = ?1";
-    conn.prepare_cached(sql)?.execute(params![id, now.wall.0, error])?;
+    if !tolerated(conn.prepare_cached(sql)?.execute(params![id, now.wall.0, error]), id)? {
+        return Ok(None);
+    }
+    was.left(state, id);
     let failure = Failure { task: id, run: was.runs, cause: Cause::Rejected, worker: None, started_at: None };
     failure.insert(conn, error, now.wall)?;
     state.tally.died(id);
     tracing::warn!(task = id, field = bad.field, reason = error, "rejected a row");
-    Ok(was.task.map(|task| Final { task, state: TaskState::Dead, result: None, error: Some(error.to_owned()) }))
+    Ok(was.ended(TaskState::Dead, Some(error.to_owned())))
 }
 
 /// Cancels a row that never started. `None` when it is not waiting or queued any more.
@@ -197,35 +200,67 @@ pub(super) fn end_unstarted(
     id: i64,
     end: End,
     now: Now,
-) -> Result<Option<Final>, StoreError> {
-    let Some(was) = leave_queue(conn, state, id)? else { return Ok(None) };
+) -> Result<Option<Unstarted>, StoreError> {
+    let Some(was) = was(conn, state, id)? else { return Ok(None) };
     let error = match end {
         End::Cancelled => None,
         End::Expired => Some("expired"),
     };
     let sql = "UPDATE tasks SET state = 'cancelled', finished_at = ?2, error = ?3 WHERE id = ?1";
-    conn.prepare_cached(sql)?.execute(params![id, now.wall.0, error])?;
-    let error = error.map(str::to_owned);
-    Ok(was.task.map(|task| Final { task, state: TaskState::Cancelled, result: None, error }))
+    if !tolerated(conn.prepare_cached(sql)?.execute(params![id, now.wall.0, error]), id)? {
+        return Ok(None);
+    }
+    was.left(state, id);
+    Ok(was.ended(TaskState::Cancelled, error.map(str::to_owned)))
 }
 
+/// False when a trigger or a constraint of the app refused a write: the row stays as it is, and costs nobody else anything.
+fn tolerated(written: rusqlite::Result<usize>, id: i64) -> Result<bool, StoreError> {
+    match written.map_err(StoreError::from) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Refused(reason)) => {
+            tracing::warn!(task = id, reason, "a row could not be ended");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A live row as it was before its end.
 struct Was {
     task: Option<TaskId>,
     runs: u32,
+    queued: bool,
+    key: Option<QueueKey>,
 }
 
-/// Takes a live row out of the counts, before it ends.
-fn leave_queue(conn: &Connection, state: &mut State, id: i64) -> Result<Option<Was>, StoreError> {
+impl Was {
+    /// Takes it out of the counts.
+    fn left(&self, state: &mut State, id: i64) {
+        if self.queued
+            && let Some(key) = &self.key
+        {
+            state.unqueued(key.clone(), id);
+        }
+    }
+
+    fn ended(self, state: TaskState, error: Option<String>) -> Option<Unstarted> {
+        let end = Final { task: self.task?, state, result: None, error };
+        Some(Unstarted { end, key: self.key })
+    }
+}
+
+fn was(conn: &Connection, state: &State, id: i64) -> Result<Option<Was>, StoreError> {
     let sql = "SELECT id, runs, kind, lane, state FROM tasks WHERE id = ?1 AND state >= 'queued'";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    if row.get_ref(4)? == ValueRef::Text(b"queued")
-        && let Ok(key) = state.judge.key(row.get_ref(2)?, row.get_ref(3)?)
-    {
-        state.unqueued(key, id);
-    }
-    Ok(Some(Was { task: row::task_id(row, 0)?, runs: row::count(row.get_ref(1)?) }))
+    Ok(Some(Was {
+        task: row::task_id(row, 0)?,
+        runs: row::count(row.get_ref(1)?),
+        queued: row.get_ref(4)? == ValueRef::Text(b"queued"),
+        key: state.judge.key(row.get_ref(2)?, row.get_ref(3)?).ok(),
+    }))
 }
 
 /// Failures of one task that are kept; older ones go.
