@@ -57,7 +57,7 @@ impl WorkerBuilder {
             batch: 1,
             handlers: Vec::new(),
             wait: Duration::from_secs(10),
-            unsettled_max: 1024,
+            unsettled_max: 16_384,
             unsettled_bytes_max: 64 * 1024 * 1024,
             signals: true,
             stop_timeout: Duration::from_secs(30),
@@ -162,7 +162,7 @@ impl WorkerBuilder {
     }
 
     /// How many outcomes the process keeps that the broker has not yet put on disk, and how many bytes of results. With
-    /// more it takes no tasks. Default 1024 and 64 MiB.
+    /// more it takes no tasks. Default 16,384 and 64 MiB.
     pub fn unsettled_max(mut self, outcomes: usize, bytes: usize) -> Self {
         self.unsettled_max = outcomes;
         self.unsettled_bytes_max = bytes;

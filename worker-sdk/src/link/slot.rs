@@ -15,7 +15,7 @@ use super::outbox::{Bounds, Outbox, Said, is_content};
 use super::{Heard, Next, Question};
 
 /// Asked again after this long while the bound on unsettled outcomes is reached.
-const FULL_PAUSE_MS: u64 = 10;
+const FULL_PAUSE_MS: u64 = 2;
 
 /// What a slot is for. Fixed for its life.
 #[derive(Debug, Clone)]
