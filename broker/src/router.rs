@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use laneway_core::{Action, Broker, ConnId, Event, Now, ReplyTo};
+use laneway_core::{Action, Broker, ConnId, Event, Millis, Now, ReplyTo};
 use laneway_protocol::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX};
 use laneway_protocol::{Answer, Code, Request, WireError, codec};
 
@@ -22,6 +22,9 @@ use crate::scheduler::Orders;
 
 /// Messages taken in one turn of the loop, so that one flooder does not keep the others waiting.
 const MESSAGES_PER_TURN_MAX: usize = 256;
+/// Hand-outs, and outcomes that their worker keeps until they are settled, gather for so long before the scheduler is woken
+/// for them: one turn, one sync and one wake-up for many.
+const GATHER_MS: u64 = 4;
 /// The longest poll: often enough to see that the process itself was stopped.
 const POLL_MS_MAX: u64 = 250;
 /// Questions without an answer, over all peers.
@@ -52,8 +55,9 @@ pub(crate) struct Router {
     stop: Arc<Stop>,
     stopping: bool,
     stall_ms: u64,
-    /// Not yet taken by the scheduler.
+    /// Not yet taken by the scheduler, and until when they may gather.
     orders: Orders,
+    gather_until: Option<Millis>,
     /// Since when the scheduler's inbox is full.
     blocked_since: Option<Now>,
     actions: Vec<Action>,
@@ -125,6 +129,7 @@ impl Router {
             stopping: false,
             stall_ms,
             orders: Orders::default(),
+            gather_until: None,
             blocked_since: None,
             actions,
             gone: Vec::new(),
@@ -316,13 +321,18 @@ impl Router {
         Ok(())
     }
 
-    /// Gives the scheduler what this turn brought, in one message.
+    /// Gives the scheduler what has come up, in one message: at once when somebody waits for it, else what a moment gathers.
     fn flush(&mut self, now: Now) -> Result<(), Error> {
         if self.orders.is_empty() {
             self.blocked_since = None;
             return Ok(());
         }
-        self.orders.urgent |= self.core.is_awaited();
+        let until = *self.gather_until.get_or_insert(now.mono.after(GATHER_MS));
+        let goes = self.core.take_awaited() || self.stopping || self.blocked_since.is_some() || now.mono >= until;
+        if !goes && !self.orders.is_urgent() {
+            return Ok(());
+        }
+        self.gather_until = None;
         match self.to_scheduler.try_send(std::mem::take(&mut self.orders)) {
             Ok(()) => self.blocked_since = None,
             Err(TrySendError::Full(orders)) => {
@@ -336,8 +346,8 @@ impl Router {
 
     fn poll_timeout_ms(&self) -> u64 {
         let now = self.clock.now();
-        let until = self.core.next_deadline().map_or(POLL_MS_MAX, |at| at.since(now.mono));
-        until.min(POLL_MS_MAX)
+        let deadlines = self.core.next_deadline().into_iter().chain(self.gather_until);
+        deadlines.map(|at| at.since(now.mono)).min().map_or(POLL_MS_MAX, |until| until.min(POLL_MS_MAX))
     }
 
     fn poll(&self, timeout_ms: u64) -> Result<(), zmq::Error> {

@@ -61,6 +61,8 @@ pub struct Broker {
     pub(crate) started: Millis,
     /// Hand-outs stopped for a full list of operations, until it is half empty.
     pub(crate) blocked: bool,
+    /// Somebody waits for an operation that was asked for since the shell last looked.
+    pub(crate) awaited: bool,
     pub(crate) out: Vec<Action>,
 }
 
@@ -127,6 +129,7 @@ impl Broker {
             stats: Stats::default(),
             started: now.mono,
             blocked: false,
+            awaited: false,
             out: Vec::new(),
             settings,
         };
@@ -174,10 +177,10 @@ impl Broker {
         self.pending.len()
     }
 
-    /// Whether somebody waits for what the store will report: a question, or one who waits for tasks. Otherwise the
-    /// operations so far may gather for a moment.
-    pub fn is_awaited(&self) -> bool {
-        !self.questions.is_empty() || self.waiters.len() > 0
+    /// Whether somebody waits for one of the operations since the last call: a question, or one who waits for its task.
+    /// Otherwise they may gather for a moment.
+    pub fn take_awaited(&mut self) -> bool {
+        std::mem::take(&mut self.awaited)
     }
 
     /// Tasks that workers hold.
@@ -259,6 +262,7 @@ impl Broker {
     pub(crate) fn store_for(&mut self, op: Op, pending: Pending) -> OpId {
         self.next_op += 1;
         let id = OpId(self.next_op);
+        self.awaited |= pending.is_awaited();
         self.pending.insert(id, pending);
         self.out.push(Action::Store { id: Some(id), op });
         id

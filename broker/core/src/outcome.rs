@@ -193,6 +193,7 @@ impl Broker {
             return false;
         };
         let Some(Pending::End(end)) = self.pending.get_mut(&settling.op) else { return false };
+        self.awaited |= hook.question.is_some();
         end.hooks.push(hook);
         true
     }

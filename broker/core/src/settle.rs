@@ -112,6 +112,26 @@ pub(crate) enum Pending {
     Nothing,
 }
 
+impl Pending {
+    /// Whether somebody hears of the result as soon as it is there. A worker that numbers its batches does not wait.
+    pub(crate) fn is_awaited(&self) -> bool {
+        match self {
+            Pending::End(end) => end.watched || end.hooks.iter().any(|hook| hook.question.is_some()),
+            Pending::Nothing => false,
+            Pending::Find { .. }
+            | Pending::Submit { .. }
+            | Pending::Cancel { .. }
+            | Pending::Requeue { .. }
+            | Pending::Rows { .. }
+            | Pending::Lanes { .. }
+            | Pending::Stats { .. }
+            | Pending::Check { .. }
+            | Pending::Key { .. }
+            | Pending::Look => true,
+        }
+    }
+}
+
 /// How rows were asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowsAsked {

@@ -42,9 +42,8 @@ const RETRY_MS: u64 = 20;
 const BREATH_SHARE: u32 = 3;
 const BREATH_MAX: Duration = Duration::from_millis(5);
 const FOREIGN_MS: u64 = 2_000;
-/// Hand-outs, and outcomes that their worker keeps until they are settled, gather for so long before a turn of their own:
-/// one sync and one wake-up of the router for many.
-const GATHER: Duration = Duration::from_millis(2);
+/// Operations that the scheduler is told of at once, before more of them gather.
+const GATHERED_MAX: usize = 1_024;
 /// How long the scheduler looks by itself after a wake-up, at first faster: a commit can be seen once it is synced.
 const BURST_MS: u64 = 50;
 const FAST_BURST_MS: u64 = 5;
@@ -62,13 +61,16 @@ pub(crate) struct Orders {
     pub(crate) unload: Vec<TaskId>,
     /// Tasks to watch (true), or not any more.
     pub(crate) watch: Vec<(TaskId, bool)>,
-    /// Somebody waits for the results.
-    pub(crate) urgent: bool,
 }
 
 impl Orders {
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.demands.is_empty() && self.unload.is_empty() && self.watch.is_empty()
+    }
+
+    /// Whether there is more than operations that may gather.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.ops.len() >= GATHERED_MAX || !(self.demands.is_empty() && self.unload.is_empty() && self.watch.is_empty())
     }
 }
 
@@ -96,9 +98,6 @@ pub(crate) struct Scheduler<S> {
     log: TaskLog,
     /// The inbox was full when it was last drained.
     was_full: bool,
-    /// Somebody waits for the operations that are here, and since when they are.
-    urgent: bool,
-    gathering: Option<Instant>,
     /// Operations whose turn has not been committed, in order.
     ops: VecDeque<(Option<OpId>, Op)>,
     agenda: Agenda,
@@ -166,8 +165,6 @@ impl<S: Store> Scheduler<S> {
             pace,
             log,
             was_full: false,
-            urgent: false,
-            gathering: None,
             ops: VecDeque::new(),
             woken,
             woken_at: None,
@@ -194,9 +191,6 @@ impl<S: Store> Scheduler<S> {
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
         loop {
             let open = self.take_orders();
-            if !open {
-                self.hurry();
-            }
             let result = self.turn_if_needed();
             let now = self.clock.now();
             match result {
@@ -248,10 +242,6 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn absorb(&mut self, orders: Orders) {
-        self.urgent |= orders.urgent;
-        if !orders.ops.is_empty() {
-            self.gathering.get_or_insert_with(Instant::now);
-        }
         self.ops.extend(orders.ops);
         for task in orders.unload {
             self.out.remove(&task);
@@ -272,26 +262,16 @@ impl<S: Store> Scheduler<S> {
         if self.failing.is_some() {
             return Duration::from_millis(RETRY_MS);
         }
-        let idle = self.idle_wait();
-        if self.has_chores() { Duration::ZERO } else { self.gather_wait().map_or(idle, |wait| wait.min(idle)) }
+        if self.has_work() { Duration::ZERO } else { self.idle_wait() }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ops.is_empty() || self.has_chores()
     }
 
     /// Whether there is something to do besides operations.
     fn has_chores(&self) -> bool {
         self.chores.intake || self.chores.sweep || self.chores.looks > 0 || self.agenda.is_busy()
-    }
-
-    /// How long the operations that are here may gather; `None` when there are none.
-    fn gather_wait(&self) -> Option<Duration> {
-        let since = self.gathering.filter(|_| !self.ops.is_empty())?;
-        let full = self.ops.len() >= self.pace.turn_rows / 2;
-        Some(if self.urgent || full { Duration::ZERO } else { GATHER.saturating_sub(since.elapsed()) })
-    }
-
-    /// The operations that are here gather no longer.
-    fn hurry(&mut self) {
-        self.urgent = true;
-        self.gathering.get_or_insert_with(Instant::now);
     }
 
     /// Until the next look for commits of apps.
@@ -326,8 +306,7 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
         let recount = self.chores.recount && now.mono >= self.chores.recount_at;
-        let work = self.has_chores() || self.gather_wait().is_some_and(|wait| wait.is_zero());
-        if work || prune || recount {
+        if self.has_work() || prune || recount {
             self.turn(now, prune, recount)?;
         }
         Ok(())
@@ -354,7 +333,6 @@ impl<S: Store> Scheduler<S> {
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
         self.leave_room();
         let begun = Instant::now();
-        (self.urgent, self.gathering) = (false, None);
         let n_ops = self.ops.len().min(self.pace.turn_rows);
         let synced = self.pace.full_durability && self.ops.iter().take(n_ops).any(|(_, op)| needs_sync(op));
         self.store.begin(if synced { Sync::Power } else { Sync::Process })?;
@@ -363,9 +341,6 @@ impl<S: Store> Scheduler<S> {
         match self.steps(&ops, now, prune, recount) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
-                if !self.ops.is_empty() {
-                    self.hurry();
-                }
                 self.tell(&ids, &ops, results, found);
                 Ok(())
             }
@@ -375,7 +350,6 @@ impl<S: Store> Scheduler<S> {
                 }
                 // What the undone turn had found is to be found again.
                 self.on_change();
-                self.hurry();
                 Err(error)
             }
         }
