@@ -176,7 +176,8 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     on_file(&place, &["task", "show", "2"]).is(4, "no task 2");
     on_file(&place, &["task", "cancel", "1"]).is(3, "no broker answers");
     // Whoever names a broker does not mean the file.
-    bare(&place, &["task", "list", "--db", "tasks.db", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");
+    bare(&place, &["task", "list", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");
+    bare(&place, &["task", "list", "--db", "tasks.db", "--endpoint", "ipc://none.sock"]).is(2, "cannot be used with");
 
     let broker = Broker::start(&place);
     let _worker = WorkerProcess::start(&place, "");
@@ -248,5 +249,7 @@ fn lists_longer_than_a_message_are_printed_whole_and_a_long_wait_is_explained() 
     assert_eq!(ids(&shown), (1..=16).collect::<Vec<i64>>(), "{}", shown.err);
     let failures = shown.json()[6]["failures"].as_array().unwrap().clone();
     assert_eq!(failures.last().unwrap()["run"], 20, "the newest is there");
-    laneway(&place, &["submit", "nobody", "--wait=3"]).is(6, "no connected worker can run kind 'nobody'");
+    let said = laneway(&place, &["submit", "nobody", "--wait=3", "-o", "json"]);
+    said.is(6, "no connected worker can run kind 'nobody'");
+    assert_eq!(said.json(), [json!({"task": 201, "new": true, "state": "queued"})]);
 }

@@ -38,7 +38,7 @@ fn the_shell_and_python_insert_tasks_as_they_are() {
     let _worker = WorkerProcess::start(&place, "");
     let table = Table::open(&place);
     let sql = r#"INSERT INTO tasks(kind, payload) VALUES ('echo', '{"from":"shell"}'); SELECT last_insert_rowid();"#;
-    if let Some(id) = said(Command::new("sqlite3").arg("-cmd").arg(".timeout 30000").arg(place.db()).arg(sql)) {
+    if let Some(id) = said(Command::new("sqlite3").arg("-cmd").arg(".timeout 5000").arg(place.db()).arg(sql)) {
         table.wait_for_state(id, "done");
         assert_eq!(table.column::<String>(id, "result"), r#"{"from":"shell"}"#);
     }

@@ -54,9 +54,9 @@ struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     db: Option<PathBuf>,
 
-    /// Where the broker listens [default: the socket beside the database if there is one, else tcp://127.0.0.1:7733; or
-    /// LANEWAY_ENDPOINT]
-    #[arg(long, global = true, value_name = "ENDPOINT")]
+    /// Where the broker listens [default: LANEWAY_ENDPOINT, the socket beside the database, or tcp://127.0.0.1:7733 where no
+    /// database lies]
+    #[arg(long, global = true, value_name = "ENDPOINT", conflicts_with = "db")]
     endpoint: Option<String>,
 
     /// How to print results: a table for people, or one JSON object a line

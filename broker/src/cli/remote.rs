@@ -24,23 +24,41 @@ pub(super) fn db(common: &Common) -> PathBuf {
     common.db.clone().or_else(from_environment).unwrap_or_else(|| "laneway.db".into())
 }
 
-/// Where to look for the broker: `--endpoint`, `LANEWAY_ENDPOINT`, the socket beside the database, or the default port.
-///
-/// Whoever names a database means its broker: the default port may belong to another one, so it is only the last resort
-/// of those who name nothing, or whose path no socket can have.
-pub(super) fn endpoint(common: &Common) -> String {
-    if let Some(endpoint) = common.endpoint.clone().or_else(|| variable("LANEWAY_ENDPOINT")) {
-        return endpoint;
+/// Where to look for the broker, and whether somebody named that endpoint. What is typed goes before the environment, and a
+/// database means its own broker: the default port may belong to another one, so it is only the last resort where nothing is
+/// named and no database lies here.
+fn place(common: &Common) -> (String, bool) {
+    let named = |endpoint| (endpoint, true);
+    let of_db = |db: &Path| (socket_of(db).unwrap_or_else(|| TCP_ENDPOINT.into()), false);
+    if let Some(endpoint) = common.endpoint.clone() {
+        return named(endpoint);
     }
-    let is_named = common.db.is_some() || variable("LANEWAY_DB").is_some();
-    default_endpoint(&db(common), is_named)
+    if let Some(db) = &common.db {
+        return of_db(db);
+    }
+    if let Some(endpoint) = variable("LANEWAY_ENDPOINT") {
+        return named(endpoint);
+    }
+    match variable("LANEWAY_DB") {
+        Some(db) => of_db(Path::new(&db)),
+        None => (endpoint_here(&db(common)), false),
+    }
 }
 
-fn default_endpoint(db: &Path, is_named: bool) -> String {
+/// The endpoint when nothing is named.
+fn endpoint_here(db: &Path) -> String {
+    socket_of(db).filter(|_| db.exists()).unwrap_or_else(|| TCP_ENDPOINT.into())
+}
+
+/// The socket beside a database; `None` when the path is longer than a socket's can be.
+fn socket_of(db: &Path) -> Option<String> {
     let socket = ipc_beside(db);
-    let path = socket.trim_start_matches("ipc://");
-    let can_be = path.len() <= IPC_PATH_BYTES_MAX;
-    if can_be && (is_named || Path::new(path).exists()) { socket } else { TCP_ENDPOINT.into() }
+    (socket.trim_start_matches("ipc://").len() <= IPC_PATH_BYTES_MAX).then_some(socket)
+}
+
+/// Where to look for the broker.
+pub(super) fn endpoint(common: &Common) -> String {
+    place(common).0
 }
 
 /// Whether something accepts connections there, told at once: libzmq itself would try again without a word. An endpoint
@@ -73,9 +91,8 @@ impl Remote {
 
     /// `None` when no broker answers and the command may go on with the file.
     pub(super) fn reach(common: &Common) -> Result<Option<Self>, Error> {
-        let endpoint = endpoint(common);
         // Somebody who names a broker means that one, and not a file that happens to lie here.
-        let is_named = common.endpoint.is_some() || variable("LANEWAY_ENDPOINT").is_some();
+        let (endpoint, is_named) = place(common);
         if !is_alive(&endpoint) {
             return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
         }
@@ -166,15 +183,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_named_database_is_never_mixed_up_with_the_broker_of_another() {
-        // Proves that the default port, which may be anyone's, is not asked about a database that was named.
+    fn a_database_is_never_mixed_up_with_the_broker_of_another() {
+        // Proves that the default port, which may be anyone's, is asked only where nothing is named and nothing lies here, and
+        // that what is typed is what is meant.
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("t.db");
-        assert_eq!(default_endpoint(&db, true), format!("ipc://{}.sock", db.display()));
-        assert_eq!(default_endpoint(&db, false), TCP_ENDPOINT);
-        std::fs::write(dir.path().join("t.db.sock"), "").unwrap();
-        assert_eq!(default_endpoint(&db, false), format!("ipc://{}.sock", db.display()));
-        assert_eq!(default_endpoint(Path::new(&"d".repeat(120)), true), TCP_ENDPOINT);
+        assert_eq!(endpoint_here(&db), TCP_ENDPOINT);
+        std::fs::write(&db, "").unwrap();
+        let socket = format!("ipc://{}.sock", db.display());
+        assert_eq!(endpoint_here(&db), socket);
+        let common = |db: Option<&Path>, endpoint: Option<&str>| Common {
+            db: db.map(Into::into),
+            endpoint: endpoint.map(Into::into),
+            output: super::super::Output::Table,
+        };
+        assert_eq!(place(&common(Some(&db), None)), (socket, false));
+        assert_eq!(place(&common(None, Some("tcp://127.0.0.1:1"))), ("tcp://127.0.0.1:1".into(), true));
+        assert_eq!(place(&common(Some(Path::new(&"d".repeat(120))), None)), (TCP_ENDPOINT.into(), false));
     }
 
     #[test]

@@ -95,8 +95,15 @@ pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
         None => print_id(stored, output),
         Some(limit) => {
             output::note(&format!("task {}{}", stored.task, existing(stored)));
-            let end = await_end(&remote, stored.task, limit, output)?;
-            print_end(stored, &end, output)
+            match await_end(&remote, stored.task, limit, output) {
+                Ok(end) => print_end(stored, &end, output),
+                Err(error) => {
+                    if let (Output::Json, Error::TimedOut(_)) = (output, &error) {
+                        print_live(&remote, stored)?;
+                    }
+                    Err(error)
+                }
+            }
         }
     }
 }
@@ -197,6 +204,14 @@ pub(super) fn show_progress(event: &ProgressEvent, output: Output) {
     let parts = [count, event.note.clone(), event.data.as_ref().map(output::payload_text)];
     let text: Vec<String> = parts.iter().flatten().map(|part| output::clean(part)).collect();
     output::note(&format!("task {}: {}", event.task, text.join(" ")));
+}
+
+/// A task that was waited for in vain, so that a program learns its id and goes on asking.
+fn print_live(remote: &Remote, stored: Stored) -> Result<(), Error> {
+    let mut object = output::to_object(&stored);
+    let state = remote.show(&[stored.task])?.rows.first().map(|row| row.state);
+    object.insert("state".into(), json!(state));
+    output::json(&Value::Object(object))
 }
 
 /// The result on standard output; an end other than done is an error.

@@ -44,8 +44,27 @@ pub(crate) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
         let text = format!("journal mode is {mode} and cannot be WAL: use a local file system");
         return Err(StoreError::Unavailable(text));
     }
+    if found == 0 {
+        refuse_strangers(conn)?;
+    }
     if found < SCHEMA_VERSION {
         embedded::migrations::runner().run(conn).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// What the first migration makes.
+const NAMES: [&str; 7] = ["tasks", "failures", "epochs", "lanes", "sessions", "requests", "task_view"];
+
+/// An app's own table of one of our names would make the first migration fail half way.
+fn refuse_strangers(conn: &Connection) -> Result<(), StoreError> {
+    let sql = "SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
+    for name in NAMES {
+        if let Some(what) = conn.query_row(sql, [name], |row| row.get::<_, String>(0)).optional()? {
+            let text =
+                format!("it has a {what} '{name}' that is not Laneway's: rename that, or use a database of its own");
+            return Err(StoreError::Unavailable(text));
+        }
     }
     Ok(())
 }
@@ -98,6 +117,26 @@ mod tests {
         let runner = embedded::migrations::runner();
         let newest = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap();
         assert_eq!(u32::try_from(newest).unwrap(), SCHEMA_VERSION);
+    }
+
+    #[test]
+    fn a_table_of_the_apps_own_with_one_of_our_names_is_told_and_left_alone() {
+        // One line that names it, for every name that the migrations make, and nothing is created.
+        for name in NAMES {
+            let dir = tempfile::tempdir().unwrap();
+            let mut conn = connect(&dir.path().join("t.db"), true).unwrap();
+            conn.execute_batch(&format!("CREATE TABLE {name} (x)")).unwrap();
+            let error = migrate(&mut conn).unwrap_err().to_string();
+            assert!(error.contains(&format!("a table '{name}' that is not Laneway's")) && error.len() < 200, "{error}");
+            let n: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
+            assert_eq!(n, 1);
+        }
+        let mut migrated = connect(Path::new(":memory:"), true).unwrap();
+        embedded::migrations::runner().run(&mut migrated).unwrap();
+        let sql = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') \
+                   AND name NOT LIKE 'sqlite_%' AND name <> 'refinery_schema_history'";
+        let n: i64 = migrated.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(usize::try_from(n).unwrap(), NAMES.len(), "a new table needs its name in the list");
     }
 
     #[test]
