@@ -6,7 +6,7 @@
 mod harness;
 
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use harness::{Broker, Place, Table, WorkerProcess, wait_until};
 use serde_json::Value;
@@ -264,4 +264,24 @@ fn says(broker: &Broker, what: &str) -> bool {
 
 fn gate_payload(path: &std::path::Path) -> String {
     serde_json::json!({ "path": path }).to_string()
+}
+
+#[test]
+fn an_idle_worker_leaves_with_success_though_its_broker_was_killed() {
+    // Proves that a worker without tasks soon knows that its last outcome is on disk, long before the question it waits with
+    // is answered: it has nothing to say to a broker that is gone, waits for none, and ends with 0.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "slots=3");
+    let ids: Vec<i64> = (0..7).map(|n| table.insert("echo", &n.to_string())).collect();
+    for id in ids {
+        table.wait_for_state(id, "done");
+    }
+    // Much longer than word of it takes, much shorter than the question waits.
+    std::thread::sleep(Duration::from_secs(2));
+    broker.kill();
+    let asked = Instant::now();
+    assert_eq!(worker.stop(), 0);
+    assert!(asked.elapsed() < Duration::from_secs(4), "it waited {:?} for a broker", asked.elapsed());
 }

@@ -360,6 +360,10 @@ pub struct Beat {
     pub wait_ms: u64,
 }
 
+/// A slot, and the last of its batches of outcomes up to which all are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled(pub u32, pub u64);
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BeatNoted {
     pub epoch: Epoch,
@@ -369,6 +373,9 @@ pub struct BeatNoted {
     /// Tasks of the question that are no longer this worker's.
     #[serde(default)]
     pub stale: Vec<Held>,
+    /// Slots whose outcomes have come to disk since they were last told how far; 0 to 512 of them.
+    #[serde(default)]
+    pub settled: Vec<Settled>,
     /// Take no more tasks and leave when those that run are finished.
     #[serde(default)]
     pub drain: bool,

@@ -6,7 +6,7 @@
 //! and [`admin`](crate::admin) answer those who submit, wait and look, [`settle`](crate::settle) takes in what the store
 //! reports.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use laneway_protocol::message::{Answer, Pong, Request};
 use laneway_protocol::{Code, Epoch, LaneName, SessionName, TaskId, WireError};
@@ -25,7 +25,7 @@ use crate::task::Running;
 use crate::time::{Millis, Now};
 use crate::timer::{Timer, Timers};
 use crate::waiter::Waiters;
-use crate::worker::{SlotId, Workers};
+use crate::worker::{SessionId, SlotId, Workers};
 
 /// The broker's mind: ready workers, tasks read ahead, running tasks, waiters. Opens nothing, reads no clock.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Broker {
     pub(crate) running: HashMap<TaskId, Running>,
     /// Runs that have ended and are on their way to the disk.
     pub(crate) settling: HashMap<TaskId, Settling>,
+    /// Sessions with waiting slots whose outcomes have come to disk with the commit that is being taken in.
+    pub(crate) settled_idle: BTreeSet<SessionId>,
     pub(crate) questions: HashMap<ReplyTo, Question>,
     pub(crate) pending: HashMap<OpId, Pending>,
     pub(crate) waiters: Waiters,
@@ -113,6 +115,7 @@ impl Broker {
             workers: Workers::default(),
             running: HashMap::new(),
             settling: HashMap::new(),
+            settled_idle: BTreeSet::new(),
             questions: HashMap::new(),
             pending: HashMap::new(),
             waiters: Waiters::default(),

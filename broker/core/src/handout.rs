@@ -149,7 +149,7 @@ impl Broker {
         let slot = self.slot(id);
         // A peer that says the highest number of all as its `ack` only hurts itself.
         slot.seq = slot.seq.saturating_add(1);
-        let (seq, settled) = (slot.seq, slot.settle.settled());
+        let (seq, settled) = (slot.seq, slot.settle.tell());
         self.stats.handed_out += tasks.len() as u64;
         let tasks = tasks.into_iter().map(|(key, task)| self.grant(id, seq, key, task, now)).collect();
         let answer = HandOut { epoch: self.epoch, seq, tasks, outcomes: parked.outcomes, settled };

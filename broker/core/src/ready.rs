@@ -68,6 +68,9 @@ impl Broker {
         let idle = self.dispatch.park(class, slot);
         self.timers.set(until, Timer::Parked(slot));
         self.slot(slot).parked = Some(Parked { idle, ..parked });
+        if self.slot(slot).settle.is_ripe() {
+            self.tell_settled(slot.session);
+        }
     }
 
     /// A new question of the same slot takes the place of the old one, which gets no answer.
@@ -112,7 +115,7 @@ impl Broker {
             WaitReason::Idle => 0,
             WaitReason::Draining | WaitReason::Stopping | WaitReason::Unknown => DRAIN_PAUSE_MS,
         };
-        let settled = self.slot(slot).settle.settled();
+        let settled = self.slot(slot).settle.tell();
         self.answer(reply, Answer::Wait(Wait { epoch: self.epoch, after_ms, reason, outcomes, settled }));
     }
 

@@ -198,6 +198,9 @@ impl Broker {
             let pending = self.pending.remove(&op).expect("an operation is reported once");
             self.on_result(op, pending, result, now);
         }
+        for session in std::mem::take(&mut self.settled_idle) {
+            self.tell_settled(session);
+        }
         if self.blocked && self.pending.len() < OPS_MAX / 2 {
             self.blocked = false;
             self.feed_all(now);
@@ -304,10 +307,14 @@ impl Broker {
     }
 
     pub(crate) fn run_hook(&mut self, hook: EndHook, code: OutcomeCode, now: Now) {
-        if let Some((slot, batch)) = hook.settle
-            && let Some(slot) = self.workers.slot_mut(slot)
+        if let Some((id, batch)) = hook.settle
+            && let Some(slot) = self.workers.slot_mut(id)
         {
             slot.settle.close(batch);
+            if slot.parked.is_some() {
+                // A busy slot hears it with its next task; an idle one would not for as long as it waits.
+                self.settled_idle.insert(id.session);
+            }
         }
         if let Some((reply, index)) = hook.question {
             self.count_down(reply, index, code, now);

@@ -3,7 +3,7 @@
 
 use laneway_protocol::TaskId;
 use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
-use laneway_protocol::message::{Answer, Beat, BeatNoted, Drain as DrainAsked, Drained, Held};
+use laneway_protocol::message::{Answer, Beat, BeatNoted, Drain as DrainAsked, Drained, Held, Settled};
 
 use crate::action::Action;
 use crate::broker::Broker;
@@ -12,7 +12,7 @@ use crate::ready::hello_first;
 use crate::task::{RunEnd, Stop};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
-use crate::worker::{ParkedBeat, SessionId};
+use crate::worker::{ParkedBeat, Session, SessionId};
 
 /// No task is handed out and the workers are asked to leave.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,8 @@ impl Broker {
         let running = &self.running;
         let session = self.workers.get_mut(id);
         let news = session.running.iter().any(|task| running[task].stop.is_some() && !session.told.contains(task))
-            || (draining && !session.told_drain);
+            || (draining && !session.told_drain)
+            || session.slots.values().any(|slot| slot.parked.is_some() && slot.settle.is_ripe());
         session.beat = Some(ParkedBeat { reply: from.reply, conn: from.conn, until });
         if news || !stale.is_empty() || until <= now.mono {
             self.answer_beat_with(id, stale);
@@ -61,14 +62,28 @@ impl Broker {
         let cancel = stopped.iter().map(|task| Held(*task, running[task].lease)).collect();
         session.told.extend(stopped);
         session.told_drain = self.drain.is_some();
+        let settled = session.slots.iter_mut().filter(|(_, slot)| slot.settle.has_news());
+        let settled = settled.take(BATCH_MAX).map(|(&number, slot)| Settled(number, slot.settle.tell())).collect();
         let noted = BeatNoted {
             epoch: self.epoch,
             cancel,
             stale,
+            settled,
             drain: self.drain.is_some(),
             release: self.drain.is_some_and(|drain| drain.release),
         };
         self.answer(beat.reply, Answer::Beat(noted));
+    }
+
+    /// Outcomes of slots that wait for a task are on disk: the process hears it at once if its BEAT is parked, for the answers
+    /// to its READYs may be long in coming.
+    pub(crate) fn tell_settled(&mut self, id: SessionId) {
+        let session = self.workers.find_mut(id);
+        let is_news =
+            |session: &mut Session| session.slots.values().any(|slot| slot.parked.is_some() && slot.settle.is_ripe());
+        if session.is_some_and(is_news) {
+            self.answer_beat(id);
+        }
     }
 
     /// A newer BEAT takes the place of the parked one, or its connection is gone.

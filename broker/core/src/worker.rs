@@ -100,6 +100,8 @@ pub(crate) struct Settle {
     open: BTreeMap<u64, usize>,
     /// The last batch said.
     last: u64,
+    /// The last batch that the worker was told to be on disk.
+    told: u64,
 }
 
 impl Settle {
@@ -124,6 +126,22 @@ impl Settle {
     /// Every batch up to this is on disk.
     pub(crate) fn settled(&self) -> u64 {
         self.open.first_key_value().map_or(self.last, |(&first, _)| first.saturating_sub(1))
+    }
+
+    /// The same, for an answer that tells it.
+    pub(crate) fn tell(&mut self) -> u64 {
+        self.told = self.settled();
+        self.told
+    }
+
+    /// Whether more is on disk than the worker was told.
+    pub(crate) fn has_news(&self) -> bool {
+        self.settled() > self.told
+    }
+
+    /// Whether that is worth a message of its own: nothing else is on its way to the disk, whose end would be another.
+    pub(crate) fn is_ripe(&self) -> bool {
+        self.open.is_empty() && self.has_news()
     }
 }
 
@@ -251,6 +269,9 @@ mod tests {
         assert_eq!(settle.settled(), 0);
         settle.close(1);
         assert_eq!(settle.settled(), 2);
+        assert!(settle.has_news());
+        assert_eq!(settle.tell(), 2);
+        assert!(!settle.has_news(), "it was told");
         settle.open(3, 0);
         assert_eq!(settle.settled(), 3, "a batch with nothing for the disk is settled at once");
     }

@@ -4,8 +4,8 @@
 use laneway_protocol::message::{
     Beat, BeatNoted, Bye, ByeNoted, Cursor, Drain, Drained, End, FailureRow, Filter, Final, HandOut, HandedTask, Held,
     Hello, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, NewTask, Outcome, OutcomeCode, Pong, Progress,
-    ProgressEvent, ProgressNoted, Ready, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks,
-    Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    ProgressEvent, ProgressNoted, Ready, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow,
+    Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Request, RequestId, SessionName, TaskId, TaskState, WireError,
@@ -228,6 +228,7 @@ fn worker_answers() -> Vec<Sample<Answer>> {
         epoch: Epoch(9),
         cancel: vec![held(41, 17)],
         stale: vec![held(42, -18)],
+        settled: vec![Settled(0, 77), Settled(3, 5)],
         drain: true,
         release: false,
     };

@@ -276,8 +276,11 @@ impl Session {
         }
         // A broker that answers at once, again and again, is not asked in a tight loop.
         self.not_before_ms = self.beat_at_ms + BEAT_PAUSE_MS;
-        if !noted.cancel.is_empty() || !noted.stale.is_empty() {
+        if !noted.cancel.is_empty() || !noted.stale.is_empty() || !noted.settled.is_empty() {
             for mut slot in slots {
+                for &settled in &noted.settled {
+                    slot.settle(settled);
+                }
                 for &held in &noted.cancel {
                     slot.cancel(held);
                 }

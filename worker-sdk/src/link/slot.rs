@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use laneway_protocol::message::{
-    End, HandOut, HandedTask, Held, Outcome, OutcomeCode, Ready, Wait, WaitReason, Welcome,
+    End, HandOut, HandedTask, Held, Outcome, OutcomeCode, Ready, Settled, Wait, WaitReason, Welcome,
 };
 use laneway_protocol::{Answer, Code, Epoch, LaneName, Request, SessionName, WireError};
 
@@ -311,6 +311,13 @@ impl Slot {
             running.lost = true;
         } else if let Some(at) = self.received_at(held) {
             self.received.remove(at);
+        }
+    }
+
+    /// The broker tells of this slot, in an answer to BEAT, that every batch up to this is on disk.
+    pub(super) fn settle(&mut self, Settled(slot, batch): Settled) {
+        if slot == self.settings.slot {
+            self.outbox.settle(batch);
         }
     }
 

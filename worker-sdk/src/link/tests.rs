@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::message::{
-    Beat, BeatNoted, ByeNoted, End, HandOut, HandedTask, Held, Hello, Outcome, OutcomeCode, Ready, Wait, WaitReason,
-    Welcome,
+    Beat, BeatNoted, ByeNoted, End, HandOut, HandedTask, Held, Hello, Outcome, OutcomeCode, Ready, Settled, Wait,
+    WaitReason, Welcome,
 };
 use laneway_protocol::{Answer, Code, Epoch, Kind, LaneName, Lease, Request, SessionName, TaskId, WireError};
 use proptest::prelude::*;
@@ -155,7 +155,9 @@ impl Model {
         }
         let stale =
             beat.running.iter().filter(|held| self.rows[&held.0.value()] != Row::Running(held.1)).copied().collect();
-        Answer::Beat(BeatNoted { epoch: Epoch(self.epoch), cancel: Vec::new(), stale, drain: false, release: false })
+        let settled = self.slots.iter().map(|(&slot, memory)| Settled(slot, memory.settled)).collect();
+        let epoch = Epoch(self.epoch);
+        Answer::Beat(BeatNoted { epoch, cancel: Vec::new(), stale, settled, drain: false, release: false })
     }
 
     fn ready(&mut self, ready: Ready) -> Answer {
@@ -629,4 +631,35 @@ fn a_long_task_does_not_hold_back_the_outcomes_before_it() {
         _ => false,
     }));
     assert_eq!(world.slots[0].flush(0, 0), None);
+}
+
+#[test]
+fn an_idle_slot_hears_from_the_sessions_beat_what_is_on_disk() {
+    // The question that brought the outcome stays parked; what BEAT says of the slot's batch settles it, and nothing that is
+    // said of other slots or of another epoch does.
+    let mut world = welcomed();
+    let (token, _) = asked(world.slots[0].next(0));
+    let tasks = vec![handed(1, Lease::new(7))];
+    let hand_out = HandOut { epoch: Epoch(1), seq: 1, tasks, outcomes: Vec::new(), settled: 0 };
+    world.slots[0].answer(token, Answer::Tasks(hand_out), 0, 7);
+    world.slots[0].start().unwrap();
+    world.slots[0].finish(Outcome::new(TaskId::new(1).unwrap(), Lease::new(7), End::Done), 0);
+    let (_, ready) = asked(world.slots[0].next(0));
+    let batch = ready.batch.unwrap();
+    let mut beat = |now_ms, epoch, settled| {
+        let Next::Ask(question) = world.session.next(world.slots.iter_mut(), now_ms) else { panic!("no BEAT") };
+        let noted = BeatNoted {
+            epoch: Epoch(epoch),
+            cancel: Vec::new(),
+            stale: Vec::new(),
+            settled,
+            drain: false,
+            release: false,
+        };
+        let heard = world.session.answer(world.slots.iter_mut(), question.token, Answer::Beat(noted), now_ms, 7);
+        (heard, world.slots[0].n_unsettled())
+    };
+    assert_eq!(beat(0, 1, vec![Settled(1, batch), Settled(0, batch - 1)]), (Heard::Nothing, 1));
+    assert_eq!(beat(1_000, 1, vec![Settled(0, batch)]), (Heard::Nothing, 0));
+    assert_eq!(world.slots[0].held().count(), 0);
 }

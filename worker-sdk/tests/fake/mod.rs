@@ -188,6 +188,7 @@ impl State {
                     epoch: Epoch(self.epoch),
                     cancel,
                     stale: Vec::new(),
+                    settled: Vec::new(),
                     drain: self.drain,
                     release: false,
                 })

@@ -39,6 +39,55 @@ fn a_plain_answer_follows_the_commit_and_a_batch_is_settled_by_it() {
 }
 
 #[test]
+fn an_idle_process_hears_by_its_beat_what_is_on_disk() {
+    // Two slots bring outcomes and wait for tasks: one BEAT tells of both when they are committed, and tells it once. What a
+    // slot was told by its own answer is no news, and neither is what was told of to a busy one: that is answered soon.
+    let mut world = World::new();
+    world.insert("low", "a", 3);
+    world.hello("w", 1, &["a"]);
+    let slot = |slot| Ready { slot, ..ready("w") };
+    let leases = [0, 1].map(|n| {
+        let reply = world.ask(1, Request::Ready(Ready { wait_ms: 0, ..slot(n) }));
+        world.commit();
+        if world.answers.get(&reply).is_some_and(|answer| matches!(answer, laneway_protocol::Answer::Tasks(_))) {
+            return world.lease(reply);
+        }
+        let reply = world.ask(1, Request::Ready(slot(n)));
+        world.lease(reply)
+    });
+    world.ask(2, beat("w", &[]));
+    world.take();
+    // Slot 0 gets the third task with its answer, so it is busy when its outcome comes to disk.
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, leases[0])], batch: Some(1), ..slot(0) }));
+    world.commit();
+    assert!(world.said().iter().all(|line| !line.contains("BEAT")));
+    let third = world.broker.running[&id(3)].lease;
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(3, third)], batch: Some(2), ..slot(0) }));
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(2, leases[1])], batch: Some(7), ..slot(1) }));
+    assert!(world.said().iter().all(|line| !line.contains("BEAT")), "nothing is on disk yet");
+    world.commit();
+    let said = world.said();
+    let beats: Vec<&String> = said.iter().filter(|line| line.contains("BEAT")).collect();
+    assert_eq!(beats.len(), 1, "{said:?}");
+    assert!(beats[0].ends_with("BEAT cancel [] stale [] settled 0:2 settled 1:7"), "{said:?}");
+    let again = world.ask(2, beat("w", &[]));
+    assert!(!world.answers.contains_key(&again), "it is told once");
+    world.pass(10_000);
+    assert!(world.said().contains(&format!("#{} BEAT cancel [] stale []", again.0)));
+}
+
+#[test]
+fn a_beat_that_comes_after_the_commit_is_answered_at_once() {
+    // The process said no BEAT while its outcome came to disk.
+    let (mut world, lease) = running();
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, lease)], batch: Some(1), ..ready("w") }));
+    world.commit();
+    world.take();
+    let asked = world.ask(2, beat("w", &[]));
+    assert_eq!(world.said(), [format!("#{} BEAT cancel [] stale [] settled 0:1", asked.0)]);
+}
+
+#[test]
 fn each_end_is_recorded_as_what_it_is() {
     // One run for each way of ending: the next state and what is counted.
     let cases: [(End, Option<u64>, bool, &str); 8] = [

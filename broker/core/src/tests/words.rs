@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use laneway_protocol::TaskId;
-use laneway_protocol::message::{Answer, Final, Held, OutcomeCode};
+use laneway_protocol::message::{Answer, Final, Held, OutcomeCode, Settled};
 
 use crate::action::{Action, Next, Op};
 
@@ -36,7 +36,9 @@ fn answer_line(answer: &Answer) -> String {
             } else {
                 ""
             };
-            format!("BEAT cancel [{}] stale [{}]{drain}", helds(&noted.cancel), helds(&noted.stale))
+            let settled = noted.settled.iter().map(|Settled(slot, batch)| format!(" settled {slot}:{batch}"));
+            let settled: String = settled.collect();
+            format!("BEAT cancel [{}] stale [{}]{settled}{drain}", helds(&noted.cancel), helds(&noted.stale))
         }
         Answer::Bye(noted) => format!("BYE{}", codes(&noted.outcomes, 0)),
         Answer::Submit(submitted) => {
