@@ -173,6 +173,8 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     assert_eq!(said.out, "1\n");
     assert_eq!(on_file(&place, &["task", "list", "-o", "json"]).json()[0]["kind"], "echo");
     assert_eq!(on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["payload"], json!({"a": 1}));
+    let why = on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["explain"].to_string();
+    assert!(why.contains("no broker runs"), "{why}");
     on_file(&place, &["task", "show", "2"]).is(4, "no task 2");
     on_file(&place, &["task", "cancel", "1"]).is(3, "no broker answers");
     // Whoever names a broker does not mean the file.
@@ -252,4 +254,31 @@ fn lists_longer_than_a_message_are_printed_whole_and_a_long_wait_is_explained() 
     let said = laneway(&place, &["submit", "nobody", "--wait=3", "-o", "json"]);
     said.is(6, "no connected worker can run kind 'nobody'");
     assert_eq!(said.json(), [json!({"task": 201, "new": true, "state": "queued"})]);
+}
+
+#[test]
+fn a_start_that_cannot_be_is_told_with_the_next_step() {
+    // Proves that an address in use leaves no database behind, and that a check looks at the places of the files as well.
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = format!("tcp://{}", taken.local_addr().unwrap());
+    let said = bare(&place, &["broker", "--db", "new.db", "--bind", &bind]);
+    said.is(1, "choose another with --bind");
+    assert!(!place.path("new.db").exists(), "a start that failed made a database");
+    for (flags, setting) in
+        [(["--db", "nowhere/a.db"], "db is nowhere/a.db"), (["--log-file", "nowhere/l"], "log_file is nowhere/l")]
+    {
+        bare(&place, &[&["broker", "--check-config"][..], &flags[..]].concat()).is(7, setting);
+    }
+    bare(&place, &["broker", "--check-config"]).is(0, "");
+}
+
+#[test]
+fn a_refusal_of_the_one_task_that_was_submitted_counts_no_tasks() {
+    // Proves that people read about their task, and not about number 0 of a message.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let said = laneway(&place, &["submit", "echo", "1", "--lane", "nosuch"]);
+    said.is(5, "lane 'nosuch'");
+    assert!(!said.err.contains("number 0") && !said.err.contains("tasks[0]"), "{}", said.err);
 }

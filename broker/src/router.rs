@@ -83,7 +83,13 @@ pub(crate) fn bind(context: &zmq::Context, config: &Config) -> Result<(zmq::Sock
     let monitor = Monitor::start(context, &socket)?;
     let mut bound = Vec::new();
     for endpoint in &config.bind {
-        let fail = |error: zmq::Error| Error::other(format!("listen on {endpoint}"), error);
+        let fail = |error: zmq::Error| match error {
+            zmq::Error::EADDRINUSE => {
+                let text = "the address is in use, perhaps by another broker (`laneway stats` tells); choose another with --bind";
+                Error::other(format!("listen on {endpoint}"), text)
+            }
+            error => Error::other(format!("listen on {endpoint}"), error),
+        };
         socket.bind(endpoint).map_err(fail)?;
         let last = socket.get_last_endpoint().map_err(fail)?;
         bound.push(last.unwrap_or_else(|_| endpoint.clone()).trim_end_matches('\0').to_owned());

@@ -44,17 +44,17 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
     let _lock = lock::acquire(&config.db).map_err(database)?;
     refuse_sockets_in_use(config)?;
+    // Before the database is touched: an address in use leaves no file, and no epoch that did not end well.
+    let context = zmq::Context::new();
+    remove_stale_sockets(config)?;
+    let (socket, monitor, endpoints) = bind(&context, config)?;
+    restrict_sockets(config)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;
     getrandom::fill(&mut seed).map_err(|error| Error::other("get random bytes", error))?;
     let wal_hint = store.wal_hint();
     let opened = store.open_epoch(secret, clock.now()).map_err(database)?;
-
-    let context = zmq::Context::new();
-    remove_stale_sockets(config)?;
-    let (socket, monitor, endpoints) = bind(&context, config)?;
-    restrict_sockets(config)?;
     let epoch = opened.epoch;
     let core = Broker::new(settings(config), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
 

@@ -1,12 +1,12 @@
 //! `laneway broker`: resolves the settings, sets up logs and signals, and runs the broker until it is told to stop.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Common, output, variable};
-use crate::config::{Config, Flag, Resolved, Sources};
+use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
@@ -77,9 +77,24 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
     }
     if args.check_config {
         resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
+        check_folders(&resolved)?;
         return output::line("the settings are fine");
     }
     start(resolved)
+}
+
+/// Where the database and the log are to be made must be folders.
+fn check_folders(resolved: &Resolved) -> Result<(), ConfigError> {
+    for (name, file) in [("db", Some(&resolved.config.db)), ("log_file", resolved.config.log_file.as_ref())] {
+        let Some(file) = file else { continue };
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let origin = resolved.origins.get(name).cloned().unwrap_or(Origin::Default);
+            let reason = format!("{} is not a folder: make it, or choose another", folder.display());
+            return Err(ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason });
+        }
+    }
+    Ok(())
 }
 
 fn start(resolved: Resolved) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
-use laneway_protocol::{Code, TaskId, WireError};
+use laneway_protocol::{Code, TaskId, TaskState, WireError};
 
 use super::{Common, output, remote};
 use crate::error::Error;
@@ -38,7 +38,12 @@ impl File {
 
     /// With payload, result, failures and explanation.
     pub(super) fn show(&self, tasks: &[TaskId]) -> Result<StatusRows, Error> {
-        offline::show(&self.path, tasks).map_err(|error| self.error("read", error))
+        let mut found = offline::show(&self.path, tasks).map_err(|error| self.error("read", error))?;
+        for row in found.rows.iter_mut().filter(|row| row.state == TaskState::Queued) {
+            // What the table says of it holds once somebody acts on it.
+            row.explain = row.explain.take().map(|why| format!("no broker runs; when one does: {why}"));
+        }
+        Ok(found)
     }
 
     fn error(&self, doing: &str, error: StoreError) -> Error {

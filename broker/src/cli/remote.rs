@@ -9,7 +9,7 @@ use laneway::Ended;
 use laneway_protocol::message::{
     Drain, Drained, Filter, LaneRow, NewTask, ProgressEvent, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
 };
-use laneway_protocol::{Code, LaneName, TaskId};
+use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
 use super::{Common, variable};
 use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside};
@@ -109,7 +109,10 @@ impl Remote {
     }
 
     pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {
-        Ok(self.client.submit(task.into())?)
+        self.client.submit(task.into()).map_err(|error| match error {
+            laneway::Error::Refused(error) => Error::Refused(about_one_task(error)),
+            error => error.into(),
+        })
     }
 
     /// Until the task has ended, or the limit is over.
@@ -155,6 +158,15 @@ impl Remote {
     pub(super) fn drain(&self, question: Drain) -> Result<Drained, Error> {
         Ok(self.client.drain(question)?)
     }
+}
+
+/// A refusal in the words of somebody who submitted one task: the wire counts them.
+fn about_one_task(mut error: WireError) -> WireError {
+    if let Some(text) = error.text.strip_prefix("task number 0: ") {
+        error.text = text.to_owned();
+    }
+    error.field = error.field.map(|field| field.strip_prefix("tasks[0].").map_or(field.clone(), str::to_owned));
+    error
 }
 
 /// The library's errors as exit codes.
