@@ -6,7 +6,8 @@ mod harness;
 
 use std::process::Command;
 
-use harness::{Broker, Place, Table, WorkerProcess, wait_until};
+use harness::tools::{python3, sqlite3};
+use harness::{Broker, Place, Table, WorkerProcess, output_of, wait_until};
 
 #[test]
 fn worker_process() {
@@ -38,32 +39,22 @@ fn the_shell_and_python_insert_tasks_as_they_are() {
     let _worker = WorkerProcess::start(&place, "");
     let table = Table::open(&place);
     let sql = r#"INSERT INTO tasks(kind, payload) VALUES ('echo', '{"from":"shell"}'); SELECT last_insert_rowid();"#;
-    if let Some(id) = said(Command::new("sqlite3").arg("-cmd").arg(".timeout 5000").arg(place.db()).arg(sql)) {
-        table.wait_for_state(id, "done");
-        assert_eq!(table.column::<String>(id, "result"), r#"{"from":"shell"}"#);
-    }
+    let id = said(Command::new(sqlite3()).args(["-cmd", ".timeout 5000"]).arg(place.db()).arg(sql));
+    table.wait_for_state(id, "done");
+    assert_eq!(table.column::<String>(id, "result"), r#"{"from":"shell"}"#);
     let script = "import json, sqlite3, sys\n\
-                  db = sqlite3.connect(sys.argv[1], timeout=30)\n\
+                  db = sqlite3.connect(sys.argv[1])\n\
                   with db:\n    row = db.execute('INSERT INTO tasks(kind, payload) VALUES (?, ?)', ('echo', json.dumps([1, 2])))\n\
                   print(row.lastrowid)";
-    if let Some(id) = said(Command::new("python3").arg("-c").arg(script).arg(place.db())) {
-        table.wait_for_state(id, "done");
-        // The worker writes its own JSON.
-        assert_eq!(table.column::<String>(id, "result"), "[1,2]");
-    }
+    let id = said(Command::new(python3()).arg("-c").arg(script).arg(place.db()));
+    table.wait_for_state(id, "done");
+    // The worker writes its own JSON.
+    assert_eq!(table.column::<String>(id, "result"), "[1,2]");
 }
 
-/// The id that a program printed; `None`, loudly, when the machine does not have the program.
-fn said(command: &mut Command) -> Option<i64> {
-    let output = match command.output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("left out: {} is not installed", command.get_program().display());
-            return None;
-        }
-        output => output.unwrap(),
-    };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
+/// The id that a program printed.
+fn said(command: &mut Command) -> i64 {
+    output_of(command).trim().parse().unwrap()
 }
 
 /// In an app's own transaction, beside its own table, a task is there with the app's row or not at all; and nobody starts

@@ -1,23 +1,21 @@
 //! Workers and apps in other languages, as the examples show them: the Python worker written from PROTOCOL.md, and plain
 //! inserts from Python and the shell, against the real broker.
-//!
-//! Needs Python 3 with pyzmq and msgpack: that of `LANEWAY_PYTHON`, or `python3` if it has them, or else an environment of
-//! its own in the target folder, which the first test that needs it installs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
+use harness::tools::{python_with_zmq, sqlite3};
 use harness::{Broker, Place, Program, Table, output_of, wait_until};
 
 #[test]
 fn the_golden_vectors_hold_for_another_language() {
     // Proves that a MessagePack library which is not ours reads and writes every message of the protocol.
-    let said = output_of(Command::new(python()).arg(examples("python/test_vectors.py")));
+    let said = output_of(Command::new(python_with_zmq()).arg(examples("python/test_vectors.py")));
     assert!(said.contains("vectors, 0 failed"), "{said}");
 }
 
@@ -92,13 +90,14 @@ fn the_submitting_examples_insert_rows_that_run() {
     let _broker = Broker::start(&place);
     let table = Table::open(&place);
     let _worker = python_worker(&place);
-    let said = output_of(Command::new(python()).arg(examples("python/submit.py")).arg(place.db()));
+    let said = output_of(Command::new(python_with_zmq()).arg(examples("python/submit.py")).arg(place.db()));
     assert!(said.contains("task 1 is done") && said.contains("words"), "{said}");
     // The second insert with the unique key changed nothing.
     assert!(said.contains("task None"), "{said}");
     assert_eq!(table.one::<i64>("SELECT task FROM example_orders", []), 2);
 
     let before: i64 = table.one("SELECT max(id) FROM tasks", []);
+    sqlite3();
     let said = output_of(Command::new("sh").arg(examples("shell/submit.sh")).arg(place.db()));
     assert!(said.contains("wordcount"), "{said}");
     table.wait_for_count(&format!("id > {before} AND state = 'done'"), 2);
@@ -106,7 +105,7 @@ fn the_submitting_examples_insert_rows_that_run() {
 }
 
 fn python_worker(place: &Place) -> Program {
-    Program::start(Command::new(python()).arg(examples("python/worker.py")).arg(place.endpoint()))
+    Program::start(Command::new(python_with_zmq()).arg(examples("python/worker.py")).arg(place.endpoint()))
 }
 
 /// A task that runs until somebody writes to the pipe, and has begun.
@@ -124,35 +123,4 @@ fn path_payload(path: &Path) -> String {
 
 fn examples(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples").join(path)
-}
-
-/// A Python that has what the worker needs.
-fn python() -> PathBuf {
-    let given = std::env::var_os("LANEWAY_PYTHON").map(PathBuf::from);
-    if let Some(ready) = given.into_iter().chain([PathBuf::from("python3")]).find(|python| can_run_the_worker(python)) {
-        return ready;
-    }
-    // Beside the folder of the profile; the test programs of two runs may both want to make it.
-    let target = Path::new(env!("CARGO_BIN_EXE_laneway")).parent().unwrap().parent().unwrap();
-    let lock = std::fs::File::create(target.join("python.lock")).unwrap();
-    lock.lock().unwrap();
-    let folder = target.join("python");
-    let python = folder.join("bin/python");
-    if !can_run_the_worker(&python) {
-        output_of(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pyzmq", "msgpack"];
-        // With the whole environment: it may name a proxy or another index.
-        let status = Command::new(&python).args(install).stdin(Stdio::null()).status().unwrap();
-        assert!(
-            status.success(),
-            "pip could not install pyzmq and msgpack; set LANEWAY_PYTHON to a Python that has them"
-        );
-    }
-    python
-}
-
-fn can_run_the_worker(python: &Path) -> bool {
-    let mut command = Command::new(python);
-    command.args(["-c", "import zmq, msgpack"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }

@@ -12,6 +12,7 @@ mod program;
 mod random;
 mod raw;
 mod table;
+pub(crate) mod tools;
 mod worker;
 
 use std::path::{Path, PathBuf};
