@@ -270,3 +270,24 @@ fn task_id(id: i64) -> TaskId {
 fn now_ms() -> i64 {
     i64::try_from(harness::now_us() / 1_000).unwrap()
 }
+
+#[test]
+fn new_rows_and_cancelled_tasks_are_counted_whoever_made_them_so() {
+    // Proves that the numbers are those of the table: rows by SQL and by the socket are submitted, and a cancel by SQL, one by
+    // the socket and an expiry are each a cancelled task.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let client = broker.client();
+    let first = table.insert("nobody", "1");
+    let second = client.submit(Task::new("nobody")).unwrap().task;
+    table.execute("INSERT INTO tasks(kind, expires_at) VALUES ('nobody', 1500000000000)", []);
+    table.wait_for_count("state = 'cancelled' AND error = 'expired'", 1);
+    table.execute("UPDATE tasks SET cancel_requested = 1 WHERE id = ?1", [first]);
+    client.cancel(&[second]).unwrap();
+    table.wait_for_count("state = 'cancelled'", 3);
+    wait_until("the numbers to follow", || {
+        let stats = client.stats().unwrap();
+        (stats.submitted, stats.cancelled) == (3, 3)
+    });
+}

@@ -839,13 +839,14 @@ pub struct StatsReport {
     pub dead: u64,
     pub workers: u64,
     pub ready: u64,
-    /// Since start.
+    /// Since start, like the next ones: new rows, by SQL, SUBMIT or spawn.
     pub submitted: u64,
     pub handed_out: u64,
     pub done: u64,
     pub failed: u64,
     pub lost: u64,
     pub released: u64,
+    /// Tasks that ended so, whether they ran or not.
     pub cancelled: u64,
     pub stale: u64,
     pub bad_messages: u64,

@@ -229,6 +229,8 @@ pub enum Ending {
 /// The store's own numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// New rows since start, whoever inserted them.
+    pub submitted: u64,
     /// Queued rows for each lane and kind; lanes as rows name them, NULL resolved.
     pub queued: Vec<(String, String, u64)>,
     pub dead: u64,

@@ -192,7 +192,7 @@ impl Broker {
             dead: counts.dead,
             workers: self.workers.len() as u64,
             ready: self.dispatch.ready() as u64,
-            submitted: stats.submitted,
+            submitted: counts.submitted,
             handed_out: stats.handed_out,
             done: stats.done,
             failed: stats.failed,

@@ -90,12 +90,12 @@ pub struct Start {
 /// Counted since start.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    pub(crate) submitted: u64,
     pub(crate) handed_out: u64,
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) lost: u64,
     pub(crate) released: u64,
+    /// Tasks, not runs: however they came to be cancelled.
     pub(crate) cancelled: u64,
     pub(crate) stale: u64,
     pub(crate) bad_messages: u64,
@@ -159,6 +159,7 @@ impl Broker {
             Event::Undelivered(reply) => self.on_undelivered(reply, now),
             Event::Loaded(loads) => self.on_loaded(loads, now),
             Event::Committed(results) => self.on_committed(results, now),
+            Event::EndedByStore(ended) => self.on_ended_by_store(&ended),
             Event::Overtaken(ended) => self.on_overtaken(ended),
             Event::CancelRequested(tasks) => self.on_cancel_requested(&tasks, now),
             Event::StoreFailed(cause) => self.on_store_failed(cause),

@@ -6,7 +6,7 @@ use laneway_protocol::limits::{ANSWER_SLACK_MS, WAIT_MS_MAX};
 use laneway_protocol::message::{
     Answer, Cursor, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
 };
-use laneway_protocol::{Code, Payload, TaskId, WireError};
+use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 
 use crate::action::{Action, Ending, Noted, Op};
 use crate::broker::Broker;
@@ -38,7 +38,6 @@ impl Broker {
     }
 
     pub(crate) fn on_submitted(&mut self, reply: ReplyTo, conn: ConnId, until: Millis, stored: Vec<Stored>, now: Now) {
-        self.stats.submitted += stored.iter().filter(|task| task.new).count() as u64;
         if !self.close_question(reply) {
             return;
         }
@@ -176,6 +175,15 @@ impl Broker {
                 pruned.push(task);
             }
             self.answer_waiter_if_news(reply);
+        }
+    }
+
+    /// The store has ended tasks that were not running.
+    pub(crate) fn on_ended_by_store(&mut self, ended: &[Final]) {
+        for ended in ended {
+            self.stats.cancelled += u64::from(ended.state == TaskState::Cancelled);
+            self.withdraw(ended.task);
+            self.tell_ended(ended);
         }
     }
 

@@ -22,7 +22,10 @@ pub enum Event {
     Loaded(Vec<Loaded>),
     /// Results of operations, in the order of their commits. Everything in here is as durable as the settings say.
     Committed(Vec<(OpId, OpResult)>),
-    /// Tasks that ended, or vanished (`None`), by another hand than the core's: an app's SQL, expiry, rejection.
+    /// Tasks that the store itself has ended, before they ever ran or between two runs: cancelled, expired, rejected. Each
+    /// is told once.
+    EndedByStore(Vec<Final>),
+    /// Watched tasks that were found to have ended, or vanished (`None`): by an app's SQL, or by a hand that is known.
     Overtaken(Vec<(TaskId, Option<Final>)>),
     /// Running tasks that an app wants cancelled.
     CancelRequested(Vec<TaskId>),

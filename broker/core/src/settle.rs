@@ -266,6 +266,9 @@ impl Broker {
             }
             EndedAs::SpawnRefused { state, reason } => (OutcomeCode::Refused, Some(state), Some(reason)),
         };
+        if code == OutcomeCode::Ok && state == Some(TaskState::Cancelled) {
+            self.stats.cancelled += 1;
+        }
         for hook in end.hooks {
             self.run_hook(hook, code, now);
         }
@@ -295,6 +298,7 @@ impl Broker {
         for (&task, verdict) in tasks.iter().zip(verdicts) {
             match verdict {
                 Verdict::Cancelled => {
+                    self.stats.cancelled += 1;
                     self.withdraw(task);
                     if self.waiters.is_watched(task) {
                         self.look(task);

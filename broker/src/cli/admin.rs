@@ -140,7 +140,7 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
     table.pair("workers", &report.workers);
     table.pair("ready slots", &report.ready);
     let since_start = [
-        ("submitted", report.submitted),
+        ("submitted by SQL or socket", report.submitted),
         ("handed out", report.handed_out),
         ("done", report.done),
         ("failed", report.failed),

@@ -487,13 +487,15 @@ impl<S: Store> Scheduler<S> {
             events.push(Event::Committed(committed));
         }
         found.ended.iter().for_each(tell_ended);
-        let ended = found.ended.into_iter().map(|ended| (ended.end.task, Some(ended.end)));
-        let overtaken: Vec<(TaskId, Option<Final>)> = ended.chain(found.watched).collect();
-        if !overtaken.is_empty() {
-            for (task, _) in &overtaken {
-                self.out.remove(task);
-            }
-            events.push(Event::Overtaken(overtaken));
+        let ended: Vec<Final> = found.ended.into_iter().map(|ended| ended.end).collect();
+        for task in ended.iter().map(|ended| &ended.task).chain(found.watched.iter().map(|(task, _)| task)) {
+            self.out.remove(task);
+        }
+        if !ended.is_empty() {
+            events.push(Event::EndedByStore(ended));
+        }
+        if !found.watched.is_empty() {
+            events.push(Event::Overtaken(found.watched));
         }
         if !found.cancel_requested.is_empty() {
             events.push(Event::CancelRequested(found.cancel_requested));

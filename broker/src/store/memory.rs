@@ -74,6 +74,8 @@ type QueueSpelling = (Option<String>, String);
 #[derive(Debug, Clone, Default)]
 struct News {
     watermark: i64,
+    /// New rows since start.
+    rows: u64,
     due: BTreeSet<QueueKey>,
     later: BTreeMap<QueueKey, UnixMillis>,
 }

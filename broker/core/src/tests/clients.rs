@@ -1,9 +1,11 @@
 //! Those who submit, wait and look.
 
-use laneway_protocol::message::{Cursor, NewTask, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor};
+use laneway_protocol::message::{
+    Answer, Cursor, End, Final, NewTask, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor,
+};
 use laneway_protocol::{Epoch, Lease, Payload, TaskState};
 
-use super::world::{World, done, id, kind, plain, session, submit, wait_for};
+use super::world::{World, done, id, kind, plain, ready, session, submit, wait_for};
 use crate::ConnId;
 use crate::event::Event;
 
@@ -247,6 +249,46 @@ fn ends_by_another_hand_are_told() {
             "#2 WAITED n 0 gap false events [] finals [] pending [] not found [] pruned [2]"
         ]
     );
+}
+
+#[test]
+fn a_cancelled_task_is_counted_once_however_it_came_to_be() {
+    // By a CANCEL while it is queued, watched or not; by the store's own hand for an app or an expiry; by the end of its run,
+    // as its worker says or as the row says. A look at a watched row that is cancelled already counts nothing.
+    let mut world = World::new();
+    world.insert("low", "a", 6);
+    let cancelled = |world: &mut World| {
+        let reply = world.ask(8, Request::Stats);
+        world.commit();
+        match world.answers.get(&reply) {
+            Some(Answer::Stats(stats)) => (stats.cancelled, stats.failed),
+            other => panic!("{other:?}"),
+        }
+    };
+    world.ask(9, Request::WaitFor(wait_for(&[1], 5_000)));
+    world.ask(8, Request::Cancel(Tasks { tasks: vec![id(1), id(2)] }));
+    world.commit();
+    assert_eq!(cancelled(&mut world), (2, 0));
+    world.overtake(1, Some(TaskState::Cancelled));
+    assert_eq!(cancelled(&mut world), (2, 0), "seen again");
+    world.table.rows.get_mut(&id(3)).unwrap().state = TaskState::Cancelled;
+    let ended = Final { task: id(3), state: TaskState::Cancelled, result: None, error: Some("expired".into()) };
+    let rejected = Final { task: id(9), state: TaskState::Dead, result: None, error: None };
+    world.event(Event::EndedByStore(vec![ended, rejected]));
+    assert_eq!(cancelled(&mut world), (3, 0));
+
+    world.hello("w", 1, &["a"]);
+    for (n, end) in [(4, End::Cancelled), (5, End::Fail), (6, End::Done)] {
+        let reply = world.ask(1, Request::Ready(ready("w")));
+        world.commit();
+        let lease = world.lease(reply);
+        world.ask(8, Request::Cancel(Tasks { tasks: vec![id(n)] }));
+        world.commit();
+        world.ask(1, Request::Ready(Ready { max: 0, outcomes: vec![Outcome::new(id(n), lease, end)], ..ready("w") }));
+        world.commit();
+    }
+    assert_eq!(world.state(6), TaskState::Done);
+    assert_eq!(cancelled(&mut world), (5, 1), "done wins");
 }
 
 #[test]

@@ -364,4 +364,6 @@ pub(super) fn counts_follow_and_are_mended<T: Subject>(world: &mut World<T>) {
     expect(world, 4, 0);
     let OpResult::Counts(counts) = world.ask(Op::Counts) else { panic!("no counts") };
     assert_eq!(counts.dead, 1);
+    let new_rows = i64::try_from(counts.submitted).unwrap();
+    assert_eq!(Some(new_rows), world.subject.rows().keys().next_back().copied(), "submits and an app's rows alike");
 }

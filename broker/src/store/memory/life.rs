@@ -246,6 +246,7 @@ impl Step<'_> {
         };
         if id == self.news.watermark + 1 {
             self.news.watermark = id;
+            self.news.rows += 1;
         }
         self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
         Stored { task: task_id(id), new: true }

@@ -38,6 +38,7 @@ impl Step<'_> {
             }
         }
         Counts {
+            submitted: self.news.rows,
             queued: queued.into_iter().map(|((lane, kind), n)| (lane, kind, n)).collect(),
             dead: rows.filter(|row| state(row) == TaskState::Dead).count() as u64,
             overtaken: self.db.overtaken,

@@ -18,6 +18,7 @@ impl Step<'_> {
         let mut found = Intake { rows: ids.len(), ..Intake::default() };
         for id in ids {
             self.news.watermark = id;
+            self.news.rows += 1;
             let row = &self.db.rows[&id];
             match state(row) {
                 TaskState::Queued => match self.judged(id) {

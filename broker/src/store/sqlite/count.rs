@@ -103,7 +103,7 @@ impl Tally {
     }
 
     /// The numbers as of the last commit.
-    pub(super) fn counts(&self, wal: &Path) -> Counts {
+    pub(super) fn counts(&self, wal: &Path, submitted: u64) -> Counts {
         let mut queued: Vec<_> = self
             .queued
             .iter()
@@ -115,6 +115,7 @@ impl Tally {
         sorted.sort_unstable();
         let at = |percent: usize| sorted.get(sorted.len() * percent / 100).map_or(0, |us| u64::from(*us));
         Counts {
+            submitted,
             queued,
             dead: self.dead,
             wal_bytes: std::fs::metadata(wal).map_or(0, |file| file.len()),

@@ -17,6 +17,9 @@ pub(super) struct News {
     watermark: i64,
     /// In the open turn.
     staged_watermark: Option<i64>,
+    /// New rows since start, and those of the open turn.
+    rows: u64,
+    staged_rows: u64,
     due: HashSet<QueueKey>,
     later: HashMap<QueueKey, UnixMillis>,
     staged: Vec<(QueueKey, Option<UnixMillis>)>,
@@ -38,6 +41,7 @@ impl News {
         if let Some(watermark) = self.staged_watermark.take() {
             self.watermark = watermark;
         }
+        self.rows += std::mem::take(&mut self.staged_rows);
         for (key, at) in self.staged.drain(..) {
             match at {
                 None => drop(self.due.insert(key)),
@@ -48,6 +52,7 @@ impl News {
 
     pub(super) fn rollback(&mut self) {
         self.staged_watermark = None;
+        self.staged_rows = 0;
         self.staged.clear();
         self.told = false;
     }
@@ -59,6 +64,12 @@ impl News {
     /// The intake has looked at this row.
     pub(super) fn looked_at(&mut self, id: i64) {
         self.staged_watermark = Some(id);
+        self.staged_rows += 1;
+    }
+
+    /// New rows since start, as of the last commit.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Everything since the last intake, the open turn included; forgotten when the turn commits.
@@ -89,7 +100,7 @@ impl State {
     pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
         // Ids are given out in order: the one behind the watermark proves that no app's row lies between.
         if id == self.news.watermark() + 1 {
-            self.news.staged_watermark = Some(id);
+            self.news.looked_at(id);
         }
         self.queued(key, id, run_at, now);
     }
