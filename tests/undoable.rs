@@ -10,8 +10,8 @@ use std::process::Command;
 use harness::{Broker, Place, Table, WorkerProcess, wait_until};
 use serde_json::Value;
 
-/// Of a kind that nobody serves, in the most urgent lane. The benchmark does the same with a million.
-const ROWS: u64 = 300_000;
+/// Of a kind that nobody serves, in the most urgent lane.
+const ROWS: u64 = 1_000_000;
 
 #[test]
 fn worker_process() {
