@@ -282,3 +282,18 @@ fn a_refusal_of_the_one_task_that_was_submitted_counts_no_tasks() {
     said.is(5, "lane 'nosuch'");
     assert!(!said.err.contains("number 0") && !said.err.contains("tasks[0]"), "{}", said.err);
 }
+
+#[test]
+fn a_database_whose_app_has_a_table_of_our_name_is_left_alone() {
+    // Proves one clear line and exit code 8, from every command that would make or read the tables, and no change.
+    let place = Place::new();
+    let app = rusqlite::Connection::open(place.db()).unwrap();
+    app.execute_batch("CREATE TABLE tasks (x)").unwrap();
+    for words in [&["db", "init"][..], &["db", "status"], &["task", "list"], &["broker"]] {
+        let said = on_file(&place, words);
+        said.is(8, "already has a table named 'tasks' that is not Laneway's");
+        assert_eq!(said.err.lines().filter(|line| line.starts_with("laneway: cannot")).count(), 1, "{}", said.err);
+        assert!(said.err.lines().count() <= 2, "{}", said.err);
+    }
+    assert_eq!(app.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}

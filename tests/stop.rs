@@ -103,7 +103,7 @@ fn a_second_broker_on_one_database_is_refused_and_told_of_the_first() {
     let again = table.insert("echo", "1");
     table.wait_for_state(again, "done");
     assert!(broker.client().ping().is_ok());
-    assert_eq!(table.one::<i64>("SELECT count(*) FROM epochs", []), 1);
+    assert_eq!(table.one::<i64>("SELECT count(*) FROM laneway_epochs", []), 1);
     assert_eq!(broker.stop(), 0);
 }
 

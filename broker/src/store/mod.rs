@@ -196,6 +196,8 @@ pub(crate) enum StoreError {
     Superseded { by: Epoch },
     /// The file was made by a newer program.
     SchemaTooNew { found: u32, known: u32 },
+    /// The file has no schema of ours, and an app's table or view stands where it would go.
+    NameTaken { what: String, name: String },
     /// Another broker runs on the database; what it wrote about itself.
     InUse { by: String },
     /// A task that makes no sense was to be stored without a broker; the text names value, bound and fix.
@@ -220,6 +222,10 @@ impl fmt::Display for StoreError {
             Self::SchemaTooNew { found, known } => {
                 write!(f, "the database has schema {found}, this program knows {known}: use a newer laneway")
             }
+            Self::NameTaken { what, name } => write!(
+                f,
+                "the database already has a {what} named '{name}' that is not Laneway's: use another file, or rename it"
+            ),
             Self::InUse { by } => {
                 write!(f, "another broker runs on this database ({by}): stop it, or use another database")
             }

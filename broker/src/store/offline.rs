@@ -64,6 +64,7 @@ pub(crate) fn migrate(path: &Path) -> Result<DbStatus, StoreError> {
 pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
     exists(path)?;
     let conn = sqlite::connect(path, false)?;
+    sqlite::names_are_free(&conn)?;
     let schema = sqlite::version(&conn)?;
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     Ok(DbStatus {
@@ -125,6 +126,7 @@ const LIST_ROWS_MAX: u32 = 512;
 fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
     exists(path)?;
     let conn = sqlite::connect(path, false)?;
+    sqlite::names_are_free(&conn)?;
     let found = sqlite::version(&conn)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
@@ -141,7 +143,8 @@ fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
 /// The rules as the last broker wrote them down. Lanes of single kinds are not among them, so a row without a lane is shown
 /// as one of the fallback.
 fn rules(conn: &Connection) -> Result<Rules, StoreError> {
-    let mut lanes = conn.prepare("SELECT name FROM lanes WHERE configured <> 0 ORDER BY fallback DESC, rank")?;
+    let mut lanes =
+        conn.prepare("SELECT name FROM laneway_lanes WHERE configured <> 0 ORDER BY fallback DESC, rank")?;
     let lanes = lanes.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let lanes: Vec<LaneName> = lanes.iter().filter_map(|lane| LaneName::new(lane).ok()).collect();
     let normal = || LaneName::new("normal").expect("a name of six letters");
@@ -174,7 +177,7 @@ fn rows_by_state(conn: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
 }
 
 fn last_epoch(conn: &Connection) -> Result<Option<LastEpoch>, StoreError> {
-    let sql = "SELECT number, started_at, stopped_at, pid, host FROM epochs ORDER BY number DESC LIMIT 1";
+    let sql = "SELECT number, started_at, stopped_at, pid, host FROM laneway_epochs ORDER BY number DESC LIMIT 1";
     let epoch = conn.query_row(sql, [], |row| {
         Ok(LastEpoch {
             number: row.get::<_, i64>(0)?.unsigned_abs(),

@@ -77,16 +77,16 @@ fn single<'c>(
         Op::Show { tasks, detail } => OpResult::Rows(query::show(conn, &state.judge, tasks, *detail, now)?),
         Op::Counts => OpResult::Counts(state.tally.counts(wal, state.news.rows())),
         Op::SessionUp { session, name, plain } => {
-            let sql = "INSERT OR REPLACE INTO sessions (session, name, plain) VALUES (?1, ?2, ?3)";
+            let sql = "INSERT OR REPLACE INTO laneway_sessions (session, name, plain) VALUES (?1, ?2, ?3)";
             conn.prepare_cached(sql)?.execute(params![session.as_str(), name, plain])?;
             return Ok(None);
         }
         Op::SessionGone { session } => {
-            conn.prepare_cached("DELETE FROM sessions WHERE session = ?1")?.execute([session.as_str()])?;
+            conn.prepare_cached("DELETE FROM laneway_sessions WHERE session = ?1")?.execute([session.as_str()])?;
             return Ok(None);
         }
         Op::PauseLane { lane, paused } => {
-            let sql = "UPDATE lanes SET paused = ?2 WHERE name = ?1";
+            let sql = "UPDATE laneway_lanes SET paused = ?2 WHERE name = ?1";
             conn.prepare_cached(sql)?.execute(params![lane.as_str(), paused])?;
             OpResult::Paused
         }

@@ -32,7 +32,7 @@ use super::validate::Judge;
 use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
 
 pub(super) use self::query::{list, paused_lanes, show};
-pub(super) use self::schema::{SCHEMA_VERSION, connect, migrate, version};
+pub(super) use self::schema::{SCHEMA_VERSION, connect, migrate, names_are_free, version};
 pub(super) use self::submit::insert_all;
 
 /// How long `begin` retries on a locked database. Apps hold the lock for the length of a transaction.
@@ -190,7 +190,7 @@ impl Store for SqliteStore {
     fn close_epoch(&mut self, now: Now) -> Result<(), StoreError> {
         let Some(Epoch(number)) = self.epoch else { return Ok(()) };
         self.in_turn(|conn, _| {
-            let sql = "UPDATE epochs SET stopped_at = ?2 WHERE number = ?1";
+            let sql = "UPDATE laneway_epochs SET stopped_at = ?2 WHERE number = ?1";
             conn.execute(sql, params![row::sql_u64(number), now.wall.0])?;
             Ok(())
         })
@@ -268,24 +268,25 @@ fn data_version(conn: &Connection) -> Result<i64, StoreError> {
 }
 
 fn newest_epoch(conn: &Connection) -> Result<Option<Epoch>, StoreError> {
-    let newest: Option<i64> = conn.prepare_cached("SELECT max(number) FROM epochs")?.query_row([], |row| row.get(0))?;
+    let newest: Option<i64> =
+        conn.prepare_cached("SELECT max(number) FROM laneway_epochs")?.query_row([], |row| row.get(0))?;
     Ok(newest.map(|number| Epoch(number.unsigned_abs())))
 }
 
 fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) -> Result<Opened, StoreError> {
     let last: Option<Option<i64>> = conn
-        .query_row("SELECT stopped_at FROM epochs ORDER BY number DESC LIMIT 1", [], |row| row.get(0))
+        .query_row("SELECT stopped_at FROM laneway_epochs ORDER BY number DESC LIMIT 1", [], |row| row.get(0))
         .optional()?;
     let past_secrets = conn
-        .prepare("SELECT secret FROM epochs WHERE stopped_at IS NULL ORDER BY number DESC LIMIT ?1")?
+        .prepare("SELECT secret FROM laneway_epochs WHERE stopped_at IS NULL ORDER BY number DESC LIMIT ?1")?
         .query_map([PAST_SECRETS_MAX], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let epoch = Epoch(newest_epoch(conn)?.map_or(1, |epoch| epoch.0 + 1));
     conn.execute(
-        "INSERT INTO epochs (number, secret, started_at, pid, host) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO laneway_epochs (number, secret, started_at, pid, host) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![row::sql_u64(epoch.0), secret, now.wall.0, std::process::id(), super::lock::host()],
     )?;
-    conn.execute("DELETE FROM epochs WHERE number <= ?1", [row::sql_u64(epoch.0) - EPOCHS_MAX])?;
+    conn.execute("DELETE FROM laneway_epochs WHERE number <= ?1", [row::sql_u64(epoch.0) - EPOCHS_MAX])?;
     keep_lanes(conn, &mut state.judge)?;
     Ok(Opened {
         epoch,
@@ -299,9 +300,9 @@ fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) 
 
 /// Writes the configured lanes down and learns those of earlier settings.
 fn keep_lanes(conn: &Connection, judge: &mut Judge) -> Result<(), StoreError> {
-    conn.execute("UPDATE lanes SET configured = 0, rank = NULL, fallback = 0", [])?;
+    conn.execute("UPDATE laneway_lanes SET configured = 0, rank = NULL, fallback = 0", [])?;
     let mut upsert = conn.prepare(
-        "INSERT INTO lanes (name, rank, fallback) VALUES (?1, ?2, ?3) \
+        "INSERT INTO laneway_lanes (name, rank, fallback) VALUES (?1, ?2, ?3) \
          ON CONFLICT (name) DO UPDATE SET rank = excluded.rank, fallback = excluded.fallback, configured = 1",
     )?;
     for (rank, lane) in (1_i64..).zip(&judge.rules.lanes) {
@@ -312,7 +313,7 @@ fn keep_lanes(conn: &Connection, judge: &mut Judge) -> Result<(), StoreError> {
 
 /// Learns the lanes that any broker on this file has had.
 pub(super) fn know_lanes(conn: &Connection, judge: &mut Judge) -> Result<(), StoreError> {
-    let mut names = conn.prepare("SELECT name FROM lanes")?;
+    let mut names = conn.prepare("SELECT name FROM laneway_lanes")?;
     for name in names.query_map([], |row| row.get(0))? {
         judge.know(name?);
     }
@@ -333,7 +334,7 @@ fn running(conn: &Connection, state: &mut State, now: Now) -> Result<Vec<laneway
 }
 
 fn sessions(conn: &Connection) -> Result<Vec<KnownSession>, StoreError> {
-    let mut statement = conn.prepare("SELECT session, name, plain FROM sessions ORDER BY session")?;
+    let mut statement = conn.prepare("SELECT session, name, plain FROM laneway_sessions ORDER BY session")?;
     let sessions = statement
         .query_map([], |row| Ok(KnownSession { session: row.get(0)?, name: row.get(1)?, plain: row.get(2)? }))?;
     Ok(sessions.collect::<Result<_, _>>()?)

@@ -249,7 +249,7 @@ fn failures(conn: &Connection, task: TaskId) -> Result<Vec<FailureRow>, StoreErr
 }
 
 pub(crate) fn paused_lanes(conn: &Connection) -> Result<Vec<String>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT name FROM lanes WHERE paused <> 0 ORDER BY rank, name")?;
+    let mut statement = conn.prepare_cached("SELECT name FROM laneway_lanes WHERE paused <> 0 ORDER BY rank, name")?;
     let lanes = statement.query_map([], |row| row.get(0))?;
     Ok(lanes.collect::<Result<_, _>>()?)
 }

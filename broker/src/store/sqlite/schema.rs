@@ -15,6 +15,21 @@ mod embedded {
 /// The newest schema that this program knows.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
+/// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
+const HISTORY: &str = "laneway_schema_history";
+
+/// Every table and view of the schema. All but the three that apps use are named so that no app has them already.
+const NAMES: [&str; 8] = [
+    "tasks",
+    "failures",
+    "task_view",
+    "laneway_epochs",
+    "laneway_lanes",
+    "laneway_requests",
+    "laneway_sessions",
+    HISTORY,
+];
+
 /// Patience of connections that are not the scheduler's; those of the scheduler's retry on their own.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -34,48 +49,63 @@ pub(crate) fn connect(path: &Path, create: bool) -> Result<Connection, StoreErro
 }
 
 /// Switches to WAL, which is kept in the file, and applies the migrations that are missing.
+///
+/// # Errors
+/// [`StoreError::NameTaken`] before anything is changed.
 pub(crate) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     let found = version(conn)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
     }
+    names_are_free(conn)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         let text = format!("journal mode is {mode} and cannot be WAL: use a local file system");
         return Err(StoreError::Unavailable(text));
     }
-    if found == 0 {
-        refuse_strangers(conn)?;
-    }
     if found < SCHEMA_VERSION {
-        embedded::migrations::runner().run(conn).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let mut runner = embedded::migrations::runner();
+        runner.set_migration_table_name(HISTORY);
+        runner.run(conn).map_err(|error| StoreError::Unavailable(cause(&error)))?;
     }
     Ok(())
 }
 
-/// What the first migration makes.
-const NAMES: [&str; 7] = ["tasks", "failures", "epochs", "lanes", "sessions", "requests", "task_view"];
-
-/// An app's own table of one of our names would make the first migration fail half way.
-fn refuse_strangers(conn: &Connection) -> Result<(), StoreError> {
-    let sql = "SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
-    for name in NAMES {
-        if let Some(what) = conn.query_row(sql, [name], |row| row.get::<_, String>(0)).optional()? {
-            let text =
-                format!("it has a {what} '{name}' that is not Laneway's: rename that, or use a database of its own");
-            return Err(StoreError::Unavailable(text));
+/// What SQLite says, without the text of the whole migration that refinery and rusqlite add to it.
+fn cause(error: &refinery::Error) -> String {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(rusqlite::Error::SqlInputError { msg, .. }) = inner.downcast_ref() {
+            return format!("cannot make the tables: {msg}");
         }
+        source = inner.source();
     }
-    Ok(())
+    error.to_string()
+}
+
+/// Fails when an app's table or view has a name that the schema needs, in a file that has no schema of ours yet.
+pub(crate) fn names_are_free(conn: &Connection) -> Result<(), StoreError> {
+    if version(conn)? > 0 {
+        return Ok(());
+    }
+    let mut taken = conn.prepare("SELECT type, name FROM sqlite_master WHERE type <> 'trigger'")?;
+    let taken =
+        taken.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, String)>, _>>()?;
+    // An empty history is what an interrupted first start left.
+    let ours = |name: &str| name != HISTORY && NAMES.iter().any(|own| own.eq_ignore_ascii_case(name));
+    match taken.into_iter().find(|(_, name)| ours(name)) {
+        Some((what, name)) => Err(StoreError::NameTaken { what, name }),
+        None => Ok(()),
+    }
 }
 
 /// The schema of the file, 0 when it has none.
 pub(crate) fn version(conn: &Connection) -> Result<u32, StoreError> {
-    let table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'refinery_schema_history'";
-    if conn.query_row(table, [], |_| Ok(())).optional()?.is_none() {
+    let table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1";
+    if conn.query_row(table, [HISTORY], |_| Ok(())).optional()?.is_none() {
         return Ok(0);
     }
-    Ok(conn.query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get(0))?)
+    Ok(conn.query_row(&format!("SELECT coalesce(max(version), 0) FROM {HISTORY}"), [], |row| row.get(0))?)
 }
 
 fn at(path: &Path, error: rusqlite::Error) -> StoreError {
@@ -120,26 +150,6 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_the_apps_own_with_one_of_our_names_is_told_and_left_alone() {
-        // One line that names it, for every name that the migrations make, and nothing is created.
-        for name in NAMES {
-            let dir = tempfile::tempdir().unwrap();
-            let mut conn = connect(&dir.path().join("t.db"), true).unwrap();
-            conn.execute_batch(&format!("CREATE TABLE {name} (x)")).unwrap();
-            let error = migrate(&mut conn).unwrap_err().to_string();
-            assert!(error.contains(&format!("a table '{name}' that is not Laneway's")) && error.len() < 200, "{error}");
-            let n: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
-            assert_eq!(n, 1);
-        }
-        let mut migrated = connect(Path::new(":memory:"), true).unwrap();
-        embedded::migrations::runner().run(&mut migrated).unwrap();
-        let sql = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') \
-                   AND name NOT LIKE 'sqlite_%' AND name <> 'refinery_schema_history'";
-        let n: i64 = migrated.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(usize::try_from(n).unwrap(), NAMES.len(), "a new table needs its name in the list");
-    }
-
-    #[test]
     fn migrating_twice_changes_nothing_and_a_newer_schema_is_refused() {
         // Forward only, and never by an older program.
         let dir = tempfile::tempdir().unwrap();
@@ -147,7 +157,57 @@ mod tests {
         migrate(&mut conn).unwrap();
         migrate(&mut conn).unwrap();
         assert_eq!(version(&conn).unwrap(), SCHEMA_VERSION);
-        conn.execute_batch("UPDATE refinery_schema_history SET version = 99").unwrap();
+        conn.execute_batch("UPDATE laneway_schema_history SET version = 99").unwrap();
         assert!(matches!(migrate(&mut conn), Err(StoreError::SchemaTooNew { found: 99, known: SCHEMA_VERSION })));
+    }
+
+    #[test]
+    fn the_names_of_the_schema_are_all_checked() {
+        // A table added by a migration and not to the list would be found taken only half-way.
+        let mut conn = Connection::open_in_memory().unwrap();
+        embedded::migrations::runner().set_migration_table_name(HISTORY).run(&mut conn).unwrap();
+        let sql = "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        let found: Vec<String> =
+            conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut names = NAMES;
+        names.sort_unstable();
+        assert_eq!(found, names);
+    }
+
+    #[test]
+    fn a_table_of_an_app_that_has_our_name_is_told_and_left_alone() {
+        // In one line, in any case of letters, and before the file is changed in any way.
+        let dir = tempfile::tempdir().unwrap();
+        for (n, (sql, what)) in [
+            ("CREATE TABLE tasks (x)", "a table named 'tasks'"),
+            ("CREATE TABLE Failures (x)", "a table named 'Failures'"),
+            ("CREATE VIEW task_view AS SELECT 1 AS x", "a view named 'task_view'"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut conn = connect(&dir.path().join(format!("{n}.db")), true).unwrap();
+            conn.execute_batch(sql).unwrap();
+            let error = migrate(&mut conn).unwrap_err().to_string();
+            assert!(error.contains(what) && error.lines().count() == 1, "{error}");
+            let left: (String, i64) = conn
+                .query_row(
+                    "SELECT (SELECT journal_mode FROM pragma_journal_mode), count(*) FROM sqlite_master",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .unwrap();
+            assert_eq!(left, ("delete".into(), 1));
+        }
+    }
+
+    #[test]
+    fn a_failed_migration_is_told_in_one_line() {
+        // An index is the one name that is not looked at before.
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = connect(&dir.path().join("t.db"), true).unwrap();
+        conn.execute_batch("CREATE TABLE app (x); CREATE INDEX tasks_queue ON app (x)").unwrap();
+        let error = migrate(&mut conn).unwrap_err().to_string();
+        assert!(error.contains("tasks_queue") && error.len() < 200 && error.lines().count() == 1, "{error}");
     }
 }

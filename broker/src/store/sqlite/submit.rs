@@ -136,7 +136,7 @@ pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Resu
 const MET: u64 = 1 << 63;
 
 fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Vec<Stored>>, StoreError> {
-    let sql = "SELECT tasks FROM requests WHERE request = ?1 AND at > ?2";
+    let sql = "SELECT tasks FROM laneway_requests WHERE request = ?1 AND at > ?2";
     let oldest = now.wall.0 - REQUEST_KEPT_MS;
     let tasks: Option<Vec<u8>> =
         conn.prepare_cached(sql)?.query_row(params![request.0, oldest], |row| row.get(0)).optional()?;
@@ -151,7 +151,7 @@ fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) 
     let number = |stored: &Stored| stored.task.value() | if stored.new { 0 } else { MET };
     let ids: Vec<u8> = stored.iter().flat_map(|stored| number(stored).to_be_bytes()).collect();
     // One too old to count may still be there.
-    let sql = "INSERT OR REPLACE INTO requests (request, at, tasks) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT OR REPLACE INTO laneway_requests (request, at, tasks) VALUES (?1, ?2, ?3)";
     conn.prepare_cached(sql)?.execute(params![request.0, now.wall.0, ids])?;
     Ok(())
 }
@@ -165,7 +165,8 @@ fn forget(conn: &Connection, forgetting: &mut Forgetting, now: Now) -> Result<()
     let limit = FORGOTTEN_MIN + FORGOTTEN_PER_SUBMIT * forgetting.submits;
     *forgetting = Forgetting { next_at: now.wall.0 + FORGET_EVERY_MS, submits: 0 };
     // Rows are in order of time but for steps of the clock, which only make one stay longer.
-    let sql = "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT ?1) AND at <= ?2";
+    let sql = "DELETE FROM laneway_requests \
+               WHERE id IN (SELECT id FROM laneway_requests ORDER BY id LIMIT ?1) AND at <= ?2";
     conn.prepare_cached(sql)?.execute(params![limit, now.wall.0 - REQUEST_KEPT_MS])?;
     Ok(())
 }

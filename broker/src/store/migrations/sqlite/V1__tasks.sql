@@ -81,7 +81,7 @@ CREATE TABLE failures (
 CREATE INDEX failures_task ON failures (task, run);
 
 -- Each start of a broker. The secret makes its leases; stopped_at stays NULL when it ended without a word.
-CREATE TABLE epochs (
+CREATE TABLE laneway_epochs (
     number     INTEGER PRIMARY KEY,
     secret     BLOB    NOT NULL,
     started_at INTEGER NOT NULL,
@@ -92,7 +92,7 @@ CREATE TABLE epochs (
 
 -- Every lane ever configured; rank counts from the most urgent. Rows without a lane go to the fallback, but for kinds
 -- whose settings name another.
-CREATE TABLE lanes (
+CREATE TABLE laneway_lanes (
     name       TEXT    PRIMARY KEY,
     rank       INTEGER,
     paused     INTEGER NOT NULL DEFAULT 0,
@@ -101,14 +101,14 @@ CREATE TABLE lanes (
 );
 
 -- Worker processes that were connected last; the next start waits for them.
-CREATE TABLE sessions (
+CREATE TABLE laneway_sessions (
     session TEXT    PRIMARY KEY,
     name    TEXT    NOT NULL,
     plain   INTEGER NOT NULL
 );
 
 -- Submits of the last minutes, so that one said twice stores once. `tasks` is 8 bytes for each id, big-endian.
-CREATE TABLE requests (
+CREATE TABLE laneway_requests (
     id      INTEGER PRIMARY KEY,
     request BLOB    NOT NULL UNIQUE,
     at      INTEGER NOT NULL,
