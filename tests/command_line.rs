@@ -37,8 +37,14 @@ impl Said {
 
 /// Runs `laneway` in the place's folder and with nothing in its environment.
 fn bare(place: &Place, words: &[&str]) -> Said {
+    with(place, &[], words)
+}
+
+/// The same with something in it.
+fn with(place: &Place, environment: &[(&str, &str)], words: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
     command.args(words).current_dir(place.dir()).env_clear().stdin(Stdio::null());
+    command.envs(environment.iter().copied());
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Said { code: status.code().expect("the program was not killed"), out: text(stdout), err: text(stderr) }
@@ -178,8 +184,9 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     on_file(&place, &["task", "show", "2"]).is(4, "no task 2");
     on_file(&place, &["task", "cancel", "1"]).is(3, "no broker answers");
     // Whoever names a broker does not mean the file.
+    std::fs::copy(place.db(), place.path("laneway.db")).unwrap();
     bare(&place, &["task", "list", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");
-    bare(&place, &["task", "list", "--db", "tasks.db", "--endpoint", "ipc://none.sock"]).is(2, "cannot be used with");
+    bare(&place, &["task", "list", "--db", "tasks.db", "--endpoint", "ipc://none.sock"]).is(2, "give one of them");
 
     let broker = Broker::start(&place);
     let _worker = WorkerProcess::start(&place, "");
@@ -296,4 +303,28 @@ fn a_database_whose_app_has_a_table_of_our_name_is_left_alone() {
         assert!(said.err.lines().count() <= 2, "{}", said.err);
     }
     assert_eq!(app.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+#[test]
+fn a_task_goes_into_the_database_that_is_meant() {
+    // Proves that neither a broker elsewhere nor a socket that a killed one left gets a task meant for this folder's file.
+    let (place, other) = (Place::new(), Place::new());
+    let _broker = Broker::start(&other);
+    let environment = [("LANEWAY_ENDPOINT", other.endpoint())];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    for db in ["a.db", "laneway.db"] {
+        bare(&place, &["db", "init", "--db", db]).is(0, "");
+    }
+    // A flag wins over the environment.
+    with(&place, &environment, &["submit", "echo", "--db", "a.db"]).is(0, "using the file a.db");
+    assert_eq!(Table::open(&other).count("1"), 0);
+    with(&place, &environment, &["submit", "echo"]).is(0, "");
+    assert_eq!(Table::open(&other).count("1"), 1);
+    // The default file lies here, so its own broker is meant, which does not run; the default port is never asked.
+    bare(&place, &["submit", "echo"]).is(0, "no broker answers at ipc://laneway.db.sock; using the file laneway.db");
+    // The environment names a database, and beside the default one is a socket of a broker that was killed.
+    drop(std::os::unix::net::UnixListener::bind(place.path("laneway.db.sock")).unwrap());
+    with(&place, &[("LANEWAY_DB", "a.db")], &["submit", "echo"]).is(0, "using the file a.db");
+    bare(&place, &["submit", "echo", "--db", "a.db", "--endpoint", &other.endpoint()]).is(2, "give one of them");
+    assert_eq!(Table::open(&other).count("1"), 1);
 }

@@ -56,12 +56,32 @@ struct Common {
 
     /// Where the broker listens [default: LANEWAY_ENDPOINT, the socket beside the database, or tcp://127.0.0.1:7733 where no
     /// database lies]
-    #[arg(long, global = true, value_name = "ENDPOINT", conflicts_with = "db")]
+    #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
 
     /// How to print results: a table for people, or one JSON object a line
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+impl Common {
+    /// Refuses what would be ignored: two ways to name one broker, and options that mean nothing to a command.
+    fn check(&self, command: &Command) -> Result<(), Error> {
+        let (db, endpoint, json) = (self.db.is_some(), self.endpoint.is_some(), self.output == Output::Json);
+        let reason = match command {
+            Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
+            Command::Broker(_) | Command::Completions { .. } if json => "there is nothing to print as JSON here",
+            Command::Db(_) | Command::Completions { .. } if endpoint => {
+                "no broker is asked here, so --endpoint means nothing"
+            }
+            Command::Demo(_) | Command::Bench(_) if db || endpoint => {
+                "it starts brokers of its own, so --db and --endpoint mean nothing"
+            }
+            _ if db && endpoint => "--db and --endpoint both name a broker: give one of them",
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(reason.into()))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,6 +147,7 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn dispatch(cli: Cli) -> Result<(), Error> {
     let Cli { common, command } = cli;
+    common.check(&command)?;
     match command {
         Command::Broker(args) => broker::run(&common, &args),
         Command::Submit(args) => submit::run(&common, args),
@@ -224,5 +245,23 @@ mod tests {
         assert_eq!(run(["laneway", "--version"].map(OsString::from)), Exit::Success);
         assert_eq!(run(["laneway", "submitt"].map(OsString::from)), Exit::Usage);
         assert_eq!(run(["laneway", "task", "show", "0"].map(OsString::from)), Exit::Usage);
+    }
+
+    #[test]
+    fn options_that_would_be_ignored_are_refused() {
+        // Proves that nobody believes to have named a database or a broker where another one is used.
+        for words in [
+            "--db a.db --endpoint ipc://b submit echo",
+            "task list --endpoint ipc://b --db a.db",
+            "broker --endpoint ipc://b",
+            "broker -o json",
+            "db status --endpoint ipc://b",
+            "demo --db a.db",
+            "bench --endpoint ipc://b",
+            "completions bash -o json",
+        ] {
+            let words = std::iter::once("laneway").chain(words.split(' ')).map(OsString::from);
+            assert_eq!(run(words.clone()), Exit::Usage, "{:?}", words.collect::<Vec<_>>());
+        }
     }
 }

@@ -56,6 +56,12 @@ fn socket_of(db: &Path) -> Option<String> {
     (socket.trim_start_matches("ipc://").len() <= IPC_PATH_BYTES_MAX).then_some(socket)
 }
 
+/// The default port, when it is asked although nobody named it: it may be another's.
+pub(super) fn fallback(common: &Common) -> Option<&'static str> {
+    let (endpoint, is_named) = place(common);
+    (!is_named && endpoint == TCP_ENDPOINT).then_some(TCP_ENDPOINT)
+}
+
 /// Where to look for the broker.
 pub(super) fn endpoint(common: &Common) -> String {
     place(common).0

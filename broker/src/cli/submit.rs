@@ -10,7 +10,7 @@ use laneway_protocol::message::{NewTask, ProgressEvent, Stored};
 use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
 use serde_json::{Value, json};
 
-use super::remote::Remote;
+use super::remote::{self, Remote};
 use super::{Common, Output, offline, output, when};
 use crate::error::Error;
 
@@ -90,6 +90,9 @@ pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
             Some(_) => Err(Error::TimedOut("no broker runs the task now, so its result is not waited for".into())),
         };
     };
+    if let Some(endpoint) = remote::fallback(common) {
+        output::note(&format!("submitting to the broker at {endpoint}; name a database or --endpoint for another"));
+    }
     let stored = remote.submit(task)?;
     match wait {
         None => print_id(stored, output),
