@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::path::Path;
 use std::process::Command;
 
 use harness::tools::{python3, sqlite3};
@@ -50,6 +51,27 @@ fn the_shell_and_python_insert_tasks_as_they_are() {
     table.wait_for_state(id, "done");
     // The worker writes its own JSON.
     assert_eq!(table.column::<String>(id, "result"), "[1,2]");
+}
+
+/// The insert that the README shows waits for its turn: none fails beside a broker that commits all the time.
+#[test]
+fn the_readmes_insert_never_finds_the_database_locked() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=4");
+    let table = Table::open(&place);
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let mut lines =
+        readme.lines().filter_map(|line| line.strip_prefix("$ ")).filter(|line| line.starts_with("sqlite3"));
+    let insert =
+        lines.find(|line| line.contains("INSERT")).expect("the README shows an insert").replace("app.db", "tasks.db");
+    sqlite3();
+    for round in 0..40 {
+        // There is always something to commit.
+        table.insert_many(50, "low", "echo", "1");
+        output_of(Command::new("sh").args(["-c", &insert]).current_dir(place.dir()));
+        assert_eq!(table.count("kind = 'wordcount'"), round + 1);
+    }
 }
 
 /// The id that a program printed.
