@@ -181,8 +181,13 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     assert_eq!(on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["payload"], json!({"a": 1}));
     let why = on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["explain"].to_string();
     assert!(why.contains("no broker runs"), "{why}");
-    on_file(&place, &["task", "show", "2"]).is(4, "no task 2");
+    on_file(&place, &["submit", "echo", "--run-at", "+1h", "--wait", "-o", "json"]).is(6, "is not waited for");
+    on_file(&place, &["task", "show", "3"]).is(4, "no task 3");
     on_file(&place, &["task", "cancel", "1"]).is(3, "no broker answers");
+    // No broker has written down which lanes there are.
+    bare(&place, &["db", "init", "--db", "new.db"]).is(0, "");
+    bare(&place, &["submit", "echo", "--lane", "later", "--db", "new.db"])
+        .is(0, "nothing tells whether there is a lane later");
     // Whoever names a broker does not mean the file.
     std::fs::copy(place.db(), place.path("laneway.db")).unwrap();
     bare(&place, &["task", "list", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");
@@ -191,6 +196,10 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     let broker = Broker::start(&place);
     let _worker = WorkerProcess::start(&place, "");
     Table::open(&place).wait_for_state(1, "done");
+    // What the broker has written down tells which lanes there are.
+    on_file(&place, &["submit", "echo", "--lane", "medium"])
+        .is(5, "unknown_lane: lane 'medium' is not configured: use one of high, normal, low");
+    assert_eq!(Table::open(&place).count("1"), 2);
     // A killed broker leaves its socket behind; that is no broker.
     broker.kill();
     bare(&place, &["stats", "--endpoint", &place.endpoint()]).is(3, "no broker answers");

@@ -29,7 +29,17 @@ pub(super) fn open(common: &Common) -> Result<File, Error> {
 impl File {
     /// Puts a task in, to wait for the next broker.
     pub(super) fn submit(&self, task: &NewTask) -> Result<Stored, Error> {
-        offline::submit(&self.path, task).map_err(|error| self.error("write to", error))
+        if let Some(lane) = &task.lane
+            && !offline::knows_lanes(&self.path).map_err(|error| self.error("read", error))?
+        {
+            output::note(&format!("no broker has run on this file, so nothing tells whether there is a lane {lane}"));
+        }
+        let stored = offline::submit(&self.path, task).map_err(|error| self.error("write to", error))?;
+        // In the broker's codes and words, so that a script sees no difference.
+        stored.map_err(|bad| {
+            let code = if bad.field == "lane" { Code::UnknownLane } else { Code::BadTask };
+            Error::Refused(WireError::new(code, bad.reason).field(bad.field))
+        })
     }
 
     pub(super) fn list(&self, filter: &Filter) -> Result<StatusRows, Error> {
@@ -48,7 +58,7 @@ impl File {
 
     fn error(&self, doing: &str, error: StoreError) -> Error {
         match error {
-            // In the broker's words, so that a script sees no difference.
+            // By a trigger or a constraint of the app.
             StoreError::Refused(reason) => Error::Refused(WireError::new(Code::BadTask, reason)),
             error => Error::database(format!("{doing} the database {}", self.path.display()), error),
         }

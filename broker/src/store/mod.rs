@@ -23,6 +23,8 @@ use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMilli
 use laneway_protocol::message::Final;
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
 
+pub(crate) use self::validate::Bad;
+
 /// What a turn must survive once it is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Sync {

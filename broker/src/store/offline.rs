@@ -16,7 +16,7 @@ use super::checkpoint::wal_of;
 use super::lock;
 use super::sqlite::{self, SCHEMA_VERSION};
 use super::validate::Judge;
-use super::{Rules, StoreError};
+use super::{Bad, Rules, StoreError};
 
 /// What `laneway db status` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +81,22 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
 
 /// Stores one task; on disk when it returns.
 ///
-/// # Errors
-/// [`StoreError::Refused`] when it makes no sense, as far as the file tells: its lanes are those of the last broker.
-pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Stored, StoreError> {
+/// Gives [`Bad`] when it makes no sense, as far as the file tells: its lanes are those of the last broker.
+pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Result<Stored, Bad>, StoreError> {
     let (mut conn, judge) = open(path)?;
     let turn = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let stored = match sqlite::insert_all(&turn, &judge, std::slice::from_ref(task), now())? {
         Ok(stored) => stored[0],
-        Err((_, bad)) => return Err(StoreError::Refused(bad.reason)),
+        Err((_, bad)) => return Ok(Err(bad)),
     };
     turn.commit()?;
-    Ok(stored)
+    Ok(Ok(stored))
+}
+
+/// Whether the file knows its lanes: a broker that ran on it has written them down.
+pub(crate) fn knows_lanes(path: &Path) -> Result<bool, StoreError> {
+    let (_, judge) = open(path)?;
+    Ok(!judge.rules.lanes.is_empty())
 }
 
 /// A page, newest first; goes on by itself over pages that ended early.
@@ -143,13 +148,20 @@ fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
 /// The rules as the last broker wrote them down. Lanes of single kinds are not among them, so a row without a lane is shown
 /// as one of the fallback.
 fn rules(conn: &Connection) -> Result<Rules, StoreError> {
-    let mut lanes =
-        conn.prepare("SELECT name FROM laneway_lanes WHERE configured <> 0 ORDER BY fallback DESC, rank")?;
-    let lanes = lanes.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    let lanes: Vec<LaneName> = lanes.iter().filter_map(|lane| LaneName::new(lane).ok()).collect();
+    let mut statement =
+        conn.prepare("SELECT name, fallback <> 0 FROM laneway_lanes WHERE configured <> 0 ORDER BY rank")?;
+    let mut rows = statement.query([])?;
+    let (mut lanes, mut fallback) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        let Ok(lane) = LaneName::new(&row.get::<_, String>(0)?) else { continue };
+        if row.get(1)? {
+            fallback = Some(lane.clone());
+        }
+        lanes.push(lane);
+    }
     let normal = || LaneName::new("normal").expect("a name of six letters");
     Ok(Rules {
-        default_lane: lanes.first().cloned().unwrap_or_else(normal),
+        default_lane: fallback.unwrap_or_else(normal),
         lanes,
         kind_lanes: HashMap::new(),
         payload_bytes_max: PAYLOAD_BYTES_MAX,

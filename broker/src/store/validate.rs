@@ -22,9 +22,9 @@ const MICROS_MIN: f64 = 1e14;
 
 /// Why a row makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bad {
-    pub(super) field: &'static str,
-    pub(super) reason: String,
+pub(crate) struct Bad {
+    pub(crate) field: &'static str,
+    pub(crate) reason: String,
 }
 
 impl Bad {

@@ -201,16 +201,18 @@ fn the_file_can_be_used_without_a_broker() {
     let status = offline::init(&path).unwrap();
     assert_eq!((status.schema, status.schema_known, status.rows.len()), (1, 1, 0));
     let mut task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::json("[1]")));
-    let stored = offline::submit(&path, &task).unwrap();
+    let stored = offline::submit(&path, &task).unwrap().unwrap();
     assert!(stored.new);
     task.run_at = Some(12);
-    let error = offline::submit(&path, &task).unwrap_err();
-    assert!(matches!(&error, StoreError::Refused(reason) if reason.contains("looks like seconds")), "{error:?}");
+    let error = offline::submit(&path, &task).unwrap().unwrap_err();
+    assert!(error.field == "run_at" && error.reason.contains("looks like seconds"), "{error:?}");
     let page = offline::list(&path, &Filter { state: Some(TaskState::Queued), ..Filter::default() }).unwrap();
     assert_eq!(page.rows.len(), 1);
     let shown = offline::show(&path, &[stored.task]).unwrap();
     assert_eq!(shown.rows[0].payload, Some(Payload::json("[1]")));
-    assert_eq!(shown.rows[0].explain.as_deref(), Some("due; the next free worker for kind k in lane normal gets it"));
+    let why =
+        "no broker answers, so it waits for one; then: due; the next free worker for kind k in lane normal gets it";
+    assert_eq!(shown.rows[0].explain.as_deref(), Some(why));
     opened(&path).close_epoch(NOW).unwrap();
     let status = offline::migrate(&path).unwrap();
     assert_eq!(status.rows, [("queued".to_owned(), 1)]);
@@ -218,6 +220,6 @@ fn the_file_can_be_used_without_a_broker() {
     assert_eq!((epoch.number, epoch.stopped_at, epoch.pid), (1, Some(NOW.wall.0), std::process::id()));
     task.run_at = None;
     task.lane = Some(LaneName::new("low").unwrap());
-    let error = offline::submit(&path, &task).unwrap_err().to_string();
-    assert_eq!(error, "lane 'low' is not configured: use one of normal, high, or add it to the settings");
+    let error = offline::submit(&path, &task).unwrap().unwrap_err().reason;
+    assert_eq!(error, "lane 'low' is not configured: use one of high, normal, or add it to the settings");
 }
