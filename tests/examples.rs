@@ -37,6 +37,15 @@ fn the_examples_do_what_they_show() {
     assert_eq!(broker.stop(), 0);
 }
 
+#[test]
+fn a_program_that_ends_with_an_error_of_the_library_says_it_in_words() {
+    // Proves that `fn main() -> Result<...>`, as the README has it, prints a sentence and not the variant's fields.
+    let mut submit = Command::new(&build()["submit"]);
+    let output = submit.arg(root().join("README.md")).arg("what://x").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Error: endpoint 'what://x' cannot be used"), "{said}");
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

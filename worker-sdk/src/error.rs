@@ -9,7 +9,7 @@ use laneway_protocol::{Code, TaskId, TaskState, WireError};
 ///
 /// [`Error::retry`] tells whether the same call can succeed later. A failing *handler* is not an `Error`: it ends in a
 /// [`Failure`](crate::Failure), which the broker records.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// No broker answered at the endpoint in time. What was asked may still have happened: a submit is safe to repeat
@@ -127,6 +127,14 @@ impl fmt::Display for Error {
                 "no answer to the goodbye: {outcomes} outcomes may be unrecorded and {releases} tasks not handed back"
             ),
         }
+    }
+}
+
+/// The text of `Display`: a `main` that returns a `Result` prints its error by `Debug`, and so does `unwrap`. Whoever reads
+/// that is a person; the variants are for code, which matches on them.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
