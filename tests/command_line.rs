@@ -337,3 +337,30 @@ fn a_task_goes_into_the_database_that_is_meant() {
     bare(&place, &["submit", "echo", "--db", "a.db", "--endpoint", &other.endpoint()]).is(2, "give one of them");
     assert_eq!(Table::open(&other).count("1"), 1);
 }
+
+#[test]
+fn a_broker_whose_port_is_taken_says_what_to_do_and_leaves_no_database() {
+    // Proves that the next step is told, and that a start which cannot succeed makes no new database.
+    let place = Place::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("tcp://{}", port.local_addr().unwrap());
+    let said = on_file(&place, &["broker", "--bind", &endpoint]);
+    said.is(1, &format!("cannot listen on {endpoint}: another broker listens there, or another program"));
+    assert!(said.err.contains("laneway stats --endpoint") && said.err.contains("--bind"), "{}", said.err);
+    assert!(!place.db().exists());
+}
+
+#[test]
+fn what_is_not_there_has_the_exit_code_of_the_table() {
+    // Proves how the table tells a missing broker, a missing thing to work on and missing settings apart.
+    let place = Place::new();
+    std::fs::write(place.path("file"), "").unwrap();
+    bare(&place, &["task", "list", "--db", "none.db"]).is(3, "there is no database none.db");
+    bare(&place, &["stats", "--db", "none.db"]).is(3, "no broker answers");
+    bare(&place, &["db", "status", "--db", "none.db"]).is(4, "there is no database none.db");
+    bare(&place, &["demo", "none"]).is(4, "name a folder");
+    bare(&place, &["bench", "--dir", "none"]).is(4, "there is no folder none");
+    bare(&place, &["demo", "file"]).is(2, "name a folder");
+    bare(&place, &["bench", "--dir", "file"]).is(2, "is not a folder");
+    bare(&place, &["broker", "--config", "none.toml"]).is(7, "none.toml");
+}

@@ -15,11 +15,11 @@ use crate::config::ConfigError;
 /// | 0 | done as asked |
 /// | 1 | the task that was waited for failed, or anything not in this table |
 /// | 2 | the command line makes no sense |
-/// | 3 | no broker answers |
-/// | 4 | no such task, lane or worker |
+/// | 3 | no broker answers, and where a file could do instead, there is none |
+/// | 4 | no such task; no such file or folder, where one is named to work on |
 /// | 5 | the broker or the database refused it; the text says why |
 /// | 6 | the time to wait was over |
-/// | 7 | the broker's settings are wrong |
+/// | 7 | the broker's settings are wrong, or their file cannot be read |
 /// | 8 | the database cannot be opened, read or written |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -114,6 +114,9 @@ impl Bench {
     fn new(args: &BenchArgs) -> Result<Self, Error> {
         let program = std::env::current_exe().map_err(|error| Error::other("find this program", error))?;
         let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+        if !dir.exists() {
+            return Err(Error::NotFound(format!("there is no folder {}", dir.display())));
+        }
         if !dir.is_dir() {
             return Err(Error::Usage(format!("--dir {} is not a folder", dir.display())));
         }

@@ -37,7 +37,10 @@ struct LeftOut {
 impl Files {
     /// Walks `folder`, in the order of names. Symbolic links are not followed.
     pub(super) fn choose(folder: &Path) -> Result<Self, Error> {
-        let not_a_folder = |error: io::Error| Error::Usage(format!("{}: {error}; name a folder", folder.display()));
+        let not_a_folder = |error: io::Error| {
+            let text = format!("{}: {error}; name a folder", folder.display());
+            if error.kind() == io::ErrorKind::NotFound { Error::NotFound(text) } else { Error::Usage(text) }
+        };
         let root = folder.canonicalize().map_err(not_a_folder)?;
         fs::read_dir(&root).map_err(not_a_folder)?;
         let (mut files, mut todo) = (Self::default(), Vec::new());
@@ -132,6 +135,7 @@ fn is_left_out(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Exit;
 
     #[test]
     fn the_choice_is_regular_files_within_the_bounds() {
@@ -154,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_none_is_a_usage_error() {
-        // Proves that a file and a missing folder are told with their name.
+    fn a_folder_that_is_none_is_told() {
+        // Proves that a file and a missing folder are told with their name, and apart.
         let file = tempfile::NamedTempFile::new().unwrap();
-        for path in [file.path(), Path::new("/no/such/folder")] {
+        for (path, exit) in [(file.path(), Exit::Usage), (Path::new("/no/such/folder"), Exit::NotFound)] {
             let error = Files::choose(path).unwrap_err();
-            assert!(matches!(&error, Error::Usage(text) if text.contains(path.to_str().unwrap())), "{error}");
+            assert!(error.exit() == exit && error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }
 }
