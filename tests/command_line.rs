@@ -77,6 +77,12 @@ fn a_task_can_be_run_as_if_it_were_a_program() {
 
     laneway(&place, &["submit", "fail", "--max-attempts", "1", "--wait"]).is(1, "task 3 is dead: it always fails");
     laneway(&place, &["submit", "nobody", "--wait=200ms"]).is(6, "task 4");
+    let shown = laneway(&place, &["task", "show", "3"]).out;
+    assert!(shown.contains("1 of 1 (1 run, 0 losses, 0 releases)"), "{shown}");
+    laneway(&place, &["submit", "nobody", "--wait=200ms"]).is(6, "task 4 has not ended within 200ms");
+    let said = laneway(&place, &["submit", "nobody", "--wait=0", "-o", "json"]);
+    said.is(6, "task 5 has not ended yet");
+    assert_eq!(said.json(), [json!({"task": 5, "new": true, "state": "queued"})]);
 }
 
 #[test]
@@ -115,7 +121,8 @@ fn tasks_are_listed_shown_cancelled_and_retried() {
     let show = laneway(&place, &["task", "show", "1", "-o", "json"]).json();
     assert_eq!((&show[0]["payload"], &show[0]["state"]), (&json!([1, 2]), &json!("queued")));
     assert!(show[0]["explain"].is_string());
-    assert!(laneway(&place, &["task", "show", "1"]).out.contains("unique key  k"));
+    let shown = laneway(&place, &["task", "show", "1"]).out;
+    assert!(shown.contains("unique key  k") && shown.contains("0 (0 runs, 0 losses, 0 releases)"), "{shown}");
 
     let cancel = laneway(&place, &["task", "cancel", "1", "-o", "json"]).json();
     assert_eq!(cancel, [json!({"task": 1, "verdict": "cancelled"})]);
@@ -159,7 +166,7 @@ fn lanes_workers_and_numbers_are_shown_and_a_drain_ends_the_workers() {
     let id = table.insert("gate", &json!({ "path": place.path("gate") }).to_string());
     table.wait_for_state(id, "running");
     assert_eq!(one(&["stats"])[0]["running"], 1);
-    laneway(&place, &["drain", "--wait", "0"]).is(6, "1 workers with 1 tasks are left");
+    laneway(&place, &["drain", "--wait", "0"]).is(6, "left: 1 worker, 1 task running");
     laneway(&place, &["drain", "--release", "--wait", "60"]).is(0, "");
     assert_eq!(worker.wait(), 0);
     table.wait_for_state(id, "queued");

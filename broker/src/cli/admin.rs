@@ -13,6 +13,7 @@ use crate::error::Error;
 
 /// List, pause and resume lanes
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  laneway lane list\n  laneway lane pause low")]
 pub(super) enum LaneCommand {
     /// List the lanes with what waits and runs, most urgent first
     #[command(after_help = "Example:\n  laneway lane list")]
@@ -33,6 +34,7 @@ pub(super) struct LaneArgs {
 
 /// Look at the connected workers
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  laneway worker list")]
 pub(super) enum WorkerCommand {
     /// List the worker processes that are connected
     #[command(after_help = "Example:\n  laneway worker list")]
@@ -178,8 +180,7 @@ pub(super) fn drain(common: &Common, args: &DrainArgs) -> Result<(), Error> {
         match args.wait {
             Some(limit) if !over && started.elapsed() >= limit => {
                 print_drain(&stand, common.output)?;
-                let text = format!("{} workers with {} tasks are left", stand.workers, stand.running);
-                return Err(Error::TimedOut(text));
+                return Err(Error::TimedOut(format!("left: {}", left(&stand))));
             }
             Some(_) if !over => std::thread::sleep(Duration::from_millis(DRAIN_ASK_MS)),
             _ => return print_drain(&stand, common.output),
@@ -192,5 +193,10 @@ fn print_drain(stand: &Drained, output: Output) -> Result<(), Error> {
         return output::json(stand);
     }
     let word = if stand.draining { "draining" } else { "not draining" };
-    output::line(&format!("{word}: {} workers, {} tasks running", stand.workers, stand.running))
+    output::line(&format!("{word}: {}", left(stand)))
+}
+
+fn left(stand: &Drained) -> String {
+    let workers = output::count(stand.workers, "worker", "workers");
+    format!("{workers}, {} running", output::count(stand.running, "task", "tasks"))
 }

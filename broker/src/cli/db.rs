@@ -10,6 +10,7 @@ use crate::store::offline::{self, DbStatus, LastEpoch};
 
 /// Create, upgrade and look at the database file
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  laneway db status --db /srv/app/app.db")]
 pub(super) enum DbCommand {
     /// Create the database, or bring an existing file's schema up to date
     #[command(after_help = "Example:\n  laneway db init --db /srv/app/app.db")]

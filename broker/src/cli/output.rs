@@ -25,6 +25,11 @@ pub(crate) fn note(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
+/// `1 run`, `2 runs`.
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// One JSON object on one line.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(value).map_err(|error| Error::other("write JSON", error))?;

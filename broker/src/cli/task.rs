@@ -15,6 +15,7 @@ const LIST_ROWS_MAX: u32 = 512;
 
 /// Look at tasks, retry or cancel them
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  laneway task list --state dead\n  laneway task show 12")]
 pub(super) enum TaskCommand {
     List(ListArgs),
     Show(ShowArgs),
@@ -197,7 +198,9 @@ fn print_one(row: &TaskRow) -> Result<(), Error> {
         table.pair("why", &explain);
     }
     table.pair("lane", &or_dash(row.lane.as_deref()));
-    let counts = format!("{} runs, {} losses, {} releases", row.runs, row.losses, row.releases);
+    let counts = [(row.runs, "run", "runs"), (row.losses, "loss", "losses"), (row.releases, "release", "releases")]
+        .map(|(n, one, many)| output::count(n.into(), one, many))
+        .join(", ");
     let max = row.max_attempts.map_or_else(String::new, |max| format!(" of {max}"));
     table.pair("attempts", &format!("{}{max} ({counts})", row.attempts));
     let times = [
