@@ -121,6 +121,8 @@ fn tasks_are_listed_shown_cancelled_and_retried() {
     let show = laneway(&place, &["task", "show", "1", "-o", "json"]).json();
     assert_eq!((&show[0]["payload"], &show[0]["state"]), (&json!([1, 2]), &json!("queued")));
     assert!(show[0]["explain"].is_string());
+    // Its row names no lane, and it waits in one all the same.
+    assert_eq!(show[0]["lane"], "normal");
     let shown = laneway(&place, &["task", "show", "1"]).out;
     assert!(shown.contains("unique key  k") && shown.contains("0 (0 runs, 0 losses, 0 releases)"), "{shown}");
 
@@ -184,7 +186,8 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     let said = on_file(&place, &["submit", "echo", r#"{"a": 1}"#]);
     said.is(0, "using the file tasks.db");
     assert_eq!(said.out, "1\n");
-    assert_eq!(on_file(&place, &["task", "list", "-o", "json"]).json()[0]["kind"], "echo");
+    let listed = on_file(&place, &["task", "list", "-o", "json"]).json();
+    assert_eq!((&listed[0]["kind"], &listed[0]["lane"]), (&json!("echo"), &json!("normal")));
     assert_eq!(on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["payload"], json!({"a": 1}));
     let why = on_file(&place, &["task", "show", "1", "-o", "json"]).json()[0]["explain"].to_string();
     assert!(why.contains("no broker runs"), "{why}");

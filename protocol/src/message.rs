@@ -650,7 +650,7 @@ pub struct StatusRows {
 pub struct TaskRow {
     pub id: TaskId,
     pub kind: String,
-    /// The row's own; absent means the default for the kind.
+    /// The row's own, or the default for its kind; absent when the row's kind is no name of a kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<String>,
     pub state: TaskState,

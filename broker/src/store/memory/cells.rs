@@ -6,6 +6,7 @@ use laneway_protocol::{Kind, LaneName, Lease, Payload, TaskId, TaskState};
 use rusqlite::types::{Value, ValueRef};
 
 use super::Cells;
+use crate::store::Rules;
 use crate::store::validate::{Judge, Values};
 pub(super) fn cell<'a>(row: &'a Cells, column: &str) -> ValueRef<'a> {
     ValueRef::from(&row[column])
@@ -102,13 +103,15 @@ pub(super) fn found(id: i64, row: &Cells, judge: &Judge) -> Option<FoundTask> {
     })
 }
 
-pub(super) fn task_row(id: i64, row: &Cells) -> TaskRow {
+pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
     let number = |column| int(row, column).and_then(|n| u32::try_from(n).ok());
     let owned = |column| text(row, column).map(str::to_owned);
+    let kind = owned("kind").unwrap_or_default();
+    let default = || Some(rules.lane_of(&kind.parse().ok()?).to_string());
     TaskRow {
         id: task_id(id),
-        kind: owned("kind").unwrap_or_default(),
-        lane: owned("lane"),
+        lane: owned("lane").or_else(default),
+        kind,
         state: state(row),
         run_at: int(row, "run_at"),
         unique_key: owned("unique_key"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use laneway_core::{Counts, Ending};
 use laneway_protocol::message::{Filter, Final, StatusRows, TaskRow};
-use laneway_protocol::{Kind, TaskId, TaskState};
+use laneway_protocol::{TaskId, TaskState};
 
 use super::Step;
 use super::cells::{cell, int, payload, sql, state, task_row, text};
@@ -49,14 +49,12 @@ impl Step<'_> {
     pub(super) fn list(&self, filter: &Filter) -> StatusRows {
         let limit = if filter.limit == 0 { 50 } else { filter.limit as usize };
         let matches = |row: &TaskRow| {
-            let default = row.kind.parse().map(|kind: Kind| self.judge.rules.lane_of(&kind).as_str().to_owned());
-            let lane = row.lane.clone().or(default.ok());
             filter.state.is_none_or(|state| state == row.state)
                 && filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
-                && filter.lane.as_ref().is_none_or(|wanted| lane.as_ref() == Some(wanted))
+                && filter.lane.as_ref().is_none_or(|wanted| row.lane.as_ref() == Some(wanted))
         };
         let before = filter.before.map_or(i64::MAX, sql);
-        let rows = self.db.rows.range(..before).rev().map(|(id, row)| task_row(*id, row));
+        let rows = self.db.rows.range(..before).rev().map(|(id, row)| task_row(*id, row, &self.judge.rules));
         let rows: Vec<TaskRow> = rows.filter(matches).take(limit).collect();
         let next = (rows.len() == limit).then(|| rows[limit - 1].id);
         StatusRows { rows, next, ..StatusRows::default() }
@@ -65,7 +63,8 @@ impl Step<'_> {
     pub(super) fn show(&self, tasks: &[TaskId]) -> StatusRows {
         let (known, not_found): (Vec<TaskId>, Vec<TaskId>) =
             tasks.iter().partition(|task| self.db.rows.contains_key(&sql(**task)));
-        let rows = known.iter().map(|task| task_row(sql(*task), &self.db.rows[&sql(*task)])).collect();
+        let rows =
+            known.iter().map(|task| task_row(sql(*task), &self.db.rows[&sql(*task)], &self.judge.rules)).collect();
         StatusRows { rows, not_found, ..StatusRows::default() }
     }
 }

@@ -112,12 +112,15 @@ const ROW: &str = "id, kind, lane, state, run_at, unique_key, max_attempts, time
     losses, releases, worker, created_at, started_at, finished_at, progress_done, progress_total, progress_note, \
     cancel_requested, error";
 
-fn task_row(row: &Row<'_>) -> rusqlite::Result<Option<TaskRow>> {
+fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
     let (Some(id), Some(state)) = (row::task_id(row, 0)?, row::state(row.get_ref(3)?)) else { return Ok(None) };
+    let kind = row::text(row.get_ref(1)?).unwrap_or_default();
+    // People ask which lane a task is in, not what its row leaves open.
+    let default = || Some(rules.lane_of(&kind.parse().ok()?).to_string());
     Ok(Some(TaskRow {
         id,
-        kind: row::text(row.get_ref(1)?).unwrap_or_default(),
-        lane: row::text(row.get_ref(2)?),
+        lane: row::text(row.get_ref(2)?).or_else(default),
+        kind,
         state,
         run_at: row::int(row.get_ref(4)?),
         unique_key: row::text(row.get_ref(5)?),
@@ -167,7 +170,7 @@ pub(crate) fn list(conn: &Connection, rules: &Rules, filter: &Filter) -> Result<
         looked += 1;
         last = row::task_id(row, 0)?.or(last);
         if matches_filter(row, rules, filter)? {
-            page.rows.extend(task_row(row)?);
+            page.rows.extend(task_row(row, rules)?);
         }
         if page.rows.len() == limit || looked == LOOKED_MAX {
             page.next = last;
@@ -209,7 +212,7 @@ pub(crate) fn show(
     let mut shown = StatusRows::default();
     for task in tasks {
         let read = |row: &Row<'_>| {
-            let Some(mut task) = task_row(row)? else { return Ok(None) };
+            let Some(mut task) = task_row(row, &judge.rules)? else { return Ok(None) };
             if detail {
                 task.payload = row::payload(row.get_ref(22)?);
                 task.result = row::payload(row.get_ref(23)?);
@@ -275,10 +278,8 @@ fn explain_queued(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> 
     {
         return format!("due in {} s", (at - now.wall.0).saturating_add(999) / 1000);
     }
-    let kind = row.kind.parse().ok();
-    let default = kind.map(|kind| judge.rules.lane_of(&kind).as_str().to_owned());
-    let lane = row.lane.clone().or(default).unwrap_or_default();
-    if paused.contains(&lane) {
+    let lane = row.lane.as_deref().unwrap_or_default();
+    if paused.iter().any(|paused| paused == lane) {
         return format!("lane {lane} is paused");
     }
     if !judge.rules.lanes.is_empty() && !judge.rules.lanes.iter().any(|known| known.as_str() == lane) {
