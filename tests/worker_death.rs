@@ -54,10 +54,58 @@ fn the_tasks_of_a_killed_worker_run_elsewhere_at_once() {
         let failures = "SELECT group_concat(run || ' ' || cause) FROM failures WHERE task = ?1";
         assert_eq!(table.one::<String>(failures, [task]), "1 lost");
         let noticed_ms: i64 = table.one("SELECT failed_at FROM failures WHERE task = ?1", [task]);
-        assert!(noticed_ms - killed_ms < 10_000, "the failure row is late");
+        // Half a second of grace for the connection to come back, ten times for a busy machine.
+        assert!(
+            (0..=5_000).contains(&(noticed_ms - killed_ms)),
+            "noticed {} ms after the kill",
+            noticed_ms - killed_ms
+        );
     }
     assert_eq!(broker.client().stats().unwrap().lost, 4);
     assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn the_process_behind_a_loss_is_told() {
+    // Proves that host and pid of a worker that died can be found: in the error of the task that it ran, and in the log, whose
+    // lines of workers and of tasks name it alike and with the session that the row has; and that leaving is told apart.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "name=thumbs kinds=gate");
+    let pid = worker.pid();
+    let id = table.insert("gate", &gate_payload(&place.path("never")));
+    place.journal().wait_for_begin(id, 1);
+    table.wait_for_state(id, "running");
+    let session: String = table.column(id, "worker");
+    let row = broker.client().workers().unwrap().remove(0);
+    assert_eq!(row.session.as_str(), session);
+    let label = format!("thumbs@{}/{pid}", row.host);
+    worker.kill();
+    table.wait_for_count("losses = 1", 1);
+    let error: String = table.one("SELECT error FROM failures", []);
+    let short = &session[..8];
+    let expected = format!("its worker thumbs (host {}, pid {pid}, session {short}…) died", row.host);
+    assert!(error.starts_with(&expected), "{error}");
+    let polite = WorkerProcess::start(&place, "name=polite");
+    wait_until("the next worker to be connected", || broker.client().workers().unwrap().len() == 1);
+    assert_eq!(polite.stop(), 0);
+
+    let lines = |target: &str| -> Vec<serde_json::Value> {
+        broker.log().into_iter().filter(|line| line["target"] == target).collect()
+    };
+    wait_until("four lines about workers", || lines("laneway::worker").len() >= 4);
+    let workers = lines("laneway::worker");
+    let events: Vec<&str> = workers.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert_eq!(events, ["connected", "lost", "connected", "left"]);
+    for line in &workers[..2] {
+        assert_eq!((line["worker"].as_str(), line["session"].as_str()), (Some(&*label), Some(&*session)), "{line}");
+    }
+    assert_eq!((workers[0]["kinds"].as_str(), workers[1]["running"].as_u64()), (Some("gate"), Some(1)));
+    wait_until("the task's lines", || lines("laneway::task").iter().any(|line| line["event"] == "lost"));
+    for line in lines("laneway::task").iter().filter(|line| line["run"] == 1) {
+        assert_eq!((line["worker"].as_str(), line["session"].as_str()), (Some(&*label), Some(&*session)), "{line}");
+    }
 }
 
 #[test]

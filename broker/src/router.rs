@@ -288,6 +288,7 @@ impl Router {
                     Action::Unload(tasks) => self.orders.unload.extend(tasks),
                     Action::Watch(task) => self.orders.watch.push((task, true)),
                     Action::Unwatch(task) => self.orders.watch.push((task, false)),
+                    Action::Tell(event) => crate::telemetry::tell_worker(&event),
                 }
             }
             for reply in undelivered {

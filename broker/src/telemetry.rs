@@ -22,8 +22,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Config, LogFormat};
 
 mod task_log;
+mod worker_log;
 
 pub(crate) use task_log::{TaskEvent, TaskLog};
+pub(crate) use worker_log::tell_worker;
 
 /// Lines that wait for a slow disk or terminal; beyond this they are dropped.
 const LINES_WAITING_MAX: usize = 16_384;

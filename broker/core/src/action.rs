@@ -1,10 +1,13 @@
 //! Everything the core may ask for. Actions run in list order; an answer that promises something durable is only asked
 //! for after the commit was reported.
 
+use std::fmt;
+
 use laneway_protocol::message::{Answer, Filter, Final, NewTask, StatusRows, Stored, Verdict};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
 use crate::event::{FoundTask, OpId, QueueKey, ReplyTo};
+use crate::limits::SESSION_SHOWN_CHARS;
 use crate::time::UnixMillis;
 
 #[derive(Debug)]
@@ -33,6 +36,61 @@ pub enum Action {
     /// Tell about tasks that end by another hand.
     Watch(TaskId),
     Unwatch(TaskId),
+    /// Something for people to know; nothing depends on it.
+    Tell(WorkerEvent),
+}
+
+/// A worker came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// It said all of its HELLO; or, when it says none, its first word.
+    Connected { worker: WorkerName, kinds: Vec<Kind>, lanes: Option<Vec<LaneName>> },
+    /// It said BYE.
+    Left { worker: WorkerName },
+    /// Its connections are gone for good, and it ran so many tasks.
+    Lost { worker: WorkerName, running: usize },
+}
+
+/// A worker process as people know it. All but the session is empty or 0 when it said no HELLO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerName {
+    pub session: SessionName,
+    pub name: String,
+    pub host: String,
+    pub pid: u32,
+}
+
+impl WorkerName {
+    /// One word for lists and logs: `name@host/pid`, or the session of a worker that did not introduce itself.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() {
+            return self.session.to_string();
+        }
+        let host = if self.host.is_empty() { String::new() } else { format!("@{}", self.host) };
+        let pid = if self.pid == 0 { String::new() } else { format!("/{}", self.pid) };
+        format!("{}{host}{pid}", self.name)
+    }
+}
+
+/// For sentences: `name (host h, pid 7, session 0123abcd…)`.
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            return write!(f, "{}", self.session);
+        }
+        write!(f, "{} (", self.name)?;
+        if !self.host.is_empty() {
+            write!(f, "host {}, ", self.host)?;
+        }
+        if self.pid != 0 {
+            write!(f, "pid {}, ", self.pid)?;
+        }
+        let session = self.session.as_str();
+        match session.char_indices().nth(SESSION_SHOWN_CHARS) {
+            Some((end, _)) => write!(f, "session {}…)", &session[..end]),
+            None => write!(f, "session {session})"),
+        }
+    }
 }
 
 /// One step of a task's life, or a question about it.
@@ -74,6 +132,7 @@ pub enum Op {
     /// Keeps who is connected, so that the next start knows whom to expect. Not synced.
     SessionUp {
         session: SessionName,
+        /// As in [`WorkerName::label`].
         name: String,
         plain: bool,
     },

@@ -230,12 +230,13 @@ impl Broker {
     }
 
     fn explain_running(&self, id: TaskId, row: &TaskRow) -> String {
-        match self.running.get(&id) {
-            Some(task) if task.session.is_none() => {
+        let connected = |session| self.workers.get(session).worker();
+        match self.running.get(&id).map(|task| (task, task.session.map(connected))) {
+            Some((task, None)) => {
                 format!("its worker {} has not come back since the broker was started", task.worker)
             }
-            Some(task) if task.stop.is_some() => format!("its worker {} was told to stop", task.worker),
-            Some(task) => format!("worker {} runs it", task.worker),
+            Some((task, Some(worker))) if task.stop.is_some() => format!("its worker {worker} was told to stop"),
+            Some((_, Some(worker))) => format!("worker {worker} runs it"),
             None => format!(
                 "worker {} has just ended it, or the row was changed by SQL",
                 row.worker.as_deref().unwrap_or("?")

@@ -39,7 +39,9 @@ mod timer;
 mod waiter;
 mod worker;
 
-pub use action::{Action, Cause, Count, Counts, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started};
+pub use action::{
+    Action, Cause, Count, Counts, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started, WorkerEvent, WorkerName,
+};
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use lease::LeaseKey;

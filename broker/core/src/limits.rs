@@ -44,6 +44,8 @@ pub(crate) const NOTE_INTERVAL_MS: u64 = 500;
 pub(crate) const DRAIN_PAUSE_MS: u64 = 500;
 /// What a host, a name or an SDK version may say about itself.
 pub(crate) const LABEL_BYTES_MAX: usize = 128;
+/// Of a session, in a sentence that names its worker otherwise: enough to find it in a list.
+pub(crate) const SESSION_SHOWN_CHARS: usize = 8;
 
 // The last task taken may add a payload and a checkpoint.
 const _: () = assert!(HANDOUT_PAYLOAD_BYTES_MAX + 2 * PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);

@@ -168,10 +168,10 @@ impl Broker {
         match &end {
             RunEnd::Done(_) | RunEnd::Already => self.stats.done += 1,
             RunEnd::Failed { .. } | RunEnd::TimedOut => self.stats.failed += 1,
-            RunEnd::Lost { charged: true } => self.stats.lost += 1,
+            RunEnd::Lost { charged: true, .. } => self.stats.lost += 1,
             // Counted when the row says so, whatever the run ended with.
             RunEnd::Cancelled => {}
-            RunEnd::Snoozed { .. } | RunEnd::Released | RunEnd::Unreceived | RunEnd::Lost { charged: false } => {
+            RunEnd::Snoozed { .. } | RunEnd::Released | RunEnd::Unreceived | RunEnd::Lost { charged: false, .. } => {
                 self.stats.released += 1;
             }
         }

@@ -228,7 +228,7 @@ impl Broker {
                 };
                 // Before anything is made for it: a READY that makes no sense leaves no session behind.
                 self.ability(kinds, ready.lanes.as_deref())?;
-                self.add_plain_session(&ready.session, now)?
+                self.add_plain_session(&ready.session, kinds, ready.lanes.as_deref(), now)?
             }
         };
         self.heard(session, from.conn);

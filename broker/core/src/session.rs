@@ -4,7 +4,7 @@ use laneway_protocol::limits::{ANSWER_SLACK_MS, BATCH_MAX, KINDS_PER_WORKER_MAX,
 use laneway_protocol::message::{Answer, Bye, ByeNoted, Held, Hello, OutcomeCode, WaitReason, Welcome};
 use laneway_protocol::{Code, Kind, LaneName, SessionName, WireError};
 
-use crate::action::{Action, Op};
+use crate::action::{Action, Op, WorkerEvent};
 use crate::broker::Broker;
 use crate::dispatch::Ability;
 use crate::event::{Asker, ConnId, ReplyTo};
@@ -54,8 +54,12 @@ impl Broker {
             return self.refuse(reply, hello_first("the session has ended"));
         };
         if !more {
-            session.welcomed = true;
+            let is_new = !std::mem::replace(&mut session.welcomed, true);
             let name = session.name.clone();
+            if is_new {
+                let (worker, kinds, lanes) = (session.worker(), session.kinds.clone(), session.lanes.clone());
+                self.out.push(Action::Tell(WorkerEvent::Connected { worker, kinds, lanes }));
+            }
             self.on_resumed(&name, now);
         }
         let welcome = Welcome {
@@ -112,7 +116,9 @@ impl Broker {
     pub(crate) fn finish_bye(&mut self, reply: ReplyTo, question: ByeQuestion, now: Now) {
         let ByeQuestion { session, more, codes, .. } = question;
         if !more && self.workers.find_mut(session).is_some() {
+            let worker = self.workers.get(session).worker();
             self.end_session(session, now);
+            self.out.push(Action::Tell(WorkerEvent::Left { worker }));
         }
         self.answer(reply, Answer::Bye(ByeNoted { outcomes: codes }));
     }
@@ -122,14 +128,24 @@ impl Broker {
     /// A session by its name. A plain one of the last epoch is known again as soon as it speaks, for it says no HELLO.
     pub(crate) fn session_of(&mut self, name: &SessionName, now: Now) -> Option<SessionId> {
         match self.workers.by_name(name) {
-            None if self.before.get(name) == Some(&true) => self.add_plain_session(name, now).ok(),
+            None if self.before.get(name) == Some(&true) => self.add_plain_session(name, &[], None, now).ok(),
             known => known,
         }
     }
 
-    pub(crate) fn add_plain_session(&mut self, name: &SessionName, now: Now) -> Result<SessionId, WireError> {
+    /// `kinds` and `lanes` are for the log: each of its slots says its own.
+    pub(crate) fn add_plain_session(
+        &mut self,
+        name: &SessionName,
+        kinds: &[Kind],
+        lanes: Option<&[LaneName]>,
+        now: Now,
+    ) -> Result<SessionId, WireError> {
         let id = self.add_session(name, now)?;
-        self.workers.get_mut(id).plain = true;
+        let session = self.workers.get_mut(id);
+        session.plain = true;
+        let (worker, kinds, lanes) = (session.worker(), kinds.to_vec(), lanes.map(<[LaneName]>::to_vec));
+        self.out.push(Action::Tell(WorkerEvent::Connected { worker, kinds, lanes }));
         self.store(Op::SessionUp { session: name.clone(), name: name.to_string(), plain: true });
         // What it was given in an earlier epoch is still its own.
         for task in self.orphans(|worker| worker == name) {
@@ -140,7 +156,6 @@ impl Broker {
 
     fn session_of_hello(&mut self, hello: &Hello, now: Now) -> Result<SessionId, WireError> {
         self.ability(&hello.kinds, hello.lanes.as_deref())?;
-        let name = label(&hello.name);
         let id = match self.workers.by_name(&hello.session) {
             Some(id) => {
                 self.adapt_slots(id, &hello.kinds, hello.lanes.as_deref());
@@ -152,7 +167,7 @@ impl Broker {
         let is_new = session.plain || !session.welcomed;
         session.plain = false;
         session.about = About {
-            name: name.clone(),
+            name: label(&hello.name),
             host: label(&hello.host),
             pid: hello.pid,
             sdk: label(&hello.sdk),
@@ -161,6 +176,7 @@ impl Broker {
         session.kinds.clone_from(&hello.kinds);
         session.lanes.clone_from(&hello.lanes);
         if is_new {
+            let name = session.worker().label();
             self.store(Op::SessionUp { session: hello.session.clone(), name, plain: false });
         }
         Ok(id)
@@ -256,10 +272,12 @@ impl Broker {
         }
         session.away = None;
         let suspect = session.suspect;
-        for task in session.running.clone() {
+        let worker = session.worker();
+        self.out.push(Action::Tell(WorkerEvent::Lost { worker: worker.clone(), running: session.running.len() }));
+        for task in self.workers.get(id).running.clone() {
             // With a suspect in the process, only the suspect is charged.
             let charged = suspect.is_none_or(|suspect| suspect == task);
-            self.end_run(task, RunEnd::Lost { charged }, now);
+            self.end_run(task, RunEnd::Lost { charged, worker: worker.clone() }, now);
         }
         self.end_session(id, now);
     }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use laneway_protocol::message::ProgressEvent;
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId};
 
-use crate::action::{Cause, Count, Ended, Next, Noted};
+use crate::action::{Cause, Count, Ended, Next, Noted, WorkerName};
 use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, NOTE_INTERVAL_MS};
 use crate::retry::{Random, delay_ms};
 use crate::settings::Settings;
@@ -75,6 +75,7 @@ pub(crate) enum RunEnd {
     /// Its worker died; `charged` unless another task is the suspect.
     Lost {
         charged: bool,
+        worker: WorkerName,
     },
     Cancelled,
     Already,
@@ -129,10 +130,10 @@ impl Running {
             RunEnd::Cancelled => (Next::Cancelled, Count::Nothing, Some("cancelled by its worker".into()), None),
             RunEnd::Snoozed { after_ms } => (retry(after_ms), Count::Release, None, None),
             RunEnd::Released => (Next::Queued { run_at: None }, Count::Release, None, None),
-            RunEnd::Unreceived | RunEnd::Lost { charged: false } => {
+            RunEnd::Unreceived | RunEnd::Lost { charged: false, .. } => {
                 (Next::Queued { run_at: None }, Count::Nothing, None, None)
             }
-            RunEnd::Lost { charged: true } => self.lost(settings.losses_max),
+            RunEnd::Lost { charged: true, worker } => self.lost(&worker, settings.losses_max),
             RunEnd::Already => (Next::Already, Count::Nothing, None, None),
         };
         Ended {
@@ -153,9 +154,9 @@ impl Running {
         }
     }
 
-    fn lost(&self, losses_max: u32) -> (Next, Count, Option<String>, Option<Cause>) {
+    fn lost(&self, worker: &WorkerName, losses_max: u32) -> (Next, Count, Option<String>, Option<Cause>) {
         let losses = self.losses + 1;
-        let error = format!("its worker {} died while it ran (loss {losses} of {losses_max})", self.worker);
+        let error = format!("its worker {worker} died while it ran (loss {losses} of {losses_max})");
         let next = if losses >= losses_max { Next::Dead } else { Next::Queued { run_at: None } };
         (next, Count::Loss, Some(error), Some(Cause::Lost))
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use laneway_protocol::message::OutcomeCode;
 use laneway_protocol::{Kind, LaneName, SessionName, TaskId};
 
+use crate::action::WorkerName;
 use crate::dispatch::ClassId;
 use crate::event::{ConnId, ReplyTo};
 use crate::time::Millis;
@@ -142,6 +143,14 @@ impl Settle {
     /// Whether that is worth a message of its own: nothing else is on its way to the disk, whose end would be another.
     pub(crate) fn is_ripe(&self) -> bool {
         self.open.is_empty() && self.has_news()
+    }
+}
+
+impl Session {
+    /// The worker as people know it.
+    pub(crate) fn worker(&self) -> WorkerName {
+        let About { name, host, pid, .. } = &self.about;
+        WorkerName { session: self.name.clone(), name: name.clone(), host: host.clone(), pid: *pid }
     }
 }
 

@@ -100,7 +100,8 @@ pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Err
     if common.output == Output::Json {
         return rows.iter().try_for_each(output::json);
     }
-    let mut table = Table::new(&["WORKER", "HOST", "PID", "SLOTS", "READY", "RUNNING", "CONNECTED", "KINDS", "LANES"]);
+    let mut table =
+        Table::new(&["WORKER", "HOST", "PID", "SLOTS", "READY", "RUNNING", "CONNECTED", "KINDS", "LANES", "SESSION"]);
     for row in &rows {
         let kinds: Vec<&str> = row.kinds.iter().map(laneway_protocol::Kind::as_str).collect();
         let lanes: Vec<&str> = row.lanes.iter().map(LaneName::as_str).collect();
@@ -114,6 +115,8 @@ pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Err
             if row.away { "away".into() } else { when::span(row.connected_ms) },
             output::cut(&kinds.join(","), 40),
             lanes.join(","),
+            // As much of it as the errors of tasks quote.
+            row.session.as_str().chars().take(8).collect(),
         ]);
     }
     table.print()

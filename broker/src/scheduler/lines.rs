@@ -1,10 +1,43 @@
 //! The log lines of operations, once they are on disk.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Op, OpResult};
-use laneway_protocol::TaskState;
+use laneway_protocol::{SessionName, TaskState};
 
 use crate::store::Unstarted;
 use crate::telemetry::TaskEvent;
+
+/// The connected workers by the names that people know. A plain worker has none but its session.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<SessionName, Arc<str>>);
+
+impl Names {
+    /// Who came, for the lines of these operations.
+    pub(super) fn learn(&mut self, ops: &[Op]) {
+        for op in ops {
+            if let Op::SessionUp { session, name, .. } = op {
+                self.0.insert(session.clone(), name.as_str().into());
+            }
+        }
+    }
+
+    /// Who went for good, after the lines of these operations.
+    pub(super) fn forget(&mut self, ops: &[Op]) {
+        for (at, op) in ops.iter().enumerate() {
+            let Op::SessionGone { session } = op else { continue };
+            let is_back = |op: &Op| matches!(op, Op::SessionUp { session: up, .. } if up == session);
+            if !ops[at..].iter().any(is_back) {
+                self.0.remove(session);
+            }
+        }
+    }
+
+    fn of(&self, session: &SessionName) -> Arc<str> {
+        self.0.get(session).map_or_else(|| session.as_str().into(), Arc::clone)
+    }
+}
 
 /// The log line of a task that ended without a run: cancelled, expired or rejected. At most a sweep's rows in one turn.
 pub(super) fn tell_ended(Unstarted { end, key }: &Unstarted) {
@@ -19,14 +52,15 @@ pub(super) fn is_routine(op: &Op) -> bool {
 }
 
 /// The log line of an operation, once it is on disk.
-pub(super) fn task_event(op: &Op, result: Option<&OpResult>) -> Option<TaskEvent> {
+pub(super) fn task_event(op: &Op, result: Option<&OpResult>, names: &Names) -> Option<TaskEvent> {
     match op {
         Op::Started(started) => Some(TaskEvent {
             event: "started",
             task: started.task,
             kind: started.kind.clone(),
             lane: started.lane.clone(),
-            worker: Some(started.worker.as_str().into()),
+            worker: Some(names.of(&started.worker)),
+            session: Some(started.worker.clone()),
             run: started.run,
             attempt: started.attempt,
             wait_ms: Some(started.wait_ms),
@@ -38,7 +72,8 @@ pub(super) fn task_event(op: &Op, result: Option<&OpResult>) -> Option<TaskEvent
             task: ended.task,
             kind: ended.kind.clone(),
             lane: ended.lane.clone(),
-            worker: Some(ended.worker.as_str().into()),
+            worker: Some(names.of(&ended.worker)),
+            session: Some(ended.worker.clone()),
             run: ended.run,
             attempt: ended.attempt,
             wait_ms: None,

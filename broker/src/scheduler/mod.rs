@@ -21,7 +21,7 @@ mod agenda;
 mod lines;
 
 use agenda::Agenda;
-use lines::{is_routine, task_event, tell_ended};
+use lines::{Names, is_routine, task_event, tell_ended};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -96,6 +96,7 @@ pub(crate) struct Scheduler<S> {
     clock: Clock,
     pace: Pace,
     log: TaskLog,
+    names: Names,
     /// The inbox was full when it was last drained.
     was_full: bool,
     /// Operations whose turn has not been committed, in order.
@@ -164,6 +165,7 @@ impl<S: Store> Scheduler<S> {
             agenda: Agenda::new(pace.lanes.clone()),
             pace,
             log,
+            names: Names::default(),
             was_full: false,
             ops: VecDeque::new(),
             woken,
@@ -478,8 +480,10 @@ impl<S: Store> Scheduler<S> {
     fn tell(&mut self, ids: &[Option<OpId>], ops: &[Op], results: Vec<Option<OpResult>>, found: Found) {
         // A saturated log is spared the building of what it would drop.
         let wanted = self.log.is_wanted();
+        self.names.learn(ops);
         let lines = ops.iter().zip(&results).filter(|(op, _)| wanted || !is_routine(op));
-        self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref())).collect());
+        self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names)).collect());
+        self.names.forget(ops);
         let mut events = Vec::new();
         let committed: Vec<(OpId, OpResult)> =
             ids.iter().zip(results).filter_map(|(id, result)| Some(((*id)?, result?))).collect();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use laneway_protocol::{Kind, LaneName, TaskId};
+use laneway_protocol::{Kind, LaneName, SessionName, TaskId};
 
 use super::Dropped;
 
@@ -28,8 +28,9 @@ pub(crate) struct TaskEvent {
     pub(crate) task: TaskId,
     pub(crate) kind: Kind,
     pub(crate) lane: LaneName,
-    /// The worker process as people know it.
+    /// The worker process as people know it, and its session, which is the row's `worker`.
     pub(crate) worker: Option<Arc<str>>,
+    pub(crate) session: Option<SessionName>,
     pub(crate) run: u32,
     pub(crate) attempt: u32,
     /// From due to handed out.
@@ -186,6 +187,7 @@ fn line(event: &TaskEvent) {
         kind = event.kind.as_str(),
         lane = event.lane.as_str(),
         worker = event.worker.as_deref(),
+        session = event.session.as_ref().map(SessionName::as_str),
         run = event.run,
         attempt = event.attempt,
         wait_ms = event.wait_ms,
@@ -222,6 +224,7 @@ mod tests {
             kind: Kind::new("resize").unwrap(),
             lane: LaneName::new("high").unwrap(),
             worker: Some("w1".into()),
+            session: Some(SessionName::new("0a1b").unwrap()),
             run: 2,
             attempt: 1,
             wait_ms: Some(3),
@@ -254,7 +257,9 @@ mod tests {
         let (lines, dropped) = log(vec![event("failed", 7)], 10, true);
         assert_eq!((lines.len(), dropped), (1, 0));
         let line = lines[0].as_object().unwrap();
-        for (key, value) in [("event", "failed"), ("kind", "resize"), ("lane", "high"), ("worker", "w1")] {
+        for (key, value) in
+            [("event", "failed"), ("kind", "resize"), ("lane", "high"), ("worker", "w1"), ("session", "0a1b")]
+        {
             assert_eq!(line[key], value);
         }
         for (key, value) in [("task", 7), ("run", 2), ("attempt", 1), ("wait_ms", 3)] {

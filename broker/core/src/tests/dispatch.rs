@@ -47,7 +47,7 @@ fn a_row_is_the_whole_way_from_load_to_done() {
     let mut world = World::new();
     world.insert("normal", "a", 1);
     let one = world.ask(1, Request::Ready(Ready { lanes: Some(vec![lane("normal")]), ..plain("w", &["a"]) }));
-    assert_eq!(world.take(), ["session w up plain", "demand normal/a 32"]);
+    assert_eq!(world.take(), ["tell w connected [a]", "session w up plain", "demand normal/a 32"]);
     world.load();
     assert_eq!(world.take(), ["started 1 run 1 by w", "#1 TASKS seq 1 [1]"]);
     let outcomes = vec![done(1, world.lease(one))];

@@ -1,9 +1,9 @@
 //! Who is there: connections, losses, suspects, stalls.
 
 use laneway_protocol::TaskState;
-use laneway_protocol::message::{Ready, Request};
+use laneway_protocol::message::{Answer, Hello, Ready, Request, Status};
 
-use super::world::{World, beat, bye, done, held, id, plain, ready};
+use super::world::{World, beat, bye, done, held, hello, id, plain, ready};
 use crate::ConnId;
 use crate::event::Event;
 
@@ -114,6 +114,44 @@ fn the_last_loss_is_dead() {
 }
 
 #[test]
+fn who_comes_and_goes_is_told_by_the_name_that_people_know() {
+    // Once for each worker: with its last page of HELLO or, when it says none, its first word; how it went; and the error of
+    // what it took down says whose fault that was. A HELLO said again is nothing new.
+    let mut world = World::new();
+    let told = |world: &mut World| -> Vec<String> {
+        world.take().into_iter().filter_map(|line| line.strip_prefix("tell ").map(str::to_owned)).collect()
+    };
+    world.ask(1, Request::Ready(plain("quiet", &["a", "b"])));
+    world.ask(1, Request::Ready(Ready { slot: 1, ..plain("quiet", &["a"]) }));
+    assert_eq!(told(&mut world), ["quiet connected [a b]"]);
+    let Request::Hello(introduction) = hello("0123456789", &["c"], &[]) else { unreachable!() };
+    let introduction = Hello { name: "thumbs".into(), host: "alder".into(), pid: 47, ..introduction };
+    world.ask(2, Request::Hello(Hello { more: true, ..introduction.clone() }));
+    assert!(told(&mut world).is_empty(), "there are more pages to come");
+    for _ in 0..2 {
+        world.ask(2, Request::Hello(introduction.clone()));
+    }
+    assert_eq!(told(&mut world), ["thumbs@alder/47 connected [c]"]);
+    world.ask(1, Request::Bye(bye("quiet")));
+    assert_eq!(told(&mut world), ["quiet left"]);
+
+    world.insert("low", "c", 1);
+    world.ask(2, Request::Ready(ready("0123456789")));
+    world.commit();
+    let asked = world.ask(9, Request::Status(Status { tasks: vec![id(1)], filter: None, detail: true }));
+    world.commit();
+    assert!(matches!(world.answers.get(&asked), Some(Answer::Status(rows))
+        if rows.rows[0].explain.as_deref() == Some("worker thumbs (host alder, pid 47, session 01234567…) runs it")));
+    world.take();
+    world.event(Event::Disconnected(ConnId(2)));
+    world.pass(500);
+    assert_eq!(told(&mut world), ["thumbs@alder/47 lost with 1"]);
+    world.commit();
+    let error = "its worker thumbs (host alder, pid 47, session 01234567…) died while it ran (loss 1 of 3)";
+    assert_eq!(world.row(1).error.as_deref(), Some(error));
+}
+
+#[test]
 fn after_a_stall_nobody_is_declared_dead_for_the_grace() {
     // Connections closed and leases ran out while the broker stood still. A worker that comes back in time keeps its
     // task; one that does not is lost when the grace is over. A lease that is younger than the stall runs out as usual.
@@ -191,11 +229,11 @@ fn sessions_are_bounded() {
     settings.sessions_max = 1;
     let mut world = World::with(settings);
     world.hello("v", 1, &["a"]);
-    world.ask(2, super::world::hello("w", &["a"], &[]));
+    world.ask(2, hello("w", &["a"], &[]));
     assert_eq!(world.said(), ["#2 ERR full"]);
     world.event(Event::Disconnected(ConnId(1)));
     world.pass(500);
-    world.ask(2, super::world::hello("w", &["a"], &[]));
+    world.ask(2, hello("w", &["a"], &[]));
     assert_eq!(world.said(), ["session v gone", "session w up", "#3 WELCOME lost []"]);
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{Answer, Final, Held, OutcomeCode, Settled};
 
-use crate::action::{Action, Next, Op};
+use crate::action::{Action, Next, Op, WorkerEvent};
 
 pub(super) fn line(action: &Action) -> String {
     match action {
@@ -16,6 +16,12 @@ pub(super) fn line(action: &Action) -> String {
         Action::Unload(tasks) => format!("unload {}", join(tasks)),
         Action::Watch(task) => format!("watch {task}"),
         Action::Unwatch(task) => format!("unwatch {task}"),
+        Action::Tell(WorkerEvent::Connected { worker, kinds, .. }) => {
+            let kinds: Vec<&str> = kinds.iter().map(laneway_protocol::Kind::as_str).collect();
+            format!("tell {} connected [{}]", worker.label(), kinds.join(" "))
+        }
+        Action::Tell(WorkerEvent::Left { worker }) => format!("tell {} left", worker.label()),
+        Action::Tell(WorkerEvent::Lost { worker, running }) => format!("tell {} lost with {running}", worker.label()),
     }
 }
 

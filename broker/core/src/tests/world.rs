@@ -302,9 +302,9 @@ impl World {
         std::mem::take(&mut self.lines)
     }
 
-    /// The lines since the last look, without those about reading ahead.
+    /// The lines since the last look, without those about reading ahead and those for the log.
     pub(super) fn said(&mut self) -> Vec<String> {
-        let ahead = |line: &String| ["demand ", "unload "].iter().any(|word| line.starts_with(word));
+        let ahead = |line: &String| ["demand ", "unload ", "tell "].iter().any(|word| line.starts_with(word));
         self.take().into_iter().filter(|line| !ahead(line)).collect()
     }
 
@@ -335,6 +335,7 @@ impl World {
                 Action::Unwatch(task) => {
                     self.table.watched.remove(&task);
                 }
+                Action::Tell(_) => {}
             }
         }
     }
