@@ -62,7 +62,9 @@ fn nobody_is_declared_dead_because_the_broker_stood_still() {
     }
     std::fs::write(&gates[1], "").unwrap();
     table.wait_for_count("state = 'done'", 204);
-    assert_eq!(table.count("runs <> 1 OR attempts <> 1 OR losses <> 0 OR releases <> 0"), 0);
+    assert_eq!(table.count("attempts <> 1 OR losses <> 0 OR releases <> 0"), 0);
+    // A hand-out to a connection that its worker had given up meanwhile never arrives: handed out again, nothing counted.
+    assert_eq!(table.count("kind = 'gate' AND runs <> 1"), 0);
     assert_eq!(place.journal().lines().iter().filter(|line| line.what == "begin").count(), 204);
     let stats = broker.client().stats().unwrap();
     assert_eq!((stats.lost, stats.stale, stats.workers), (0, 0, 2));
