@@ -84,7 +84,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
 
     tracing::info!(
         target: "laneway",
-        %epoch,
+        epoch = epoch.0,
         db = %config.db.display(),
         endpoints = %endpoints.join(" "),
         ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -102,7 +102,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     remove_stale_sockets(config)?;
     scheduler.map_err(|error| Error::database(format!("go on with {}", config.db.display()), error))?;
     router?;
-    tracing::info!(target: "laneway", %epoch, "stopped");
+    tracing::info!(target: "laneway", epoch = epoch.0, "stopped");
     Ok(())
 }
 

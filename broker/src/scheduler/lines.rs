@@ -87,6 +87,8 @@ pub(super) fn task_event(op: &Op, result: Option<&OpResult>, names: &Names) -> O
 fn event_name(ended: &Ended, result: Option<&OpResult>) -> &'static str {
     let state = match result {
         Some(OpResult::Ended(EndedAs::Written(state) | EndedAs::SpawnRefused { state, .. })) => *state,
+        // By the worker's own hand, in SQL.
+        Some(OpResult::Ended(EndedAs::Recorded(state))) if ended.next == Next::Already => *state,
         Some(OpResult::Ended(EndedAs::Recorded(_))) => return "repeated",
         _ => return "overtaken",
     };

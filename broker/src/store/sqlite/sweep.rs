@@ -189,7 +189,7 @@ pub(super) fn reject(
     let failure = Failure { task: id, run: was.runs, cause: Cause::Rejected, worker: None, started_at: None };
     failure.insert(conn, error, now.wall)?;
     state.tally.died(id);
-    tracing::warn!(task = id, field = bad.field, reason = error, "rejected a row");
+    tracing::debug!(task = id, field = bad.field, reason = error, "rejected a row");
     Ok(was.ended(TaskState::Dead, Some(error.to_owned())))
 }
 
