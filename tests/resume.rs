@@ -25,7 +25,9 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
     let broker = Broker::start(&place);
     let table = Table::open(&place);
     let _worker = WorkerProcess::start(&place, "");
-    let id = table.insert("progress", r#"{"steps":800,"ms":5}"#);
+    let sql = "INSERT INTO tasks(kind, payload, unique_key) VALUES ('progress', '{\"steps\":800,\"ms\":5}', 'watched')";
+    table.execute(sql, []);
+    let id = table.0.last_insert_rowid();
     let task = TaskId::new(u64::try_from(id).unwrap()).unwrap();
     let (heard, steps) = mpsc::channel();
     let endpoint = place.endpoint();
@@ -53,6 +55,8 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
     assert!(before.is_sorted_by(|a, b| a < b), "progress came twice, or not in order: {before:?}");
     assert!(after < 800, "no progress was told after the restart");
     assert_eq!(place.journal().begun(id).len(), 1);
+    // By its key, which the row keeps, as well.
+    assert_eq!(broker.client().find("progress", "watched").unwrap(), Some(task));
     let late = broker.client().wait(task).unwrap();
     assert_eq!(late.payload, ended.payload);
 }
