@@ -11,6 +11,7 @@ mod doorbell;
 mod error;
 mod monitor;
 mod peers;
+mod process;
 mod router;
 mod run;
 mod scheduler;

@@ -12,10 +12,10 @@ use rusqlite::Connection;
 use super::Bench;
 use super::drain::payload;
 use super::figure::{Figure, Report, Unit, counted, percentile};
-use super::process::Process;
 use super::stage::{Durability, start_worker};
 use super::worker::NOOP;
 use crate::error::Error;
+use crate::process::Process;
 
 /// Bytes of one message of a bare socket.
 pub(super) const RAW_BYTES: usize = 100;
@@ -189,7 +189,7 @@ fn pages(
 fn create(bench: &Bench, db: &Path) -> Result<(), Error> {
     let mut command = Command::new(&bench.program);
     command.args(["db", "init", "--db"]).arg(db).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut process = Process::start(&mut command, "database")?;
+    let mut process = Process::start(&mut command, "a database")?;
     match process.wait()? {
         status if status.success() => Ok(()),
         status => Err(Error::other("create a database", format!("`laneway db init` has ended with {status}"))),

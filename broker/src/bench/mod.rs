@@ -9,7 +9,6 @@ mod drain;
 mod figure;
 mod footprint;
 mod limits;
-mod process;
 mod scale;
 mod stage;
 mod submit;

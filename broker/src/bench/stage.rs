@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::Bench;
 use super::figure::Tally;
-use super::process::Process;
 use crate::error::Error;
+use crate::process::Process;
 
 /// For anything that a broker or a worker has to do at once.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -77,7 +77,7 @@ impl<'a> Stage<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
-        let mut broker = Process::start(&mut command, "broker")?;
+        let mut broker = Process::start(&mut command, "a broker")?;
         let endpoint = await_endpoint(bench, &dir, &mut broker)?;
         let client = Client::connect_with(&endpoint, WITHIN)?;
         Ok(Self { bench, client, endpoint, workers: Vec::new(), broker, db, dir })
@@ -231,7 +231,7 @@ pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, raw:
         command.arg("--raw");
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    Process::start(&mut command, "worker")
+    Process::start(&mut command, "a worker")
 }
 
 /// Reads from the log where the broker listens: the system chose the port.

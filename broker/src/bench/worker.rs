@@ -1,7 +1,6 @@
 //! `laneway bench-worker`: a worker process of the benchmark. The library as any program uses it, with handlers that do
 //! next to nothing; or bare REQ sockets, to measure what libzmq alone can do.
 
-use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -9,6 +8,7 @@ use laneway::{Context, Failure, Payload, Worker};
 
 use super::limits::RAW_BYTES;
 use crate::error::Error;
+use crate::process::on_end_of_input;
 
 /// Does nothing.
 pub(super) const NOOP: &str = "noop";
@@ -89,15 +89,4 @@ fn ping(context: &zmq::Context, to: &str) -> Result<(), zmq::Error> {
         socket.send(&[0; RAW_BYTES][..], 0)?;
         socket.recv(&mut answer, 0)?;
     }
-}
-
-/// The benchmark holds the other end of standard input: however it ends, its workers do.
-fn on_end_of_input(stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    let wait = move || {
-        let mut rest = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut rest).ok();
-        stop();
-    };
-    let thread = std::thread::Builder::new().name("end-of-input".into()).spawn(wait);
-    thread.map(drop).map_err(|error| Error::other("start a thread", error))
 }

@@ -2,14 +2,14 @@
 //! error or a panic too, none of them outlives this value; only a kill -9 of the demo itself leaves them.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::process::Process;
 
 /// After SIGTERM. A worker ends its tasks within 3 s, the broker needs a commit or two.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -18,13 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The running ones; stopped, then killed, when dropped.
 pub(super) struct Children {
     folder: PathBuf,
-    broker: Option<Process>,
-    workers: Vec<Process>,
+    broker: Option<Member>,
+    workers: Vec<Member>,
 }
 
-struct Process {
+struct Member {
     name: String,
-    child: Child,
+    process: Process,
     log: PathBuf,
 }
 
@@ -40,8 +40,8 @@ impl Children {
         let mut command = self.program("broker", "broker.err")?;
         command.arg("broker").arg("--db").arg(db).args(["--bind", endpoint]);
         command.arg("--log-file").arg(&log).args(["--log-format", "json"]);
-        let broker = Process::spawn("the broker", command, self.folder.join("broker.err"))?;
-        let pid = broker.child.id();
+        let broker = Member::spawn("the broker", command, self.folder.join("broker.err"))?;
+        let pid = broker.process.pid();
         self.broker = Some(broker);
         Ok(pid)
     }
@@ -52,18 +52,17 @@ impl Children {
         let mut command = self.program(name, &log)?;
         command.args(["demo-worker", "--broker", endpoint, "--name", name]);
         command.args(["--pause-ms", &pause.as_millis().to_string()]);
-        let worker = Process::spawn(name, command, self.folder.join(log))?;
-        let pid = worker.child.id();
+        let worker = Member::spawn(name, command, self.folder.join(log))?;
+        let pid = worker.process.pid();
         self.workers.push(worker);
         Ok(pid)
     }
 
     /// Fails when one has ended, with its last words.
     pub(super) fn check(&mut self) -> Result<(), Error> {
-        for process in self.broker.iter_mut().chain(&mut self.workers) {
-            let ended = process.child.try_wait().map_err(|error| Error::other("look after the processes", error))?;
-            if let Some(status) = ended {
-                return Err(Error::other("go on", format!("{} ended: {status}{}", process.name, process.last_words())));
+        for member in self.broker.iter_mut().chain(&mut self.workers) {
+            if let Some(status) = member.process.ended() {
+                return Err(Error::other("go on", format!("{} ended: {status}{}", member.name, member.last_words())));
             }
         }
         Ok(())
@@ -71,18 +70,18 @@ impl Children {
 
     /// Holds a worker still.
     pub(super) fn freeze(&self, pid: u32) -> Result<(), Error> {
-        self.worker(pid)?.signal("STOP").map_err(|error| Error::other("stop a worker for a moment", error))
+        self.worker(pid)?.process.signal("STOP").map_err(|error| Error::other("stop a worker for a moment", error))
     }
 
     pub(super) fn thaw(&self, pid: u32) -> Result<(), Error> {
-        self.worker(pid)?.signal("CONT").map_err(|error| Error::other("let a worker go on", error))
+        self.worker(pid)?.process.signal("CONT").map_err(|error| Error::other("let a worker go on", error))
     }
 
     /// kill -9 of a worker, which is not replaced.
     pub(super) fn kill_worker(&mut self, pid: u32) -> Result<(), Error> {
-        let is_meant = |worker: &Process| worker.child.id() == pid;
+        let is_meant = |worker: &Member| worker.process.pid() == pid;
         let at = self.workers.iter().position(is_meant).ok_or_else(|| unknown(pid))?;
-        self.workers.remove(at).kill();
+        self.workers.remove(at).process.kill();
         Ok(())
     }
 
@@ -93,8 +92,8 @@ impl Children {
         complaints
     }
 
-    fn worker(&self, pid: u32) -> Result<&Process, Error> {
-        self.workers.iter().find(|worker| worker.child.id() == pid).ok_or_else(|| unknown(pid))
+    fn worker(&self, pid: u32) -> Result<&Member, Error> {
+        self.workers.iter().find(|worker| worker.process.pid() == pid).ok_or_else(|| unknown(pid))
     }
 
     fn program(&self, name: &str, log: &str) -> Result<Command, Error> {
@@ -102,11 +101,6 @@ impl Children {
         let program = std::env::current_exe().map_err(doing)?;
         let log = File::create(self.folder.join(log)).map_err(doing)?;
         let mut command = Command::new(program);
-        // Settings of the person's own broker are not the demo's.
-        let is_ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("LANEWAY_");
-        for name in std::env::vars_os().map(|(name, _)| name).filter(is_ours) {
-            command.env_remove(name);
-        }
         command.current_dir(&self.folder).stdin(Stdio::null());
         command.stdout(log.try_clone().map_err(doing)?).stderr(log);
         // A group of its own: Ctrl-C reaches the demo alone, which then stops everything in order.
@@ -121,40 +115,23 @@ impl Drop for Children {
     }
 }
 
-impl Process {
+impl Member {
     fn spawn(name: &str, mut command: Command, log: PathBuf) -> Result<Self, Error> {
-        let child = command.spawn().map_err(|error| Error::other(format!("start {name}"), error))?;
-        Ok(Self { name: name.into(), child, log })
-    }
-
-    /// The process was not waited for, so its id cannot be another's.
-    fn signal(&self, name: &str) -> io::Result<()> {
-        let pid = self.child.id().to_string();
-        // The shell's own `kill`: the standard library sends no signal but SIGKILL, and procps may not be installed.
-        let output = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
-
-    fn kill(&mut self) {
-        // Both fail only when it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        let process = Process::start(&mut command, name)?;
+        Ok(Self { name: name.into(), process, log })
     }
 
     /// The end by `until`, else killed.
     fn end(&mut self, until: Instant) -> Option<ExitStatus> {
         loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < until => thread::sleep(LOOK_EVERY),
-                Ok(None) | Err(_) => {
-                    self.kill();
-                    return None;
-                }
+            if let Some(status) = self.process.ended() {
+                return Some(status);
             }
+            if Instant::now() >= until {
+                self.process.kill();
+                return None;
+            }
+            thread::sleep(LOOK_EVERY);
         }
     }
 
@@ -165,21 +142,21 @@ impl Process {
     }
 }
 
-fn stop_all(mut processes: Vec<Process>) -> Vec<String> {
-    for process in &processes {
+fn stop_all(mut members: Vec<Member>) -> Vec<String> {
+    for Member { process, .. } in &members {
         // Fails when it has ended already; one that is frozen has to wake up for SIGTERM.
         process.signal("TERM").and_then(|()| process.signal("CONT")).ok();
     }
     let until = Instant::now() + STOP_TIMEOUT;
     let mut complaints = Vec::new();
-    for process in &mut processes {
-        match process.end(until) {
+    for member in &mut members {
+        match member.end(until) {
             Some(status) if status.success() => {}
             Some(status) => {
                 let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
-                complaints.push(format!("{} ended with {how}{}", process.name, process.last_words()));
+                complaints.push(format!("{} ended with {how}{}", member.name, member.last_words()));
             }
-            None => complaints.push(format!("{} did not stop within {} s", process.name, STOP_TIMEOUT.as_secs())),
+            None => complaints.push(format!("{} did not stop within {} s", member.name, STOP_TIMEOUT.as_secs())),
         }
     }
     complaints

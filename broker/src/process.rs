@@ -1,56 +1,85 @@
-//! A child process that cannot outlive the benchmark, and what Linux says about a process.
+//! A child process that cannot outlive its parent's value for it, and what Linux says about a process. The demo, the
+//! benchmark and the drill start this very program through it.
 
-use std::fs;
+use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
+use std::{fs, thread};
 
 use crate::error::Error;
 
-/// Killed when dropped. Nothing of it is worth a goodbye: its database is thrown away with it.
-pub(super) struct Process(Child);
+/// Killed when dropped; whoever wants a goodbye says it before.
+pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts `command` without the settings that the person who runs the benchmark has in the environment.
-    pub(super) fn start(command: &mut Command, what: &str) -> Result<Self, Error> {
+    /// Starts `command` without the settings that the person has in the environment for a broker of their own.
+    pub(crate) fn start(command: &mut Command, what: &str) -> Result<Self, Error> {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LANEWAY_") {
                 command.env_remove(name);
             }
         }
-        command.spawn().map(Self).map_err(|error| Error::other(format!("start a {what}"), error))
+        command.spawn().map(Self).map_err(|error| Error::other(format!("start {what}"), error))
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// How it ended, when it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().ok().flatten()
     }
 
+    /// Sends a signal, by its name without SIG. The process was not waited for, so its id cannot be another's.
+    pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
+        let pid = self.pid().to_string();
+        // The shell's own `kill`: the standard library sends no signal but SIGKILL, and procps may not be installed.
+        let output = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // Both fail only when it has ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+
     /// Waits for its end.
-    pub(super) fn wait(&mut self) -> Result<ExitStatus, Error> {
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.0.wait().map_err(|error| Error::other(format!("wait for process {}", self.pid()), error))
     }
 
     /// Processor time of all its living threads.
-    pub(super) fn cpu(&self) -> Result<Duration, Error> {
+    pub(crate) fn cpu(&self) -> Result<Duration, Error> {
         cpu(self.pid())
     }
 
     /// Resident memory now, and the most it ever was, in bytes.
-    pub(super) fn memory(&self) -> Result<(u64, u64), Error> {
+    pub(crate) fn memory(&self) -> Result<(u64, u64), Error> {
         memory(self.pid())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        self.kill();
     }
+}
+
+/// In a child whose parent holds the other end of its standard input: however the parent ends, `stop` is called.
+pub(crate) fn on_end_of_input(stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let wait = move || {
+        let mut rest = Vec::new();
+        io::stdin().lock().read_to_end(&mut rest).ok();
+        stop();
+    };
+    let thread = thread::Builder::new().name("end-of-input".into()).spawn(wait);
+    thread.map(drop).map_err(|error| Error::other("start a thread", error))
 }
 
 fn cpu(pid: u32) -> Result<Duration, Error> {
