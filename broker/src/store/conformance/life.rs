@@ -276,6 +276,23 @@ pub(super) fn rows_changed_under_the_broker_hurt_nobody<T: Subject>(world: &mut 
     assert_eq!(world.load(&key, 9).tasks.len(), 1);
 }
 
+pub(super) fn a_hand_out_that_a_cancel_overtook_is_counted<T: Subject>(world: &mut World<T>) {
+    // Cancelled between the hand-out and its record, then requeued: the next hand-out has another number, so that the first
+    // worker's word is not taken for the second's.
+    let id = world.plain();
+    let run = world.hand_out(id);
+    world.apply(&[Op::Cancel(vec![task(id)])]);
+    let ops = [Op::Started(run.started.clone()), Op::Ended(run.done())];
+    assert_eq!(results(&world.apply(&ops)), [EndedAs::Overtaken]);
+    assert_eq!((world.state(id), world.counters(id)), (TaskState::Cancelled, [1, 0, 0, 0]));
+    assert_eq!(world.ask(Op::Requeue(vec![task(id)])), OpResult::Verdicts(vec![Verdict::Requeued]));
+    assert_eq!(world.load(&key("normal", "k"), 9).tasks[0].runs, 1);
+    // Said again, as after a commit whose fate is unknown, it does not count twice.
+    world.apply(&[Op::Cancel(vec![task(id)])]);
+    world.apply(&[Op::Started(run.started.clone())]);
+    assert_eq!(world.counters(id), [1, 0, 0, 0]);
+}
+
 pub(super) fn requeue_starts_afresh_and_knows_twins<T: Subject>(world: &mut World<T>) {
     // Attempts and losses at zero, due at once; one whose key is live again is told with its twin.
     let mut keyed = new_task("k");

@@ -82,8 +82,16 @@ impl Step<'_> {
         let same = |row: &mut Cells| {
             int(row, "lease") == Some(started.lease.value()) && int(row, "runs") == Some(started.run.into())
         };
-        if !rows.get_mut(&sql(started.task)).is_some_and(same) {
-            self.db.overtaken += 1;
+        if rows.get_mut(&sql(started.task)).is_some_and(same) {
+            return;
+        }
+        self.db.overtaken += 1;
+        let is_next = |row: &&mut Cells| {
+            let is_over = matches!(state(row), TaskState::Done | TaskState::Dead | TaskState::Cancelled);
+            is_over && int(row, "runs") == Some(i64::from(started.run) - 1)
+        };
+        if let Some(row) = rows.get_mut(&sql(started.task)).filter(is_next) {
+            row.insert("runs", Value::Integer(started.run.into()));
         }
     }
 

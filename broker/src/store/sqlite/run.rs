@@ -95,8 +95,12 @@ fn start<'c>(conn: &'c Connection, state: &mut State, hot: &mut Hot<'c>, started
     let sql = "SELECT 1 FROM tasks WHERE id = ?1 AND lease = ?2 AND runs = ?3";
     let row = params![id, started.lease.value(), started.run];
     if conn.prepare_cached(sql)?.query_row(row, |_| Ok(())).optional()?.is_none() {
+        // Ended before it was recorded, by a cancel for example, it was handed out all the same. Forgotten, the next hand-out
+        // after a requeue would have the same number and with it the same lease.
+        let sql = "UPDATE tasks SET runs = ?2 WHERE id = ?1 AND state < 'queued' AND runs = ?2 - 1";
+        conn.prepare_cached(sql)?.execute(params![id, started.run])?;
         state.tally.overtaken();
-        tracing::info!(task = id, "an app changed or deleted a row as it was handed out");
+        tracing::info!(task = id, "an app changed, cancelled or deleted a row as it was handed out");
     }
     Ok(())
 }
