@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod demo;
 mod doorbell;
+mod drill;
 mod error;
 mod monitor;
 mod peers;

@@ -42,6 +42,11 @@ impl Process {
         Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
+    /// Ends its standard input, when that is a pipe.
+    pub(crate) fn close_input(&mut self) {
+        self.0.stdin.take();
+    }
+
     /// kill -9, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         // Both fail only when it has ended already.

@@ -74,7 +74,7 @@ impl Common {
             Command::Db(_) | Command::Completions { .. } if endpoint => {
                 "no broker is asked here, so --endpoint means nothing"
             }
-            Command::Demo(_) | Command::Bench(_) if db || endpoint => {
+            Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint => {
                 "it starts brokers of its own, so --db and --endpoint mean nothing"
             }
             _ if db && endpoint => "--db and --endpoint both name a broker: give one of them",
@@ -112,6 +112,9 @@ enum Command {
     Bench(crate::bench::BenchArgs),
     #[command(hide = true)]
     BenchWorker(crate::bench::BenchWorkerArgs),
+    Drill(crate::drill::DrillArgs),
+    #[command(hide = true)]
+    DrillWorker(crate::drill::DrillWorkerArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  laneway completions bash > ~/.local/share/bash-completion/completions/laneway")]
     Completions {
@@ -161,6 +164,8 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::DemoWorker(args) => crate::demo::work(&args),
         Command::Bench(args) => crate::bench::run(&args, common.output == Output::Json),
         Command::BenchWorker(args) => crate::bench::run_worker(&args),
+        Command::Drill(args) => crate::drill::run(&args, common.output == Output::Json),
+        Command::DrillWorker(args) => crate::drill::work(&args),
         Command::Completions { shell } => completions(shell),
     }
 }
@@ -256,6 +261,7 @@ mod tests {
             "db status --endpoint ipc://b",
             "demo --db a.db",
             "bench --endpoint ipc://b",
+            "drill --db a.db",
             "completions bash -o json",
         ] {
             let words = std::iter::once("laneway").chain(words.split(' ')).map(OsString::from);
