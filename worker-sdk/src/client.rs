@@ -180,7 +180,7 @@ impl Client {
             cursor: None,
             wait_ms: 0,
         };
-        match self.wait_for(question, Duration::ZERO) {
+        match self.wait_for(question, Duration::ZERO, &mut Away::default()) {
             Ok(waited) => Ok(waited.pending.first().copied().or_else(|| waited.finals.first().map(|end| end.task))),
             Err(Error::Refused(error)) if error.code == laneway_protocol::Code::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -277,12 +277,20 @@ impl Client {
     /// Asks any question. `wait` is how long its answer may be parked; the client's timeout comes on top. Asked again,
     /// unchanged, when the answer is lost or the broker says that this can help.
     pub fn ask(&self, request: &Request, wait: Duration) -> Result<Answer, Error> {
+        self.ask_noting(request, wait, &mut Away::default())
+    }
+
+    // --------------------------------------------------------------------------------------------------------- private
+
+    fn ask_noting(&self, request: &Request, wait: Duration, away: &mut Away) -> Result<Answer, Error> {
         let started = Instant::now();
         let until = started + wait + self.timeout;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let asked_at = Instant::now();
+            let left = until.saturating_duration_since(asked_at);
             let patience = Patience { connect: left, answer: left.min(wait + ANSWER_SLACK) };
             let asked = lock(&self.conn).ask(request.clone(), patience, &mut || true);
+            away.note(asked_at, asked.as_ref().err());
             let pause = match asked {
                 Ok(Answer::Error(error)) => {
                     let pause = error.after_ms.map_or(RETRY_PAUSE, Duration::from_millis);
@@ -304,8 +312,6 @@ impl Client {
         }
     }
 
-    // --------------------------------------------------------------------------------------------------------- private
-
     fn submit_page(&self, tasks: Vec<NewTask>, wait: Duration) -> Result<Submitted, Error> {
         let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait) };
         match self.ask(&Request::Submit(submit), wait)? {
@@ -324,23 +330,21 @@ impl Client {
     ) -> Result<(), Error> {
         let mut pending = page.to_vec();
         let mut cursor: Option<Cursor> = None;
-        let mut away_since: Option<Instant> = None;
+        let mut away = Away::default();
         while !pending.is_empty() {
             let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()).min(WAIT_PARKED));
             let question =
                 WaitFor { tasks: pending.clone(), kind: None, unique_key: None, cursor, wait_ms: millis(left) };
-            let waited = match self.wait_for(question, left) {
+            let waited = match self.wait_for(question, left, &mut away) {
                 Ok(waited) => waited,
                 Err(error) => {
-                    let away = away_since.get_or_insert_with(Instant::now).elapsed();
-                    let in_time = away < self.away_max && limit.is_none_or(|limit| started.elapsed() < limit);
+                    let in_time = away.lasts() < self.away_max && limit.is_none_or(|limit| started.elapsed() < limit);
                     if error.retry() && in_time {
                         continue;
                     }
                     return Err(error);
                 }
             };
-            away_since = None;
             // Numbers start over in a new epoch, and within one an event told twice is left out.
             let after = cursor.filter(|cursor| cursor.epoch == waited.cursor.epoch).map_or(0, |cursor| cursor.n);
             waited.events.iter().filter(|event| event.n > after).for_each(&mut *on_event);
@@ -357,8 +361,8 @@ impl Client {
         Ok(())
     }
 
-    fn wait_for(&self, question: WaitFor, wait: Duration) -> Result<Waited, Error> {
-        match self.ask(&Request::WaitFor(question), wait)? {
+    fn wait_for(&self, question: WaitFor, wait: Duration, away: &mut Away) -> Result<Waited, Error> {
+        match self.ask_noting(&Request::WaitFor(question), wait, away)? {
             Answer::WaitFor(waited) => Ok(waited),
             other => Err(unexpected(&other)),
         }
@@ -397,6 +401,28 @@ impl Clone for Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Since when no broker was there, over several requests. A parked wait that a dying broker breaks is no answer, and yet a
+/// sign that one lived until then: time with a broker that is restarted again and again is not time without one.
+#[derive(Debug, Default)]
+struct Away {
+    since: Option<Instant>,
+}
+
+impl Away {
+    /// Notes how a request ended that was begun at `asked_at`.
+    fn note(&mut self, asked_at: Instant, miss: Option<&Miss>) {
+        match miss {
+            Some(Miss::Disconnected) => self.since = Some(Instant::now()),
+            Some(_) => _ = self.since.get_or_insert(asked_at),
+            None => self.since = None,
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -477,6 +503,21 @@ mod tests {
         ended.state = TaskState::Dead;
         ended.error = Some("no".into());
         assert_eq!(ended.result::<Option<u8>>().unwrap_err().to_string(), "task 3 is dead and has no result: no");
+    }
+
+    #[test]
+    fn a_broker_that_dies_again_and_again_is_not_away() {
+        // Each broken wait starts the count anew, an answer ends it, and a connection that never comes counts from its first try.
+        let ago = |ms| Instant::now() - Duration::from_millis(ms);
+        let mut away = Away::default();
+        assert_eq!(away.lasts(), Duration::ZERO);
+        away.note(ago(90_000), Some(&Miss::NotConnected));
+        away.note(ago(40_000), Some(&Miss::Late));
+        assert!(away.lasts() >= Duration::from_secs(90), "{away:?}");
+        away.note(ago(30_000), Some(&Miss::Disconnected));
+        assert!(away.lasts() < Duration::from_secs(10), "{away:?}");
+        away.note(ago(0), None);
+        assert_eq!(away.lasts(), Duration::ZERO);
     }
 
     #[test]
