@@ -39,6 +39,8 @@ pub(super) struct FailureRow {
     pub(super) run: u32,
     pub(super) cause: String,
     pub(super) worker: Option<String>,
+    /// When the run began by the broker's account, in Unix milliseconds.
+    pub(super) started_at: Option<i64>,
     /// Unix milliseconds.
     pub(super) failed_at: i64,
 }
@@ -93,10 +95,10 @@ impl Table {
     }
 
     pub(super) fn failures(&self) -> Result<Vec<FailureRow>, Error> {
-        let sql = "SELECT task, run, cause, worker, failed_at FROM failures ORDER BY id";
+        let sql = "SELECT task, run, cause, worker, started_at, failed_at FROM failures ORDER BY id";
         self.read(sql, |row| {
             let (task, run, cause, worker) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(FailureRow { task, run, cause, worker, failed_at: row.get(4)? })
+            Ok(FailureRow { task, run, cause, worker, started_at: row.get(4)?, failed_at: row.get(5)? })
         })
     }
 

@@ -115,7 +115,7 @@ fn is_owed(evidence: &Evidence, row: &TaskRow, failure: &FailureRow) -> Result<(
             let is_it = |run: &&&Execution| run.ended.as_ref().is_some_and(|(_, how)| how == "fail");
             runs.iter().find(is_it).map(|_| ()).ok_or_else(|| format!("failed, and no handler did: {}", described()))
         }
-        "timeout" if evidence.job(row).is_some_and(|job| job.hangs()) => Ok(()),
+        "timeout" if evidence.job(row).is_some_and(|job| job.hangs()) || was_too_long(failure) => Ok(()),
         "lost" | "timeout" => {
             let seen = runs.iter().any(|run| hurt(run.worker, run.started_us));
             let session = failure.worker.as_ref().and_then(|session| evidence.sessions.get(session));
@@ -131,6 +131,13 @@ fn is_owed(evidence: &Evidence, row: &TaskRow, failure: &FailureRow) -> Result<(
         }
         other => Err(format!("nothing in the drill is {other}")),
     }
+}
+
+/// Whether a run took all the time it had. A handler that sleeps for less may still: its process may be starved on a busy
+/// machine, or have come to the task late because one before it in the batch hung.
+fn was_too_long(failure: &FailureRow) -> bool {
+    let timeout_ms = i64::try_from(TIMEOUT_MS).unwrap_or(i64::MAX);
+    failure.started_at.is_some_and(|started_at| failure.failed_at - started_at >= timeout_ms)
 }
 
 /// All executions of a task with what happened to their workers, for people.

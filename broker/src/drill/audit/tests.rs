@@ -38,7 +38,14 @@ fn execution(run: u32, worker: usize, at_ms: i64, how: Option<&str>) -> Executio
 }
 
 fn lost(run: u32, at_ms: i64) -> FailureRow {
-    FailureRow { task: 1, run, cause: "lost".into(), worker: Some("session-0".into()), failed_at: T0 + at_ms }
+    FailureRow {
+        task: 1,
+        run,
+        cause: "lost".into(),
+        worker: Some("session-0".into()),
+        started_at: None,
+        failed_at: T0 + at_ms,
+    }
 }
 
 fn healthy() -> Drill {
