@@ -508,7 +508,7 @@ mod tests {
     #[test]
     fn a_broker_that_dies_again_and_again_is_not_away() {
         // Each broken wait starts the count anew, an answer ends it, and a connection that never comes counts from its first try.
-        let ago = |ms| Instant::now() - Duration::from_millis(ms);
+        let ago = |ms| Instant::now().checked_sub(Duration::from_millis(ms)).unwrap();
         let mut away = Away::default();
         assert_eq!(away.lasts(), Duration::ZERO);
         away.note(ago(90_000), Some(&Miss::NotConnected));
