@@ -82,7 +82,8 @@ struct News {
 
 #[derive(Debug, Clone, Default)]
 struct Db {
-    rows: BTreeMap<i64, Cells>,
+    /// Shared, so that a copy of the whole is cheap: each turn keeps one to go back to.
+    rows: BTreeMap<i64, Arc<Cells>>,
     newest_id: i64,
     failures: Vec<Failure>,
     epochs: Vec<([u8; 16], bool)>,
@@ -127,7 +128,7 @@ impl Apps {
     }
 
     pub(crate) fn update(&self, id: i64, cells: &[(&'static str, Value)]) {
-        if let Some(row) = self.db().rows.get_mut(&id) {
+        if let Some(row) = self.db().rows.get_mut(&id).map(Arc::make_mut) {
             row.extend(cells.iter().cloned());
         }
     }
@@ -138,7 +139,7 @@ impl Apps {
 
     /// Without a commit.
     pub(crate) fn rows(&self) -> BTreeMap<i64, Cells> {
-        self.0.lock().unwrap().rows.clone()
+        self.0.lock().unwrap().rows.iter().map(|(id, row)| (*id, Cells::clone(row))).collect()
     }
 
     pub(crate) fn failures(&self) -> Vec<Failure> {
@@ -329,7 +330,7 @@ impl Db {
             return None;
         }
         self.newest_id += 1;
-        self.rows.insert(self.newest_id, row);
+        self.rows.insert(self.newest_id, Arc::new(row));
         Some(self.newest_id)
     }
 

@@ -1,5 +1,7 @@
 //! The model's operations on single tasks: their life, submits and people's commands.
 
+use std::sync::Arc;
+
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
 use laneway_protocol::message::{NewTask, Stored, Verdict};
 use laneway_protocol::{RequestId, TaskState};
@@ -71,7 +73,7 @@ impl Step<'_> {
         let fits =
             |row: &&mut Cells| state(row) == TaskState::Queued && int(row, "runs") == Some(i64::from(started.run) - 1);
         let rows = &mut self.db.rows;
-        if let Some(row) = rows.get_mut(&sql(started.task)).filter(fits) {
+        if let Some(row) = rows.get_mut(&sql(started.task)).map(Arc::make_mut).filter(fits) {
             row.insert("state", Value::Text("running".into()));
             row.insert("lease", Value::Integer(started.lease.value()));
             row.insert("runs", Value::Integer(started.run.into()));
@@ -82,7 +84,7 @@ impl Step<'_> {
         let same = |row: &mut Cells| {
             int(row, "lease") == Some(started.lease.value()) && int(row, "runs") == Some(started.run.into())
         };
-        if rows.get_mut(&sql(started.task)).is_some_and(same) {
+        if rows.get_mut(&sql(started.task)).map(Arc::make_mut).is_some_and(same) {
             return;
         }
         self.db.overtaken += 1;
@@ -90,7 +92,7 @@ impl Step<'_> {
             let is_over = matches!(state(row), TaskState::Done | TaskState::Dead | TaskState::Cancelled);
             is_over && int(row, "runs") == Some(i64::from(started.run) - 1)
         };
-        if let Some(row) = rows.get_mut(&sql(started.task)).filter(is_next) {
+        if let Some(row) = rows.get_mut(&sql(started.task)).map(Arc::make_mut).filter(is_next) {
             row.insert("runs", Value::Integer(started.run.into()));
         }
     }
@@ -123,7 +125,7 @@ impl Step<'_> {
 
     fn write(&mut self, ended: &Ended, now: Now) -> Option<TaskState> {
         let id = sql(ended.task);
-        let row = self.db.rows.get_mut(&id)?;
+        let row = self.db.rows.get_mut(&id).map(Arc::make_mut)?;
         if state(row) != TaskState::Running || int(row, "lease") != Some(ended.lease.value()) {
             return None;
         }
@@ -179,7 +181,7 @@ impl Step<'_> {
     fn name_workers(&mut self, id: i64) {
         let lost = self.db.failures.iter().filter(|failure| failure.task == id && failure.cause == "lost");
         let workers: Vec<String> = lost.filter_map(|failure| failure.worker.clone()).collect();
-        let row = self.db.rows.get_mut(&id).expect("the row was just written");
+        let row = self.db.rows.get_mut(&id).map(Arc::make_mut).expect("the row was just written");
         if let Value::Text(error) = &mut row.get_mut("error").expect("every row has it") {
             error.push_str("; workers it took down: ");
             error.push_str(&workers.join(", "));
@@ -202,7 +204,7 @@ impl Step<'_> {
     }
 
     fn note(&mut self, noted: &Noted) {
-        let Some(row) = self.db.rows.get_mut(&sql(noted.task)) else { return };
+        let Some(row) = self.db.rows.get_mut(&sql(noted.task)).map(Arc::make_mut) else { return };
         if state(row) != TaskState::Running || int(row, "lease") != Some(noted.lease.value()) {
             return;
         }
@@ -261,7 +263,7 @@ impl Step<'_> {
     }
 
     fn cancel(&mut self, id: i64, now: Now) -> Verdict {
-        let Some(row) = self.db.rows.get_mut(&id) else { return Verdict::NotFound };
+        let Some(row) = self.db.rows.get_mut(&id).map(Arc::make_mut) else { return Verdict::NotFound };
         match state(row) {
             TaskState::Waiting | TaskState::Queued => {
                 self.cancelled(id, None, now);
@@ -285,7 +287,7 @@ impl Step<'_> {
         if let Some(twin) = self.db.live_twin(&row["kind"], &row["unique_key"]) {
             return Verdict::Twin(task_id(twin));
         }
-        let row = self.db.rows.get_mut(&id).unwrap();
+        let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         let expires_at = int(row, "expires_at").filter(|at| *at > now.wall.0);
         row.insert("state", Value::Text("queued".into()));
         for column in

@@ -1,6 +1,7 @@
 //! The model's queues: intake, load and sweep look through all rows.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::message::Final;
@@ -186,7 +187,7 @@ impl Step<'_> {
 
     fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Unstarted {
         let key = self.key_of(id);
-        let row = self.db.rows.get_mut(&id).unwrap();
+        let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         row.insert("state", Value::Text("dead".into()));
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", Value::Text(bad.reason.clone()));
@@ -203,7 +204,7 @@ impl Step<'_> {
 
     pub(super) fn cancelled(&mut self, id: i64, error: Option<&str>, now: Now) -> Unstarted {
         let key = self.key_of(id);
-        let row = self.db.rows.get_mut(&id).unwrap();
+        let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         row.insert("state", Value::Text("cancelled".into()));
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", error.map_or(Value::Null, |error| Value::Text(error.into())));
