@@ -10,6 +10,9 @@ mod demo;
 mod doorbell;
 mod drill;
 mod error;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod monitor;
 mod peers;
 mod process;

@@ -201,7 +201,7 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
+pub(crate) fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
     let sessions =
         opened.sessions.into_iter().filter_map(|known| Some((SessionName::new(known.session).ok()?, known.plain)));
     Start {

@@ -56,6 +56,20 @@ pub(crate) struct Dropped {
     waiting: ErrorCounter,
 }
 
+/// A log of tasks that nobody reads, for the simulation.
+#[cfg(feature = "internals")]
+pub(crate) fn no_task_log() -> TaskLog {
+    static SINK: std::sync::OnceLock<(TaskLog, WorkerGuard)> = std::sync::OnceLock::new();
+    let (log, _) = SINK.get_or_init(|| {
+        let (writer, guard) = NonBlockingBuilder::default().finish(io::sink());
+        let none = || Arc::new(AtomicU64::new(0));
+        let dropped = Dropped { tasks: none(), failed: none(), waiting: writer.error_counter() };
+        let (batches, inbox) = bounded(1);
+        (task_log::new(batches, inbox, crossbeam_channel::never(), dropped, 0, false).0, guard)
+    });
+    log.clone()
+}
+
 impl Telemetry {
     /// Opens the log file, if any, and becomes the log of this process. A log that was set up earlier in this process
     /// stays (tests start several brokers in one).

@@ -1,6 +1,6 @@
 //! Which queues the scheduler reads from, and when: the router's demands, and what is known of rows that are due later.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use laneway_core::{Loaded, QueueKey, UnixMillis};
 use laneway_protocol::LaneName;
@@ -8,7 +8,8 @@ use laneway_protocol::LaneName;
 #[derive(Debug)]
 pub(super) struct Agenda {
     lanes: Vec<LaneName>,
-    demands: HashMap<QueueKey, Demand>,
+    /// In an order, for all of them may be marked at once: the same run reads the same queues first.
+    demands: BTreeMap<QueueKey, Demand>,
     /// To be read from in the next turns, each once, by lane: a lower one must not be read first when a turn is full.
     due: Vec<VecDeque<QueueKey>>,
     is_due: HashSet<QueueKey>,
@@ -30,7 +31,7 @@ impl Agenda {
         Self {
             due: vec![VecDeque::new(); lanes.len()],
             lanes,
-            demands: HashMap::new(),
+            demands: BTreeMap::new(),
             is_due: HashSet::new(),
             later: BTreeSet::new(),
             later_of: BTreeMap::new(),

@@ -19,6 +19,8 @@ use crate::telemetry::TaskLog;
 
 mod agenda;
 mod lines;
+#[cfg(feature = "internals")]
+mod step;
 
 use agenda::Agenda;
 use lines::{Names, is_routine, task_event, tell_ended};

@@ -2,6 +2,8 @@
 //! simulation; [`Apps`] does to it what apps do to a table by SQL. A row is a map of the table's columns, so that it can be
 //! compared with one of SQLite cell by cell.
 
+#![cfg_attr(not(test), allow(clippy::unwrap_used, reason = "only tests and the simulation run the model"))]
+
 mod cells;
 mod life;
 mod questions;
@@ -106,8 +108,13 @@ pub(crate) struct Failure {
 }
 
 /// What apps can do to the table, each call a transaction of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Apps(Arc<Mutex<Db>>);
+
+/// Everything that was committed at one moment.
+#[derive(Debug, Clone)]
+#[cfg(feature = "internals")]
+pub(crate) struct Image(Db);
 
 impl Apps {
     fn db(&self) -> MutexGuard<'_, Db> {
@@ -142,12 +149,31 @@ impl Apps {
         self.0.lock().unwrap().rows.iter().map(|(id, row)| (*id, Cells::clone(row))).collect()
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn image(&self) -> Image {
+        Image(self.0.lock().unwrap().clone())
+    }
+
+    /// Goes back to what a power cut has left.
+    #[cfg(feature = "internals")]
+    pub(crate) fn restore(&self, image: &Image) {
+        *self.0.lock().unwrap() = image.0.clone();
+    }
+
+    /// The rows of another table, which begins as a copy of this one.
+    #[cfg(feature = "internals")]
+    pub(crate) fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.image().0)))
+    }
+
+    #[cfg(test)]
     pub(crate) fn failures(&self) -> Vec<Failure> {
         self.0.lock().unwrap().failures.clone()
     }
 }
 
 impl MemoryStore {
+    #[cfg(test)]
     pub(crate) fn new(rules: Rules) -> Self {
         Self::reopen(&Apps(Arc::default()), rules)
     }
@@ -167,6 +193,7 @@ impl MemoryStore {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn apps(&self) -> Apps {
         Apps(Arc::clone(&self.shared))
     }

@@ -10,7 +10,7 @@ pub(crate) mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod lock;
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) mod memory;
 pub(crate) mod offline;
 pub(crate) mod sqlite;

@@ -1,0 +1,169 @@
+//! The table as apps see it, over whichever store, and what a power cut leaves of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::store::memory::{Apps, COLUMNS, Image, MemoryStore};
+use crate::store::sqlite::{SqliteStore, connect};
+use crate::store::{Rules, Store, StoreError};
+
+type Cells = BTreeMap<&'static str, Value>;
+
+/// Rows that outlive brokers. Every call is a transaction of an app.
+#[derive(Debug)]
+pub struct Table(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Memory(Apps),
+    Sqlite { path: PathBuf, app: Connection },
+}
+
+/// The whole table at one moment.
+#[derive(Debug, Clone)]
+pub struct Durable(Copied);
+
+#[derive(Debug, Clone)]
+enum Copied {
+    Memory(Image),
+    Sqlite { main: Vec<u8>, wal: Vec<u8> },
+}
+
+impl Table {
+    /// On nothing but memory.
+    pub fn memory() -> Self {
+        Self(Kind::Memory(Apps::default()))
+    }
+
+    /// In a file that this call makes.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    pub fn sqlite(path: &Path) -> Self {
+        let mut app = connect(path, true).expect("the file can be made");
+        crate::store::sqlite::migrate(&mut app).expect("an empty file takes the schema");
+        // The writer of the broker is the only one who moves the log, at moments that it chooses.
+        app.pragma_update(None, "wal_autocheckpoint", 0).expect("a connection takes its settings");
+        Self(Kind::Sqlite { path: path.into(), app })
+    }
+
+    /// `None` when a live row has the unique key.
+    pub fn insert(&self, cells: &[(&'static str, Value)]) -> Option<i64> {
+        match &self.0 {
+            Kind::Memory(apps) => apps.insert(cells),
+            Kind::Sqlite { app, .. } => {
+                let names: Vec<&str> = cells.iter().map(|cell| cell.0).collect();
+                let marks = vec!["?"; cells.len()].join(", ");
+                let sql = format!("INSERT INTO tasks ({}) VALUES ({marks}) ON CONFLICT DO NOTHING", names.join(", "));
+                (run(app, &sql, cells) == 1).then(|| app.last_insert_rowid())
+            }
+        }
+    }
+
+    pub fn update(&self, id: i64, cells: &[(&'static str, Value)]) {
+        match &self.0 {
+            Kind::Memory(apps) => apps.update(id, cells),
+            Kind::Sqlite { app, .. } => {
+                let sets: Vec<String> = cells.iter().map(|cell| format!("{} = ?", cell.0)).collect();
+                run(app, &format!("UPDATE tasks SET {} WHERE id = {id}", sets.join(", ")), cells);
+            }
+        }
+    }
+
+    pub fn delete(&self, id: i64) {
+        match &self.0 {
+            Kind::Memory(apps) => apps.delete(id),
+            Kind::Sqlite { app, .. } => drop(run(app, &format!("DELETE FROM tasks WHERE id = {id}"), &[])),
+        }
+    }
+
+    /// Every row with every column. Commits nothing.
+    ///
+    /// # Panics
+    /// When the file cannot be read.
+    pub fn rows(&self) -> BTreeMap<i64, Cells> {
+        match &self.0 {
+            Kind::Memory(apps) => apps.rows(),
+            Kind::Sqlite { app, .. } => {
+                let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
+                let sql = format!("SELECT id, {} FROM tasks", names.join(", "));
+                let mut statement = app.prepare_cached(&sql).expect("the columns are known");
+                let rows = statement.query_map([], |row| {
+                    let cells = (1..).zip(&names).map(|(i, name)| Ok((*name, row.get(i)?)));
+                    Ok((row.get(0)?, cells.collect::<rusqlite::Result<Cells>>()?))
+                });
+                rows.and_then(Iterator::collect).expect("a table can be read")
+            }
+        }
+    }
+
+    /// A copy of everything that is committed now.
+    ///
+    /// # Panics
+    /// When the files cannot be read.
+    pub fn copy(&self) -> Durable {
+        Durable(match &self.0 {
+            Kind::Memory(apps) => Copied::Memory(apps.image()),
+            Kind::Sqlite { path, .. } => {
+                let read = |path: &Path| std::fs::read(path).expect("the files of the table can be read");
+                Copied::Sqlite { main: read(path), wal: read(&beside(path, "-wal")) }
+            }
+        })
+    }
+
+    /// The power fails and this is what the disk has. No broker may have the table open.
+    ///
+    /// # Panics
+    /// When the files cannot be written, or the copy is of a table on another store.
+    pub fn lose_power(&mut self, left: &Durable) {
+        match (&mut self.0, &left.0) {
+            (Kind::Memory(apps), Copied::Memory(image)) => apps.restore(image),
+            (Kind::Sqlite { path, app }, Copied::Sqlite { main, wal }) => {
+                *app = Connection::open_in_memory().expect("memory is there");
+                std::fs::remove_file(beside(path, "-shm")).ok();
+                std::fs::write(&*path, main).expect("the files of the table can be written");
+                std::fs::write(beside(path, "-wal"), wal).expect("the files of the table can be written");
+                *app = connect(path, false).expect("the file is there");
+                app.pragma_update(None, "wal_autocheckpoint", 0).expect("a connection takes its settings");
+            }
+            _ => panic!("the copy is of another store"),
+        }
+    }
+
+    /// Another handle of a table on memory.
+    pub(super) fn same_memory(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Memory(apps) => Some(Self(Kind::Memory(apps.clone()))),
+            Kind::Sqlite { .. } => None,
+        }
+    }
+
+    /// A second table that begins as a copy of this one. `None` for a file.
+    pub fn fork(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Memory(apps) => Some(Self(Kind::Memory(apps.fork()))),
+            Kind::Sqlite { .. } => None,
+        }
+    }
+
+    pub(super) fn open(&self, rules: Rules) -> Result<Box<dyn Store>, StoreError> {
+        Ok(match &self.0 {
+            Kind::Memory(apps) => Box::new(MemoryStore::reopen(apps, rules)),
+            Kind::Sqlite { path, .. } => Box::new(SqliteStore::open(path, rules)?),
+        })
+    }
+}
+
+fn run(app: &Connection, sql: &str, cells: &[(&'static str, Value)]) -> usize {
+    let mut statement = app.prepare_cached(sql).expect("the columns are known");
+    statement.execute(params_from_iter(cells.iter().map(|cell| &cell.1))).expect("nobody holds the lock between steps")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}

@@ -1,0 +1,56 @@
+//! The scheduler without its thread: one look and at most one turn a call, on a clock that the caller has set, without a
+//! wait. What it decides is the scheduler's own. For the simulation.
+
+use std::time::Duration;
+
+use super::{Orders, Scheduler};
+use crate::store::{Store, StoreError};
+
+impl<S: Store> Scheduler<S> {
+    /// What the thread does between two waits. Gives whether a turn failed and will be said again; fails where the thread
+    /// would end.
+    pub(crate) fn step(&mut self, orders: Vec<Orders>) -> Result<bool, StoreError> {
+        for orders in orders {
+            self.absorb(orders);
+        }
+        // Gathering and leaving the lock alone are waits by the real clock; here the caller decides when a turn begins.
+        self.breath = None;
+        if !self.ops.is_empty() {
+            self.hurry();
+        }
+        match self.turn_if_needed() {
+            Ok(()) => {
+                self.tell_recovered();
+                Ok(false)
+            }
+            Err(error) if error.retry() => {
+                self.store.rollback();
+                self.tell_failure(&error, self.clock.now());
+                Ok(true)
+            }
+            Err(error) => {
+                self.store.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    /// When to call again although nothing has come.
+    pub(crate) fn wait(&self) -> Duration {
+        if self.failing.is_some() || self.has_chores() { self.next_wait() } else { self.until_next_time() }
+    }
+
+    /// Operations that are not on disk.
+    pub(crate) fn n_waiting(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether the table holds something that no turn has looked at yet, as far as the scheduler knows.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.ops.is_empty() || self.has_chores() || self.failing.is_some()
+    }
+
+    pub(crate) fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+}
