@@ -160,6 +160,10 @@ pub struct Ready {
     /// at once. Absent: unknown, nothing goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
+    /// Rises with each READY of the slot, said again or not. One that comes behind a higher number was overtaken on its way
+    /// and is left unanswered. Absent: it is the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
     /// The most tasks the answer may carry.
     #[serde(default = "one")]
     pub max: u32,

@@ -20,7 +20,8 @@ use crate::worker::{Parked, SessionId, Settle, Slot, SlotId};
 impl Broker {
     pub(crate) fn on_ready(&mut self, from: Asker, mut ready: Ready, now: Now) {
         let slot = match self.slot_of_ready(from, &mut ready, now) {
-            Ok(slot) => slot,
+            Ok(Some(slot)) => slot,
+            Ok(None) => return self.out.push(Action::Forget(from.reply)),
             Err(error) => return self.refuse(from.reply, error),
         };
         let mut codes = vec![OutcomeCode::Ok; ready.outcomes.len()];
@@ -126,16 +127,22 @@ impl Broker {
 
     // ------------------------------------------------------------------------------------------------------ slots
 
-    /// Finds or makes the slot that asks, in the class of what it can run now. Its earlier question is forgotten.
-    fn slot_of_ready(&mut self, from: Asker, ready: &mut Ready, now: Now) -> Result<SlotId, WireError> {
+    /// Finds or makes the slot that asks, in the class of what it can run now. Its earlier question is forgotten. `None` for
+    /// one that a later one overtook, on another connection: its `ack` would take back what has arrived since.
+    fn slot_of_ready(&mut self, from: Asker, ready: &mut Ready, now: Now) -> Result<Option<SlotId>, WireError> {
         if ready.batch == Some(0) {
             return Err(WireError::new(Code::BadBody, "batch 0: batches count from 1").field("batch"));
         }
         let session = self.session_of_ready(from, ready, now)?;
         let id = SlotId { session, slot: ready.slot };
         let max = (ready.max as usize).clamp(1, BATCH_MAX);
-        if self.workers.slot_mut(id).is_none() {
-            return self.add_slot(id, max, ready).map(|()| id);
+        let Some(slot) = self.workers.slot_mut(id) else {
+            return self.add_slot(id, max, ready).map(|()| Some(id));
+        };
+        match ready.n {
+            Some(n) if n <= slot.n => return Ok(None),
+            Some(n) => slot.n = n,
+            None => {}
         }
         self.replace_question(id);
         let slot = self.slot(id);
@@ -152,7 +159,7 @@ impl Broker {
             self.dispatch.grow(class, more);
             self.demand_for(class);
         }
-        Ok(id)
+        Ok(Some(id))
     }
 
     fn add_slot(&mut self, id: SlotId, max: usize, ready: &mut Ready) -> Result<(), WireError> {
@@ -166,6 +173,7 @@ impl Broker {
             class,
             max,
             said: (ready.kinds.take(), ready.lanes.take()),
+            n: ready.n.unwrap_or(0),
             seq: 0,
             running: BTreeMap::new(),
             parked: None,

@@ -71,6 +71,8 @@ pub(crate) struct Slot {
     pub(crate) max: usize,
     /// What its last READY said about kinds and lanes, to see at a glance that nothing changed.
     pub(crate) said: (Option<Vec<Kind>>, Option<Vec<LaneName>>),
+    /// The highest number of its READYs.
+    pub(crate) n: u64,
     /// TASKS answers in this epoch.
     pub(crate) seq: u64,
     /// Running tasks that were sent to it, with the `seq` of their TASKS.

@@ -42,6 +42,7 @@ pub(super) fn work(to: &str, name: &str, committed: bool, journal: &Journal) -> 
         slot: 0,
         epoch: None,
         ack: Some(0),
+        n: None,
         max: 1,
         wait_ms: WAIT_MS,
         outcomes: Vec::new(),

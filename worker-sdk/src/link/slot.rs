@@ -361,6 +361,7 @@ impl Slot {
             slot: self.settings.slot,
             epoch: self.epoch,
             ack: Some(self.ack),
+            n: Some(self.tokens),
             max,
             wait_ms,
             outcomes,

@@ -21,6 +21,23 @@ fn four_running() -> World {
 }
 
 #[test]
+fn a_ready_that_a_newer_one_overtook_changes_nothing() {
+    // It comes late, on a connection that its worker has given up; its `ack` knows nothing of the task that runs since.
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.hello("w", 1, &["a"]);
+    let newer = world.ask(2, Request::Ready(Ready { ack: Some(0), n: Some(2), ..ready("w") }));
+    world.commit();
+    let lease = world.lease(newer);
+    world.take();
+    world.ask(1, Request::Ready(Ready { ack: Some(0), n: Some(1), ..ready("w") }));
+    assert_eq!(world.take(), ["#3 forgotten"]);
+    world.ask(2, Request::Ready(Ready { ack: Some(1), n: Some(3), outcomes: vec![done(1, lease)], ..ready("w") }));
+    world.commit();
+    assert_eq!((world.state(1), world.counts(1)), (TaskState::Done, [1, 1, 0, 0]));
+}
+
+#[test]
 fn a_dead_worker_is_noticed_when_its_last_connection_is_gone_for_the_grace() {
     // One connection less means nothing. All four tasks count a loss, no attempt.
     let mut world = four_running();

@@ -384,6 +384,7 @@ pub(super) fn ready(name: &str) -> Ready {
         slot: 0,
         epoch: None,
         ack: None,
+        n: None,
         max: 1,
         wait_ms: 10_000,
         outcomes: Vec::new(),
