@@ -63,6 +63,8 @@ pub struct Broker {
     pub(crate) started: Millis,
     /// Hand-outs stopped for a full list of operations, until it is half empty.
     pub(crate) blocked: bool,
+    /// Sessions that may take suspects again, whose waiting slots have not been offered any yet.
+    pub(crate) cleared: Vec<SessionId>,
     /// Somebody waits for an operation that was asked for since the shell last looked.
     pub(crate) awaited: bool,
     pub(crate) out: Vec<Action>,
@@ -132,6 +134,7 @@ impl Broker {
             stats: Stats::default(),
             started: now.mono,
             blocked: false,
+            cleared: Vec::new(),
             awaited: false,
             out: Vec::new(),
             settings,
@@ -168,6 +171,7 @@ impl Broker {
             Event::Tick => self.on_tick(now),
             Event::Stop => self.on_stop(),
         }
+        self.feed_cleared(now);
         std::mem::swap(&mut self.out, actions);
     }
 

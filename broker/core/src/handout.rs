@@ -85,6 +85,19 @@ impl Broker {
         }
     }
 
+    /// Offers the suspects at hand to processes that could take none until now.
+    pub(crate) fn feed_cleared(&mut self, now: Now) {
+        for session in std::mem::take(&mut self.cleared) {
+            let Some(about) = self.workers.find_mut(session).filter(|about| about.suspect.is_none()) else { continue };
+            let idle = about.slots.iter().filter_map(|(&slot, state)| {
+                let since = state.parked.as_ref()?.idle;
+                Some(Reverse(Idle { since, class: state.class, slot: SlotId { session, slot } }))
+            });
+            let line = idle.collect();
+            self.feed(line, None, now);
+        }
+    }
+
     fn serve_parked(&mut self, idle: Idle, now: Now) -> Served {
         let parked = self.slot(idle.slot).parked.as_ref().expect("an idle slot is parked");
         let (max, n_codes) = (parked.max, parked.outcomes.len());

@@ -215,14 +215,17 @@ impl Broker {
     }
 
     /// Takes a running task off the lists of the session and the slot that hold it.
-    pub(crate) fn detach(&mut self, id: TaskId, session: SessionId) {
+    pub(crate) fn detach(&mut self, id: TaskId, session_id: SessionId) {
         let slot = self.running.get_mut(&id).and_then(|running| running.slot.take());
-        let session = self.workers.get_mut(session);
+        let session = self.workers.get_mut(session_id);
         session.running.remove(&id);
         session.told.remove(&id);
         if session.suspect == Some(id) {
             let suspect = |task: &TaskId| self.running[task].losses > 0;
             session.suspect = session.running.iter().copied().find(suspect);
+            if session.suspect.is_none() {
+                self.cleared.push(session_id);
+            }
         }
         if let Some(slot) = slot.and_then(|slot| session.slots.get_mut(&slot)) {
             slot.running.remove(&id);

@@ -263,6 +263,23 @@ fn suspects_go_out_alone_one_for_each_process() {
 }
 
 #[test]
+fn a_waiting_slot_gets_a_suspect_once_its_process_runs_none() {
+    // The process runs suspect 1 in one slot, the other waits beside suspect 2 and gets it when 1 has ended, whoever is told.
+    let mut world = World::new();
+    world.insert_with("high", "a", |row| row.losses = 1);
+    world.insert_with("high", "a", |row| row.losses = 1);
+    let first = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    let lease = world.lease(first);
+    let second = world.ask(1, Request::Ready(Ready { slot: 1, ..plain("w", &["a"]) }));
+    world.commit();
+    let ready = Ready { max: 0, outcomes: vec![done(1, lease)], ..plain("w", &["a"]) };
+    world.ask(1, Request::Ready(ready));
+    world.commit();
+    assert_eq!(ids(&world, second), [2]);
+}
+
+#[test]
 fn nothing_goes_before_a_suspect_in_a_batch() {
     // Task 1 is ready, 2 is a suspect behind it, 3 of a lower lane: the batch ends before the suspect, which comes next.
     let mut world = read_ahead(|world| {
