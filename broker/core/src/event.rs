@@ -83,6 +83,8 @@ pub struct QueuedTask {
     pub id: TaskId,
     /// `run_at`, or `created_at` when that is NULL: the order within a lane.
     pub due: UnixMillis,
+    /// Tells the task from an earlier one of the same id that a power cut took away, see [`crate::LeaseKey`].
+    pub created_at: UnixMillis,
     pub runs: u32,
     pub attempts: u32,
     pub losses: u32,
@@ -109,6 +111,8 @@ pub struct FoundTask {
     pub max_attempts: Option<u32>,
     pub timeout_ms: Option<u64>,
     pub due: UnixMillis,
+    /// See [`QueuedTask::created_at`].
+    pub created_at: UnixMillis,
     pub started_at: Option<UnixMillis>,
     /// The session that runs it, or ran it last.
     pub worker: Option<String>,

@@ -184,7 +184,7 @@ impl Broker {
     fn grant(&mut self, slot: SlotId, seq: u64, key: QueueKey, task: QueuedTask, now: Now) -> HandedTask {
         let QueueKey { lane, kind } = key;
         let (run, attempt) = (task.runs + 1, task.attempts + 1);
-        let lease = self.key.lease(task.id, run);
+        let lease = self.key.lease(task.id, task.created_at, run);
         let timeout_ms = timeout_ms(task.timeout_ms, &kind, &self.settings);
         let max_attempts = task.max_attempts.unwrap_or_else(|| self.settings.kind(&kind).max_attempts);
         let deadline = now.mono.after(timeout_ms);

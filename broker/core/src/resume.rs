@@ -181,8 +181,8 @@ impl Broker {
         }
         let recorded = found.state == TaskState::Running && found.lease == Some(lease);
         // The one hand-out that an earlier epoch made and could not record.
-        let unrecorded =
-            found.state == TaskState::Queued && self.past_keys.iter().any(|key| key.lease(id, found.runs + 1) == lease);
+        let unrecorded = found.state == TaskState::Queued
+            && self.past_keys.iter().any(|key| key.lease(id, found.created_at, found.runs + 1) == lease);
         if !(recorded || unrecorded) {
             return Claim::Stale;
         }

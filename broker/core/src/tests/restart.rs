@@ -6,6 +6,7 @@ use laneway_protocol::{Epoch, Lease, TaskState};
 use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session};
 use crate::ConnId;
 use crate::event::Event;
+use crate::time::UnixMillis;
 
 /// A world where session w runs task 1, recorded, of two.
 fn running() -> (World, Lease) {
@@ -57,6 +58,24 @@ fn a_hand_out_that_no_row_shows_is_adopted() {
     assert_eq!(world.said(), ["started 1 run 1 by w", "#4 WELCOME lost []"]);
     assert_eq!((world.state(1), world.row(1).lease), (TaskState::Running, Some(lease)));
     assert!(world.open.contains(&other), "task 1 was taken out of the read-ahead");
+}
+
+#[test]
+fn a_hand_out_of_a_row_that_a_power_cut_took_away_is_not_adopted() {
+    // The row was never synced, and neither was its hand-out: now another task has its id, and runs anew.
+    let mut world = World::new();
+    world.insert_with("low", "a", |row| row.created_at = UnixMillis(1));
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.load();
+    let lease = world.lease(reply);
+    world.table.rows.get_mut(&id(1)).unwrap().created_at = UnixMillis(2);
+    world.restart(false);
+    world.take();
+    world.ask(1, hello("w", &["a"], &[held(1, lease)]));
+    world.commit();
+    assert_eq!(world.said(), ["session w up", "find 1", "#3 WELCOME lost [1]"]);
+    assert_eq!(world.state(1), TaskState::Queued);
 }
 
 #[test]

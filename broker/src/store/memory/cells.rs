@@ -97,6 +97,7 @@ pub(super) fn found(id: i64, row: &Cells, judge: &Judge) -> Option<FoundTask> {
         max_attempts: number("max_attempts"),
         timeout_ms: int(row, "timeout_ms").map(i64::unsigned_abs),
         due: UnixMillis(int(row, "run_at").or(int(row, "created_at")).unwrap_or(0)),
+        created_at: UnixMillis(int(row, "created_at").unwrap_or(0)),
         started_at: int(row, "started_at").map(UnixMillis),
         worker: text(row, "worker").map(str::to_owned),
         cancel_requested: requested(row),

@@ -127,6 +127,7 @@ impl Step<'_> {
         QueuedTask {
             id: task_id(id),
             due: good.run_at.unwrap_or(good.created_at),
+            created_at: good.created_at,
             runs: good.runs,
             attempts: good.attempts,
             losses: good.losses,

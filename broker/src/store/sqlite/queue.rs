@@ -291,6 +291,7 @@ fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now) -> Result<
     Ok(Head::Task(QueuedTask {
         id: u64::try_from(id).ok().and_then(TaskId::new).expect("streams give no other ids"),
         due: good.run_at.unwrap_or(good.created_at),
+        created_at: good.created_at,
         runs: good.runs,
         attempts: good.attempts,
         losses: good.losses,

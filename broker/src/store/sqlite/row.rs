@@ -84,6 +84,7 @@ pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<Fou
         max_attempts: int(row.get_ref(8)?).and_then(|n| u32::try_from(n).ok()),
         timeout_ms: unsigned(row.get_ref(9)?),
         due: millis(row.get_ref(10)?).or(millis(row.get_ref(11)?)).unwrap_or_default(),
+        created_at: millis(row.get_ref(11)?).unwrap_or_default(),
         started_at: millis(row.get_ref(12)?),
         worker: text(row.get_ref(13)?),
         cancel_requested: requested(row.get_ref(14)?),
