@@ -79,6 +79,40 @@ fn a_dead_task_is_requeued_unless_its_key_lives_again() {
     assert_eq!(table.state(keyed), "dead");
 }
 
+/// A task that was cancelled after the broker had read it ahead, and queued again, runs like any other.
+#[test]
+fn a_task_cancelled_while_it_waits_can_be_requeued() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    let busy = table.insert("sleep", "{\"ms\":1000}");
+    table.wait_for_state(busy, "running");
+    let waiting = table.insert("sleep", "{\"ms\":1}");
+    let client = broker.client();
+    // Its turn is committed, so what it read ahead is with the router.
+    assert_eq!(client.cancel(&[task_id(table.insert("sleep", "{\"ms\":1}"))]).unwrap(), [Verdict::Cancelled]);
+    assert_eq!(client.cancel(&[task_id(waiting)]).unwrap(), [Verdict::Cancelled]);
+    assert_eq!(client.requeue(&[task_id(waiting)]).unwrap(), [Verdict::Requeued]);
+    table.wait_for_state(waiting, "done");
+}
+
+/// A row that an app moves to another lane while it runs comes back there when its run fails.
+#[test]
+fn a_task_moved_while_it_runs_is_retried_in_its_new_lane() {
+    let place = Place::new();
+    let _broker = Broker::start_with(&place, &["defaults.backoff_base_ms=1", "defaults.backoff_max_ms=1"]);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    let sql = "INSERT INTO tasks(kind, payload, timeout_ms, max_attempts, lane) VALUES ('sleep', '{\"ms\":20000}', 300, 2, 'normal')";
+    table.execute(sql, []);
+    let id = table.0.last_insert_rowid();
+    table.wait_for_state(id, "running");
+    table.execute("UPDATE tasks SET lane = 'low' WHERE id = ?1", [id]);
+    table.wait_for_state(id, "dead");
+    assert_eq!(table.column::<i64>(id, "runs"), 2);
+}
+
 /// A handler that runs over its `timeout_ms` is told to stop; one that does not listen loses its lease, as a failed attempt.
 #[test]
 fn a_task_over_its_time_is_stopped_and_counts_as_an_attempt() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use laneway_core::{Ended, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::Final;
+use laneway_protocol::message::{Final, Verdict};
 use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
@@ -428,15 +428,16 @@ impl<S: Store> Scheduler<S> {
             Op::Started(started) => {
                 self.out.remove(&started.task);
             }
-            Op::Ended(Ended { next: Next::Queued { .. }, kind, lane, spawn, .. }) => {
-                let key = QueueKey { lane: lane.clone(), kind: kind.clone() };
-                self.agenda.mark(key);
-                self.chores.intake |= !spawn.is_empty();
+            // The store knows the queue that a task goes back to: an app may have moved its row meanwhile.
+            Op::Ended(Ended { next, spawn, .. }) => {
+                self.chores.intake |= matches!(next, Next::Queued { .. }) || !spawn.is_empty();
             }
-            Op::Ended(ended) => self.chores.intake |= !ended.spawn.is_empty(),
             Op::Submit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Cancel(_) => self.chores.sweep = true,
-            Op::Requeue(_) => self.agenda.mark_all(),
+            Op::Requeue(_) => {
+                self.agenda.mark_all();
+                self.chores.sweep = true;
+            }
             _ => {}
         }
     }
@@ -486,6 +487,14 @@ impl<S: Store> Scheduler<S> {
         let lines = ops.iter().zip(&results).filter(|(op, _)| wanted || !is_routine(op));
         self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names)).collect());
         self.names.forget(ops);
+        for (op, result) in ops.iter().zip(&results) {
+            if let (Op::Cancel(tasks), Some(OpResult::Verdicts(verdicts))) = (op, result) {
+                // The router drops what was cancelled from what it has read ahead; queued again, it is to be read again.
+                for (task, _) in tasks.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Cancelled) {
+                    self.out.remove(task);
+                }
+            }
+        }
         let mut events = Vec::new();
         let committed: Vec<(OpId, OpResult)> =
             ids.iter().zip(results).filter_map(|(id, result)| Some(((*id)?, result?))).collect();

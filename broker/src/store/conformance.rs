@@ -41,6 +41,7 @@ suite! {
         a_row_finished_by_sql_is_believed_and_one_that_was_not_is_dead
         rows_changed_under_the_broker_hurt_nobody
         a_hand_out_that_a_cancel_overtook_is_counted
+        a_row_moved_while_it_ran_goes_where_its_row_says
         requeue_starts_afresh_and_knows_twins
         cancel_tells_what_it_did
         failures_are_kept_newest_hundred;

@@ -2,7 +2,7 @@
 //! simulation; [`Apps`] does to it what apps do to a table by SQL. A row is a map of the table's columns, so that it can be
 //! compared with one of SQLite cell by cell.
 
-#![cfg_attr(not(test), allow(clippy::unwrap_used, reason = "only tests and the simulation run the model"))]
+#![allow(clippy::unwrap_used, reason = "only tests and the simulation run the model")]
 
 mod cells;
 mod life;
@@ -201,7 +201,7 @@ impl MemoryStore {
     /// Runs a step on the rows, and on the rest of the store beside them.
     fn with<T>(&mut self, step: impl FnOnce(&mut Step<'_>) -> T) -> T {
         let mut db = self.shared.lock().unwrap();
-        step(&mut Step { db: &mut db, judge: &self.judge, news: &mut self.news })
+        step(&mut Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects })
     }
 }
 
@@ -219,7 +219,7 @@ impl Store for MemoryStore {
         for lane in db.lanes.keys() {
             self.judge.know(lane.clone());
         }
-        let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news };
+        let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects };
         step.reject_running_without_lease(now);
         step.news.watermark = step.db.newest_id;
         let rows = db.rows.iter();
@@ -345,6 +345,7 @@ struct Step<'a> {
     db: &'a mut Db,
     judge: &'a Judge,
     news: &'a mut News,
+    suspects: &'a mut HashSet<QueueSpelling>,
 }
 
 impl Db {

@@ -293,6 +293,28 @@ pub(super) fn a_hand_out_that_a_cancel_overtook_is_counted<T: Subject>(world: &m
     assert_eq!(world.counters(id), [1, 0, 0, 0]);
 }
 
+pub(super) fn a_row_moved_while_it_ran_goes_where_its_row_says<T: Subject>(world: &mut World<T>) {
+    // It comes back in the lane that the app gave it; one in a lane that does not exist is dead with a reason.
+    let back = Next::Queued { run_at: None };
+    let (id, run) = world.running();
+    world.subject.app_update(id, &[("lane", text("low"))]);
+    world.turn(|store, now| store.intake(9, now).unwrap());
+    assert_eq!(world.end(run.ended(back.clone(), Count::Release)), EndedAs::Written(TaskState::Queued));
+    let intake = world.turn(|store, now| store.intake(9, now).unwrap());
+    assert_eq!(intake.due, [key("low", "k")]);
+    let (id, run) = world.running();
+    world.subject.app_update(id, &[("lane", text("nowhere"))]);
+    assert_eq!(world.end(run.ended(back, Count::Release)), EndedAs::Written(TaskState::Dead));
+    assert_eq!(world.cell(id, "state"), text("dead"));
+    assert_eq!(world.subject.failures().last().map(|failure| failure.task), Some(id));
+    // Queued again it is still where no worker can be: the next sweep says so again.
+    let OpResult::Verdicts(verdicts) = world.ask(Op::Requeue(vec![task(id)])) else { panic!("no verdict") };
+    assert_eq!(verdicts, [Verdict::Requeued]);
+    let swept = world.turn(|store, now| store.sweep(9, now).unwrap());
+    assert_eq!(swept.ended.len(), 1);
+    assert_eq!(world.cell(id, "state"), text("dead"));
+}
+
 pub(super) fn requeue_starts_afresh_and_knows_twins<T: Subject>(world: &mut World<T>) {
     // Attempts and losses at zero, due at once; one whose key is live again is told with its twin.
     let mut keyed = new_task("k");

@@ -137,6 +137,7 @@ impl Step<'_> {
             (Next::Already, _) => unreachable!("looked at before"),
         };
         row.insert("state", Value::Text(next.as_str().into()));
+        let mut misplaced = None;
         let column = match ended.count {
             Count::Attempt => Some("attempts"),
             Count::Loss => Some("losses"),
@@ -163,7 +164,11 @@ impl Step<'_> {
             row.insert("lease", Value::Null);
             row.insert("finished_at", Value::Null);
             let run_at = int(row, "run_at").map(UnixMillis);
-            self.queued(QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() }, run_at, now);
+            // An app may have moved the row while it ran.
+            match self.judge.key(cell(row, "kind"), cell(row, "lane")) {
+                Ok(key) => self.queued(key, run_at, now),
+                Err(bad) => misplaced = Some(bad),
+            }
         } else {
             row.insert("finished_at", Value::Integer(ended.at.0));
         }
@@ -174,6 +179,10 @@ impl Step<'_> {
             if cause == Cause::Lost && next == TaskState::Dead {
                 self.name_workers(id);
             }
+        }
+        if let Some(bad) = misplaced {
+            self.reject(id, &bad, now);
+            return Some(TaskState::Dead);
         }
         Some(next)
     }
@@ -301,6 +310,10 @@ impl Step<'_> {
         row.insert("expires_at", expires_at.map_or(Value::Null, Value::Integer));
         if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {
             self.queued(key, None, now);
+        } else {
+            // The next sweep rejects it again.
+            let kind = text(row, "kind").unwrap_or_default().to_owned();
+            self.suspects.insert((text(row, "lane").map(str::to_owned), kind));
         }
         Verdict::Requeued
     }

@@ -186,7 +186,7 @@ impl Step<'_> {
         ids.iter().map(|id| self.reject(*id, &Bad::new("lease", reason.into()), now)).collect()
     }
 
-    fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Unstarted {
+    pub(super) fn reject(&mut self, id: i64, bad: &Bad, now: Now) -> Unstarted {
         let key = self.key_of(id);
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         row.insert("state", Value::Text("dead".into()));

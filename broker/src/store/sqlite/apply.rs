@@ -193,6 +193,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
         return Ok(u64::try_from(twin).ok().and_then(TaskId::new).map_or(Verdict::Unchanged, Verdict::Twin));
     }
     let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
+    let spelled = (row::text(row.get_ref(2)?), row::text(row.get_ref(1)?));
     drop(rows);
     let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
                cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
@@ -202,9 +203,11 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
     if was == Some(TaskState::Dead) {
         state.tally.undied(id);
     }
-    // Of a queue that no worker can name, the next sweep finds it by its index.
-    if let Ok(key) = key {
-        state.queued(key, id, None, now);
+    match (key, spelled) {
+        (Ok(key), _) => state.queued(key, id, None, now),
+        // Of a queue that no worker can name: the next sweep rejects it again.
+        (Err(_), (lane, Some(kind))) => drop(state.tally.suspects.insert((lane, kind))),
+        (Err(_), (_, None)) => {}
     }
     Ok(Verdict::Requeued)
 }

@@ -230,6 +230,8 @@ struct Before {
     cancel_requested: bool,
     started_at: Option<i64>,
     run_at: Option<UnixMillis>,
+    /// Where it belongs by its row, which an app may have moved while it ran.
+    key: Result<QueueKey, Bad>,
 }
 
 impl<'a> Write<'a> {
@@ -248,14 +250,17 @@ impl<'a> Write<'a> {
         if self.next == TaskState::Done && ended.cause.is_none() {
             return Ok(self.update_last(conn, ended, TaskState::Done)?.then_some(TaskState::Done));
         }
-        let Some(before) = before(conn, ended)? else { return Ok(None) };
+        let Some(before) = before(conn, state, ended)? else { return Ok(None) };
         let cancelled = before.cancel_requested && self.next != TaskState::Done;
+        let mut misplaced = None;
         let next = if cancelled { TaskState::Cancelled } else { self.next };
         let id = sql_id(ended.task);
         if next == TaskState::Queued {
             self.update_back(conn, ended)?;
-            let key = QueueKey { lane: ended.lane.clone(), kind: ended.kind.clone() };
-            state.queued(key, id, self.run_at.or(before.run_at), now);
+            match before.key {
+                Ok(key) => state.queued(key, id, self.run_at.or(before.run_at), now),
+                Err(bad) => misplaced = Some(bad),
+            }
         } else {
             self.update_last(conn, ended, next)?;
         }
@@ -269,6 +274,10 @@ impl<'a> Write<'a> {
             if cause == Cause::Lost && next == TaskState::Dead {
                 name_workers(conn, id)?;
             }
+        }
+        if let Some(bad) = misplaced {
+            reject(conn, state, id, &bad, now)?;
+            return Ok(Some(TaskState::Dead));
         }
         Ok(Some(next))
     }
@@ -311,9 +320,9 @@ impl<'a> Write<'a> {
     }
 }
 
-fn before(conn: &Connection, ended: &Ended) -> Result<Option<Before>, StoreError> {
-    let sql =
-        "SELECT cancel_requested, started_at, run_at FROM tasks WHERE id = ?1 AND lease = ?2 AND state = 'running'";
+fn before(conn: &Connection, state: &State, ended: &Ended) -> Result<Option<Before>, StoreError> {
+    let sql = "SELECT cancel_requested, started_at, run_at, kind, lane FROM tasks \
+               WHERE id = ?1 AND lease = ?2 AND state = 'running'";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params![sql_id(ended.task), ended.lease.value()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -321,6 +330,7 @@ fn before(conn: &Connection, ended: &Ended) -> Result<Option<Before>, StoreError
         cancel_requested: row::requested(row.get_ref(0)?),
         started_at: row::int(row.get_ref(1)?),
         run_at: row::millis(row.get_ref(2)?),
+        key: state.judge.key(row.get_ref(3)?, row.get_ref(4)?),
     }))
 }
 
