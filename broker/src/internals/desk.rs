@@ -100,13 +100,9 @@ impl Desk {
     /// Takes orders in and does a turn if there is something to do.
     pub fn step(&mut self, orders: Vec<Orders>, now: Now) -> Report {
         Clock::pretend(now);
-        let orders = orders.into_iter().map(|Orders { ops, demands, unload, watch }| scheduler::Orders {
-            ops,
-            demands,
-            unload,
-            watch,
-            urgent: true,
-        });
+        let orders = orders.into_iter();
+        let orders =
+            orders.map(|Orders { ops, demands, unload, watch }| scheduler::Orders { ops, demands, unload, watch });
         if let Err(error) = self.scheduler.step(orders.collect()) {
             return Report::Ended(error.to_string());
         }

@@ -101,7 +101,10 @@ impl Store for Faulty {
             return Err(StoreError::Unavailable("disk I/O error".into()));
         }
         self.store.commit()?;
-        self.faults.0.borrow_mut().committed = Some(self.sync == Sync::Power);
+        let mut faults = self.faults.0.borrow_mut();
+        faults.committed = Some(self.sync == Sync::Power);
+        // Whatever a failed commit left in the file is written over.
+        faults.half_written = None;
         Ok(())
     }
 

@@ -13,11 +13,8 @@ impl<S: Store> Scheduler<S> {
         for orders in orders {
             self.absorb(orders);
         }
-        // Gathering and leaving the lock alone are waits by the real clock; here the caller decides when a turn begins.
+        // Leaving the lock alone is a wait by the real clock; here the caller decides when a turn begins.
         self.breath = None;
-        if !self.ops.is_empty() {
-            self.hurry();
-        }
         match self.turn_if_needed() {
             Ok(()) => {
                 self.tell_recovered();

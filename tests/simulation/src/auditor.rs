@@ -1,0 +1,246 @@
+//! Holds the truth and says what was done against it. It knows the table, the words on the wire and the operations that the
+//! core asked for; it decides nothing and shares no code with what it watches. Where it cannot know, it lets pass.
+//!
+//! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
+//! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
+//! table; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; and
+//! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
+//! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
+
+mod answers;
+mod dispatch;
+mod runs;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use laneway_broker::internals::Table;
+use laneway_core::{OpId, ReplyTo};
+use laneway_protocol::message::{Held, Hello, Request};
+use laneway_protocol::{TaskId, TaskState};
+
+use crate::plan::Plan;
+use crate::row::{Row, rows};
+use crate::tally::Tally;
+
+/// An answer, or a task for an idle slot, may take this long on top of what it may take anyway: turns, latencies, retries.
+const LATE_MS: u64 = 3_000;
+
+type Leases = BTreeMap<i64, BTreeSet<i64>>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Auditor {
+    pub(crate) tally: Tally,
+    /// What the table says now.
+    pub(crate) rows: BTreeMap<i64, Row>,
+    /// What it said at the last synced commit.
+    synced: BTreeMap<i64, Row>,
+    /// The first thing that was wrong.
+    pub(crate) found: Option<String>,
+    /// Rows that an app has changed under the broker: they may be anything, as long as they end.
+    touched: BTreeSet<i64>,
+    requeued: BTreeSet<i64>,
+    /// A cancel was asked for, at some time.
+    cancelled: BTreeSet<i64>,
+    promises: Promises,
+    leases: Current,
+    peers: Peers,
+    waiting: Waiting,
+    open: BTreeMap<ReplyTo, Open>,
+    /// Cancels on their way to the store.
+    cancels: BTreeMap<OpId, Vec<TaskId>>,
+    now: u64,
+    window_rows_max: usize,
+    /// The last moment at which something was wrong that excuses a delay.
+    disturbed: u64,
+}
+
+/// What somebody was told and may rely on.
+#[derive(Debug, Default)]
+struct Promises {
+    stored: BTreeSet<i64>,
+    /// Tasks settled as done, with the lease that did it.
+    done: BTreeMap<i64, i64>,
+    /// Words that a worker was told not to repeat: stale, or recorded before.
+    void: BTreeSet<(i64, i64)>,
+}
+
+/// Who may speak for a task.
+#[derive(Debug, Default)]
+struct Current {
+    /// More than one only after a start: hand-outs that no row shows.
+    of: Leases,
+    /// Handed out or adopted by the broker that runs now, or shown by a row.
+    sure: BTreeSet<i64>,
+    /// Task, when that was made, run.
+    ever: BTreeMap<i64, (i64, i64, i64)>,
+    ended_by_word: BTreeSet<(i64, i64)>,
+    /// Hand-outs that never arrived, for each task.
+    nothing: BTreeMap<i64, i64>,
+    /// The number of the newest run that this broker has handed out.
+    newest_run: BTreeMap<i64, i64>,
+}
+
+/// The sessions, as this broker knows them.
+#[derive(Debug, Default)]
+struct Peers {
+    of_conn: BTreeMap<u64, String>,
+    hello: BTreeMap<String, Hello>,
+    spoke: BTreeSet<String>,
+    welcome: BTreeSet<String>,
+    shaken: BTreeSet<String>,
+}
+
+/// What waits for a worker, as the last whole turn of the scheduler saw it.
+#[derive(Debug, Default)]
+struct Waiting {
+    begun: (i64, BTreeMap<i64, Row>),
+    whole: Option<(i64, BTreeMap<i64, Row>)>,
+    told: (i64, BTreeMap<i64, Row>),
+    /// Since when a task has been due, and with how many runs.
+    since: BTreeMap<i64, (u64, i64)>,
+    /// Tasks with a cancel on its way.
+    cancelling: BTreeSet<i64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    conn: u64,
+    at: u64,
+    wait_ms: u64,
+    gone: bool,
+    request: Request,
+}
+
+impl Auditor {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { window_rows_max: plan.window_rows_max, ..Self::default() }
+    }
+
+    pub(crate) fn fail(&mut self, what: String) {
+        self.found.get_or_insert(what);
+    }
+
+    /// Delays are excused until then.
+    pub(crate) fn disturbed(&mut self, until: u64) {
+        self.disturbed = self.disturbed.max(until);
+        self.waiting.whole = None;
+    }
+
+    pub(crate) fn on_touched(&mut self, id: i64) {
+        self.touched.insert(id);
+    }
+
+    pub(crate) fn on_requeue(&mut self, tasks: &[TaskId]) {
+        self.requeued.extend(tasks.iter().map(|task| id(*task)));
+    }
+
+    pub(crate) fn on_start(&mut self, now: u64, table: &Table) {
+        self.tally.starts += 1;
+        self.rows = rows(table);
+        self.disturbed(now);
+        self.peers = Peers::default();
+        self.waiting = Waiting::default();
+        self.open.clear();
+        self.cancels.clear();
+        self.leases.newest_run.clear();
+        self.leases.of.clear();
+        for (task, row) in &self.rows {
+            let candidates: BTreeSet<i64> = if row.state == TaskState::Running {
+                row.lease.into_iter().collect()
+            } else {
+                // An id that a power cut has freed may stand for another task now.
+                let is_it =
+                    |(of, made, run): &(i64, i64, i64)| (of, *made) == (task, row.created_at) && *run > row.runs;
+                let of = self.leases.ever.iter().filter(|(_, of)| is_it(of));
+                of.map(|(lease, _)| *lease).collect()
+            };
+            if row.state == TaskState::Running {
+                self.leases.sure.insert(*task);
+            } else {
+                self.leases.sure.remove(task);
+            }
+            if !candidates.is_empty() {
+                self.leases.of.insert(*task, candidates);
+            }
+        }
+    }
+
+    pub(crate) fn on_stall(&mut self, now: u64) {
+        self.disturbed(now);
+    }
+
+    pub(crate) fn on_asked(&mut self, reply: ReplyTo, conn: u64, request: &Request, now: u64) {
+        self.now = now;
+        let (session, wait_ms) = match request {
+            Request::Hello(hello) => (Some(&hello.session), 0),
+            Request::Ready(ready) => (Some(&ready.session), ready.wait_ms),
+            Request::Beat(beat) => (Some(&beat.session), beat.wait_ms),
+            Request::Progress(progress) => (Some(&progress.session), 0),
+            Request::Bye(bye) => (Some(&bye.session), 0),
+            Request::Submit(submit) => (None, submit.wait_ms),
+            Request::WaitFor(wait) => (None, wait.wait_ms),
+            _ => (None, 0),
+        };
+        if let Some(session) = session {
+            self.peers.of_conn.insert(conn, session.to_string());
+            self.peers.spoke.insert(session.to_string());
+        }
+        if let Request::Hello(hello) = request {
+            self.peers.hello.insert(hello.session.to_string(), hello.clone());
+        }
+        if let Request::Cancel(tasks) = request {
+            self.waiting.cancelling.extend(tasks.tasks.iter().map(|task| id(*task)));
+            self.cancelled.extend(tasks.tasks.iter().map(|task| id(*task)));
+        }
+        let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
+        if self.open.insert(reply, open).is_some() {
+            self.fail(format!("{reply:?} was used twice"));
+        }
+    }
+
+    pub(crate) fn on_gone(&mut self, conn: u64, now: u64) {
+        self.now = now;
+        if let Some(session) = self.peers.of_conn.get(&conn) {
+            self.peers.shaken.insert(session.clone());
+        }
+        for open in self.open.values_mut().filter(|open| open.conn == conn) {
+            open.gone = true;
+        }
+    }
+
+    pub(crate) fn on_forget(&mut self, reply: ReplyTo) {
+        if self.open.remove(&reply).is_none() {
+            self.fail(format!("{reply:?} is forgotten and was not there"));
+        }
+    }
+
+    pub(crate) fn at_rest(&self, waiting: bool) -> Result<(), String> {
+        let done = |row: &&Row| row.state == TaskState::Done;
+        for (task, row) in self.rows.iter().filter(|(task, row)| done(row) && !self.touched.contains(task)) {
+            let by = |lease: &&i64| row.result == Some(result(**lease));
+            let of = self.leases.ever.iter().filter(|(_, (of, ..))| of == task).map(|(lease, _)| lease);
+            if !of.into_iter().any(|lease| by(&lease)) {
+                return Err(format!("task {task} is done with a result of nobody: {row:?}"));
+            }
+        }
+        if waiting { Err("somebody waits for an answer".into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn unfinished(&self) -> String {
+        let live: Vec<_> = self.rows.iter().filter(|(_, row)| !row.state.is_final()).collect();
+        format!("{live:?}")
+    }
+}
+/// What a handler of the workers here gives as its result.
+fn result(lease: i64) -> String {
+    format!("\"{lease:016x}\"")
+}
+
+fn held(held: &Held) -> (i64, i64) {
+    (id(held.0), held.1.value())
+}
+
+fn id(task: TaskId) -> i64 {
+    i64::try_from(task.value()).expect("an id has 53 bits")
+}

@@ -1,0 +1,87 @@
+//! What is said: to those who ask, and what they may rely on from then on.
+
+use laneway_core::{Now, ReplyTo};
+use laneway_protocol::TaskState;
+use laneway_protocol::message::{Answer, End, Outcome, OutcomeCode, Request};
+
+use super::{Auditor, held, id};
+use crate::plan::LANES;
+
+impl Auditor {
+    pub(crate) fn on_answer(&mut self, reply: ReplyTo, answer: &Answer, now: Now) {
+        let Some(open) = self.open.remove(&reply) else {
+            return self.fail(format!("{reply:?} is answered and nobody asks"));
+        };
+        match (&open.request, answer) {
+            (Request::Submit(_), Answer::Submit(stored)) => {
+                for task in stored.tasks.iter().map(|stored| id(stored.task)) {
+                    if !self.synced.contains_key(&task) && !self.touched.contains(&task) {
+                        self.fail(format!("task {task} is acknowledged and not on disk"));
+                    }
+                    self.promises.stored.insert(task);
+                }
+            }
+            (Request::Hello(hello), Answer::Welcome(welcome)) => {
+                self.promises.void.extend(welcome.lost.iter().map(held));
+                if !hello.more {
+                    self.peers.welcome.insert(hello.session.to_string());
+                }
+            }
+            (Request::Progress(progress), Answer::Progress(_)) => {
+                self.is_current(id(progress.task), progress.lease.value(), "progress is taken");
+            }
+            (Request::Ready(ready), Answer::Tasks(tasks)) => {
+                self.on_outcomes(&ready.outcomes, &tasks.outcomes);
+                for task in &tasks.tasks {
+                    let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
+                    if let Some(first) = self.goes_first(ready, rank, now) {
+                        self.fail(format!("task {} of lane {} starts before {first}", task.task, task.lane));
+                    }
+                }
+            }
+            (Request::Ready(ready), Answer::Wait(wait)) => self.on_outcomes(&ready.outcomes, &wait.outcomes),
+            (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
+            (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),
+            _ => {}
+        }
+    }
+
+    fn on_outcomes(&mut self, said: &[Outcome], codes: &[OutcomeCode]) {
+        for (word, code) in said.iter().zip(codes) {
+            let held = (id(word.task), word.lease.value());
+            match code {
+                OutcomeCode::Ok if !self.leases.ended_by_word.contains(&held) => {
+                    self.fail(format!(
+                        "the outcome of task {} under lease {:x} is taken and ends nothing",
+                        held.0, held.1
+                    ));
+                }
+                OutcomeCode::Ok => {}
+                OutcomeCode::Stale => {
+                    self.tally.stale += 1;
+                    self.promises.void.insert(held);
+                }
+                _ => _ = self.promises.void.insert(held),
+            }
+        }
+    }
+
+    /// A worker was told that an outcome needs no repeating.
+    pub(crate) fn on_let_go(&mut self, word: &Outcome) {
+        let (task, lease) = (id(word.task), word.lease.value());
+        if self.promises.void.contains(&(task, lease)) || self.touched.contains(&task) {
+            return;
+        }
+        let row = self.synced.get(&task);
+        // Its run may have been over before it was said, and a cancel may come first.
+        let by_word = self.leases.ended_by_word.contains(&(task, lease));
+        let running = by_word && row.is_some_and(|row| row.state == TaskState::Running && row.lease == Some(lease));
+        let done = by_word && word.end == End::Done && !self.cancelled.contains(&task);
+        if running || (done && !row.is_some_and(|row| row.state == TaskState::Done && row.lease == Some(lease))) {
+            let found = format!("the outcome of task {task} under lease {lease:x} is settled and not on disk: {row:?}");
+            self.fail(found);
+        } else if done {
+            self.promises.done.insert(task, lease);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A row of the table, as far as the auditor reads it.
+
+use std::collections::BTreeMap;
+
+use laneway_broker::internals::{Table, Value};
+use laneway_protocol::TaskState;
+
+use crate::plan::rank;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) kind: String,
+    /// `None` for a lane that does not exist.
+    pub(crate) rank: Option<usize>,
+    pub(crate) state: TaskState,
+    pub(crate) created_at: i64,
+    pub(crate) due: i64,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) lease: Option<i64>,
+    pub(crate) runs: i64,
+    pub(crate) attempts: i64,
+    pub(crate) losses: i64,
+    pub(crate) releases: i64,
+    pub(crate) cancel_requested: bool,
+    pub(crate) unique_key: Option<String>,
+    pub(crate) result: Option<String>,
+}
+
+pub(crate) fn rows(table: &Table) -> BTreeMap<i64, Row> {
+    table.rows().iter().map(|(id, cells)| (*id, row(cells))).collect()
+}
+
+fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
+    let text = |name| match &cells[name] {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    };
+    let int = |name| match cells[name] {
+        Value::Integer(n) => Some(n),
+        _ => None,
+    };
+    let kind = text("kind").expect("every app here names its kind");
+    Row {
+        rank: rank(text("lane").as_deref(), &kind),
+        kind,
+        state: text("state").and_then(|word| TaskState::parse(&word)).expect("nobody here invents a state"),
+        created_at: int("created_at").unwrap_or(0),
+        due: int("run_at").or(int("created_at")).unwrap_or(0),
+        expires_at: int("expires_at"),
+        lease: int("lease"),
+        runs: int("runs").unwrap_or(0),
+        attempts: int("attempts").unwrap_or(0),
+        losses: int("losses").unwrap_or(0),
+        releases: int("releases").unwrap_or(0),
+        cancel_requested: int("cancel_requested").unwrap_or(0) != 0,
+        unique_key: text("unique_key"),
+        result: text("result"),
+    }
+}

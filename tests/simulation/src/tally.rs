@@ -1,0 +1,32 @@
+//! How often what happened: a run that met nothing proves nothing.
+
+use std::ops::AddAssign;
+
+/// Counts over a run, or over many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Of the broker.
+    pub starts: u64,
+    pub power_cuts: u64,
+    pub hand_outs: u64,
+    /// Runs that ended so.
+    pub done: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+    pub losses: u64,
+    /// Words of a lease that was not the current one any more.
+    pub stale: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.starts += other.starts;
+        self.power_cuts += other.power_cuts;
+        self.hand_outs += other.hand_outs;
+        self.done += other.done;
+        self.dead += other.dead;
+        self.cancelled += other.cancelled;
+        self.losses += other.losses;
+        self.stale += other.stale;
+    }
+}

@@ -1,0 +1,215 @@
+//! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
+
+use laneway_broker::internals::Value;
+use laneway_protocol::message::{Answer, NewTask, Payload, Request, Status, Submit, Tasks, WaitFor};
+use laneway_protocol::{RequestId, TaskId};
+
+use crate::plan::{Fault, KINDS, LANES, kind, lane};
+use crate::world::{Due, Peer, Tag, World};
+
+const KEYS: [&str; 3] = ["a", "b", "c"];
+/// On top of what the broker may take; then the answer was lost, and the same is asked again.
+const SLACK_MS: u64 = 1_500;
+
+/// A client with one question at a time, which it says until it is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    conn: Option<u64>,
+    asking: Option<Asking>,
+    tokens: u64,
+    known: Vec<TaskId>,
+}
+
+#[derive(Debug)]
+struct Asking {
+    token: u64,
+    request: Request,
+    wait_ms: u64,
+    sent: bool,
+}
+
+impl Client {
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.asking.is_some()
+    }
+}
+
+impl World {
+    pub(crate) fn drive_client(&mut self, at: usize) {
+        if self.clients[at].asking.is_none() {
+            let Some((request, wait_ms)) = self.next_question(at) else { return };
+            self.clients[at].asking = Some(Asking { token: 0, request, wait_ms, sent: false });
+        }
+        let Some(asking) = self.clients[at].asking.as_ref().filter(|asking| !asking.sent) else { return };
+        let (request, wait_ms) = (asking.request.clone(), asking.wait_ms);
+        let peer = Peer::Client(at);
+        let Some(conn) = self.connect(peer, self.clients[at].conn) else {
+            let ms = self.net.between(20, 80);
+            return self.drive_in(ms, peer);
+        };
+        let client = &mut self.clients[at];
+        client.conn = Some(conn);
+        client.tokens += 1;
+        let tag = Tag::Token(client.tokens);
+        client.asking = Some(Asking { token: client.tokens, request: request.clone(), wait_ms, sent: true });
+        self.due_in(wait_ms + SLACK_MS, Due::Late(peer, tag));
+        self.send(conn, tag, request);
+    }
+
+    fn next_question(&mut self, at: usize) -> Option<(Request, u64)> {
+        if self.tasks_left == 0 && self.calm {
+            return None;
+        }
+        let known = self.clients[at].known.clone();
+        let some = |world: &mut Self| -> Vec<TaskId> {
+            (0..world.chance.between(1, 3)).map(|_| *world.chance.pick(&known)).collect()
+        };
+        let wait_ms = 1_000;
+        let dice = self.chance.below(100);
+        if known.is_empty() || (dice < 50 && self.tasks_left > 0) {
+            let n = self.chance.between(1, 3).min(self.tasks_left);
+            if n == 0 {
+                return Some((Request::Ping, 0));
+            }
+            self.tasks_left -= n;
+            let tasks = (0..n).map(|_| self.new_task()).collect();
+            let submit = Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0 };
+            return Some((Request::Submit(submit), 0));
+        }
+        Some(match dice {
+            ..70 => {
+                let wait = WaitFor { tasks: some(self), kind: None, unique_key: None, cursor: None, wait_ms };
+                (Request::WaitFor(wait), wait_ms)
+            }
+            70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
+            80..92 => {
+                let tasks = some(self);
+                self.auditor.on_requeue(&tasks);
+                (Request::Requeue(Tasks { tasks }), 0)
+            }
+            92..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
+            _ => (Request::Stats, 0),
+        })
+    }
+
+    fn new_task(&mut self) -> NewTask {
+        let wall = self.clocks().wall.0;
+        let mut task = NewTask::new(kind(self.chance.pick::<&str>(&KINDS)), Some(Payload::json("1")));
+        task.lane = self.chance.chance(60).then(|| lane(self.chance.pick::<&str>(&LANES)));
+        task.unique_key = self.chance.chance(30).then(|| (*self.chance.pick(&KEYS)).to_owned());
+        task.run_at =
+            self.chance.chance(20).then(|| wall + i64::try_from(self.chance.below(800)).expect("it is short"));
+        task.max_attempts = self.chance.chance(20).then_some(1);
+        task.expires_at = self.chance.chance(5).then_some(wall + 1_000);
+        task
+    }
+
+    pub(crate) fn client_hears(&mut self, at: usize, tag: Tag, answer: &Answer) {
+        let Tag::Token(token) = tag else { return };
+        if self.clients[at].asking.as_ref().is_none_or(|asking| asking.token != token) {
+            return;
+        }
+        let again = match answer {
+            Answer::Submit(stored) => {
+                let known = &mut self.clients[at].known;
+                known.extend(stored.tasks.iter().map(|stored| stored.task));
+                false
+            }
+            Answer::WaitFor(waited) => !waited.pending.is_empty(),
+            Answer::Error(error) => error.retry,
+            _ => false,
+        };
+        let ms = if again { self.net.between(20, 200) } else { self.net.between(1, 100) };
+        let client = &mut self.clients[at];
+        if again {
+            let asking = client.asking.as_mut().expect("just looked at");
+            (asking.sent, asking.token) = (false, 0);
+        } else {
+            client.asking = None;
+        }
+        self.drive_in(ms, Peer::Client(at));
+    }
+
+    pub(crate) fn client_lost(&mut self, at: usize, conn: u64) {
+        if self.clients[at].conn == Some(conn) {
+            self.clients[at].conn = None;
+            self.ask_again(at);
+        }
+    }
+
+    pub(crate) fn client_late(&mut self, at: usize, token: u64) {
+        if self.clients[at].asking.as_ref().is_some_and(|asking| asking.token == token) {
+            if let Some(conn) = self.clients[at].conn.take() {
+                self.cut(conn, true);
+            }
+            self.ask_again(at);
+        }
+    }
+
+    fn ask_again(&mut self, at: usize) {
+        if let Some(asking) = &mut self.clients[at].asking {
+            (asking.sent, asking.token) = (false, 0);
+            let ms = self.net.between(5, 50);
+            self.drive_in(ms, Peer::Client(at));
+        }
+    }
+
+    /// The turn of an app that speaks SQL.
+    pub(crate) fn app(&mut self) {
+        for _ in 0..self.chance.between(1, 4).min(self.tasks_left) {
+            self.tasks_left -= 1;
+            let cells = self.new_row();
+            let id = self.table.insert(&cells);
+            self.note(format_args!("an app inserts {id:?} {cells:?}"));
+        }
+        if !self.calm && self.plan.has(Fault::RoughApps) && self.chance.chance(40) {
+            self.be_rough();
+        }
+        self.auditor.on_table(&self.table);
+        let ms = self.net.below(5);
+        self.scheduler_soon(ms);
+        if !self.calm || self.tasks_left > 0 {
+            let ms = self.chance.between(5, 250);
+            self.due_in(ms, Due::App);
+        }
+    }
+
+    fn new_row(&mut self) -> Vec<(&'static str, Value)> {
+        let task = self.new_task();
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut cells = vec![("kind", text(task.kind.as_str())), ("created_at", Value::Integer(self.clocks().wall.0))];
+        cells.extend(task.lane.map(|lane| ("lane", text(lane.as_str()))));
+        cells.extend(task.unique_key.map(|key| ("unique_key", Value::Text(key))));
+        cells.extend(task.run_at.map(|at| ("run_at", Value::Integer(at))));
+        cells.extend(task.max_attempts.map(|n| ("max_attempts", Value::Integer(n.into()))));
+        cells.extend(task.expires_at.map(|at| ("expires_at", Value::Integer(at))));
+        cells.push(("payload", text("1")));
+        cells
+    }
+
+    /// Something that an app should not do, or may, to a row that exists.
+    fn be_rough(&mut self) {
+        let ids: Vec<i64> = self.auditor.rows.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let id = *self.chance.pick(&ids);
+        let cell = match self.chance.below(5) {
+            0 => ("cancel_requested", Value::Integer(1)),
+            1 => ("state", Value::Text("done".into())),
+            2 => ("lane", Value::Text((*self.chance.pick::<&str>(&LANES)).into())),
+            3 => ("lane", Value::Text("nowhere".into())),
+            _ => {
+                self.note(format_args!("an app deletes {id}"));
+                self.auditor.on_touched(id);
+                return self.table.delete(id);
+            }
+        };
+        if self.auditor.rows[&id].state.is_final() {
+            return;
+        }
+        self.note(format_args!("an app sets {cell:?} of {id}"));
+        self.auditor.on_touched(id);
+        self.table.update(id, &[cell]);
+    }
+}

@@ -1,0 +1,79 @@
+//! A thousand short lives of Laneway, each from its seed: whatever breaks, the auditor must find nothing. A seed that fails
+//! is repeated aloud with `LANEWAY_SEED=n cargo test -p laneway-simulation`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use laneway_simulation::{Fault, Plan, Tally, report, run};
+
+const SEEDS: u64 = 1_000;
+
+/// Every promise holds under every fault, in any order: one seed after the other, on two threads.
+#[test]
+fn a_thousand_seeds_find_nothing() {
+    if let Ok(seed) = std::env::var("LANEWAY_SEED") {
+        let seed = seed.parse().expect("LANEWAY_SEED is a number");
+        let ran = run(Plan { aloud: true, ..Plan::of(seed) });
+        return assert_eq!(ran.found, None, "seed {seed}");
+    }
+    let next = AtomicU64::new(0);
+    let failed: Mutex<Option<u64>> = Mutex::new(None);
+    let work = || {
+        while failed.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                break;
+            }
+            if run(Plan::of(seed)).found.is_some() {
+                failed.lock().unwrap().get_or_insert(seed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_none(), "{}", report(failed.unwrap_or_default()));
+}
+
+/// A seed says it all, on either store: the same steps, the same hash of every line.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [0, 1, 2, 10, 20] {
+        let plan = Plan::of(seed);
+        assert_eq!(plan.sqlite, seed.is_multiple_of(10));
+        assert_eq!(run(plan.clone()), run(plan));
+    }
+    assert_ne!(run(Plan::of(1)).hash, run(Plan::of(2)).hash);
+}
+
+/// The seeds above meet what they are there for: every class of faults, both stores, many restarts and ends of every kind.
+#[test]
+fn the_seeds_are_not_idle() {
+    let plans: Vec<Plan> = (0..SEEDS).map(Plan::of).collect();
+    for fault in Fault::ALL {
+        let n = plans.iter().filter(|plan| plan.faults.contains(&fault)).count();
+        assert!(n > 300, "{fault:?} happens in {n} of {SEEDS}");
+    }
+    let mut seen = Tally::default();
+    for seed in 0..100 {
+        seen += run(Plan::of(seed)).tally;
+    }
+    let Tally { starts, power_cuts, hand_outs, done, dead, cancelled, losses, stale } = seen;
+    for (what, n) in [
+        ("starts", starts),
+        ("power cuts", power_cuts),
+        ("hand-outs", hand_outs),
+        ("done", done),
+        ("dead", dead),
+        ("cancelled", cancelled),
+        ("losses", losses),
+        ("stale words", stale),
+    ] {
+        assert!(n >= 10, "{what}: {n} in 100 seeds: {seen:?}");
+    }
+}
