@@ -72,6 +72,7 @@ pub(crate) fn plain_ready(session: &str, kind: &str, ack: u64, wait_ms: u64) -> 
         slot: 0,
         epoch: None,
         ack: Some(ack),
+        n: None,
         max: 1,
         wait_ms,
         outcomes: Vec::new(),
