@@ -556,13 +556,13 @@ impl<S: Store> Scheduler<S> {
     }
 }
 
-/// Submits and outcomes are acknowledged; hand-outs, progress and sessions are not.
+/// Submits and outcomes are acknowledged; hand-outs, progress and sessions are not. What was found decides what a worker's
+/// late word is answered with (`recorded`, say), and that is an acknowledgement too.
 fn needs_sync(op: &Op) -> bool {
     match op {
-        Op::Ended(_) | Op::Submit { .. } | Op::Cancel(_) | Op::Requeue(_) | Op::PauseLane { .. } => true,
+        Op::Ended(_) | Op::Find(_) | Op::Submit { .. } | Op::Cancel(_) | Op::Requeue(_) | Op::PauseLane { .. } => true,
         Op::Started(_)
         | Op::Noted(_)
-        | Op::Find(_)
         | Op::FindKey { .. }
         | Op::Endings(_)
         | Op::List(_)
