@@ -1,5 +1,6 @@
 //! The real broker, as a process.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::process::{Child, Command, Stdio};
 
@@ -24,7 +25,12 @@ impl Broker {
 
     /// The same with settings, each `name=value`.
     pub(crate) fn start_with(place: &Place, settings: &[&str]) -> Self {
-        let mut broker = Self::spawn(place, settings);
+        Self::start_under(place, settings, &[])
+    }
+
+    /// The same with more in its environment than the search path.
+    pub(crate) fn start_under(place: &Place, settings: &[&str], env: &[(&str, OsString)]) -> Self {
+        let mut broker = Self::spawn_under(place, settings, env);
         wait_for("the broker to be ready", || {
             if let Some(status) = broker.child.try_wait().unwrap() {
                 panic!("the broker ended with {status}: {}", std::fs::read_to_string(&broker.log).unwrap_or_default());
@@ -34,8 +40,12 @@ impl Broker {
         broker
     }
 
-    /// The same without waiting for anything.
+    /// Starts it and waits for nothing.
     pub(crate) fn spawn(place: &Place, settings: &[&str]) -> Self {
+        Self::spawn_under(place, settings, &[])
+    }
+
+    fn spawn_under(place: &Place, settings: &[&str], env: &[(&str, OsString)]) -> Self {
         let log = place.path("broker.log");
         let log_from = std::fs::metadata(&log).map_or(0, |file| file.len());
         let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
@@ -45,6 +55,7 @@ impl Broker {
             command.args(["--set", setting]);
         }
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Self { child, endpoint: place.endpoint(), log, log_from }
     }
