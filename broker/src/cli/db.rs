@@ -1,14 +1,17 @@
 //! `laneway db`: the database file itself, without a broker.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::output::Table;
 use super::{Common, Output, output, remote, when};
 use crate::error::Error;
+use crate::store::care;
 use crate::store::offline::{self, DbStatus, LastEpoch};
 
-/// Create, upgrade and look at the database file
+/// Create, upgrade, check, back up and look at the database file
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Example:\n  laneway db status --db /srv/app/app.db")]
 pub(super) enum DbCommand {
@@ -21,22 +24,86 @@ pub(super) enum DbCommand {
     /// Show the schema, the sizes, the number of tasks by state and the last broker
     #[command(after_help = "Example:\n  laneway db status --db /srv/app/app.db")]
     Status,
+    /// Look for damage: the file itself, references, the schema, what the rows promise; a broker may run meanwhile
+    #[command(after_help = "Example:\n  laneway db check --db /srv/app/app.db")]
+    Check,
+    /// Write a verified copy of the whole database to FILE; a broker and apps may run meanwhile
+    #[command(after_help = "Example:\n  laneway db backup --db /srv/app/app.db /backup/app.db")]
+    Backup {
+        /// Where the copy goes; it appears there whole or not at all
+        file: PathBuf,
+        /// Replace FILE when it is there already
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Put a verified copy of FILE in the database's place and keep what was there beside it; no broker and no app may have
+    /// the database open
+    #[command(after_help = "Example:\n  laneway db restore --db /srv/app/app.db /backup/app.db")]
+    Restore {
+        /// A backup
+        file: PathBuf,
+    },
 }
 
 pub(super) fn run(common: &Common, command: &DbCommand) -> Result<(), Error> {
     let path = remote::db(common);
-    if !path.exists() && !matches!(command, DbCommand::Init) {
+    if !path.exists() && !matches!(command, DbCommand::Init | DbCommand::Restore { .. }) {
         return Err(Error::NotFound(format!("there is no database {}; `laneway db init` makes one", path.display())));
     }
     let (doing, status) = match command {
         DbCommand::Init => ("create", offline::init(&path)),
         DbCommand::Migrate => ("migrate", offline::migrate(&path)),
         DbCommand::Status => ("look at", offline::status(&path)),
+        DbCommand::Check => return check(common, &path),
+        DbCommand::Backup { file, overwrite } => return backup(common, &path, file, *overwrite),
+        DbCommand::Restore { file } => return restore(common, &path, file),
     };
     let status = status.map_err(|error| Error::database(format!("{doing} the database {}", path.display()), error))?;
     match common.output {
         Output::Json => output::json(&to_json(&status)),
         Output::Table => print(&status),
+    }
+}
+
+/// Prints every problem; ends with the exit code of the database when there is one.
+fn check(common: &Common, path: &Path) -> Result<(), Error> {
+    let doing = || format!("check the database {}", path.display());
+    let problems = care::check(path).map_err(|error| Error::database(doing(), error))?;
+    match common.output {
+        Output::Json => output::json(&json!({ "path": path.display().to_string(), "problems": problems }))?,
+        Output::Table if problems.is_empty() => output::line(&format!("{}: no problem found", path.display()))?,
+        Output::Table => problems.iter().try_for_each(|problem| output::line(&output::clean(problem)))?,
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let found = output::count(problems.len() as u64, "problem", "problems");
+    let advice = format!("{found} found; `laneway db restore` puts a backup in its place");
+    Err(Error::database(format!("rely on the database {}", path.display()), advice))
+}
+
+fn backup(common: &Common, path: &Path, file: &Path, overwrite: bool) -> Result<(), Error> {
+    let doing = || format!("back up the database {} to {}", path.display(), file.display());
+    let bytes = care::backup(path, file, overwrite).map_err(|error| Error::database(doing(), error))?;
+    match common.output {
+        Output::Json => output::json(&json!({ "path": file.display().to_string(), "bytes": bytes })),
+        Output::Table => output::line(&format!("{}: {} kB, verified", file.display(), bytes / 1_000)),
+    }
+}
+
+fn restore(common: &Common, path: &Path, file: &Path) -> Result<(), Error> {
+    if !file.exists() {
+        return Err(Error::NotFound(format!("there is no backup {}", file.display())));
+    }
+    let doing = || format!("restore the database {} from {}", path.display(), file.display());
+    let aside = care::restore(path, file).map_err(|error| Error::database(doing(), error))?;
+    let aside = aside.map(|aside| aside.display().to_string());
+    match common.output {
+        Output::Json => output::json(&json!({ "path": path.display().to_string(), "aside": aside })),
+        Output::Table => {
+            let kept = aside.map_or_else(String::new, |aside| format!("; what was there is {aside}"));
+            output::line(&format!("{}: restored from {}{kept}", path.display(), file.display()))
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! commit fails, `rollback` undoes the turn whole and the scheduler may say the same steps again: operations are
 //! fenced by lease, state and run, so saying one twice changes nothing twice.
 
+pub(crate) mod care;
 pub(crate) mod checkpoint;
 #[cfg(test)]
 mod conformance;
@@ -204,6 +205,8 @@ pub(crate) enum StoreError {
     InUse { by: String },
     /// A task that makes no sense was to be stored without a broker; the text names value, bound and fix.
     Refused(String),
+    /// SQLite finds the file damaged, or no database at all: stop.
+    Corrupt(String),
     /// Anything that leaves doubt about what is stored: stop.
     Broken(String),
 }
@@ -232,6 +235,11 @@ impl fmt::Display for StoreError {
                 write!(f, "another broker runs on this database ({by}): stop it, or use another database")
             }
             Self::Refused(reason) => f.write_str(reason),
+            Self::Corrupt(cause) => write!(
+                f,
+                "the database is damaged, or no database: {cause}; `laneway db check` tells what is wrong, \
+                 `laneway db restore` puts a backup in its place"
+            ),
             Self::Broken(cause) => write!(f, "the database is not as it should be: {cause}"),
         }
     }

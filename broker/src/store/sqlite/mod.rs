@@ -32,7 +32,7 @@ use super::validate::Judge;
 use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
 
 pub(super) use self::query::{list, paused_lanes, show};
-pub(super) use self::schema::{SCHEMA_VERSION, names_are_free, version};
+pub(super) use self::schema::{NAMES, SCHEMA_VERSION, names_are_free, version};
 pub(crate) use self::schema::{connect, migrate};
 pub(super) use self::submit::insert_all;
 

@@ -19,7 +19,7 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but the three that apps use are named so that no app has them already.
-const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 8] = [
     "tasks",
     "failures",
     "task_view",
@@ -111,6 +111,7 @@ pub(crate) fn version(conn: &Connection) -> Result<u32, StoreError> {
 fn at(path: &Path, error: rusqlite::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Unavailable(cause) => StoreError::Unavailable(format!("{}: {cause}", path.display())),
+        StoreError::Corrupt(cause) => StoreError::Corrupt(format!("{}: {cause}", path.display())),
         StoreError::Broken(cause) => StoreError::Broken(format!("{}: {cause}", path.display())),
         other => other,
     }
@@ -130,6 +131,7 @@ impl From<rusqlite::Error> for StoreError {
             | ErrorCode::PermissionDenied
             | ErrorCode::OutOfMemory
             | ErrorCode::FileLockingProtocolFailed => StoreError::Unavailable(error.to_string()),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt(error.to_string()),
             // A trigger or a constraint that an app has added to the table.
             ErrorCode::ConstraintViolation => StoreError::Refused(format!("the database refuses the row: {error}")),
             _ => StoreError::Broken(error.to_string()),
