@@ -99,6 +99,10 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let scheduler =
         scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
     checkpoints.stop();
+    if let Err(error) = &scheduler {
+        // Whoever reads only the log is told as well.
+        tracing::error!(target: "laneway", epoch = epoch.0, %error, "the database ends the broker");
+    }
     remove_stale_sockets(config)?;
     scheduler.map_err(|error| Error::database(format!("go on with {}", config.db.display()), error))?;
     router?;

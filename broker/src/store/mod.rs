@@ -207,6 +207,8 @@ pub(crate) enum StoreError {
     Refused(String),
     /// SQLite finds the file damaged, or no database at all: stop.
     Corrupt(String),
+    /// The file that is open is not the one at the path any more: stop, what is written to it is lost.
+    Replaced(String),
     /// Anything that leaves doubt about what is stored: stop.
     Broken(String),
 }
@@ -239,6 +241,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the database is damaged, or no database: {cause}; `laneway db check` tells what is wrong, \
                  `laneway db restore` puts a backup in its place"
+            ),
+            Self::Replaced(what) => write!(
+                f,
+                "the database was replaced under the running broker ({what}): stop the broker before you move its files, \
+                 use `laneway db restore` to put a backup in, then start it again"
             ),
             Self::Broken(cause) => write!(f, "the database is not as it should be: {cause}"),
         }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod count;
+mod guard;
 mod news;
 mod prune;
 mod query;
@@ -25,6 +26,7 @@ use laneway_protocol::{Epoch, LaneName, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::count::Tally;
+use self::guard::Guard;
 use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
@@ -56,7 +58,9 @@ const EPOCHS_MAX: i64 = 1000;
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
     conn: Connection,
+    path: PathBuf,
     wal: PathBuf,
+    guard: Guard,
     state: State,
     epoch: Option<Epoch>,
     /// What the connection's `synchronous` is now.
@@ -96,7 +100,9 @@ impl SqliteStore {
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         let data_version = data_version(&conn)?;
         Ok(Self {
+            path: path.into(),
             wal: checkpoint::wal_of(path),
+            guard: Guard::new([path]),
             state: State {
                 judge: Judge::new(rules),
                 tally: Tally::default(),
@@ -202,6 +208,8 @@ impl Store for SqliteStore {
     fn open_epoch(&mut self, secret: [u8; 16], now: Now) -> Result<Opened, StoreError> {
         let opened = self.in_turn(|conn, state| open_epoch(conn, state, secret, now))?;
         self.epoch = Some(opened.epoch);
+        // Now that something was committed, there is a log as well; it stays while it is open.
+        self.guard = Guard::new([self.path.as_path(), self.wal.as_path()]);
         // The first demands find the backlog; what is inserted from here on is told by the intake.
         self.state.news.start_behind(&self.conn)?;
         Ok(opened)
@@ -217,6 +225,7 @@ impl Store for SqliteStore {
     }
 
     fn changed(&mut self) -> Result<bool, StoreError> {
+        self.guard.look()?;
         let seen = data_version(&self.conn)?;
         Ok(std::mem::replace(&mut self.told_version, seen) != seen)
     }
