@@ -21,6 +21,11 @@ const PLATFORM: &[&str] = &[
     "ZMQ_IOTHREAD_POLLER_USE_EPOLL_CLOEXEC",
 ];
 
+/// Turns new peers away when the process is out of descriptors; libzmq alone would end the process.
+const ACCEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/accept.h");
+/// Read here so that cargo builds libzmq anew when it changes.
+const _: &str = include_str!("accept.h");
+
 /// Where a prebuilt libsodium lies; `zmq-sys` always passes `None` and gets the bundled one.
 pub type LibLocation = upstream::LibLocation;
 
@@ -48,6 +53,8 @@ impl Build {
             flags.push_str(name);
             flags.push_str("=1");
         }
+        flags.push_str(" -include ");
+        flags.push_str(ACCEPT);
         std::env::set_var("CXXFLAGS", flags);
         let (lib, include) = (env!("SODIUM_LIB"), env!("SODIUM_INCLUDE"));
         let mut build = upstream::Build::new();
