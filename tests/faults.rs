@@ -7,6 +7,10 @@ mod harness;
 
 #[path = "faults/descriptors.rs"]
 mod descriptors;
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "faults/lock.rs"]
+mod lock;
 
 use std::process::Command;
 

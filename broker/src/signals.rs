@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | SIGTERM, SIGINT | stop: hand nothing out, settle what arrives within `stop_timeout_ms`, exit 0 | second: stop now, exit 0; third: end at once, exit 1 |
 //! | SIGHUP | open the log file anew | the same |
-//! | SIGPIPE | ignored: a write says it | |
+//! | SIGPIPE, SIGXFSZ | ignored: a write says it | |
 //!
 //! What runs in workers goes on in all cases, and is settled with the next broker.
 
 use std::io;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -34,6 +35,8 @@ const WAITING_MAX: usize = 16;
 impl Signals {
     /// Takes over the signals of the table. Call it before the first other thread starts, so that none is missed.
     pub(crate) fn install() -> Result<Self, io::Error> {
+        // A file at its size limit is a full disk: the write that fails is tried again, while the signal would end us.
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
         let mut signals = iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
         let (sender, received) = bounded(WAITING_MAX);

@@ -1,0 +1,81 @@
+//! Other processes that hold on to the database: one that writes and does not end, one that reads and does not end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use laneway_protocol::message::{Answer, NewTask, Request, Submit};
+use laneway_protocol::{Code, Kind, Payload, RequestId};
+
+use crate::harness::{Broker, Place, RawPeer, Table, WorkerProcess, wait_until};
+
+/// Longer than any patience in the broker, its workers' heartbeats included.
+const LOCKED: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
+    // Proves that a broker which cannot write for 30 s says so, refuses what it cannot store, keeps its workers and what they
+    // run, holds the outcome that comes meanwhile and stores it when the lock is gone. Nothing is lost, run twice or blamed.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let worker = WorkerProcess::start(&place, "slots=2");
+    let table = Table::open(&place);
+    let gates = ["first", "second"].map(|name| place.path(name));
+    let tasks = gates.each_ref().map(|gate| table.insert("gate", &serde_json::json!({ "path": gate }).to_string()));
+    tasks.iter().for_each(|&id| table.wait_for_state(id, "running"));
+    let app = Table::open(&place);
+    app.0.execute_batch("BEGIN IMMEDIATE; INSERT INTO tasks(kind, payload) VALUES ('echo', '1')").unwrap();
+    let since = Instant::now();
+    fs::write(&gates[0], "").unwrap();
+    let client = RawPeer::req(broker.endpoint());
+    let submit = Submit {
+        request: RequestId([7; 16]),
+        tasks: vec![NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("2")))],
+        wait_ms: 0,
+    };
+    let says = |word: &str| broker.log().iter().any(|line| line.to_string().contains(word));
+    wait_until("the log to tell it", || says("the database is locked by another process"));
+    let Answer::Error(error) = client.ask(Request::Submit(submit.clone())) else { panic!("nothing can be stored") };
+    assert_eq!((error.code, error.retry), (Code::Storage, true), "{error}");
+    assert_eq!(broker.client().workers().unwrap().len(), 1, "the worker is known, and questions are answered");
+    wait_until("the time to be over", || since.elapsed() >= LOCKED);
+    assert_eq!(tasks.map(|id| table.state(id)), ["running", "running"]);
+    app.0.execute_batch("COMMIT").unwrap();
+    table.wait_for_state(tasks[0], "done");
+    assert_eq!(table.state(tasks[1]), "running");
+    wait_until("the log to tell that it is over", || says("the database takes writes again"));
+    fs::write(&gates[1], "").unwrap();
+    table.wait_for_state(tasks[1], "done");
+    wait_until("the submit to be taken", || matches!(client.ask(Request::Submit(submit.clone())), Answer::Submit(_)));
+    table.wait_for_count("kind = 'echo' AND state = 'done'", 2);
+    assert_eq!(table.count("runs = 1 AND attempts = 1 AND losses = 0 AND releases = 0"), 4);
+    assert_eq!((worker.stop(), broker.stop()), (0, 0));
+}
+
+#[test]
+fn a_reader_that_stays_makes_the_log_grow_and_nothing_else() {
+    // Proves that work goes on beside an app that holds a read transaction open, which keeps the log from beginning anew, and
+    // that the growth ends with that reader: the log is written from its start again.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=4");
+    let table = Table::open(&place);
+    let reader = Table::open(&place);
+    reader.0.execute_batch("BEGIN; SELECT count(*) FROM tasks").unwrap();
+    let payload = format!("\"{}\"", "x".repeat(8_000));
+    let log = place.path("tasks.db-wal");
+    let size = || fs::metadata(&log).unwrap().len();
+    table.insert_many(2_000, "normal", "echo", &payload);
+    table.wait_for_count("state = 'done'", 2_000);
+    let grown = size();
+    assert!(grown > 16 * 1024 * 1024, "{grown} bytes");
+    assert_eq!(reader.count("1"), 0, "the reader does not hold its snapshot");
+    reader.0.execute_batch("COMMIT").unwrap();
+    // A log that begins anew is written from its start: its first frame changes, and its length stays.
+    let salt = || fs::read(&log).unwrap()[16..24].to_vec();
+    let before = salt();
+    wait_until("the log to begin anew", || {
+        table.insert("echo", "1");
+        salt() != before
+    });
+    assert_eq!(broker.stop(), 0);
+}
