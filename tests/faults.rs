@@ -9,6 +9,8 @@ mod harness;
 mod descriptors;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/files.rs"]
+mod files;
 #[path = "faults/lock.rs"]
 mod lock;
 

@@ -42,13 +42,14 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let clock = Clock::start();
     let started = Instant::now();
     let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
-    let _lock = lock::acquire(&config.db).map_err(database)?;
+    let mut lock = lock::acquire(&config.db).map_err(database)?;
     refuse_sockets_in_use(config)?;
     // Before the database is touched: an address in use leaves no file, and no epoch that did not end well.
     let context = zmq::Context::new();
     remove_stale_sockets(config)?;
     let (socket, monitor, endpoints) = bind(&context, config)?;
     restrict_sockets(config)?;
+    lock.tell_endpoints(&endpoints).map_err(database)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;

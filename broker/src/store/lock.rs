@@ -12,7 +12,16 @@ use super::StoreError;
 /// Held until it is dropped. The file stays: to remove it would let two brokers lock two files of one name.
 #[derive(Debug)]
 pub(crate) struct BrokerLock {
-    _file: File,
+    file: File,
+}
+
+impl BrokerLock {
+    /// Adds where the broker listens to what a second one will be told.
+    pub(crate) fn tell_endpoints(&mut self, endpoints: &[String]) -> Result<(), StoreError> {
+        // In one write behind what is there, so that a reader never finds the file empty.
+        let written = self.file.write_all(format!(", listening on {}", endpoints.join(" ")).as_bytes());
+        written.map_err(|cause| StoreError::Unavailable(format!("cannot write the lock file: {cause}")))
+    }
 }
 
 /// Locks the database at `database`, which need not exist yet, though its folder must.
@@ -38,8 +47,8 @@ pub(crate) fn acquire(database: &Path) -> Result<BrokerLock, StoreError> {
         Err(TryLockError::Error(cause)) => return Err(failed(cause)),
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "pid {} on {}", std::process::id(), host()).map_err(failed)?;
-    Ok(BrokerLock { _file: file })
+    write!(file, "pid {} on {}", std::process::id(), host()).map_err(failed)?;
+    Ok(BrokerLock { file })
 }
 
 fn unavailable(path: &Path, cause: &io::Error) -> StoreError {
@@ -75,13 +84,15 @@ mod tests {
         // Also by another name of the same file.
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("tasks.db");
-        let first = acquire(&database).unwrap();
+        let mut first = acquire(&database).unwrap();
+        first.tell_endpoints(&["ipc:///a.sock".into(), "tcp://127.0.0.1:1".into()]).unwrap();
         std::fs::write(&database, "").unwrap();
         let link = dir.path().join("link.db");
         std::os::unix::fs::symlink(&database, &link).unwrap();
         for name in [&database, &link] {
             let error = acquire(name).unwrap_err().to_string();
             assert!(error.contains(&format!("pid {} on ", std::process::id())), "{error}");
+            assert!(error.contains(", listening on ipc:///a.sock tcp://127.0.0.1:1"), "{error}");
         }
         drop(first);
         acquire(&link).unwrap();
