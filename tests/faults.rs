@@ -5,6 +5,8 @@
 
 mod harness;
 
+#[path = "faults/clock.rs"]
+mod clock;
 #[path = "faults/descriptors.rs"]
 mod descriptors;
 #[path = "faults/disk.rs"]

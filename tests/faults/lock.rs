@@ -21,7 +21,9 @@ fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
     let table = Table::open(&place);
     let gates = ["first", "second"].map(|name| place.path(name));
     let tasks = gates.each_ref().map(|gate| table.insert("gate", &serde_json::json!({ "path": gate }).to_string()));
-    tasks.iter().for_each(|&id| table.wait_for_state(id, "running"));
+    for id in tasks {
+        table.wait_for_state(id, "running");
+    }
     let app = Table::open(&place);
     app.0.execute_batch("BEGIN IMMEDIATE; INSERT INTO tasks(kind, payload) VALUES ('echo', '1')").unwrap();
     let since = Instant::now();

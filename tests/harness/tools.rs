@@ -41,6 +41,16 @@ pub(crate) fn python_with_zmq() -> PathBuf {
     python
 }
 
+/// The library that gives a process another wall clock.
+pub(crate) fn libfaketime() -> PathBuf {
+    let find = || {
+        let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+    };
+    require("libfaketime", "faketime", || find().is_some());
+    find().expect("it was found a moment ago")
+}
+
 /// Makes sure that `works`, by installing the Debian package if need be and allowed.
 #[track_caller]
 fn require(what: &str, package: &str, works: impl Fn() -> bool) {
