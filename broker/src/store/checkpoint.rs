@@ -42,9 +42,9 @@ impl WalHint {
     }
 }
 
-/// The log beside a database.
-pub(super) fn wal_of(database: &Path) -> PathBuf {
-    let mut wal = OsString::from(database);
+/// The log beside a database: beside the file itself, when the path is a link.
+pub(crate) fn wal_of(database: &Path) -> PathBuf {
+    let mut wal = OsString::from(database.canonicalize().unwrap_or_else(|_| database.into()));
     wal.push("-wal");
     wal.into()
 }
