@@ -96,10 +96,11 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
 
     stop.now.store(true, Ordering::SeqCst);
     bell.ring();
+    // Before the store's connection, which clears up the log when it is the last.
+    checkpoints.stop();
     let router = router.join().unwrap_or_else(|_| Err(Error::other("go on", "the router thread panicked")));
     let scheduler =
         scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
-    checkpoints.stop();
     if let Err(error) = &scheduler {
         // Whoever reads only the log is told as well.
         tracing::error!(target: "laneway", epoch = epoch.0, %error, "the database ends the broker");

@@ -52,8 +52,7 @@ fn a_second_broker_is_refused_until_the_first_is_gone_however_it_went() {
 fn broken_under(what: &str, harm: impl FnOnce(&Path)) {
     let place = Place::new();
     let mut broker = Broker::start(&place);
-    let table = Table::open(&place);
-    table.insert("nobody", "1");
+    Table::open(&place).insert("nobody", "1");
     harm(&place.db());
     assert_eq!(broker.wait(), 8, "{what}");
     let log = fs::read_to_string(place.path("broker.log")).unwrap();
@@ -62,23 +61,36 @@ fn broken_under(what: &str, harm: impl FnOnce(&Path)) {
 
 #[test]
 fn a_database_that_is_taken_away_ends_the_broker() {
-    // Proves that no broker goes on writing to a file that nobody will ever read: deleted, moved away, replaced, and the
-    // same for its log. What lies at the path afterwards is left as it is.
+    // Proves that no broker goes on writing to a file that nobody will ever read: deleted, moved away, and the same for its
+    // log.
     broken_under("deleted", |db| fs::remove_file(db).unwrap());
     broken_under("moved away", |db| fs::rename(db, db.with_extension("old")).unwrap());
     broken_under("log deleted", |db| fs::remove_file(db.with_extension("db-wal")).unwrap());
+}
+
+#[test]
+fn a_database_that_is_replaced_ends_the_broker_and_is_left_alone() {
+    // Proves that the broker touches neither the new file nor its log, which has the name of the old one's: what was
+    // committed there and not moved yet is still there when the broker has gone.
+    let place = Place::new();
+    let mut broker = Broker::start(&place);
     let other = Place::new();
     assert_eq!(Broker::start(&other).stop(), 0);
-    let new = fs::read(other.db()).unwrap();
-    let mut path = None;
-    broken_under("replaced", |db| {
-        fs::write(db.with_extension("new"), &new).unwrap();
-        fs::rename(db.with_extension("new"), db).unwrap();
-        path = Some(fs::File::open(db).unwrap());
-    });
-    let mut left = Vec::new();
-    std::io::Read::read_to_end(&mut path.unwrap(), &mut left).unwrap();
-    assert!(left == new, "the new file was written to");
+    let app = Table::open(&other);
+    app.insert("nobody", "1");
+    for ending in ["db-wal", "db"] {
+        // The new file's log first: it is the one that the broker might take for its own.
+        fs::copy(other.db().with_extension(ending), place.path("new")).unwrap();
+        fs::rename(place.path("new"), place.db().with_extension(ending)).unwrap();
+    }
+    assert_eq!(broker.wait(), 8);
+    let log = fs::read_to_string(place.path("broker.log")).unwrap();
+    assert!(log.contains("another file is in its place"), "{log}");
+    for ending in ["db-wal", "db"] {
+        let (new, now) = (other.db().with_extension(ending), place.db().with_extension(ending));
+        assert!(fs::read(new).unwrap() == fs::read(now).unwrap(), "{ending} was written to");
+    }
+    drop(app);
 }
 
 #[test]

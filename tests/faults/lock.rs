@@ -81,3 +81,23 @@ fn a_reader_that_stays_makes_the_log_grow_and_nothing_else() {
     });
     assert_eq!(broker.stop(), 0);
 }
+
+#[test]
+fn an_app_that_truncates_the_log_is_not_held_up_for_long() {
+    // Proves that the readers by which the broker guards the log give way to an app's checkpoint that waits for them with the
+    // write lock in its hand; else it would wait out its patience, and everybody with it.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let table = Table::open(&place);
+    // A short log, which the broker leaves alone, and one that it moves.
+    for (n_tasks, payload) in [(1, "1".to_owned()), (20, format!("\"{}\"", "x".repeat(400_000)))] {
+        table.insert_many(n_tasks, "normal", "echo", &payload);
+        table.wait_for_count("state <> 'done'", 0);
+        let since = Instant::now();
+        assert_eq!(table.one::<i64>("PRAGMA wal_checkpoint(TRUNCATE)", []), 0, "it was refused");
+        assert!(since.elapsed() < LOCKED / 2, "it waited {:?}", since.elapsed());
+    }
+    let id = table.insert("echo", "2");
+    table.wait_for_state(id, "done");
+}

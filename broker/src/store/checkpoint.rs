@@ -1,17 +1,20 @@
-//! Moves committed pages from the write-ahead log into the database, on a connection and a thread of their own, so that
-//! no turn of the scheduler pays for it. Says so when the log cannot shrink because a reader holds on to it.
+//! Moves committed pages from the write-ahead log into the database, on connections and a thread of their own, so that
+//! no turn of the scheduler pays for it, and by way of the [`Pin`], so that no app's older SQLite can lose any. Says so when
+//! the log cannot shrink because a reader holds on to it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::StoreError;
+use super::pin::Pin;
 use super::sqlite::connect;
 
 /// A log over this is moved.
@@ -26,19 +29,46 @@ const FINISH_LEFT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const LOOK: Duration = Duration::from_millis(200);
 const ALARM_EVERY: Duration = Duration::from_mins(1);
 
-/// Asks the writing connection to finish a checkpoint after its next commit.
+/// What the checkpoint thread shares with the writing connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct WalHint(Arc<AtomicBool>);
+pub(crate) struct WalHint(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The writing connection is to finish a checkpoint after its next commit.
+    wanted: AtomicBool,
+    /// There while the thread runs.
+    pin: Mutex<Option<Pin>>,
+}
 
 impl WalHint {
+    /// Pins the log. From here on it begins anew only by way of the pin.
+    pub(super) fn hold(&self, database: &Path, conn: &Connection) -> Result<(), StoreError> {
+        let mut pin = Pin::open(database)?;
+        pin.renew(conn)?;
+        *self.pin() = Some(pin);
+        Ok(())
+    }
+
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.wanted.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was asked for since the last call.
     pub(super) fn take(&self) -> bool {
         // A load first: this is asked after every commit, and a write would bounce the cache line.
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+        self.0.wanted.load(Ordering::Relaxed) && self.0.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Moves everything, on the writing connection and between two turns, when nothing new comes.
+    pub(super) fn finish(&self, conn: &Connection) -> Result<(), StoreError> {
+        // The thread has it while it moves pages itself; it will ask again.
+        let Ok(mut pin) = self.0.pin.try_lock() else { return Ok(()) };
+        pin.as_mut().map_or(Ok(()), |pin| pin.advance(conn).map(drop))
+    }
+
+    fn pin(&self) -> MutexGuard<'_, Option<Pin>> {
+        self.0.pin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,6 +114,9 @@ pub(crate) fn start(database: &Path, hint: WalHint) -> Result<Checkpoints, Store
     // A checkpoint that finds a lock taken comes again soon enough.
     conn.busy_timeout(Duration::ZERO)?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
+    // The store's connection is the one that clears up, if anyone may.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    hint.hold(database, &conn)?;
     let wal = wal_of(database);
     let (stop, stopped) = bounded(0);
     let thread = std::thread::Builder::new()
@@ -115,10 +148,7 @@ fn run(conn: &Connection, wal: &Path, hint: &WalHint, stopped: &Receiver<()>) {
     let mut alarmed: Option<Instant> = None;
     while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
         let size = std::fs::metadata(wal).map_or(0, |file| file.len());
-        if size < MOVE_BYTES_MIN {
-            continue;
-        }
-        match passive(conn) {
+        match look(conn, hint, size) {
             Ok(Some(moved)) => {
                 if moved.log >= FINISH_LOG_BYTES_MIN && (1..=FINISH_LEFT_BYTES_MAX).contains(&moved.left) {
                     hint.set();
@@ -135,5 +165,31 @@ fn run(conn: &Connection, wal: &Path, hint: &WalHint, stopped: &Receiver<()>) {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a checkpoint failed"),
         }
+    }
+    hint.pin().take();
+}
+
+/// Moves what there is when the log is long enough.
+fn look(conn: &Connection, hint: &WalHint, size: u64) -> Result<Option<Moved>, StoreError> {
+    let mut pin = hint.pin();
+    let Some(pin) = pin.as_mut() else { return Ok(None) };
+    // Of a short log nothing is moved beside the pin; but the pin may be in somebody's way.
+    let moved = if size < MOVE_BYTES_MIN { passive(conn)? } else { pin.advance(conn)? };
+    if moved.is_none() && is_locked(conn)? {
+        // An app's checkpoint that has the write lock as well, to truncate the log, waits for readers, and everybody for it.
+        // Nobody can begin the log anew beside it.
+        pin.release()?;
+    } else if !pin.is_held() {
+        pin.renew(conn)?;
+    }
+    Ok(moved.filter(|_| size >= MOVE_BYTES_MIN))
+}
+
+/// Whether somebody has the write lock right now.
+fn is_locked(conn: &Connection) -> Result<bool, StoreError> {
+    match conn.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map_err(StoreError::from) {
+        Ok(_) => conn.prepare_cached("ROLLBACK")?.execute([]).map(|_| false).map_err(StoreError::from),
+        Err(StoreError::Locked) => Ok(true),
+        Err(error) => Err(error),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod lock;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod memory;
 pub(crate) mod offline;
+mod pin;
 pub(crate) mod sqlite;
 mod validate;
 

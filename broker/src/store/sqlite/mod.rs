@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use laneway_core::{Now, Op, OpResult};
 use laneway_protocol::message::Final;
 use laneway_protocol::{Epoch, LaneName, TaskId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::count::Tally;
@@ -225,7 +226,11 @@ impl Store for SqliteStore {
     }
 
     fn changed(&mut self) -> Result<bool, StoreError> {
-        self.guard.look()?;
+        if let Err(replaced) = self.guard.look() {
+            // To close the last connection deletes the log by its name, and that may be another database's by now.
+            self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            return Err(replaced);
+        }
         let seen = data_version(&self.conn)?;
         Ok(std::mem::replace(&mut self.told_version, seen) != seen)
     }
@@ -249,7 +254,7 @@ impl Store for SqliteStore {
         self.state.news.commit();
         if self.hint.take() {
             // The rest of a checkpoint that cannot finish beside a steady writer. A failure only leaves the WAL long.
-            if let Err(error) = checkpoint::passive(&self.conn) {
+            if let Err(error) = self.hint.finish(&self.conn) {
                 tracing::debug!(%error, "the rest of a checkpoint failed");
             }
         }
