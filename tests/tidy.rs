@@ -121,6 +121,27 @@ fn every_exit_code_is_in_the_readme() {
 }
 
 #[test]
+fn every_fault_in_the_guide_has_its_test() {
+    // Proves that each row of docs/faults.md names a test, or the one above it, and that every test it names exists.
+    let tests: String = files(&[".rs"]).iter().filter(|path| path.starts_with("tests")).map(read).collect();
+    let guide = read("docs/faults.md");
+    let mut offenders = Vec::new();
+    let rows = guide.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"));
+    for cell in rows.filter_map(|row| row.trim_end_matches(" |").rsplit("| ").next()) {
+        if cell != "the same" && !cell.starts_with('`') {
+            offenders.push(format!("no test: {cell}"));
+        }
+    }
+    let is_name = |word: &&str| word.matches('_').count() > 4 && !word.contains(' ');
+    for name in guide.split('`').filter(is_name) {
+        if !tests.contains(&format!("fn {name}()")) {
+            offenders.push(format!("no such test: {name}"));
+        }
+    }
+    none(&offenders, "docs/faults.md promises what no test holds");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     // Proves that no document points at a file that is not there.
     let mut offenders = Vec::new();

@@ -55,8 +55,8 @@ fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
 
 #[test]
 fn a_reader_that_stays_makes_the_log_grow_and_nothing_else() {
-    // Proves that work goes on beside an app that holds a read transaction open, which keeps the log from beginning anew, and
-    // that the growth ends with that reader: the log is written from its start again.
+    // Proves that work goes on beside an app that holds a read transaction open, which keeps the log from beginning anew,
+    // that the alarm comes when it is long, and that the growth ends with that reader: it is written from its start again.
     let place = Place::new();
     let broker = Broker::start(&place);
     let _worker = WorkerProcess::start(&place, "slots=4");
@@ -71,6 +71,10 @@ fn a_reader_that_stays_makes_the_log_grow_and_nothing_else() {
     let grown = size();
     assert!(grown > 16 * 1024 * 1024, "{grown} bytes");
     assert_eq!(reader.count("1"), 0, "the reader does not hold its snapshot");
+    let told = || broker.log().iter().any(|line| line.to_string().contains("a reader holds a transaction open"));
+    assert!(!told(), "it cries at {grown} bytes");
+    table.insert_many(80, "normal", "nobody", &format!("\"{}\"", "x".repeat(3_500_000)));
+    wait_until("the log to tell it", told);
     reader.0.execute_batch("COMMIT").unwrap();
     // A log that begins anew is written from its start: its first frame changes, and its length stays.
     let salt = || fs::read(&log).unwrap()[16..24].to_vec();
