@@ -1,8 +1,6 @@
 //! The deliberate mistakes in `mutations/` still fit the code that they are to break; whether the auditor finds each is for
 //! `mutations/run`, which builds Laneway once for every one of them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::path::Path;
 

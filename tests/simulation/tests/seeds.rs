@@ -1,8 +1,6 @@
 //! A thousand short lives of Laneway, each from its seed: whatever breaks, the auditor must find nothing. A seed that fails
 //! is repeated aloud with `LANEWAY_SEED=n cargo test -p laneway-simulation`.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
