@@ -1,5 +1,6 @@
 //! The recorded run: the real broker and apps under the shim, real workers and clients, one kill -9 of the broker in the
-//! middle and of everything at the end. Nobody here opens the database but processes whose every write is recorded.
+//! middle, and of everything once the log has what the audit is about. Nobody here opens the database but processes whose
+//! every write is recorded.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use laneway_protocol::LaneName;
 use laneway_protocol::message::{End, HandedTask, Outcome, Verdict};
 
 use super::app::App;
-use super::log::Marker;
+use super::log::{self, Marker, Record};
 use super::plain::{Plain, run_plain};
 use super::said::{By, Said, To, payload};
 use super::shim::{Shim, log_of};
@@ -23,8 +24,8 @@ const STEPS: u32 = 4;
 /// Waits between two questions of one client.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// Records a run at this place with this `durability`; gives the log.
-pub(crate) fn record(place: &Place, durability: &str) -> PathBuf {
+/// Records a run at this place with this `durability` until the log `has_enough`; gives the log.
+pub(crate) fn record(place: &Place, durability: &str, has_enough: impl Fn(&[Record]) -> bool) -> PathBuf {
     let shim = Shim::build(place);
     let marker = Marker::open(&log_of(place));
     let settings = [format!("durability={durability}"), "defaults.backoff_base_ms=10".into()];
@@ -50,6 +51,7 @@ pub(crate) fn record(place: &Place, durability: &str) -> PathBuf {
         marker.locked(|| broker.kill());
         let broker = start();
         load.wait_for_ends(2 * ENDS_PER_LIFE);
+        wait_until("a log that has enough", || has_enough(&log::read(&log_of(place))));
         load.stop.store(true, Ordering::SeqCst);
         broker
     });
