@@ -21,10 +21,12 @@ const PLATFORM: &[&str] = &[
     "ZMQ_IOTHREAD_POLLER_USE_EPOLL_CLOEXEC",
 ];
 
-/// Turns new peers away when the process is out of descriptors; libzmq alone would end the process.
-const ACCEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/accept.h");
-/// Read here so that cargo builds libzmq anew when it changes.
-const _: &str = include_str!("accept.h");
+/// Two faults by which peers end the process, mended where libzmq calls the system: it accepts when there are no descriptors
+/// left, and it hears that a peer has gone that it does not read from.
+const MENDED: [&str; 2] =
+    [concat!(env!("CARGO_MANIFEST_DIR"), "/src/accept.h"), concat!(env!("CARGO_MANIFEST_DIR"), "/src/hangup.h")];
+/// Read here so that cargo builds libzmq anew when they change.
+const _: [&str; 2] = [include_str!("accept.h"), include_str!("hangup.h")];
 
 /// Where a prebuilt libsodium lies; `zmq-sys` always passes `None` and gets the bundled one.
 pub type LibLocation = upstream::LibLocation;
@@ -53,8 +55,10 @@ impl Build {
             flags.push_str(name);
             flags.push_str("=1");
         }
-        flags.push_str(" -include ");
-        flags.push_str(ACCEPT);
+        for header in MENDED {
+            flags.push_str(" -include ");
+            flags.push_str(header);
+        }
         std::env::set_var("CXXFLAGS", flags);
         let (lib, include) = (env!("SODIUM_LIB"), env!("SODIUM_INCLUDE"));
         let mut build = upstream::Build::new();
