@@ -35,6 +35,23 @@ pub(crate) enum Exit {
     Database = 8,
 }
 
+impl Exit {
+    /// Of a process of this program; one that was killed has failed.
+    pub(crate) fn of_status(status: std::process::ExitStatus) -> Self {
+        let known = [
+            Self::Success,
+            Self::Usage,
+            Self::Unreachable,
+            Self::NotFound,
+            Self::Refused,
+            Self::TimedOut,
+            Self::Config,
+            Self::Database,
+        ];
+        known.into_iter().find(|exit| status.code() == Some(*exit as i32)).unwrap_or(Self::Failure)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -66,6 +83,11 @@ pub(crate) enum Error {
         doing: String,
         cause: Cause,
     },
+    /// A supervised broker could not start, or did not end well when it was told to stop; it has said why.
+    BrokerEnded {
+        status: String,
+        exit: Exit,
+    },
     /// Starting or running failed elsewhere: a socket, a log file, a thread.
     Other {
         doing: String,
@@ -93,6 +115,7 @@ impl Error {
             Error::Refused(_) => Exit::Refused,
             Error::TimedOut(_) => Exit::TimedOut,
             Error::Database { .. } => Exit::Database,
+            Error::BrokerEnded { exit, .. } => *exit,
             Error::TaskFailed(_) | Error::Other { .. } => Exit::Failure,
         }
     }
@@ -133,6 +156,7 @@ impl fmt::Display for Error {
                 f.write_str("; start one with `laneway broker`, or name another with --endpoint")
             }
             Error::Refused(error) => write!(f, "refused: {error}"),
+            Error::BrokerEnded { status, .. } => write!(f, "the supervised broker ended with {status}"),
             Error::Database { doing, .. } | Error::Other { doing, .. } => write!(f, "cannot {doing}"),
         }
     }
@@ -148,7 +172,8 @@ impl StdError for Error {
             | Error::NotFound(_)
             | Error::Refused(_)
             | Error::TimedOut(_)
-            | Error::TaskFailed(_) => None,
+            | Error::TaskFailed(_)
+            | Error::BrokerEnded { .. } => None,
         }
     }
 }

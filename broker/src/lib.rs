@@ -3,13 +3,16 @@
 //! `main.rs` calls [`main`]; everything else is private to this crate. `ARCHITECTURE.md` walks a task through these modules.
 
 mod bench;
+mod bounds;
 mod cli;
 mod clock;
 mod config;
+mod crowd;
 mod demo;
 mod doorbell;
 mod drill;
 mod error;
+mod incoming;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
@@ -21,6 +24,7 @@ mod run;
 mod scheduler;
 mod signals;
 mod store;
+mod supervise;
 mod telemetry;
 mod wake;
 

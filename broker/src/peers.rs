@@ -97,6 +97,11 @@ impl Peers {
         self.replies.remove(&reply)
     }
 
+    /// Connections that are open, whether they ever said anything or not.
+    pub(crate) fn n_connections(&self) -> usize {
+        self.by_fd.len()
+    }
+
     /// Questions without an answer so far.
     pub(crate) fn n_open(&self) -> usize {
         self.replies.len()

@@ -19,6 +19,11 @@ impl Process {
                 command.env_remove(name);
             }
         }
+        Self::start_as_is(command, what)
+    }
+
+    /// Starts `command` with this process' whole environment.
+    pub(crate) fn start_as_is(command: &mut Command, what: &str) -> Result<Self, Error> {
         command.spawn().map(Self).map_err(|error| Error::other(format!("start {what}"), error))
     }
 
@@ -98,7 +103,8 @@ fn cpu(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_nanos(nanos))
 }
 
-fn memory(pid: u32) -> Result<(u64, u64), Error> {
+/// Resident memory of a process now, and the most it ever was, in bytes.
+pub(crate) fn memory(pid: u32) -> Result<(u64, u64), Error> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .map_err(|error| Error::other(format!("read the memory of process {pid}"), error))?;
     let bytes = |name: &str| {

@@ -9,28 +9,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use laneway_core::{Action, Broker, ConnId, Event, Millis, Now, ReplyTo};
-use laneway_protocol::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX};
+use laneway_protocol::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use laneway_protocol::{Answer, Code, Request, WireError, codec};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::crowd::Crowd;
 use crate::doorbell::DoorbellWait;
 use crate::error::Error;
-use crate::monitor::Monitor;
+use crate::incoming::{Envelope, Incoming};
+use crate::monitor::{ConnEvent, Monitor};
 use crate::peers::{Peers, ReturnAddress};
 use crate::scheduler::Orders;
 
 /// Messages taken in one turn of the loop, so that one flooder does not keep the others waiting.
 const MESSAGES_PER_TURN_MAX: usize = 256;
+/// Frames taken in one turn: a full message and some more. One without end is read on in the next turns.
+const FRAMES_PER_TURN_MAX: usize = 4_096;
 /// Hand-outs, and outcomes that their worker keeps until they are settled, gather for so long before the scheduler is woken
 /// for them: one turn, one sync and one wake-up for many.
 const GATHER_MS: u64 = 4;
+/// How long the last words of a connection are looked for after its end, while the socket never runs empty.
+const LAST_WORDS_MS: u64 = 100;
+/// Messages of one peer that wait in libzmq; one that waits for its answers has one.
+const UNREAD_MESSAGES_MAX: i32 = 64;
 /// The longest poll: often enough to see that the process itself was stopped.
 const POLL_MS_MAX: u64 = 250;
 /// Questions without an answer, over all peers.
 const OPEN_QUESTIONS_MAX: usize = 262_144;
-/// Routing id, correlation, delimiter, header, body.
-const FRAMES_MAX: usize = PAYLOAD_FRAMES_MAX + 5;
 
 /// What ends the router.
 #[derive(Debug, Default)]
@@ -46,6 +52,7 @@ pub(crate) struct Stop {
 pub(crate) struct Router {
     socket: zmq::Socket,
     monitor: Monitor,
+    crowd: Crowd,
     peers: Peers,
     core: Broker,
     clock: Clock,
@@ -55,14 +62,16 @@ pub(crate) struct Router {
     stop: Arc<Stop>,
     stopping: bool,
     stall_ms: u64,
+    reading: Option<Reading>,
     /// Not yet taken by the scheduler, and until when they may gather.
     orders: Orders,
     gather_until: Option<Millis>,
     /// Since when the scheduler's inbox is full.
     blocked_since: Option<Now>,
     actions: Vec<Action>,
-    /// Connections whose end is told once the socket is drained: their last words come first.
+    /// Connections whose end is told once the socket is drained: their last words come first. And since when some wait.
     gone: Vec<ConnId>,
+    gone_since: Option<Millis>,
     dropped_lines: crate::telemetry::Dropped,
 }
 
@@ -106,17 +115,22 @@ fn set_options(socket: &zmq::Socket, config: &Config) -> Result<(), zmq::Error> 
     socket.set_heartbeat_timeout(millis(config.heartbeat_timeout_ms))?;
     socket.set_heartbeat_ttl(millis(config.heartbeat_timeout_ms))?;
     socket.set_handshake_ivl(3_000)?;
+    // Shuts out ZMTP 1 and 2, which know no heartbeats: such a peer with the identity of another is never read, and libzmq
+    // keeps its descriptor for ever, even once it is gone. No handler answers for the domain, so ZMTP 3 is not asked.
+    socket.set_zap_domain("laneway")?;
     // For each frame; the whole message is bounded while it is read. Over this libzmq cuts the connection without a word,
     // so it is the protocol's bound; the settings' lower one is answered.
     let frame_max = PAYLOAD_BYTES_MAX.max(BODY_BYTES_MAX) + 1_024;
     socket.set_maxmsgsize(i64::try_from(frame_max).unwrap_or(i64::MAX))?;
     socket.set_backlog(1_024)?;
+    // What one peer may send before it is read. More waits in its own machine.
+    socket.set_rcvhwm(UNREAD_MESSAGES_MAX)?;
     Ok(())
 }
 
 impl Router {
     pub(crate) fn new(
-        (socket, monitor): (zmq::Socket, Monitor),
+        (socket, monitor, crowd): (zmq::Socket, Monitor, Crowd),
         (core, actions): (Broker, Vec<Action>),
         links: Links,
         clock: Clock,
@@ -125,6 +139,7 @@ impl Router {
         Self {
             socket,
             monitor,
+            crowd,
             peers: Peers::default(),
             core,
             clock,
@@ -134,11 +149,13 @@ impl Router {
             stop: links.stop,
             stopping: false,
             stall_ms,
+            reading: None,
             orders: Orders::default(),
             gather_until: None,
             blocked_since: None,
             actions,
             gone: Vec::new(),
+            gone_since: None,
             dropped_lines: links.dropped_lines,
         }
     }
@@ -165,12 +182,7 @@ impl Router {
             if self.blocked_since.is_none() {
                 drained = self.take_messages(now).map_err(fail)?;
             }
-            if drained {
-                for conn in std::mem::take(&mut self.gone) {
-                    self.peers.remove(conn);
-                    self.core.handle(Event::Disconnected(conn), now, &mut self.actions);
-                }
-            }
+            self.tell_gone(drained, now);
             if self.core.next_deadline().is_some_and(|at| at <= now.mono) {
                 self.core.handle(Event::Tick, now, &mut self.actions);
             }
@@ -197,6 +209,21 @@ impl Router {
         }
     }
 
+    /// Tells the ends of connections behind their last words, but no flood of other peers' words delays them for long.
+    fn tell_gone(&mut self, drained: bool, now: Now) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let since = *self.gone_since.get_or_insert(now.mono);
+        if drained || now.mono.since(since) >= LAST_WORDS_MS {
+            self.gone_since = None;
+            for conn in std::mem::take(&mut self.gone) {
+                self.peers.remove(conn);
+                self.core.handle(Event::Disconnected(conn), now, &mut self.actions);
+            }
+        }
+    }
+
     fn take_reports(&mut self, now: Now) -> Result<(), Error> {
         loop {
             match self.from_scheduler.try_recv() {
@@ -216,38 +243,56 @@ impl Router {
     fn take_conn_events(&mut self) -> Result<(), zmq::Error> {
         while let Some(event) = self.monitor.next()? {
             self.gone.extend(self.peers.on_conn_event(event));
+            if let ConnEvent::Accepted(fd) = event {
+                self.crowd.on_accepted(fd, self.peers.n_connections());
+            }
         }
         Ok(())
     }
 
     /// Takes messages until there are none or this turn has had its share. True when there are none.
     fn take_messages(&mut self, now: Now) -> Result<bool, zmq::Error> {
-        for _ in 0..MESSAGES_PER_TURN_MAX {
-            let routing_id = match self.socket.recv_msg(zmq::DONTWAIT) {
+        let (mut n_messages, mut n_frames) = (0, 0);
+        while n_messages < MESSAGES_PER_TURN_MAX && n_frames < FRAMES_PER_TURN_MAX {
+            let mut frame = match self.socket.recv_msg(zmq::DONTWAIT) {
                 Ok(frame) => frame,
                 Err(zmq::Error::EAGAIN) => return Ok(true),
                 Err(zmq::Error::EINTR) => continue,
                 Err(error) => return Err(error),
             };
-            self.take_message(&routing_id, now)?;
+            n_frames += 1;
+            let more = frame.get_more();
+            let reading = match self.reading.take() {
+                None => Reading::of(frame, &self.peers),
+                Some(mut reading) => {
+                    reading.take(&mut frame);
+                    reading
+                }
+            };
+            if more {
+                self.reading = Some(reading);
+            } else {
+                n_messages += 1;
+                self.take_message(reading, now)?;
+            }
         }
         Ok(false)
     }
 
-    fn take_message(&mut self, routing_id: &zmq::Message, now: Now) -> Result<(), zmq::Error> {
-        let incoming = Incoming::read(&self.socket, routing_id.get_more(), self.peers.known(routing_id).is_none())?;
-        let conn = if let Some(conn) = self.peers.known(routing_id) {
+    fn take_message(&mut self, message: Reading, now: Now) -> Result<(), zmq::Error> {
+        let Reading { routing_id, incoming, fd, .. } = message;
+        let conn = if let Some(conn) = self.peers.known(&routing_id) {
             conn
         } else {
             // What the monitor saw of this descriptor before the message came.
             self.take_conn_events()?;
-            let (conn, over) = self.peers.add(routing_id, incoming.fd);
+            let (conn, over) = self.peers.add(&routing_id, fd);
             if over {
                 self.gone.push(conn);
             }
             conn
         };
-        let Some(Envelope { correlation }) = incoming.envelope else {
+        let Some(Envelope { correlation }) = incoming.envelope() else {
             self.core.handle(Event::BadMessage, now, &mut self.actions);
             return Ok(());
         };
@@ -267,10 +312,7 @@ impl Router {
             let text = format!("{} questions are open, at most {OPEN_QUESTIONS_MAX} are allowed", self.peers.n_open());
             return Err(WireError::new(Code::Full, text).after_ms(1_000));
         }
-        match incoming.refused {
-            Some(error) => Err(error),
-            None => codec::decode_request(incoming.frames),
-        }
+        incoming.into_request()
     }
 
     /// Carries out what the core asked for, in order.
@@ -373,69 +415,26 @@ impl Router {
     }
 }
 
-/// The frames between routing id and header.
-struct Envelope {
-    /// The 4 bytes by which a correlating REQ knows its answers.
-    correlation: Option<[u8; 4]>,
-}
-
-/// One message, read to its end within bounds.
-struct Incoming {
-    /// `None`: no valid envelope, so there is nobody to answer.
-    envelope: Option<Envelope>,
-    frames: Vec<Vec<u8>>,
-    refused: Option<WireError>,
+/// A message whose last frame has not come out of the socket yet. libzmq gives out whole messages only, but one may have
+/// more frames than a turn of the loop should take.
+struct Reading {
+    routing_id: zmq::Message,
+    incoming: Incoming,
+    wants_fd: bool,
     fd: Option<i32>,
 }
 
-impl Incoming {
-    fn read(socket: &zmq::Socket, mut more: bool, wants_fd: bool) -> Result<Self, zmq::Error> {
-        let mut incoming = Self { envelope: None, frames: Vec::new(), refused: None, fd: None };
-        let (mut correlation, mut n_frames, mut bytes) = (None, 0, 0);
-        while more {
-            let mut frame = socket.recv_msg(0)?;
-            more = frame.get_more();
-            n_frames += 1;
-            if wants_fd && incoming.fd.is_none() {
-                incoming.fd = frame.gets("__fd").and_then(|fd| fd.parse().ok());
-            }
-            if incoming.envelope.is_some() {
-                bytes += frame.len();
-                if n_frames > FRAMES_MAX || bytes > MESSAGE_BYTES_MAX {
-                    incoming.refuse(n_frames, bytes);
-                } else if incoming.refused.is_none() {
-                    incoming.frames.push(frame.to_vec());
-                }
-            } else if frame.is_empty() && n_frames <= 2 {
-                incoming.envelope = Some(Envelope { correlation });
-            } else if n_frames == 1 {
-                correlation = <[u8; 4]>::try_from(&*frame).ok();
-                if correlation.is_none() {
-                    n_frames = FRAMES_MAX;
-                }
-            } else {
-                n_frames = FRAMES_MAX;
-            }
-        }
-        Ok(incoming)
+impl Reading {
+    fn of(routing_id: zmq::Message, peers: &Peers) -> Self {
+        let wants_fd = peers.known(&routing_id).is_none();
+        Self { routing_id, incoming: Incoming::new(), wants_fd, fd: None }
     }
 
-    /// Reads on to the end of the message without keeping it.
-    fn refuse(&mut self, n_frames: usize, bytes: usize) {
-        self.frames.clear();
-        self.refused.get_or_insert_with(|| {
-            if bytes > MESSAGE_BYTES_MAX {
-                WireError::new(
-                    Code::TooLarge,
-                    format!("{bytes} bytes and more in one message, at most {MESSAGE_BYTES_MAX}"),
-                )
-            } else {
-                WireError::new(
-                    Code::TooMany,
-                    format!("{n_frames} frames and more in one message, at most {FRAMES_MAX}"),
-                )
-            }
-        });
+    fn take(&mut self, frame: &mut zmq::Message) {
+        if self.wants_fd && self.fd.is_none() {
+            self.fd = frame.gets("__fd").and_then(|fd| fd.parse().ok());
+        }
+        self.incoming.take(frame);
     }
 }
 

@@ -18,8 +18,10 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::SessionName;
 
+use crate::bounds;
 use crate::clock::Clock;
 use crate::config::{Config, Durability, ipc_path};
+use crate::crowd::Crowd;
 use crate::doorbell::doorbell;
 use crate::error::Error;
 use crate::router::{Links, Router, Stop, bind};
@@ -44,6 +46,8 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
     let mut lock = lock::acquire(&config.db).map_err(database)?;
     refuse_sockets_in_use(config)?;
+    let connections_max = bounds::connections(config);
+    bounds::guard_memory(config)?;
     // Before the database is touched: an address in use leaves no file, and no epoch that did not end well.
     let context = zmq::Context::new();
     remove_stale_sockets(config)?;
@@ -78,7 +82,8 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         wake::watch(&config.db),
         telemetry.task_log(),
     );
-    let router = Router::new((socket, monitor), core, links, clock, config.stall_ms);
+    let crowd = Crowd::new(connections_max);
+    let router = Router::new((socket, monitor, crowd), core, links, clock, config.stall_ms);
     let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
     let scheduler = spawn("scheduler", move || scheduler.run())?;
     let router = spawn("router", move || router.run())?;
@@ -147,7 +152,7 @@ fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stati
     thread.map_err(|error| Error::other(format!("start the {name} thread"), error))
 }
 
-fn rules(config: &Config) -> Rules {
+pub(crate) fn rules(config: &Config) -> Rules {
     Rules {
         lanes: config.lanes.clone(),
         default_lane: config.default_lane.clone(),
@@ -169,7 +174,7 @@ fn pace(config: &Config) -> Pace {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     let defaults = KindSettings {
         lane: config.default_lane.clone(),
         max_attempts: config.defaults.max_attempts,
@@ -201,6 +206,7 @@ fn settings(config: &Config) -> Settings {
         window_rows_min: WINDOW_ROWS_MIN,
         window_rows_max: config.window_rows_max,
         window_bytes_max: config.window_bytes_max,
+        backlog_bytes_max: config.backlog_bytes_max,
         sessions_max: config.sessions_max,
         kinds_max: config.kinds_max,
         waiters_max: config.waiters_max,

@@ -8,12 +8,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod load;
 mod program;
 mod random;
 mod raw;
 mod table;
 pub(crate) mod tools;
 mod worker;
+pub(crate) mod zmtp;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use {
     broker::Broker,
+    load::Load,
     program::{Program, output_of},
     random::Random,
     raw::{RawPeer, plain_ready},

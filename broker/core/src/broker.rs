@@ -12,10 +12,11 @@ use laneway_protocol::message::{Answer, Pong, Request};
 use laneway_protocol::{Code, Epoch, LaneName, SessionName, TaskId, WireError};
 
 use crate::action::{Action, Op};
+use crate::backlog::Backlog;
 use crate::dispatch::{Dispatch, QueueIndex};
 use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
 use crate::lease::LeaseKey;
-use crate::limits::{OPS_BUSY_MAX, OPS_MAX};
+use crate::limits::{BUSY_FACTOR, OPS_BUSY_MAX, OPS_MAX, QUESTIONS_MAX};
 use crate::resume::{Grace, Hold};
 use crate::retry::Random;
 use crate::settings::Settings;
@@ -44,7 +45,7 @@ pub struct Broker {
     /// Sessions with waiting slots whose outcomes have come to disk with the commit that is being taken in.
     pub(crate) settled_idle: BTreeSet<SessionId>,
     pub(crate) questions: HashMap<ReplyTo, Question>,
-    pub(crate) pending: HashMap<OpId, Pending>,
+    pub(crate) pending: Backlog,
     pub(crate) waiters: Waiters,
     pub(crate) timers: Timers,
     /// The latest hand-outs, until it is sure that the socket took them.
@@ -119,7 +120,7 @@ impl Broker {
             settling: HashMap::new(),
             settled_idle: BTreeSet::new(),
             questions: HashMap::new(),
-            pending: HashMap::new(),
+            pending: Backlog::default(),
             waiters: Waiters::default(),
             timers: Timers::default(),
             handed: VecDeque::new(),
@@ -197,8 +198,16 @@ impl Broker {
     }
 
     fn on_asked(&mut self, from: Asker, request: Request, now: Now) {
-        if self.pending.len() >= OPS_BUSY_MAX && adds_operations(&request) {
+        if self.is_backlog_over(OPS_BUSY_MAX, BUSY_FACTOR * self.settings.backlog_bytes_max)
+            && adds_operations(&request)
+        {
             return self.refuse(from.reply, self.too_busy());
+        }
+        if let Request::Status(_) | Request::Stats | Request::Lanes(_) = &request
+            && self.pending.n_questions() >= QUESTIONS_MAX
+        {
+            let text = format!("{QUESTIONS_MAX} questions about tasks wait for the database, as many as may");
+            return self.refuse(from.reply, WireError::new(Code::Full, text).after_ms(100));
         }
         match request {
             Request::Hello(hello) => self.on_hello(from, hello, now),
@@ -271,7 +280,7 @@ impl Broker {
         self.next_op += 1;
         let id = OpId(self.next_op);
         self.awaited |= pending.is_awaited();
-        self.pending.insert(id, pending);
+        self.pending.insert(id, &op, pending);
         self.out.push(Action::Store { id: Some(id), op });
         id
     }
@@ -289,11 +298,19 @@ impl Broker {
         if let Some(cause) = &self.store_error {
             return Some(WireError::new(Code::Storage, format!("{cause}; nothing was stored")).after_ms(1_000));
         }
-        (self.pending.len() >= OPS_MAX).then(|| self.too_busy())
+        self.is_backlog_over(OPS_MAX, self.settings.backlog_bytes_max).then(|| self.too_busy())
+    }
+
+    fn is_backlog_over(&self, ops: usize, bytes: usize) -> bool {
+        self.pending.len() >= ops || self.pending.bytes() >= bytes
     }
 
     fn too_busy(&self) -> WireError {
-        let text = format!("{} operations wait for the disk; nothing was stored", self.pending.len());
+        let text = format!(
+            "{} operations with {} bytes wait for the disk; nothing was stored (backlog_bytes_max)",
+            self.pending.len(),
+            self.pending.bytes()
+        );
         WireError::new(Code::Full, text).after_ms(100)
     }
 }

@@ -79,7 +79,7 @@ impl Broker {
 
     fn check_settling(&self) {
         for (task, settling) in &self.settling {
-            let found = matches!(self.pending.get(&settling.op), Some(Pending::End(end)) if end.task == *task);
+            let found = matches!(self.pending.get(settling.op), Some(Pending::End(end)) if end.task == *task);
             assert!(found, "task {task} settles without an operation");
         }
     }

@@ -13,6 +13,7 @@
 
 mod action;
 mod admin;
+mod backlog;
 mod broker;
 mod check;
 mod client;

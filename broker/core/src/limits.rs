@@ -25,9 +25,13 @@ pub(crate) const RUNNING_SHOWN_MAX: usize = 64;
 pub(crate) const FINALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Operations given to the store and not yet reported; hand-outs and submits stop above it.
 pub(crate) const OPS_MAX: usize = 65_536;
+/// How much further outcomes and look-ups go than submits, in operations and in `backlog_bytes_max`.
+pub(crate) const BUSY_FACTOR: usize = 2;
 /// Above this many operations even outcomes and look-ups are refused, so that no peer can fill the memory while the disk
 /// stands; those who run tasks keep them and say them again.
-pub(crate) const OPS_BUSY_MAX: usize = 2 * OPS_MAX;
+pub(crate) const OPS_BUSY_MAX: usize = BUSY_FACTOR * OPS_MAX;
+/// Lists, rows and counts that wait to be read; more are refused, for each may take a millisecond of the store's.
+pub(crate) const QUESTIONS_MAX: usize = 128;
 /// Progress events kept for one running task.
 pub(crate) const EVENTS_PER_TASK_MAX: usize = 64;
 /// Partial data kept for one running task.

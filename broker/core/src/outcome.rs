@@ -193,7 +193,7 @@ impl Broker {
         let Some(settling) = self.settling.get(&held.0).filter(|settling| settling.lease == held.1) else {
             return false;
         };
-        let Some(Pending::End(end)) = self.pending.get_mut(&settling.op) else { return false };
+        let Some(Pending::End(end)) = self.pending.get_mut(settling.op) else { return false };
         self.awaited |= hook.question.is_some();
         end.hooks.push(hook);
         true

@@ -42,6 +42,8 @@ pub struct Settings {
     pub window_rows_max: usize,
     /// Bytes of payload read ahead for one lane and kind.
     pub window_bytes_max: usize,
+    /// Memory of operations that wait for the disk; submits are refused above it, outcomes above twice as much.
+    pub backlog_bytes_max: usize,
     pub sessions_max: usize,
     pub kinds_max: usize,
     pub waiters_max: usize,

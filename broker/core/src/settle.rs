@@ -195,7 +195,7 @@ pub(crate) struct EndHook {
 impl Broker {
     pub(crate) fn on_committed(&mut self, results: Vec<(OpId, OpResult)>, now: Now) {
         for (op, result) in results {
-            let pending = self.pending.remove(&op).expect("an operation is reported once");
+            let pending = self.pending.remove(op).expect("an operation is reported once");
             self.on_result(op, pending, result, now);
         }
         for session in std::mem::take(&mut self.settled_idle) {

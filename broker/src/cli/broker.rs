@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Common, output, variable};
 use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
+use crate::process;
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 
@@ -21,7 +22,9 @@ use crate::telemetry::Telemetry;
 Examples:
   laneway broker --db /srv/app/app.db
   laneway broker --config /etc/laneway/laneway.toml --check-config
+  laneway broker --supervise --log-file /var/log/laneway.log
   laneway broker --lanes urgent,normal,bulk --set retention.done_age_ms=3600000")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct BrokerArgs {
     /// A TOML file with settings [default: none, or LANEWAY_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -56,6 +59,14 @@ pub(super) struct BrokerArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
 
+    /// Start the broker as a child process, and another one whenever it ends by itself; where systemd does the same, do not
+    #[arg(long)]
+    supervise: bool,
+
+    /// Stop when standard input ends: what a supervisor's broker does when the supervisor is gone
+    #[arg(long, hide = true)]
+    stop_with_input: bool,
+
     /// Check the settings and exit: 0 when all is well, 7 when not
     #[arg(long)]
     check_config: bool,
@@ -80,7 +91,7 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
         check_folders(&resolved)?;
         return output::line("the settings are fine");
     }
-    start(resolved)
+    start(resolved, args)
 }
 
 /// Where the database and the log are to be made must be folders.
@@ -97,7 +108,7 @@ fn check_folders(resolved: &Resolved) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn start(resolved: Resolved) -> Result<(), Error> {
+fn start(resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
     let Resolved { config, warnings, .. } = resolved;
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
@@ -108,7 +119,28 @@ fn start(resolved: Resolved) -> Result<(), Error> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    if args.supervise {
+        return crate::supervise::run(supervised, &telemetry, &signals);
+    }
+    if args.stop_with_input {
+        process::on_end_of_input(|| {
+            // SIGTERM is taken as a value, so raising it cannot fail in a way that matters.
+            signal_hook::low_level::raise(signal_hook::consts::SIGTERM).ok();
+        })?;
+    }
     crate::run::run(&config, &telemetry, &signals)
+}
+
+/// The command line of this very process, for a broker that is supervised.
+fn supervised() -> std::process::Command {
+    use std::os::unix::process::CommandExt as _;
+    // By its inode: the file may have been replaced by a newer version, which the next start of the supervisor brings.
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command
+        .arg0("laneway")
+        .args(std::env::args_os().skip(1).filter(|word| word != "--supervise"))
+        .arg("--stop-with-input");
+    command
 }
 
 fn sources(common: &Common, args: &BrokerArgs) -> Sources {

@@ -4,7 +4,7 @@
 //! rows. While one transaction syncs the next one's operations gather in the inbox: that is the group commit. A storage
 //! error undoes the turn and keeps its operations; they are said again until they are on disk.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
@@ -18,11 +18,13 @@ use crate::store::{Load, Retention, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
+mod docket;
 mod lines;
 #[cfg(feature = "internals")]
 mod step;
 
 use agenda::Agenda;
+use docket::Docket;
 use lines::{Names, is_routine, task_event, tell_ended};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
@@ -102,7 +104,7 @@ pub(crate) struct Scheduler<S> {
     /// The inbox was full when it was last drained.
     was_full: bool,
     /// Operations whose turn has not been committed, in order.
-    ops: VecDeque<(Option<OpId>, Op)>,
+    ops: Docket,
     agenda: Agenda,
     /// Wake-ups by the folder watch, if there is one, and when the last came.
     woken: Option<Receiver<()>>,
@@ -169,7 +171,7 @@ impl<S: Store> Scheduler<S> {
             log,
             names: Names::default(),
             was_full: false,
-            ops: VecDeque::new(),
+            ops: Docket::default(),
             woken,
             woken_at: None,
             out: HashSet::new(),
@@ -337,21 +339,17 @@ impl<S: Store> Scheduler<S> {
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
         self.leave_room();
         let begun = Instant::now();
-        let n_ops = self.ops.len().min(self.pace.turn_rows);
-        let synced = self.pace.full_durability && self.ops.iter().take(n_ops).any(|(_, op)| needs_sync(op));
-        self.store.begin(if synced { Sync::Power } else { Sync::Process })?;
-        let ops: Vec<(Option<OpId>, Op)> = self.ops.drain(..n_ops).collect();
-        let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = ops.into_iter().unzip();
-        match self.steps(&ops, now, prune, recount) {
+        let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = self.ops.take(self.pace.turn_rows).into_iter().unzip();
+        let synced = self.pace.full_durability && ops.iter().any(needs_sync);
+        let begun_turn = self.store.begin(if synced { Sync::Power } else { Sync::Process });
+        match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
                 self.tell(&ids, &ops, results, found);
                 Ok(())
             }
             Err(error) => {
-                for (id, op) in ids.into_iter().zip(ops).rev() {
-                    self.ops.push_front((id, op));
-                }
+                self.ops.put_back(ids.into_iter().zip(ops).collect());
                 // What the undone turn had found is to be found again.
                 self.on_change();
                 Err(error)

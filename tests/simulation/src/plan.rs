@@ -71,6 +71,7 @@ pub struct Plan {
     pub turn_rows: usize,
     pub window_rows_min: usize,
     pub window_rows_max: usize,
+    pub backlog_bytes_max: usize,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -93,6 +94,7 @@ impl Plan {
             turn_rows: *random.pick(&[4, 16, 256]),
             window_rows_min: *random.pick(&[1, 2, 8]),
             window_rows_max,
+            backlog_bytes_max: *random.pick(&[1_000, 4_000, 1_000_000]),
             aloud: false,
         }
     }
@@ -125,6 +127,7 @@ impl Plan {
             window_rows_min: self.window_rows_min.min(self.window_rows_max),
             window_rows_max: self.window_rows_max,
             window_bytes_max: 100_000,
+            backlog_bytes_max: self.backlog_bytes_max,
             sessions_max: 64,
             kinds_max: 16,
             waiters_max: 100,

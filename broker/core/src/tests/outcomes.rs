@@ -4,6 +4,7 @@ use laneway_protocol::message::{Drain, End, NewTask, Outcome, Ready, Request, Ta
 use laneway_protocol::{Lease, Payload, TaskState};
 
 use super::world::{World, beat, bye, done, failed, held, id, kind, plain, ready, settings};
+use crate::Settings;
 use crate::event::Event;
 
 /// A world where session w, known by HELLO, runs task 1 in slot 0.
@@ -497,6 +498,25 @@ fn a_full_list_of_operations_stops_hand_outs_until_it_is_half_empty() {
     assert!(world.open.contains(&parked), "no hand-out while its record would not fit");
     world.commit();
     assert_eq!(world.tasks(parked)[0].0, 1);
+}
+
+#[test]
+fn a_backlog_of_many_bytes_refuses_submits_and_then_the_words_of_strangers() {
+    // With the disk standing, large payloads fill the memory long before their number says so: submits are refused at the
+    // bound, outcomes of unknown tasks at twice the bound, and everything is taken again after a commit.
+    let mut world = World::with(Settings { backlog_bytes_max: 100_000, ..settings() });
+    let payload = || Some(Payload::bin(vec![0; 1_000]));
+    let submit = || super::world::submit(vec![NewTask::new(kind("a"), payload())], 0);
+    let refused = (0..200).filter(|_| world.broker_only(7, submit())).count();
+    assert_eq!(refused, 200 - 100_000_usize.div_ceil(1_000 + 2 * 256), "refused at the bound");
+    let outcome = |n| Outcome { result: payload(), ..done(n, Lease::new(1)) };
+    let mut said = |n| {
+        world.broker_only(8, Request::Ready(Ready { outcomes: vec![outcome(n)], wait_ms: 0, ..plain("w", &["a"]) }))
+    };
+    let refused = (1_000..1_200).filter(|n| said(*n)).count();
+    assert!((100..150).contains(&refused), "{refused} of 200 are refused at twice the bound");
+    world.commit();
+    assert!(!world.broker_only(7, submit()));
 }
 
 #[test]

@@ -375,7 +375,7 @@ impl Run {
         self.world.pass(61_000);
         assert!(self.world.open.is_empty(), "never answered: {:?}", self.world.open);
         assert!(self.world.broker.running.is_empty() && self.world.broker.settling.is_empty());
-        assert!(self.world.broker.pending.is_empty() && self.world.broker.questions.is_empty());
+        assert!(self.world.broker.pending.len() == 0 && self.world.broker.questions.is_empty());
     }
 }
 

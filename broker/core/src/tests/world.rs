@@ -54,6 +54,7 @@ pub(super) fn settings() -> Settings {
         window_rows_min: 32,
         window_rows_max: 64,
         window_bytes_max: 64 * 1_024,
+        backlog_bytes_max: 64 * 1_024 * 1_024,
         sessions_max: 100,
         kinds_max: 10,
         waiters_max: 100,

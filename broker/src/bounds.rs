@@ -1,0 +1,101 @@
+//! What this process may use of the machine: open files, so that no flood of connections leaves the database without one, and
+//! memory, so that what libzmq cannot bound ends this process and not the machine. Called once by `run`, before the sockets.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::process;
+
+/// Descriptors for all but connections: database, log, threads of libzmq, and connections that are accepted while the broker
+/// is about to stop listening.
+const DESCRIPTORS_KEPT: u64 = 256;
+/// How often memory is looked at. At a gigabyte a second, as fast as one peer can send, 50 MB come in meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+/// For the log's writer to write the last line.
+const LAST_LINE: Duration = Duration::from_millis(50);
+
+/// Raises the limit of open files to what `connections_max` needs, as far as this process may. Gives how many connections fit.
+pub(crate) fn connections(config: &Config) -> usize {
+    let wanted = config.connections_max as u64 + DESCRIPTORS_KEPT;
+    // Without a word about the limit, the usual one of a process is supposed.
+    let (mut limit, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
+    if limit < wanted {
+        let raised = wanted.min(most);
+        if setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() {
+            limit = raised;
+        }
+    }
+    let fits = limit.saturating_sub(DESCRIPTORS_KEPT).clamp(1, config.connections_max as u64);
+    if fits < config.connections_max as u64 {
+        tracing::info!(
+            target: "laneway",
+            connections_max = fits,
+            open_files = limit,
+            "fewer connections than connections_max: the limit of open files allows no more"
+        );
+    }
+    usize::try_from(fits).unwrap_or(usize::MAX)
+}
+
+/// Ends this process when it holds more than `memory_bytes_max`. Nothing that was acknowledged is lost by that, and a
+/// supervisor starts the next one; a machine without memory would end whatever it finds.
+pub(crate) fn guard_memory(config: &Config) -> Result<(), Error> {
+    let Some(max) = config.memory_bytes_max.or_else(half_of_the_machine) else { return Ok(()) };
+    let guard = move || {
+        loop {
+            std::thread::sleep(LOOK);
+            match process::memory(std::process::id()) {
+                Ok((bytes, _)) if bytes > max => {
+                    tracing::error!(target: "laneway", bytes, memory_bytes_max = max, "too much memory: the broker ends itself");
+                    std::thread::sleep(LAST_LINE);
+                    // At once, without a core dump, which would take seconds to write, and not with an exit code: a supervisor
+                    // would take that in the first second for a start that failed.
+                    signal_hook::low_level::raise(signal_hook::consts::SIGKILL).ok();
+                }
+                _ => {}
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("memory".into()).spawn(guard);
+    thread.map(drop).map_err(|error| Error::other("start the memory thread", error))
+}
+
+/// Half of what the machine has, or of what this process' control group may have.
+fn half_of_the_machine() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+    });
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let max = fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok()?;
+        max.trim().parse::<u64>().ok()
+    });
+    machine.into_iter().chain(group).min().map(|bytes| bytes / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_machine_is_a_number_of_bytes() {
+        // Proves that the unit is right: no machine that builds this has less than a quarter of a gigabyte or more than 64 TiB.
+        let half = half_of_the_machine().unwrap();
+        assert!((1 << 27..1 << 46).contains(&half), "{half}");
+    }
+
+    #[test]
+    fn connections_fit_the_limit_of_open_files() {
+        // Proves that the setting holds where it can, and that what the limit allows holds elsewhere.
+        let few = Config { connections_max: 16, ..Config::default() };
+        assert_eq!(connections(&few), 16);
+        let many = Config { connections_max: 1 << 40, ..Config::default() };
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(connections(&many) as u64 + DESCRIPTORS_KEPT <= most);
+    }
+}
