@@ -12,6 +12,9 @@ mod demo;
 mod doorbell;
 mod drill;
 mod error;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod fuzz;
 mod incoming;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
