@@ -16,7 +16,8 @@ use laneway_protocol::message::{
 use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
 
-use crate::conn::{Conn, Miss, Patience};
+use crate::conn::{Address, Conn, Miss, Patience};
+use crate::curve::Curve;
 use crate::error::Error;
 use crate::link::outbox::new_task_body_bytes;
 use crate::lock;
@@ -36,8 +37,8 @@ const STATUS_PAGE: usize = 64;
 /// Rows with payload, result and failures in one answer.
 const DETAIL_PAGE: usize = 16;
 
-/// A connection to a broker. Calls block; each fails with [`Error::NoBroker`] when no broker answers in time, and with
-/// [`Error::Refused`] when it says no.
+/// A connection to a broker. Calls block; each fails with [`Error::NoBroker`] when no broker answers in time, with
+/// [`Error::NotAdmitted`] when there is one that does not let this peer in, and with [`Error::Refused`] when it says no.
 pub struct Client {
     conn: Mutex<Conn>,
     endpoint: Arc<str>,
@@ -85,11 +86,19 @@ impl Client {
 
     /// Like [`Client::connect`]; this and every later call is tried for `timeout`, on top of the time it is meant to wait.
     pub fn connect_with(endpoint: impl AsRef<str>, timeout: Duration) -> Result<Self, Error> {
-        let endpoint = endpoint.as_ref();
-        let mut conn = Conn::new(zmq::Context::new(), endpoint);
+        Self::connect_to(Address { endpoint: endpoint.as_ref().into(), curve: None }, timeout)
+    }
+
+    /// Like [`Client::connect_with`], to a CURVE endpoint.
+    pub fn connect_curve(endpoint: impl AsRef<str>, curve: Curve, timeout: Duration) -> Result<Self, Error> {
+        Self::connect_to(Address { endpoint: endpoint.as_ref().into(), curve: Some(curve) }, timeout)
+    }
+
+    fn connect_to(address: Address, timeout: Duration) -> Result<Self, Error> {
+        let endpoint = Arc::clone(&address.endpoint);
+        let mut conn = Conn::new(zmq::Context::new(), address).watched();
         conn.open()?;
-        let client =
-            Self { conn: Mutex::new(conn), endpoint: endpoint.into(), timeout, away_max: Duration::from_mins(1) };
+        let client = Self { conn: Mutex::new(conn), endpoint, timeout, away_max: Duration::from_mins(1) };
         client.ping()?;
         Ok(client)
     }
@@ -390,7 +399,7 @@ impl Client {
 impl Clone for Client {
     fn clone(&self) -> Self {
         Self {
-            conn: Mutex::new(lock(&self.conn).sibling()),
+            conn: Mutex::new(lock(&self.conn).sibling().watched()),
             endpoint: self.endpoint.clone(),
             timeout: self.timeout,
             away_max: self.away_max,

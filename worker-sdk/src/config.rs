@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
+use crate::curve::Curve;
 use crate::error::Error;
 use crate::handler::{Failure, Handler, Raw, Typed};
 use crate::link::SlotSettings;
@@ -24,6 +25,7 @@ const NAME_BYTES_MAX: usize = 128;
 #[must_use = "a builder does nothing until `build`"]
 pub struct WorkerBuilder {
     pub(crate) endpoint: String,
+    pub(crate) curve: Option<Curve>,
     name: Option<String>,
     lanes: Option<Vec<String>>,
     slots: u32,
@@ -50,6 +52,7 @@ impl WorkerBuilder {
     pub(crate) fn new(endpoint: String) -> Self {
         Self {
             endpoint,
+            curve: None,
             name: None,
             lanes: None,
             slots: 1,
@@ -93,6 +96,12 @@ impl WorkerBuilder {
     /// Runs a [`Handler`] for each task of `kind`, 1 to 128 bytes without control characters. At most 256 kinds.
     pub fn handler(mut self, kind: impl Into<String>, handler: impl Handler) -> Self {
         self.handlers.push((kind.into(), Box::new(handler)));
+        self
+    }
+
+    /// Speaks CURVE, with these keys; the broker's allow-list must have this worker's, with the role `work`.
+    pub fn curve(mut self, curve: Curve) -> Self {
+        self.curve = Some(curve);
         self
     }
 

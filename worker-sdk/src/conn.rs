@@ -5,12 +5,15 @@
 //! one, and a socket that misbehaves is replaced. Used by one thread at a time: a slot, the control loop, a client.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use laneway_protocol::codec::{EncodeError, decode_answer, encode_request};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
 use laneway_protocol::{Answer, Request, WireError};
 
+use crate::barrier::{Barrier, Watch};
+use crate::curve::Curve;
 use crate::error::Error;
 
 /// How often a waiting caller is asked whether to go on. Shorter than the first reconnect, so that a connection cannot
@@ -28,11 +31,21 @@ const MISSES_MAX: u32 = 2;
 /// Frames up to this size are copied into the message; longer ones are handed over as they are.
 const COPY_BYTES_MAX: usize = 1024;
 
+/// Where a broker listens, and with which keys it is spoken to.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    pub(crate) endpoint: Arc<str>,
+    pub(crate) curve: Option<Curve>,
+}
+
 /// See the file's head.
 pub(crate) struct Conn {
     context: zmq::Context,
-    endpoint: String,
+    address: Address,
     socket: Option<zmq::Socket>,
+    /// Only where somebody asks why there is no connection: it is a socket more.
+    watch: Option<Watch>,
+    is_watched: bool,
     slice: Duration,
     misses: u32,
 }
@@ -44,6 +57,8 @@ pub(crate) enum Miss {
     GivenUp,
     /// There was no connection to send it over.
     NotConnected,
+    /// A broker is there and does not let this peer in. Only of a watched connection.
+    Barred(Barrier),
     /// The connection was lost while waiting for the answer.
     Disconnected,
     /// The time was over.
@@ -66,18 +81,23 @@ pub(crate) struct Patience {
 }
 
 impl Conn {
-    pub(crate) fn new(context: zmq::Context, endpoint: &str) -> Self {
-        Self { context, endpoint: endpoint.into(), socket: None, slice: SLICE, misses: 0 }
+    pub(crate) fn new(context: zmq::Context, address: Address) -> Self {
+        Self { context, address, socket: None, watch: None, is_watched: false, slice: SLICE, misses: 0 }
     }
 
-    /// Another one to the same endpoint.
+    /// Tells a broker that is away from one that does not let this peer in.
+    pub(crate) fn watched(self) -> Self {
+        Self { is_watched: true, ..self }
+    }
+
+    /// Another one to the same endpoint, not watched.
     pub(crate) fn sibling(&self) -> Self {
-        Self::new(self.context.clone(), &self.endpoint)
+        Self::new(self.context.clone(), self.address.clone())
     }
 
     /// Opens the socket now, to find out whether the endpoint can be used. A broker need not be there.
     pub(crate) fn open(&mut self) -> Result<(), Error> {
-        if self.endpoint.contains('\0') {
+        if self.address.endpoint.contains('\0') {
             return Err(self.bad_endpoint("it has a zero byte"));
         }
         self.socket().map(drop).map_err(|error| match error {
@@ -96,7 +116,7 @@ impl Conn {
         if slice != self.slice {
             self.slice = slice;
             if self.socket.as_ref().is_some_and(|socket| set_slice(socket, slice).is_err()) {
-                self.socket = None;
+                self.close();
             }
         }
     }
@@ -124,13 +144,14 @@ impl Conn {
                     self.close();
                 }
             }
-            Err(Miss::Socket(_)) => self.close(),
+            // The next question tries a new handshake, and nobody tries one meanwhile.
+            Err(Miss::Socket(_) | Miss::Barred(_)) => self.close(),
             Err(Miss::GivenUp | Miss::NotConnected | Miss::Disconnected | Miss::Unsendable(_)) => {}
         }
         asked
     }
 
-    fn send(&self, frames: Vec<Vec<u8>>, connect: Duration, go_on: &mut dyn FnMut() -> bool) -> Result<(), Miss> {
+    fn send(&mut self, frames: Vec<Vec<u8>>, connect: Duration, go_on: &mut dyn FnMut() -> bool) -> Result<(), Miss> {
         let Some(socket) = &self.socket else { return Err(Miss::NotConnected) };
         let until = Instant::now() + connect;
         let last = frames.len() - 1;
@@ -147,6 +168,11 @@ impl Conn {
                 }
                 if !go_on() {
                     return Err(Miss::GivenUp);
+                }
+                if let Some(watch) = &mut self.watch
+                    && let Some(barrier) = watch.barrier().map_err(Miss::Socket)?
+                {
+                    return Err(Miss::Barred(barrier));
                 }
                 if Instant::now() >= until {
                     return Err(Miss::NotConnected);
@@ -197,7 +223,14 @@ impl Conn {
             socket.set_handshake_ivl(HANDSHAKE_MS)?;
             socket.set_maxmsgsize(i64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(i64::MAX))?;
             set_slice(&socket, self.slice)?;
-            socket.connect(&self.endpoint)?;
+            if let Some(curve) = &self.address.curve {
+                curve.apply(&socket)?;
+            }
+            self.watch = match self.is_watched {
+                true => Some(Watch::start(&self.context, &socket, self.address.curve.is_some())?),
+                false => None,
+            };
+            socket.connect(&self.address.endpoint)?;
             self.misses = 0;
             self.socket = Some(socket);
         }
@@ -207,10 +240,11 @@ impl Conn {
     /// Closes the socket; the next question opens another one.
     pub(crate) fn close(&mut self) {
         self.socket = None;
+        self.watch = None;
     }
 
     fn bad_endpoint(&self, text: &str) -> Error {
-        Error::BadEndpoint { endpoint: self.endpoint.clone(), text: text.into() }
+        Error::BadEndpoint { endpoint: self.address.endpoint.to_string(), text: text.into() }
     }
 }
 
@@ -244,6 +278,7 @@ impl Miss {
             Self::Unsendable(error) => Error::Refused(WireError::new(error.code(), error.to_string())),
             Self::Unreadable(error) => Error::BadAnswer(error.to_string()),
             Self::Socket(error) => Error::System(format!("socket to {endpoint}: {error}")),
+            Self::Barred(barrier) => Error::NotAdmitted { endpoint: endpoint.into(), barrier },
             Self::GivenUp | Self::NotConnected | Self::Disconnected | Self::Late => {
                 Error::NoBroker { endpoint: endpoint.into(), waited }
             }
@@ -256,6 +291,7 @@ impl fmt::Display for Miss {
         match self {
             Self::GivenUp => f.write_str("given up"),
             Self::NotConnected => f.write_str("not connected"),
+            Self::Barred(barrier) => write!(f, "not let in: {barrier}"),
             Self::Disconnected => f.write_str("the connection was lost"),
             Self::Late => f.write_str("no answer in time"),
             Self::Unsendable(error) => error.fmt(f),

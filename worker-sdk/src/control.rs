@@ -51,7 +51,7 @@ impl Control {
     }
 
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let mut refused = None;
+        let mut refused: Option<Error> = None;
         loop {
             self.look_around();
             if self.is_over() {
@@ -62,9 +62,9 @@ impl Control {
             self.shared.hello.store(false, Ordering::Release);
             match self.session.next(self.shared.links(), now_ms) {
                 Next::Ask(question) => {
-                    if let Heard::Refused(error) = self.ask(question) {
+                    if let Err(error) = self.ask(question) {
                         self.shared.stop(Phase::Releasing);
-                        refused = Some(error);
+                        refused.get_or_insert(error);
                     }
                 }
                 Next::Pause { until_ms } => {
@@ -74,14 +74,19 @@ impl Control {
                 Next::Run | Next::Leave => break,
             }
         }
-        let farewell = self.farewell();
         match refused {
-            Some(error) => Err(Error::Refused(error)),
-            None => farewell,
+            // There is nobody to say goodbye to.
+            Some(error @ Error::NotAdmitted { .. }) => Err(error),
+            Some(error) => {
+                self.farewell().ok();
+                Err(error)
+            }
+            None => self.farewell(),
         }
     }
 
-    fn ask(&mut self, Question { token, request, wait_ms }: Question) -> Heard {
+    /// Fails when the broker does not want this worker.
+    fn ask(&mut self, Question { token, request, wait_ms }: Question) -> Result<(), Error> {
         let hello = matches!(request, Request::Hello(_));
         if hello {
             // What the slots have asked the old epoch will not be answered.
@@ -112,11 +117,17 @@ impl Control {
             Err(miss) => {
                 tracing::debug!(%miss, "no answer to the session's question");
                 self.session.unanswered(token, now_ms, random());
+                if let Miss::Barred(barrier) = miss {
+                    return Err(Error::NotAdmitted { endpoint: self.settings.endpoint.clone(), barrier });
+                }
                 Heard::Nothing
             }
         };
         self.shared.heard(&heard);
-        heard
+        match heard {
+            Heard::Refused(error) => Err(Error::Refused(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Signals and the clock move a stop forward.

@@ -1,9 +1,12 @@
 //! What can go wrong on the side of an app or a worker, and whether trying again can help.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use laneway_protocol::{Code, TaskId, TaskState, WireError};
+
+use crate::barrier::Barrier;
 
 /// Why a call of this library failed.
 ///
@@ -19,6 +22,20 @@ pub enum Error {
         endpoint: String,
         /// How long it was tried.
         waited: Duration,
+    },
+    /// A broker is there and does not let this peer in.
+    NotAdmitted {
+        /// Where it listens.
+        endpoint: String,
+        /// What stands between.
+        barrier: Barrier,
+    },
+    /// A file of keys cannot be used.
+    BadKey {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it; never the secret.
+        text: String,
     },
     /// The broker answered with an error.
     Refused(WireError),
@@ -78,7 +95,10 @@ impl Error {
         match self {
             Self::NoBroker { .. } | Self::StillRunning { .. } | Self::System(_) => true,
             Self::Refused(error) => error.retry,
+            // A broker that is just being restarted breaks handshakes off too.
+            Self::NotAdmitted { barrier, .. } => *barrier == Barrier::BrokenOff,
             Self::BadAnswer(_)
+            | Self::BadKey { .. }
             | Self::BadPayload(_)
             | Self::BadSetting { .. }
             | Self::BadEndpoint { .. }
@@ -108,6 +128,10 @@ impl fmt::Display for Error {
             Self::NoBroker { endpoint, waited } => {
                 write!(f, "no broker answered at {endpoint} within {} ms; is it running there?", waited.as_millis())
             }
+            Self::NotAdmitted { endpoint, barrier } => {
+                write!(f, "the broker at {endpoint} does not let us in: {barrier}")
+            }
+            Self::BadKey { path, text } => write!(f, "{}: {text}", path.display()),
             Self::Refused(error) => write!(f, "the broker refused: {error}"),
             Self::BadAnswer(text) => write!(f, "the broker's answer makes no sense here: {text}"),
             Self::BadPayload(text) | Self::System(text) => f.write_str(text),

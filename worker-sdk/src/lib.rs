@@ -54,11 +54,13 @@
 
 #![warn(missing_docs)]
 
+mod barrier;
 mod client;
 mod config;
 mod conn;
 mod context;
 mod control;
+pub mod curve;
 mod error;
 mod handler;
 pub mod link;
@@ -70,9 +72,11 @@ mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use barrier::Barrier;
 pub use client::{Client, Ended};
 pub use config::WorkerBuilder;
 pub use context::Context;
+pub use curve::Curve;
 pub use error::Error;
 pub use handler::{Failure, Handler, snooze};
 /// The wire types, for those who need more than this library's own names.

@@ -13,7 +13,7 @@ use laneway_protocol::message::{End, Hello};
 use laneway_protocol::{Answer, Kind, SessionName, WireError};
 
 use crate::config::{Resolved, WorkerBuilder};
-use crate::conn::{Conn, Miss, Patience, SLICE};
+use crate::conn::{Address, Conn, Miss, Patience, SLICE};
 use crate::context::{Context, Place};
 use crate::control::Control;
 use crate::error::Error;
@@ -89,12 +89,14 @@ impl Worker {
         let Resolved { identity, slots, handlers } = settings.resolve(session.clone())?;
         let context = zmq::Context::new();
         let endpoint: Arc<str> = settings.endpoint.as_str().into();
-        let mut conn = Conn::new(context.clone(), &endpoint);
+        let address = Address { endpoint: Arc::clone(&endpoint), curve: settings.curve.clone() };
+        // Of all connections one finds out whether this worker is let in; the others only wait.
+        let mut conn = Conn::new(context.clone(), address.clone()).watched();
         conn.open()?;
         let place = |settings| {
             Arc::new(Place {
                 link: Mutex::new(Slot::new(settings)),
-                conn: Mutex::new(Conn::new(context.clone(), &endpoint)),
+                conn: Mutex::new(Conn::new(context.clone(), address.clone())),
                 cancelled: AtomicBool::new(false),
                 flushing: Mutex::new(()),
             })
@@ -129,8 +131,9 @@ impl Worker {
     /// On a stop no more tasks are taken, and running ones may finish within the stop timeout; then they are told to end
     /// and handed back. Handlers that do not return even then are left behind on their threads.
     ///
-    /// Fails with [`Error::Refused`] when the broker does not want this worker (an unknown lane, another version), with
-    /// [`Error::NoFarewell`] when last outcomes could not be delivered, with [`Error::System`] when a thread could not be
+    /// Fails with [`Error::Refused`] when the broker does not want this worker (an unknown lane, another version, a key without
+    /// the role `work`), with [`Error::NotAdmitted`] when it does not let it in at all, also later, when its key is taken off
+    /// the list: what runs then is told to end. Fails with [`Error::NoFarewell`] when last outcomes could not be delivered, with [`Error::System`] when a thread could not be
     /// started or broke.
     pub fn run(self) -> Result<Finished, Error> {
         let signals = if self.settings.signals { Some(Signals::catch()?) } else { None };

@@ -317,7 +317,8 @@ impl Session {
             self.on_bye();
             return Heard::Nothing;
         }
-        if !error.retry && self.epoch.is_none() {
+        // A role may be taken away later too.
+        if !error.retry && (self.epoch.is_none() || error.code == Code::Denied) {
             return Heard::Refused(error);
         }
         tracing::warn!(%error, "the broker refused the session's question");
