@@ -6,33 +6,13 @@ mod harness;
 
 use std::process::{Command, Output, Stdio};
 
-use harness::{Broker, Place, Table, WorkerProcess, wait_until};
+use harness::{Broker, Place, Said, Table, WorkerProcess, wait_until};
 use serde_json::{Value, json};
 
 #[test]
 fn worker_process() {
     // Not a test of its own: the worker processes of the tests in this file begin here.
     harness::worker_main();
-}
-
-/// What one command said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    /// Standard output, one JSON value a line.
-    fn json(&self) -> Vec<Value> {
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
-    }
-
-    #[track_caller]
-    fn is(&self, code: i32, says: &str) {
-        assert_eq!(self.code, code, "{}{}", self.out, self.err);
-        assert!(self.err.contains(says), "'{says}' is not in: {}", self.err);
-    }
 }
 
 /// Runs `laneway` in the place's folder and with nothing in its environment.
@@ -42,12 +22,7 @@ fn bare(place: &Place, words: &[&str]) -> Said {
 
 /// The same with something in it.
 fn with(place: &Place, environment: &[(&str, &str)], words: &[&str]) -> Said {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
-    command.args(words).current_dir(place.dir()).env_clear().stdin(Stdio::null());
-    command.envs(environment.iter().copied());
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: status.code().expect("the program was not killed"), out: text(stdout), err: text(stderr) }
+    Said::by(place, environment, words)
 }
 
 /// With the place's broker as the one to ask.

@@ -6,6 +6,13 @@
 
 use nix::sys::socket::{Shutdown, shutdown};
 
+/// Ends the connection on descriptor `fd`.
+pub(crate) fn shut(fd: i32) {
+    // The descriptor is libzmq's, which sees the end and closes it. Meanwhile it may stand for another connection, which then
+    // is made again by its peer; that costs less than a look at each.
+    shutdown(fd, Shutdown::Both).ok();
+}
+
 #[derive(Debug)]
 pub(crate) struct Crowd {
     connections_max: usize,
@@ -23,9 +30,7 @@ impl Crowd {
         if n_connections <= self.connections_max {
             return self.end(n_connections);
         }
-        // The descriptor is libzmq's, which sees the end and closes it. Meanwhile it may stand for another connection, which then
-        // is made again by its peer; that costs less than a look at each.
-        shutdown(fd, Shutdown::Both).ok();
+        shut(fd);
         self.n_shut += 1;
         if self.n_shut == 1 {
             tracing::warn!(

@@ -64,6 +64,8 @@ type Cause = Box<dyn StdError + Send + Sync>;
 pub(crate) enum Error {
     /// The broker's settings are wrong.
     Config(ConfigError),
+    /// A file of keys that the broker's settings name is wrong; the text names it.
+    Keys(String),
     /// An argument makes no sense; the text names value and bound.
     Usage(String),
     /// Nobody answered at the endpoint; `detail` says more.
@@ -75,6 +77,8 @@ pub(crate) enum Error {
     NotFound(String),
     /// The broker's own words.
     Refused(WireError),
+    /// A broker is there and does not let us in; the text says why.
+    NotAdmitted(String),
     /// The time given was over.
     TimedOut(String),
     /// The task that was waited for did not end well.
@@ -108,11 +112,11 @@ impl Error {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) => Exit::Config,
+            Error::Config(_) | Error::Keys(_) => Exit::Config,
             Error::Usage(_) => Exit::Usage,
             Error::Unreachable { .. } => Exit::Unreachable,
             Error::NotFound(_) => Exit::NotFound,
-            Error::Refused(_) => Exit::Refused,
+            Error::Refused(_) | Error::NotAdmitted(_) => Exit::Refused,
             Error::TimedOut(_) => Exit::TimedOut,
             Error::Database { .. } => Exit::Database,
             Error::BrokerEnded { exit, .. } => *exit,
@@ -147,9 +151,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Config(error) => error.fmt(f),
-            Error::Usage(text) | Error::NotFound(text) | Error::TimedOut(text) | Error::TaskFailed(text) => {
-                f.write_str(text)
-            }
+            Error::Keys(text)
+            | Error::Usage(text)
+            | Error::NotFound(text)
+            | Error::NotAdmitted(text)
+            | Error::TimedOut(text)
+            | Error::TaskFailed(text) => f.write_str(text),
             Error::Unreachable { endpoint, detail } => {
                 write!(f, "no broker answers at {endpoint}")?;
                 detail.as_ref().map_or(Ok(()), |detail| write!(f, ", {detail}"))?;
@@ -167,10 +174,12 @@ impl StdError for Error {
         match self {
             Error::Config(error) => error.source(),
             Error::Database { cause, .. } | Error::Other { cause, .. } => Some(cause.as_ref()),
-            Error::Usage(_)
+            Error::Keys(_)
+            | Error::Usage(_)
             | Error::Unreachable { .. }
             | Error::NotFound(_)
             | Error::Refused(_)
+            | Error::NotAdmitted(_)
             | Error::TimedOut(_)
             | Error::TaskFailed(_)
             | Error::BrokerEnded { .. } => None,

@@ -2,6 +2,7 @@
 //!
 //! `main.rs` calls [`main`]; everything else is private to this crate. `ARCHITECTURE.md` walks a task through these modules.
 
+mod access;
 mod bench;
 mod bounds;
 mod cli;

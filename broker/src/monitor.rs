@@ -1,10 +1,11 @@
 //! The ROUTER's socket monitor: which descriptor was accepted, which was closed. Says so in the log when peers are turned
-//! away for want of descriptors.
+//! away for want of descriptors, or for a handshake that cannot succeed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::telemetry::Seldom;
 
 /// What happened to a connection, by its descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +23,19 @@ pub(crate) struct Monitor {
     socket: zmq::Socket,
     /// When the log last had a line about a peer that was turned away.
     refused: Cell<Option<Instant>>,
+    handshakes: RefCell<Seldom>,
 }
 
 impl Monitor {
     /// Call it before the ROUTER is bound, so that no connection is missed.
     pub(crate) fn start(context: &zmq::Context, router: &zmq::Socket) -> Result<Self, Error> {
         let fail = |error: zmq::Error| Error::other("monitor the socket", error);
-        let wanted = [zmq::SocketEvent::ACCEPTED, zmq::SocketEvent::ACCEPT_FAILED, zmq::SocketEvent::DISCONNECTED];
+        let wanted = [
+            zmq::SocketEvent::ACCEPTED,
+            zmq::SocketEvent::ACCEPT_FAILED,
+            zmq::SocketEvent::DISCONNECTED,
+            zmq::SocketEvent::HANDSHAKE_FAILED_PROTOCOL,
+        ];
         let events = wanted.iter().fold(0, |events, event| events | event.to_raw());
         let endpoint = "inproc://router-monitor";
         router.monitor(endpoint, i32::from(events)).map_err(fail)?;
@@ -37,7 +44,7 @@ impl Monitor {
         socket.set_rcvhwm(0).map_err(fail)?;
         socket.set_linger(0).map_err(fail)?;
         socket.connect(endpoint).map_err(fail)?;
-        Ok(Self { socket, refused: Cell::default() })
+        Ok(Self { socket, refused: Cell::default(), handshakes: RefCell::default() })
     }
 
     /// The next event, if there is one.
@@ -49,13 +56,16 @@ impl Monitor {
                 Err(zmq::Error::EINTR) => continue,
                 Err(error) => return Err(error),
             };
+            let mut endpoint = zmq::Message::new();
             let mut rest = frame.get_more();
             while rest {
-                rest = self.socket.recv_msg(0)?.get_more();
+                endpoint = self.socket.recv_msg(0)?;
+                rest = endpoint.get_more();
             }
             match parse(&frame) {
                 Some(Seen::Conn(event)) => return Ok(Some(event)),
                 Some(Seen::Refused(cause)) => self.tell_refused(cause),
+                Some(Seen::BadHandshake(cause)) => self.tell_handshake(cause, &endpoint),
                 None => {}
             }
         }
@@ -73,6 +83,19 @@ impl Monitor {
         }
     }
 
+    /// What a person does wrong with keys. Peers that are no ZeroMQ at all are nobody's mistake here.
+    fn tell_handshake(&self, cause: i32, endpoint: &[u8]) {
+        let reason = match cause {
+            MECHANISM_MISMATCH => "a peer came without a key where keys are needed, or with one where none is taken",
+            CRYPTOGRAPHIC => "a peer has a wrong public key for this broker",
+            _ => return,
+        };
+        if let Some(left_out) = self.handshakes.borrow_mut().now() {
+            let endpoint = String::from_utf8_lossy(endpoint);
+            tracing::warn!(target: "laneway::access", %endpoint, left_out, "{reason}");
+        }
+    }
+
     pub(crate) fn poll_item(&self) -> zmq::PollItem<'_> {
         self.socket.as_poll_item(zmq::POLLIN)
     }
@@ -83,7 +106,14 @@ enum Seen {
     Conn(ConnEvent),
     /// A connection could not be taken in: the error's number.
     Refused(i32),
+    /// One of `zmq.h`'s protocol errors.
+    BadHandshake(i32),
 }
+
+/// Of `zmq.h`: one side speaks CURVE, the other does not.
+const MECHANISM_MISMATCH: i32 = 0x1100_0001;
+/// Of `zmq.h`: what a peer encrypted cannot be opened.
+const CRYPTOGRAPHIC: i32 = 0x1100_0002;
 
 /// 2 bytes of event and 4 bytes of value, in the machine's order (`zmq_socket_monitor(3)`).
 fn parse(frame: &[u8]) -> Option<Seen> {
@@ -95,6 +125,8 @@ fn parse(frame: &[u8]) -> Option<Seen> {
         Some(Seen::Conn(ConnEvent::Disconnected(value)))
     } else if event == zmq::SocketEvent::ACCEPT_FAILED.to_raw() {
         Some(Seen::Refused(value))
+    } else if event == zmq::SocketEvent::HANDSHAKE_FAILED_PROTOCOL.to_raw() {
+        Some(Seen::BadHandshake(value))
     } else {
         None
     }

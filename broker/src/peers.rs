@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use laneway_core::{Asker, ConnId, ReplyTo};
 
+use crate::access::Listed;
 use crate::monitor::ConnEvent;
 
 /// Where an answer goes: the frames before the header, echoed byte for byte.
@@ -36,6 +37,8 @@ pub(crate) struct Peers {
 struct Conn {
     routing_id: Arc<[u8]>,
     fd: Option<i32>,
+    /// Whose it is, where peers come with keys.
+    listed: Option<Arc<Listed>>,
 }
 
 impl Peers {
@@ -45,7 +48,7 @@ impl Peers {
     }
 
     /// The first message of a connection. Gives its number, and whether the monitor has told its end already.
-    pub(crate) fn add(&mut self, routing_id: &[u8], fd: Option<i32>) -> (ConnId, bool) {
+    pub(crate) fn add(&mut self, routing_id: &[u8], fd: Option<i32>, listed: Option<Arc<Listed>>) -> (ConnId, bool) {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         let routing_id: Arc<[u8]> = routing_id.into();
@@ -57,7 +60,7 @@ impl Peers {
             }
         }
         self.by_routing_id.insert(Arc::clone(&routing_id), conn);
-        self.conns.insert(conn, Conn { routing_id, fd });
+        self.conns.insert(conn, Conn { routing_id, fd, listed });
         (conn, over)
     }
 
@@ -97,6 +100,12 @@ impl Peers {
         self.replies.remove(&reply)
     }
 
+    /// The descriptors of the connections whose key does not pass.
+    pub(crate) fn descriptors_of_strangers(&self, passes: impl Fn(&Listed) -> bool) -> Vec<i32> {
+        let stranger = |conn: &&Conn| conn.listed.as_ref().is_some_and(|listed| !passes(listed));
+        self.conns.values().filter(stranger).filter_map(|conn| conn.fd).collect()
+    }
+
     /// Connections that are open, whether they ever said anything or not.
     pub(crate) fn n_connections(&self) -> usize {
         self.by_fd.len()
@@ -122,7 +131,7 @@ mod tests {
     fn a_disconnect_ends_the_connection_that_spoke_on_the_descriptor() {
         let mut peers = Peers::default();
         assert_eq!(peers.on_conn_event(ConnEvent::Accepted(7)), None);
-        let (conn, over) = peers.add(b"a", Some(7));
+        let (conn, over) = peers.add(b"a", Some(7), None);
         assert!(!over);
         assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(conn));
         assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), None);
@@ -132,11 +141,11 @@ mod tests {
     fn a_reused_descriptor_ends_its_former_connection_only() {
         let mut peers = Peers::default();
         peers.on_conn_event(ConnEvent::Accepted(7));
-        let (first, _) = peers.add(b"a", Some(7));
+        let (first, _) = peers.add(b"a", Some(7), None);
         assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(first));
         peers.remove(first);
         peers.on_conn_event(ConnEvent::Accepted(7));
-        let (second, over) = peers.add(b"b", Some(7));
+        let (second, over) = peers.add(b"b", Some(7), None);
         assert!(!over);
         peers.remove(first);
         assert_eq!(peers.known(b"b"), Some(second));
@@ -148,7 +157,7 @@ mod tests {
         let mut peers = Peers::default();
         peers.on_conn_event(ConnEvent::Accepted(7));
         peers.on_conn_event(ConnEvent::Disconnected(7));
-        let (_, over) = peers.add(b"a", Some(7));
+        let (_, over) = peers.add(b"a", Some(7), None);
         assert!(over);
     }
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use laneway::curve::KeyPair;
 use laneway_core::{Action, Broker, ConnId, Event, Millis, Now, ReplyTo};
 use laneway_protocol::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use laneway_protocol::{Answer, Code, Request, WireError, codec};
 
+use crate::access::{Guard, Peer};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::crowd::Crowd;
+use crate::crowd::{self, Crowd};
 use crate::doorbell::DoorbellWait;
 use crate::error::Error;
 use crate::incoming::{Envelope, Incoming};
@@ -53,6 +55,8 @@ pub(crate) struct Router {
     socket: zmq::Socket,
     monitor: Monitor,
     crowd: Crowd,
+    /// Absent where no endpoint takes keys.
+    guard: Option<Guard>,
     peers: Peers,
     core: Broker,
     clock: Clock,
@@ -85,13 +89,17 @@ pub(crate) struct Links {
 }
 
 /// A ROUTER with every option set, bound to every endpoint of the settings, and its monitor. Gives also the endpoints as
-/// libzmq resolved them (port 0 becomes a number).
-pub(crate) fn bind(context: &zmq::Context, config: &Config) -> Result<(zmq::Socket, Monitor, Vec<String>), Error> {
+/// libzmq resolved them (port 0 becomes a number). `pair` is the broker's own, where some take keys.
+pub(crate) fn bind(
+    context: &zmq::Context,
+    config: &Config,
+    pair: Option<&KeyPair>,
+) -> Result<(zmq::Socket, Monitor, Vec<String>), Error> {
     let socket = context.socket(zmq::ROUTER).map_err(|error| Error::other("open a socket", error))?;
     set_options(&socket, config).map_err(|error| Error::other("set the options of the socket", error))?;
     let monitor = Monitor::start(context, &socket)?;
     let mut bound = Vec::new();
-    for endpoint in &config.bind {
+    let mut bind = |endpoint: &String| -> Result<(), Error> {
         let fail = |error: zmq::Error| match error {
             zmq::Error::EADDRINUSE => {
                 let text = "the address is in use, perhaps by another broker (`laneway stats` tells); choose another with --bind";
@@ -102,6 +110,14 @@ pub(crate) fn bind(context: &zmq::Context, config: &Config) -> Result<(zmq::Sock
         socket.bind(endpoint).map_err(fail)?;
         let last = socket.get_last_endpoint().map_err(fail)?;
         bound.push(last.unwrap_or_else(|_| endpoint.clone()).trim_end_matches('\0').to_owned());
+        Ok(())
+    };
+    config.bind.iter().try_for_each(&mut bind)?;
+    if let Some(pair) = pair {
+        // What is bound so far keeps the options that it was bound with.
+        let fail = |error| Error::other("set the keys of the socket", error);
+        socket.set_curve_server(true).and_then(|()| pair.apply_as_server(&socket)).map_err(fail)?;
+        config.curve.bind.iter().try_for_each(&mut bind)?;
     }
     Ok((socket, monitor, bound))
 }
@@ -116,7 +132,8 @@ fn set_options(socket: &zmq::Socket, config: &Config) -> Result<(), zmq::Error> 
     socket.set_heartbeat_ttl(millis(config.heartbeat_timeout_ms))?;
     socket.set_handshake_ivl(3_000)?;
     // Shuts out ZMTP 1 and 2, which know no heartbeats: such a peer with the identity of another is never read, and libzmq
-    // keeps its descriptor for ever, even once it is gone. No handler answers for the domain, so ZMTP 3 is not asked.
+    // keeps its descriptor for ever, even once it is gone. Where no endpoint takes keys no handler answers for the domain, and
+    // ZMTP 3 is not asked.
     socket.set_zap_domain("laneway")?;
     // For each frame; the whole message is bounded while it is read. Over this libzmq cuts the connection without a word,
     // so it is the protocol's bound; the settings' lower one is answered.
@@ -130,7 +147,7 @@ fn set_options(socket: &zmq::Socket, config: &Config) -> Result<(), zmq::Error> 
 
 impl Router {
     pub(crate) fn new(
-        (socket, monitor, crowd): (zmq::Socket, Monitor, Crowd),
+        (socket, monitor, crowd, guard): (zmq::Socket, Monitor, Crowd, Option<Guard>),
         (core, actions): (Broker, Vec<Action>),
         links: Links,
         clock: Clock,
@@ -140,6 +157,7 @@ impl Router {
             socket,
             monitor,
             crowd,
+            guard,
             peers: Peers::default(),
             core,
             clock,
@@ -177,6 +195,7 @@ impl Router {
                 self.core.handle(Event::Stop, now, &mut self.actions);
             }
             self.take_reports(now)?;
+            self.take_keys();
             self.take_conn_events().map_err(fail)?;
             let mut drained = false;
             if self.blocked_since.is_none() {
@@ -240,6 +259,15 @@ impl Router {
         }
     }
 
+    /// Where the list of keys was read again, ends the connections of those that are off it.
+    fn take_keys(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        if guard.take_news() {
+            let strangers = self.peers.descriptors_of_strangers(|listed| guard.knows(listed));
+            strangers.into_iter().for_each(crowd::shut);
+        }
+    }
+
     fn take_conn_events(&mut self) -> Result<(), zmq::Error> {
         while let Some(event) = self.monitor.next()? {
             self.gone.extend(self.peers.on_conn_event(event));
@@ -265,7 +293,7 @@ impl Router {
             let reading = match self.reading.take() {
                 None => Reading::of(frame, &self.peers),
                 Some(mut reading) => {
-                    reading.take(&mut frame);
+                    reading.take(&mut frame, self.guard.as_ref());
                     reading
                 }
             };
@@ -280,13 +308,15 @@ impl Router {
     }
 
     fn take_message(&mut self, message: Reading, now: Now) -> Result<(), zmq::Error> {
-        let Reading { routing_id, incoming, fd, .. } = message;
+        let Reading { routing_id, incoming, fd, peer, .. } = message;
+        let peer = peer.unwrap_or(Peer::Unknown);
         let conn = if let Some(conn) = self.peers.known(&routing_id) {
             conn
         } else {
             // What the monitor saw of this descriptor before the message came.
             self.take_conn_events()?;
-            let (conn, over) = self.peers.add(&routing_id, fd);
+            let listed = if let Peer::Known(listed) = &peer { Some(Arc::clone(listed)) } else { None };
+            let (conn, over) = self.peers.add(&routing_id, fd, listed);
             if over {
                 self.gone.push(conn);
             }
@@ -297,7 +327,7 @@ impl Router {
             return Ok(());
         };
         let from = self.peers.ask(conn, correlation);
-        match self.decode(incoming) {
+        match self.decode(incoming, &peer) {
             Ok(request) => self.core.handle(Event::Asked { from, request }, now, &mut self.actions),
             Err(error) => {
                 self.core.handle(Event::BadMessage, now, &mut self.actions);
@@ -307,12 +337,16 @@ impl Router {
         Ok(())
     }
 
-    fn decode(&self, incoming: Incoming) -> Result<Request, WireError> {
+    fn decode(&mut self, incoming: Incoming, peer: &Peer) -> Result<Request, WireError> {
         if self.peers.n_open() > OPEN_QUESTIONS_MAX {
             let text = format!("{} questions are open, at most {OPEN_QUESTIONS_MAX} are allowed", self.peers.n_open());
             return Err(WireError::new(Code::Full, text).after_ms(1_000));
         }
-        incoming.into_request()
+        let request = incoming.into_request()?;
+        if let Some(guard) = &mut self.guard {
+            guard.check(peer, &request)?;
+        }
+        Ok(request)
     }
 
     /// Carries out what the core asked for, in order.
@@ -422,15 +456,20 @@ struct Reading {
     incoming: Incoming,
     wants_fd: bool,
     fd: Option<i32>,
+    /// Told by each message: a routing id may go from one peer to another.
+    peer: Option<Peer>,
 }
 
 impl Reading {
     fn of(routing_id: zmq::Message, peers: &Peers) -> Self {
         let wants_fd = peers.known(&routing_id).is_none();
-        Self { routing_id, incoming: Incoming::new(), wants_fd, fd: None }
+        Self { routing_id, incoming: Incoming::new(), wants_fd, fd: None, peer: None }
     }
 
-    fn take(&mut self, frame: &mut zmq::Message) {
+    fn take(&mut self, frame: &mut zmq::Message, guard: Option<&Guard>) {
+        if self.peer.is_none() {
+            self.peer = Some(guard.map_or(Peer::Plain, |guard| guard.peer(frame.gets("User-Id"))));
+        }
         if self.wants_fd && self.fd.is_none() {
             self.fd = frame.gets("__fd").and_then(|fd| fd.parse().ok());
         }

@@ -5,6 +5,7 @@
 //! | router | the ROUTER socket, reports of the scheduler | the core: who gets what |
 //! | scheduler | orders of the router, commits of apps | the table: one transaction a turn |
 //! | checkpoint | the size of the WAL | moves the WAL into the database |
+//! | access | handshakes of peers with keys | whether a key is on the list |
 //! | main (here) | signals | starts and stops the others |
 
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::SessionName;
 
+use crate::access::Access;
 use crate::bounds;
 use crate::clock::Clock;
 use crate::config::{Config, Durability, ipc_path};
@@ -51,7 +53,11 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     // Before the database is touched: an address in use leaves no file, and no epoch that did not end well.
     let context = zmq::Context::new();
     remove_stale_sockets(config)?;
-    let (socket, monitor, endpoints) = bind(&context, config)?;
+    let (access, guard, pair) = match Access::start(&context, &config.curve)? {
+        Some((access, guard, pair)) => (Some(access), Some(guard), Some(pair)),
+        None => (None, None, None),
+    };
+    let (socket, monitor, endpoints) = bind(&context, config, pair.as_ref())?;
     restrict_sockets(config)?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
@@ -83,7 +89,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         telemetry.task_log(),
     );
     let crowd = Crowd::new(connections_max);
-    let router = Router::new((socket, monitor, crowd), core, links, clock, config.stall_ms);
+    let router = Router::new((socket, monitor, crowd, guard), core, links, clock, config.stall_ms);
     let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
     let scheduler = spawn("scheduler", move || scheduler.run())?;
     let router = spawn("router", move || router.run())?;
@@ -97,13 +103,25 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    watch(config, telemetry, signals, &stop, || bell.ring(), || router.is_finished() || scheduler.is_finished());
+    let reload = || {
+        telemetry.reopen();
+        if let Some(access) = &access {
+            access.reload();
+            bell.ring();
+        }
+    };
+    let has_ended =
+        || router.is_finished() || scheduler.is_finished() || access.as_ref().is_some_and(Access::has_ended);
+    watch(config, signals, &stop, (|| bell.ring(), reload), has_ended);
 
     stop.now.store(true, Ordering::SeqCst);
     bell.ring();
     // Before the store's connection, which clears up the log when it is the last.
     checkpoints.stop();
     let router = router.join().unwrap_or_else(|_| Err(Error::other("go on", "the router thread panicked")));
+    if let Some(access) = access {
+        access.stop();
+    }
     let scheduler =
         scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
     if let Err(error) = &scheduler {
@@ -120,10 +138,9 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
 fn watch(
     config: &Config,
-    telemetry: &Telemetry,
     signals: &Signals,
     stop: &Stop,
-    ring: impl Fn(),
+    (ring, reload): (impl Fn(), impl Fn()),
     has_ended: impl Fn() -> bool,
 ) {
     let mut deadline: Option<Instant> = None;
@@ -137,7 +154,7 @@ fn watch(
                 ring();
             }
             Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(Signal::ReopenLog) => telemetry.reopen(),
+            Ok(Signal::Reload) => reload(),
             Err(RecvTimeoutError::Timeout) => {}
         }
         let over = deadline.is_some_and(|at| at <= Instant::now() || stop.idle.load(Ordering::SeqCst));
@@ -265,5 +282,5 @@ fn restrict_sockets(config: &Config) -> Result<(), Error> {
 }
 
 fn ipc_paths(config: &Config) -> impl Iterator<Item = &Path> {
-    config.bind.iter().filter_map(|endpoint| ipc_path(endpoint))
+    config.bind.iter().chain(&config.curve.bind).filter_map(|endpoint| ipc_path(endpoint))
 }

@@ -3,7 +3,7 @@
 //! | signal | first | again |
 //! |---|---|---|
 //! | SIGTERM, SIGINT | stop: hand nothing out, settle what arrives within `stop_timeout_ms`, exit 0 | second: stop now, exit 0; third: end at once, exit 1 |
-//! | SIGHUP | open the log file anew | the same |
+//! | SIGHUP | open the log file anew, read the folder of keys again | the same |
 //! | SIGPIPE, SIGXFSZ | ignored: a write says it | |
 //!
 //! What runs in workers goes on in all cases, and is settled with the next broker.
@@ -20,7 +20,7 @@ use signal_hook::iterator;
 pub(crate) enum Signal {
     Stop,
     StopNow,
-    ReopenLog,
+    Reload,
 }
 
 /// Signals of this process while it lives; dropped, it stops listening, and the signals stay without effect.
@@ -66,7 +66,7 @@ impl Drop for Signals {
 /// `None`: the process was asked often enough and ends at once.
 fn meaning(number: i32, stops: &mut u32) -> Option<Signal> {
     if number == SIGHUP {
-        return Some(Signal::ReopenLog);
+        return Some(Signal::Reload);
     }
     *stops += 1;
     match *stops {
@@ -88,7 +88,7 @@ mod tests {
         let mut stops = 0;
         let table = [
             (SIGTERM, Some(Signal::Stop)),
-            (SIGHUP, Some(Signal::ReopenLog)),
+            (SIGHUP, Some(Signal::Reload)),
             (SIGINT, Some(Signal::StopNow)),
             (SIGTERM, None),
         ];
@@ -102,6 +102,6 @@ mod tests {
         // Proves that a real signal comes out of the channel.
         let signals = Signals::install().unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
-        assert_eq!(signals.receiver().recv_timeout(Duration::from_secs(10)), Ok(Signal::ReopenLog));
+        assert_eq!(signals.receiver().recv_timeout(Duration::from_secs(10)), Ok(Signal::Reload));
     }
 }

@@ -70,7 +70,7 @@ fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Resu
                 stopping = true;
                 "TERM"
             }
-            Ok(Signal::ReopenLog) => {
+            Ok(Signal::Reload) => {
                 telemetry.reopen();
                 "HUP"
             }
@@ -87,7 +87,7 @@ fn is_stopped_within(pause: Duration, telemetry: &Telemetry, signals: &Signals) 
     let until = Instant::now() + pause;
     loop {
         match signals.receiver().recv_deadline(until) {
-            Ok(Signal::ReopenLog) => telemetry.reopen(),
+            Ok(Signal::Reload) => telemetry.reopen(),
             Ok(Signal::Stop | Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return true,
             Err(RecvTimeoutError::Timeout) => return false,
         }

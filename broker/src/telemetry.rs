@@ -21,9 +21,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, LogFormat};
 
+mod seldom;
 mod task_log;
 mod worker_log;
 
+pub(crate) use seldom::Seldom;
 pub(crate) use task_log::{TaskEvent, TaskLog};
 pub(crate) use worker_log::tell_worker;
 

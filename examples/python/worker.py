@@ -6,21 +6,31 @@
 
 It runs one task at a time. Start as many of these processes as tasks are to run at once. It may be killed at any moment:
 its task goes to another worker within a second. SIGTERM lets the running task finish first; a second one does not.
+
+For a broker on another machine, which takes peers with keys only, LANEWAY_KEY names our secret file and LANEWAY_BROKER_KEY
+the broker's public file, both from `laneway keygen`.
 """
 
 import json
+import os
 import secrets
 import signal
 import sys
 import time
+import tomllib
 
 import msgpack
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 READY, BYE, TASKS, WAIT, ERR = 0x02, 0x05, 0x82, 0xC2, 0xFF
 WAIT_MS = 10_000  # how long the broker may park our question while there is no task
 REPLY_MS = WAIT_MS + 3_000  # after this long without an answer we ask again, on a new socket
 POLL_MS = 200  # how soon a signal is seen while we wait
+MECHANISM_MISMATCH = 0x11000001  # of zmq.h: one side speaks with keys, the other without
+FAILED_HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 # ------------------------------------------------------------------------------------------------------------ handlers
 
@@ -49,9 +59,21 @@ def run(task, frame):
 # ---------------------------------------------------------------------------------------------------------------- wire
 
 
+def keys(secret, broker):
+    """Our public and secret key and the broker's public one, from their files; None where no keys are used."""
+    if bool(secret) != bool(broker):
+        sys.exit("LANEWAY_KEY and LANEWAY_BROKER_KEY go together")
+    if not secret:
+        return None
+    with open(secret, "rb") as ours, open(broker, "rb") as theirs:
+        pair, public = tomllib.load(ours), tomllib.load(theirs)
+    return pair["public_key"].encode(), pair["secret_key"].encode(), public["public_key"].encode()
+
+
 class Broker:
     def __init__(self, endpoint):
         self.endpoint, self.socket = endpoint, None
+        self.keys = keys(os.environ.get("LANEWAY_KEY"), os.environ.get("LANEWAY_BROKER_KEY"))
         self.session = secrets.token_hex(8)  # one life of this process
 
     def ask(self, kind, body, frames=(), give_up=lambda: False):
@@ -61,6 +83,9 @@ class Broker:
             if self.socket is None:
                 self.socket = zmq.Context.instance().socket(zmq.REQ)
                 self.socket.setsockopt(zmq.LINGER, 0)
+                if self.keys:
+                    self.socket.curve_publickey, self.socket.curve_secretkey, self.socket.curve_serverkey = self.keys
+                self.handshakes, self.broken_off = self.socket.get_monitor_socket(FAILED_HANDSHAKES), 0
                 self.socket.connect(self.endpoint)
             self.socket.send_multipart(question)
             deadline = time.monotonic() + REPLY_MS / 1_000
@@ -68,12 +93,28 @@ class Broker:
                 if self.socket.poll(POLL_MS):
                     header, body, *frames = self.socket.recv_multipart()
                     return header[3], msgpack.unpackb(body), frames
+                self.exit_if_shut_out()
             # A REQ socket that has asked can only hear: another question needs another socket.
+            self.socket.disable_monitor()
+            self.handshakes.close()
             self.socket.close()
             self.socket = None
             if give_up():
                 return None
             print("no answer, asking again", file=sys.stderr)
+
+    def exit_if_shut_out(self):
+        """A broker that is there and does not let us in never will; one that is away is waited for."""
+        while self.handshakes.poll(0):
+            event = recv_monitor_message(self.handshakes)
+            if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                sys.exit(f"the broker at {self.endpoint} does not know our key")
+            if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and event["value"] == MECHANISM_MISMATCH:
+                sys.exit(f"{self.endpoint} takes peers with keys only or without keys only: see LANEWAY_KEY")
+            # A broker that is just being restarted breaks one handshake off, too.
+            self.broken_off += 1
+            if self.broken_off > 1 and self.keys:
+                sys.exit(f"{self.endpoint} breaks our handshake off: is the broker's key the right one?")
 
 
 def main(endpoint="tcp://127.0.0.1:7733", *kinds):

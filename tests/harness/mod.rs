@@ -12,6 +12,7 @@ mod load;
 mod program;
 mod random;
 mod raw;
+mod said;
 mod table;
 pub(crate) mod tools;
 mod worker;
@@ -27,6 +28,7 @@ pub(crate) use {
     program::{Program, output_of},
     random::Random,
     raw::{RawPeer, plain_ready},
+    said::Said,
     table::Table,
     worker::{Journal, Run, WorkerProcess, now_us, worker_main},
 };

@@ -10,8 +10,12 @@ pub(crate) struct Program(Child);
 impl Program {
     /// Starts it with nothing in its environment but the search path.
     pub(crate) fn start(command: &mut Command) -> Self {
-        bare(command).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
+        Self::start_with(bare(command))
+    }
+
+    /// Starts it in the environment that the command has.
+    pub(crate) fn start_with(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     pub(crate) fn kill(mut self) {

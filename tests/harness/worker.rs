@@ -23,12 +23,14 @@ impl WorkerProcess {
     /// Starts a worker. `options` are words of `name=value`: `slots`, `batch`, `lanes` (with commas), `reserve` (lane:n),
     /// `kinds` (with commas; default all of [`worker_main`]), `name`, `stop_ms`. Does not wait until it is connected.
     pub(crate) fn start(place: &Place, options: &str) -> Self {
+        Self::start_at(place, &place.endpoint(), options)
+    }
+
+    /// The same at another endpoint. For a CURVE one `secret` and `broker` are its files of keys.
+    pub(crate) fn start_at(place: &Place, endpoint: &str, options: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["worker_process", "--exact", "--nocapture", "--test-threads=1"]);
-        command
-            .env(ENDPOINT, place.endpoint())
-            .env(JOURNAL, place.path("journal"))
-            .env(OPTIONS, format!("on=1 {options}"));
+        command.env(ENDPOINT, endpoint).env(JOURNAL, place.path("journal")).env(OPTIONS, format!("on=1 {options}"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Self { child }
     }
@@ -164,6 +166,9 @@ pub(crate) fn worker_main() {
     }
     if let Some((lane, n)) = options.get("reserve").and_then(|word| word.split_once(':')) {
         builder = builder.reserve(lane, n.parse().unwrap());
+    }
+    if let (Some(secret), Some(broker)) = (options.get("secret"), options.get("broker")) {
+        builder = builder.curve(Curve::from_files(secret, broker).unwrap());
     }
     let kinds = ["echo", "sleep", "stuck", "fail", "fail_once", "panic", "die", "progress", "gate", "who"];
     let wanted: Vec<&str> = options.get("kinds").map_or(kinds.to_vec(), |names| names.split(',').collect());

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 const GREETING_BYTES: usize = 64;
 
@@ -15,9 +17,18 @@ pub(crate) fn greeting() -> Vec<u8> {
 
 /// The READY command of a DEALER that claims `identity`; empty lets the broker choose.
 pub(crate) fn ready(identity: &[u8]) -> Vec<u8> {
-    let mut body = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity".to_vec();
-    body.extend(u32::try_from(identity.len()).unwrap().to_be_bytes());
-    body.extend(identity);
+    ready_with(identity, &[])
+}
+
+/// The same with more properties.
+pub(crate) fn ready_with(identity: &[u8], more: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = b"\x05READY".to_vec();
+    for (name, value) in [("Socket-Type", &b"DEALER"[..]), ("Identity", identity)].iter().chain(more) {
+        body.push(u8::try_from(name.len()).unwrap());
+        body.extend(name.as_bytes());
+        body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend(*value);
+    }
     let mut command = vec![4, u8::try_from(body.len()).unwrap()];
     command.extend(body);
     command
@@ -33,7 +44,15 @@ pub(crate) fn frame(body: &[u8], more: bool) -> Vec<u8> {
 }
 
 /// A connection that says what it is told.
-pub(crate) struct Wire(pub(crate) TcpStream);
+pub(crate) struct Wire<S = TcpStream>(pub(crate) S);
+
+impl Wire<UnixStream> {
+    pub(crate) fn connect_ipc(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(super::DEADLINE)).unwrap();
+        Self(stream)
+    }
+}
 
 impl Wire {
     pub(crate) fn connect(address: SocketAddr) -> Self {
@@ -54,8 +73,10 @@ impl Wire {
         wire.skip_handshake().ok();
         wire
     }
+}
 
-    fn skip_handshake(&mut self) -> std::io::Result<()> {
+impl<S: Read + Write> Wire<S> {
+    pub(crate) fn skip_handshake(&mut self) -> std::io::Result<()> {
         self.0.read_exact(&mut [0; GREETING_BYTES])?;
         let mut command = [0; 2];
         self.0.read_exact(&mut command)?;
@@ -65,6 +86,22 @@ impl Wire {
     /// False when the broker has closed the connection.
     pub(crate) fn say(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
+    }
+
+    /// The frames of the next message. Only short ones, as answers without payloads are.
+    pub(crate) fn hear_message(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        loop {
+            let mut head = [0; 2];
+            self.0.read_exact(&mut head).unwrap();
+            assert!(head[0] <= 1, "a short frame of a message: {head:?}");
+            let mut body = vec![0; usize::from(head[1])];
+            self.0.read_exact(&mut body).unwrap();
+            frames.push(body);
+            if head[0] == 0 {
+                return frames;
+            }
+        }
     }
 
     /// Whether the broker closes the connection before the deadline of all tests.

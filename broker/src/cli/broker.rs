@@ -35,6 +35,10 @@ pub(super) struct BrokerArgs {
     #[arg(long, value_name = "ENDPOINT")]
     bind: Vec<String>,
 
+    /// Take addresses that other machines reach in --bind, without keys and without encryption
+    #[arg(long)]
+    anyone_on_the_network_may_do_anything: bool,
+
     /// The lanes, most urgent first [default: high,normal,low]
     #[arg(long, value_name = "LANE,...")]
     lanes: Option<String>,
@@ -89,6 +93,7 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
     if args.check_config {
         resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
         check_folders(&resolved)?;
+        crate::access::check(&resolved.config.curve)?;
         return output::line("the settings are fine");
     }
     start(resolved, args)
@@ -162,6 +167,10 @@ fn sources(common: &Common, args: &BrokerArgs) -> Sources {
     if !args.bind.is_empty() {
         flags.push(Flag { written: "--bind", name: "bind".into(), values: args.bind.clone() });
     }
+    if args.anyone_on_the_network_may_do_anything {
+        let (written, name) = ("--anyone-on-the-network-may-do-anything", "anyone_on_the_network_may_do_anything");
+        flags.push(Flag { written, name: name.into(), values: vec!["true".into()] });
+    }
     let set =
         |(name, value): &(String, String)| Flag { written: "--set", name: name.clone(), values: vec![value.clone()] };
     flags.extend(args.set.iter().map(set));
@@ -193,14 +202,24 @@ mod tests {
     #[test]
     fn each_flag_reaches_its_setting() {
         // Proves that no flag is parsed and forgotten.
-        let words = "--db d.db --bind ipc://a --bind tcp://127.0.0.1:0 --lanes a,normal --durability normal --log-file l \
+        let words = "--db d.db --bind ipc://a --bind tcp://0.0.0.0:0 --anyone-on-the-network-may-do-anything --lanes a,normal --durability normal --log-file l \
                      --log-format json --log debug --set stall_ms=77 --set kinds.x.max_attempts=9";
         let resolved = resolve(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
         let names: Vec<&str> = resolved.origins.keys().map(String::as_str).collect();
-        let wanted =
-            ["bind", "db", "durability", "kinds.x.max_attempts", "lanes", "log", "log_file", "log_format", "stall_ms"];
+        let wanted = [
+            "anyone_on_the_network_may_do_anything",
+            "bind",
+            "db",
+            "durability",
+            "kinds.x.max_attempts",
+            "lanes",
+            "log",
+            "log_file",
+            "log_format",
+            "stall_ms",
+        ];
         assert_eq!(names, wanted);
-        assert_eq!(resolved.config.bind, ["ipc://a", "tcp://127.0.0.1:0"]);
+        assert_eq!(resolved.config.bind, ["ipc://a", "tcp://0.0.0.0:0"]);
         assert_eq!(resolved.config.stall_ms, 77);
     }
 

@@ -167,7 +167,7 @@ mod tests {
     use crate::error::Exit;
 
     fn common(dir: &tempfile::TempDir) -> Common {
-        Common { db: Some(dir.path().join("t.db")), endpoint: None, output: Output::Json }
+        Common { db: Some(dir.path().join("t.db")), endpoint: None, key: None, broker_key: None, output: Output::Json }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod admin;
 mod broker;
 mod db;
+mod keygen;
 mod offline;
 pub(crate) mod output;
 mod remote;
@@ -59,6 +60,14 @@ struct Common {
     #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
 
+    /// Our secret file, for a CURVE endpoint; of `laneway keygen` [default: LANEWAY_KEY where the endpoint is named]
+    #[arg(long, global = true, value_name = "FILE", requires = "broker_key")]
+    key: Option<PathBuf>,
+
+    /// The broker's public file, for a CURVE endpoint [default: LANEWAY_BROKER_KEY where the endpoint is named]
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    broker_key: Option<PathBuf>,
+
     /// How to print results: a table for people, or one JSON object a line
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -68,14 +77,22 @@ impl Common {
     /// Refuses what would be ignored: two ways to name one broker, and options that mean nothing to a command.
     fn check(&self, command: &Command) -> Result<(), Error> {
         let (db, endpoint, json) = (self.db.is_some(), self.endpoint.is_some(), self.output == Output::Json);
+        let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
             Command::Broker(_) | Command::Completions { .. } if json => "there is nothing to print as JSON here",
             Command::Db(_) | Command::Completions { .. } if endpoint => {
                 "no broker is asked here, so --endpoint means nothing"
             }
-            Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint => {
-                "it starts brokers of its own, so --db and --endpoint mean nothing"
+            Command::Keygen(_) if db || endpoint || json => {
+                "it writes two files and asks nobody, so --db, --endpoint and --output mean nothing"
+            }
+            Command::Broker(_) if keys => "a broker's own key is a setting: --set curve.key_file=FILE",
+            Command::Db(_) | Command::Completions { .. } | Command::Keygen(_) if keys => {
+                "no broker is asked here, so --key and --broker-key mean nothing"
+            }
+            Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint || keys => {
+                "it starts brokers of its own, so --db, --endpoint and --key mean nothing"
             }
             _ if db && endpoint => "--db and --endpoint both name a broker: give one of them",
             _ => return Ok(()),
@@ -106,6 +123,7 @@ enum Command {
     Drain(admin::DrainArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
+    Keygen(keygen::KeygenArgs),
     Demo(crate::demo::DemoArgs),
     #[command(hide = true)]
     DemoWorker(crate::demo::DemoWorkerArgs),
@@ -160,6 +178,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Stats => admin::stats(&common),
         Command::Drain(args) => admin::drain(&common, &args),
         Command::Db(command) => db::run(&common, &command),
+        Command::Keygen(args) => keygen::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
         Command::DemoWorker(args) => crate::demo::work(&args),
         Command::Bench(args) => crate::bench::run(&args, common.output == Output::Json),
@@ -263,6 +282,10 @@ mod tests {
             "bench --endpoint ipc://b",
             "drill --db a.db",
             "completions bash -o json",
+            "keygen app --db a.db",
+            "stats --endpoint ipc://b --key a.secret",
+            "broker --key a.secret --broker-key b.public",
+            "demo --key a.secret --broker-key b.public",
         ] {
             let words = std::iter::once("laneway").chain(words.split(' ')).map(OsString::from);
             assert_eq!(run(words.clone()), Exit::Usage, "{:?}", words.collect::<Vec<_>>());

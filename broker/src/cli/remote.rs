@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use laneway::Ended;
+use laneway::{Curve, Ended};
 use laneway_protocol::message::{
     Drain, Drained, Filter, LaneRow, NewTask, ProgressEvent, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
 };
@@ -83,15 +83,40 @@ fn is_alive(endpoint: &str) -> bool {
 /// How long a broker that accepts connections may take to answer a question.
 const ANSWER_SECONDS_MAX: u64 = 10;
 
+/// The keys to speak with: typed, or from the environment. Those are for a broker that somebody named, as the one beside a
+/// database takes none.
+fn curve(common: &Common, is_named: bool) -> Result<Option<Curve>, Error> {
+    let typed = common.key.clone().zip(common.broker_key.clone());
+    if typed.is_some() && !is_named {
+        let text = "--key and --broker-key are for a CURVE endpoint: name it with --endpoint";
+        return Err(Error::Usage(text.into()));
+    }
+    let keys = match typed {
+        Some(keys) => Some(keys),
+        None if is_named => match (variable("LANEWAY_KEY"), variable("LANEWAY_BROKER_KEY")) {
+            (Some(key), Some(broker)) => Some((key.into(), broker.into())),
+            (None, None) => None,
+            (Some(_), None) => return Err(Error::Usage("LANEWAY_KEY is set, and LANEWAY_BROKER_KEY is not".into())),
+            (None, Some(_)) => return Err(Error::Usage("LANEWAY_BROKER_KEY is set, and LANEWAY_KEY is not".into())),
+        },
+        None => None,
+    };
+    Ok(keys.map(|(key, broker)| Curve::from_files(key, broker)).transpose()?)
+}
+
 /// A broker that answers.
 pub(super) struct Remote {
     client: laneway::Client,
 }
 
 impl Remote {
-    fn connect(endpoint: &str) -> Result<Self, Error> {
+    fn connect(endpoint: &str, curve: Option<Curve>) -> Result<Self, Error> {
         laneway::seed_libzmq();
-        let client = laneway::Client::connect_with(endpoint, Duration::from_secs(ANSWER_SECONDS_MAX))?;
+        let timeout = Duration::from_secs(ANSWER_SECONDS_MAX);
+        let client = match curve {
+            Some(curve) => laneway::Client::connect_curve(endpoint, curve, timeout)?,
+            None => laneway::Client::connect_with(endpoint, timeout)?,
+        };
         Ok(Self { client })
     }
 
@@ -99,19 +124,21 @@ impl Remote {
     pub(super) fn reach(common: &Common) -> Result<Option<Self>, Error> {
         // Somebody who names a broker means that one, and not a file that happens to lie here.
         let (endpoint, is_named) = place(common);
+        let curve = curve(common, is_named)?;
         if !is_alive(&endpoint) {
             return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
         }
-        Self::connect(&endpoint).map(Some)
+        Self::connect(&endpoint, curve).map(Some)
     }
 
     /// For commands that need a running broker.
     pub(super) fn expect(common: &Common) -> Result<Self, Error> {
-        let endpoint = endpoint(common);
+        let (endpoint, is_named) = place(common);
+        let curve = curve(common, is_named)?;
         if !is_alive(&endpoint) {
             return Err(Error::Unreachable { endpoint, detail: None });
         }
-        Self::connect(&endpoint)
+        Self::connect(&endpoint, curve)
     }
 
     pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {
@@ -187,7 +214,10 @@ impl From<laneway::Error> for Error {
             laneway::Error::Refused(error) => Self::Refused(error),
             laneway::Error::StillRunning { .. } => Self::TimedOut(error.to_string()),
             laneway::Error::NotFound(_) => Self::NotFound(error.to_string()),
-            laneway::Error::BadEndpoint { .. } | laneway::Error::BadSetting { .. } => Self::Usage(error.to_string()),
+            laneway::Error::NotAdmitted { .. } => Self::NotAdmitted(error.to_string()),
+            laneway::Error::BadEndpoint { .. } | laneway::Error::BadSetting { .. } | laneway::Error::BadKey { .. } => {
+                Self::Usage(error.to_string())
+            }
             error => Self::other("ask the broker", error),
         }
     }
@@ -213,6 +243,8 @@ mod tests {
         let common = |db: Option<&Path>, endpoint: Option<&str>| Common {
             db: db.map(Into::into),
             endpoint: endpoint.map(Into::into),
+            key: None,
+            broker_key: None,
             output: super::super::Output::Table,
         };
         assert_eq!(place(&common(Some(&db), None)), (socket, false));

@@ -1,5 +1,5 @@
-//! Which endpoints a broker may listen on. Without CURVE an open port would let anyone run and read tasks, so only ipc
-//! and loopback tcp pass. Called by the settings' validation; the command line asks for the default socket.
+//! Which endpoints a broker may listen on, and who can reach each. Called by the settings' validation, which lets nobody
+//! in from the network without a key; the command line asks for the default socket.
 
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
@@ -24,10 +24,17 @@ pub(super) fn is_taken(endpoint: &str) -> bool {
     found.is_some_and(|found| !found.file_type().is_socket())
 }
 
-/// What is wrong with `endpoint` as a place to listen, in words that follow its value.
-pub(super) fn check(endpoint: &str) -> Result<(), String> {
+/// From where an endpoint can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Machine,
+    Network,
+}
+
+/// From where `endpoint` is reached, or what is wrong with it as a place to listen, in words that follow its value.
+pub(super) fn check(endpoint: &str) -> Result<Reach, String> {
     match endpoint.split_once("://") {
-        Some(("ipc", path)) => check_ipc(path),
+        Some(("ipc", path)) => check_ipc(path).map(|()| Reach::Machine),
         Some(("tcp", address)) => check_tcp(address),
         _ => Err("must start with ipc:// or tcp://".into()),
     }
@@ -46,40 +53,38 @@ fn check_ipc(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_tcp(address: &str) -> Result<(), String> {
+fn check_tcp(address: &str) -> Result<Reach, String> {
     let (host, port) = address.rsplit_once(':').ok_or("needs a port, as in tcp://127.0.0.1:7733")?;
     if port != "*" && port.parse::<u16>().is_err() {
         return Err(format!("has port '{port}', must be 0 to 65535, or * for any free one"));
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match bare.parse::<IpAddr>() {
-        Ok(ip) if ip.is_loopback() => Ok(()),
-        Ok(_) => Err(OPEN.into()),
-        Err(_) if host == "*" => Err(OPEN.into()),
-        Err(_) => Err(format!("has host '{host}', must be a loopback address such as 127.0.0.1 or [::1]")),
+        Ok(ip) if ip.is_loopback() => Ok(Reach::Machine),
+        Ok(_) => Ok(Reach::Network),
+        Err(_) if host == "*" => Ok(Reach::Network),
+        Err(_) => {
+            Err(format!("has host '{host}', must be a loopback address such as 127.0.0.1, another IP address, or *"))
+        }
     }
 }
-
-const OPEN: &str = "is open to other machines, which needs encryption and keys that this version cannot check; use ipc, a \
-                    loopback address such as 127.0.0.1, or a tunnel (ssh, WireGuard) to one";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_private_places_are_listened_on() {
-        // Proves that no setting can open the broker to the network before there are keys to check.
+    fn it_is_known_who_can_reach_an_endpoint() {
+        // Proves that nothing which other machines reach passes for private, and that slips are told.
         for good in
             ["ipc:///run/l.sock", "ipc://l.db.sock", "tcp://127.0.0.1:7733", "tcp://127.1.2.3:0", "tcp://[::1]:*"]
         {
-            assert_eq!(check(good), Ok(()), "{good}");
+            assert_eq!(check(good), Ok(Reach::Machine), "{good}");
+        }
+        for open in ["tcp://0.0.0.0:7733", "tcp://*:7733", "tcp://[::]:7733", "tcp://192.168.1.4:7733"] {
+            assert_eq!(check(open), Ok(Reach::Network), "{open}");
         }
         for (bad, says) in [
-            ("tcp://0.0.0.0:7733", "open to other machines"),
-            ("tcp://*:7733", "open to other machines"),
-            ("tcp://[::]:7733", "open to other machines"),
-            ("tcp://192.168.1.4:7733", "open to other machines"),
             ("tcp://localhost:7733", "loopback address"),
             ("tcp://127.0.0.1", "needs a port"),
             ("tcp://127.0.0.1:70000", "0 to 65535"),
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn a_socket_path_is_bounded_as_the_system_bounds_it() {
         // Proves that a path which bind(2) would cut is refused with value and bound.
-        assert_eq!(check(&format!("ipc://{}", "p".repeat(107))), Ok(()));
+        assert_eq!(check(&format!("ipc://{}", "p".repeat(107))), Ok(Reach::Machine));
         let reason = check(&format!("ipc://{}", "p".repeat(108))).unwrap_err();
         assert_eq!(reason, "has a path of 108 bytes, at most 107 are allowed");
     }

@@ -12,6 +12,7 @@ use super::{Durability, LogFormat};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Number,
+    Bool,
     Text,
     /// Comma-separated.
     List,
@@ -22,6 +23,7 @@ impl Form {
     pub(super) fn value(self, text: &str) -> Value {
         match self {
             Form::Number => text.trim().parse().map_or_else(|_| Value::String(text.into()), Value::Integer),
+            Form::Bool => text.trim().parse().map_or_else(|_| Value::String(text.into()), Value::Boolean),
             Form::Text => Value::String(text.into()),
             Form::List => {
                 Value::Array(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect())
@@ -121,6 +123,18 @@ macro_rules! whole_number {
 }
 
 whole_number!(u32, u64, usize);
+
+impl Shape for bool {
+    const FORM: Form = Form::Bool;
+
+    fn read(value: &Value) -> Result<Self, Refusal> {
+        value.as_bool().ok_or(Refusal::Type("true or false"))
+    }
+
+    fn show(&self) -> Value {
+        Value::Boolean(*self)
+    }
+}
 
 fn text(value: &Value) -> Result<&str, Refusal> {
     value.as_str().ok_or(Refusal::Type("a text in quotes"))

@@ -34,7 +34,7 @@ pub(crate) struct Flag {
 
 const PREFIX: &str = "LANEWAY_";
 /// Variables that other parts read: the command line, the SDK and the tests.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "ENDPOINT", "SEED", "SESSION"];
+const OTHER_VARIABLES: &[&str] = &["BROKER_KEY", "CONFIG", "ENDPOINT", "KEY", "SEED", "SESSION"];
 
 const KINDS_WANTED: &str = "a section for each kind, as in [kinds.resize]";
 

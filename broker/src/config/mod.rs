@@ -28,8 +28,10 @@ pub(crate) const TCP_ENDPOINT: &str = "tcp://127.0.0.1:7733";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) db: PathBuf,
-    /// Endpoints as libzmq reads them. Never empty once resolved.
+    /// Endpoints as libzmq reads them. Once resolved, this or `curve.bind` has some.
     pub(crate) bind: Vec<String>,
+    /// Permits endpoints in `bind` that other machines reach.
+    pub(crate) anyone_on_the_network_may_do_anything: bool,
     /// Most urgent first, each once.
     pub(crate) lanes: Vec<LaneName>,
     /// One of `lanes`.
@@ -66,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) kinds_max: usize,
     pub(crate) waiters_max: usize,
 
+    pub(crate) curve: Curve,
     pub(crate) retention: Retention,
     pub(crate) defaults: TaskDefaults,
     pub(crate) kinds: BTreeMap<Kind, KindSettings>,
@@ -78,6 +81,16 @@ pub(crate) enum Durability {
     Full,
     /// They survive `kill -9` of the broker; a power loss may re-run the last tasks and lose the last socket submits.
     Normal,
+}
+
+/// Endpoints for peers with keys. Once resolved, all of it is set or nothing is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Curve {
+    pub(crate) bind: Vec<String>,
+    /// The broker's own secret file.
+    pub(crate) key_file: Option<PathBuf>,
+    /// The public files of the peers that are let in.
+    pub(crate) keys_folder: Option<PathBuf>,
 }
 
 /// How log lines look.
@@ -147,6 +160,7 @@ impl Config {
         Self {
             db: "laneway.db".into(),
             bind: Vec::new(),
+            anyone_on_the_network_may_do_anything: false,
             lanes: vec![lane("high"), lane("normal"), lane("low")],
             default_lane: lane("normal"),
             durability: Durability::Full,
@@ -174,6 +188,7 @@ impl Config {
             sessions_max: 10_000,
             kinds_max: 4_096,
             waiters_max: 10_000,
+            curve: Curve::default(),
             retention: Retention { done_age_ms: 7 * 24 * 3_600_000, done_count_max: None, interval_ms: 60_000 },
             defaults: TaskDefaults {
                 max_attempts: 3,

@@ -37,6 +37,7 @@ const HEARTBEAT_MS_MAX: u64 = 59_999;
 pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("db", |c| &mut c.db),
     plain("bind", |c| &mut c.bind),
+    plain("anyone_on_the_network_may_do_anything", |c| &mut c.anyone_on_the_network_may_do_anything),
     plain("lanes", |c| &mut c.lanes),
     plain("default_lane", |c| &mut c.default_lane),
     plain("durability", |c| &mut c.durability),
@@ -64,6 +65,9 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     number("sessions_max", 1, 1_000_000, |c| &mut c.sessions_max),
     number("kinds_max", 1, 65_536, |c| &mut c.kinds_max),
     number("waiters_max", 1, 1_000_000, |c| &mut c.waiters_max),
+    plain("curve.bind", |c| &mut c.curve.bind),
+    plain("curve.key_file", |c| &mut c.curve.key_file),
+    plain("curve.keys_folder", |c| &mut c.curve.keys_folder),
     number("retention.done_age_ms", 0, 100 * YEAR, |c| &mut c.retention.done_age_ms),
     number("retention.done_count_max", 0, 1_000_000_000_000, |c| &mut c.retention.done_count_max),
     number("retention.interval_ms", 100, DAY, |c| &mut c.retention.interval_ms),

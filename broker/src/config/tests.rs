@@ -62,6 +62,19 @@ fn the_default_socket_lies_beside_the_database() {
 }
 
 #[test]
+fn the_network_is_let_in_by_keys_or_by_plain_words() {
+    // Proves that an open endpoint needs keys or the flag that says what it means, that the flag is warned about at each start,
+    // and that keys alone are enough.
+    let open = ("bind", "tcp://0.0.0.0:7733");
+    assert!(from_flags(&[open]).unwrap_err().contains("open to other machines"));
+    let resolved = from_flags(&[open, ("anyone_on_the_network_may_do_anything", "true")]).unwrap();
+    assert!(resolved.warnings[0].contains("anyone who reaches tcp://0.0.0.0:7733"), "{:?}", resolved.warnings);
+    let keys = "bind = []\n[curve]\nbind = [\"tcp://0.0.0.0:7734\"]\nkey_file = \"b.secret\"\nkeys_folder = \"keys\"";
+    let resolved = from_file(keys).unwrap();
+    assert_eq!((resolved.config.bind.len(), resolved.config.curve.bind.len(), resolved.warnings.len()), (0, 1, 0));
+}
+
+#[test]
 fn a_file_in_the_way_of_the_socket_is_kept() {
     // Proves that a slip in `--bind` cannot delete a file, while an old socket is no hindrance.
     let dir = tempfile::tempdir().unwrap();
@@ -153,7 +166,14 @@ fn wrong_values_name_field_value_and_bound() {
         ("lanes = [\"a\\n\"]", "control characters"),
         ("lanes = [\"a\"]", "default_lane is 'normal' (default): must be one of lanes, which are a"),
         ("bind = [\"tcp://0.0.0.0:1\"]", "'tcp://0.0.0.0:1'"),
+        ("bind = [\"tcp://0.0.0.0:1\"]", "curve.bind"),
         ("bind = []", "1 to 16 endpoints"),
+        ("anyone_on_the_network_may_do_anything = 1", "must be true or false"),
+        ("[curve]\nbind = [\"tcp://0.0.0.0:1\"]", "curve.key_file is not set"),
+        ("[curve]\nbind = [\"tcp://*:1\"]\nkey_file = \"k\"", "curve.keys_folder is not set"),
+        ("[curve]\nkey_file = \"k\"", "would be used by nobody"),
+        ("bind = [\"ipc://a\"]\n[curve]\nbind = [\"ipc://a\"]", "stands in bind too"),
+        ("[curve]\nbind = [\"udp://a\"]", "curve.bind is 'udp://a'"),
         ("log = \"deubg\"", "log is 'deubg'"),
         ("log = \"info,laneway=loud\"", "error, warn, info, debug, trace or off"),
         ("kinds = 3", "a section for each kind"),

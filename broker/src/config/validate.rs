@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use super::endpoint::{self, Reach};
 use super::error::{ConfigError, Origin};
 use super::settings::{KIND_SETTINGS, SETTINGS, Setting};
-use super::{Config, Resolved, endpoint};
+use super::{Config, Resolved};
 use crate::telemetry;
 
 /// Lanes cost a little at each dispatch; more than this is a mistake.
 const LANES_MAX: usize = 64;
 const ENDPOINTS_MAX: usize = 16;
+const OPEN: &str = "is open to other machines, and whoever reaches it could run and read tasks: let peers with keys in there by \
+                    curve.bind (`laneway keygen`, docs/security.md), use ipc or a loopback address such as 127.0.0.1, or \
+                    say --anyone-on-the-network-may-do-anything";
 
 pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
     for setting in SETTINGS {
@@ -21,11 +25,14 @@ pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
         }
     }
     let check = Check { config: &resolved.config, origins: &resolved.origins };
-    check.bind()?;
+    let open = check.bind()?;
+    check.curve()?;
     check.lanes()?;
     check.times()?;
     check.log()?;
-    check.kinds()
+    check.kinds()?;
+    resolved.warnings.extend(open);
+    Ok(())
 }
 
 type Origins = std::collections::BTreeMap<String, Origin>;
@@ -49,25 +56,75 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn bind(&self) -> Result<(), ConfigError> {
-        let bind = &self.config.bind;
-        if bind.is_empty() || bind.len() > ENDPOINTS_MAX {
-            let reason = format!("must have 1 to {ENDPOINTS_MAX} endpoints");
-            return Err(self.invalid("bind", &format!("a list of {}", bind.len()), reason));
+    /// Gives a warning for each endpoint that lets everybody in.
+    fn bind(&self) -> Result<Vec<String>, ConfigError> {
+        let Config { bind, curve, .. } = self.config;
+        if bind.is_empty() && curve.bind.is_empty() {
+            let reason = format!("must have 1 to {ENDPOINTS_MAX} endpoints, unless curve.bind has some");
+            return Err(self.invalid("bind", "a list of 0", reason));
         }
-        for (n, endpoint) in bind.iter().enumerate() {
-            if let Err(reason) = endpoint::check(endpoint) {
-                return Err(self.invalid("bind", &format!("'{endpoint}'"), reason));
+        let mut open = Vec::new();
+        for (endpoint, reach) in self.endpoints("bind", bind, &[])? {
+            match reach {
+                Reach::Machine => {}
+                Reach::Network if self.config.anyone_on_the_network_may_do_anything => {
+                    open.push(format!(
+                        "anyone who reaches {endpoint} may read, run, cancel and submit tasks, unencrypted"
+                    ));
+                }
+                Reach::Network => return Err(self.invalid("bind", &format!("'{endpoint}'"), OPEN.into())),
             }
-            if endpoint::is_taken(endpoint) {
-                let reason = "is a file that is no socket and would be lost; use another path";
-                return Err(self.invalid("bind", &format!("'{endpoint}'"), reason.into()));
-            }
-            if bind[..n].contains(endpoint) {
-                return Err(self.invalid("bind", &format!("'{endpoint}'"), "stands twice in the list".into()));
+        }
+        Ok(open)
+    }
+
+    fn curve(&self) -> Result<(), ConfigError> {
+        let curve = &self.config.curve;
+        self.endpoints("curve.bind", &curve.bind, &self.config.bind)?;
+        for (name, path) in [("curve.key_file", &curve.key_file), ("curve.keys_folder", &curve.keys_folder)] {
+            match path {
+                None if !curve.bind.is_empty() => {
+                    let reason =
+                        "must be set where curve.bind has endpoints; `laneway keygen` makes keys (docs/security.md)";
+                    return Err(self.invalid(name, "not set", reason.into()));
+                }
+                Some(path) if curve.bind.is_empty() => {
+                    let reason = "would be used by nobody: curve.bind has no endpoint".into();
+                    return Err(self.invalid(name, &format!("'{}'", path.display()), reason));
+                }
+                None | Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Checks each of a list, none of which may stand in the list `taken`.
+    fn endpoints<'e>(
+        &self,
+        name: &str,
+        list: &'e [String],
+        taken: &[String],
+    ) -> Result<Vec<(&'e String, Reach)>, ConfigError> {
+        if list.len() > ENDPOINTS_MAX {
+            let reason = format!("must have at most {ENDPOINTS_MAX} endpoints");
+            return Err(self.invalid(name, &format!("a list of {}", list.len()), reason));
+        }
+        let check = |(n, endpoint): (usize, &'e String)| {
+            let reach = endpoint::check(endpoint)?;
+            if endpoint::is_taken(endpoint) {
+                return Err("is a file that is no socket and would be lost; use another path".to_owned());
+            }
+            if list[..n].contains(endpoint) {
+                return Err("stands twice in the list".into());
+            }
+            if taken.contains(endpoint) {
+                return Err("stands in bind too; an endpoint is for peers with keys or for those without".into());
+            }
+            Ok((endpoint, reach))
+        };
+        let named =
+            |(n, endpoint)| check((n, endpoint)).map_err(|reason| self.invalid(name, &format!("'{endpoint}'"), reason));
+        list.iter().enumerate().map(named).collect()
     }
 
     fn lanes(&self) -> Result<(), ConfigError> {

@@ -1,0 +1,75 @@
+//! `laneway keygen`: a new key pair as two files, the secret one for its owner and the public one for everybody else.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use laneway::curve::KeyPair;
+
+use super::output;
+use crate::access::{Role, words};
+use crate::error::Error;
+
+/// Make a key pair for CURVE
+///
+/// Writes NAME.secret, which only its owner may read, and NAME.public. A peer needs its own secret file and the broker's public
+/// one; the broker needs its own secret file and, in its folder of keys, the public files of its peers with their roles. Never
+/// writes over a file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway keygen broker
+  laneway keygen web --roles submit --dir /etc/laneway/keys
+  laneway keygen thumbs --roles work")]
+pub(super) struct KeygenArgs {
+    /// The files' name, 1 to 64 letters, digits, dots, dashes and underscores
+    #[arg(value_parser = name)]
+    name: String,
+
+    /// What the key may do, written into the public file: work, submit, read, admin [default: nothing]
+    #[arg(long, value_name = "ROLE,...", value_delimiter = ',')]
+    roles: Vec<Role>,
+
+    /// The folder to write to [default: the current one]
+    #[arg(long, value_name = "FOLDER", default_value = ".", hide_default_value = true)]
+    dir: PathBuf,
+}
+
+const NAME_CHARS_MAX: usize = 64;
+
+fn name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text.is_empty() || text.len() > NAME_CHARS_MAX || text.starts_with('.') || !text.chars().all(good) {
+        return Err(format!(
+            "must be 1 to {NAME_CHARS_MAX} letters, digits, dots, dashes and underscores, and begin with no dot"
+        ));
+    }
+    Ok(text.into())
+}
+
+pub(super) fn run(args: &KeygenArgs) -> Result<(), Error> {
+    let path = |ending: &str| args.dir.join(format!("{}.{ending}", args.name));
+    let (secret, public) = (path("secret"), path("public"));
+    // Before the first of them is written: a pair of an old half and a new one would be no pair.
+    if let Some(there) = [&secret, &public].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(Error::Usage(format!("{} is there already: remove it, or choose another name", there.display())));
+    }
+    let pair = KeyPair::generate()?;
+    write(&secret, 0o600, &format!("public_key = \"{}\"\nsecret_key = \"{}\"\n", pair.public(), pair.secret_text()))?;
+    let roles = args.roles.iter().map(|role| format!("\"{}\"", role.as_str())).collect::<Vec<_>>().join(", ");
+    write(&public, 0o644, &format!("public_key = \"{}\"\nroles = [{roles}]\n", pair.public()))?;
+    output::line(&format!("{}  keep it here, it is secret", secret.display()))?;
+    let may = match &args.roles[..] {
+        [] => "nothing".into(),
+        roles => words(roles),
+    };
+    output::line(&format!("{}  for the other side; in a broker's folder of keys it may: {may}", public.display()))
+}
+
+fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
+    let fail = |error| Error::other(format!("write {}", path.display()), error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(fail)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
+}

@@ -1,0 +1,377 @@
+//! Who is let in and who may do what, where peers come with keys: each mistake is told at once, on both sides, and nobody waits
+//! for an answer that cannot come. Real broker, real sockets, keys of `laneway keygen`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::tools::python_with_zmq;
+use harness::zmtp::{Wire, frame, greeting, ready_with};
+use harness::{Broker, Place, Program, Said, Table, WorkerProcess, output_of, wait_for, wait_until};
+use laneway::{Barrier, Client, Curve, Error, Worker};
+use laneway_protocol::Code;
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+/// A refusal is there within a second. Thrice that, for a machine that does much else; still far from any timeout.
+const AT_ONCE: Duration = Duration::from_secs(3);
+/// How long a client would try that nobody refuses.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker with a plain ipc endpoint and a CURVE one on loopback, and a folder of keys.
+struct Keyed {
+    place: Place,
+    broker: Broker,
+    curve: String,
+}
+
+impl Keyed {
+    /// With a key for each of `keys`: name and roles.
+    fn start(keys: &[(&str, &str)]) -> Self {
+        let place = Place::new();
+        std::fs::create_dir(place.path("keys")).unwrap();
+        keygen(&place, &["broker"]);
+        for (name, roles) in keys {
+            keygen(&place, &[name, "--roles", roles, "--dir", "keys"]);
+        }
+        let key_file = format!("curve.key_file={}", place.path("broker.secret").display());
+        let folder = format!("curve.keys_folder={}", place.path("keys").display());
+        let settings = ["curve.bind=tcp://127.0.0.1:0", &key_file, &folder];
+        let broker = Broker::start_with(&place, &settings);
+        let curve = format!("tcp://{}", broker.tcp());
+        Self { place, broker, curve }
+    }
+
+    fn secret(&self, name: &str) -> PathBuf {
+        self.place.path(&format!("keys/{name}.secret"))
+    }
+
+    fn keys(&self, name: &str) -> Curve {
+        Curve::from_files(self.secret(name), self.place.path("broker.public")).unwrap()
+    }
+
+    fn client(&self, name: &str) -> Result<Client, Error> {
+        Client::connect_curve(&self.curve, self.keys(name), PATIENCE)
+    }
+
+    fn worker(&self, name: &str) -> WorkerProcess {
+        let (secret, public) = (self.secret(name), self.place.path("broker.public"));
+        let options = format!("secret={} broker={}", secret.display(), public.display());
+        WorkerProcess::start_at(&self.place, &self.curve, &options)
+    }
+
+    /// Waits for a line of the log of who is let in.
+    fn wait_for_log(&self, says: &str) {
+        wait_until(says, || self.broker.log().iter().any(|line| line.to_string().contains(says)));
+    }
+
+    fn reload(&self) {
+        self.broker.signal("HUP");
+    }
+
+    fn laneway(&self, words: &[&str]) -> Said {
+        Said::by(&self.place, &[], words)
+    }
+}
+
+fn keygen(place: &Place, words: &[&str]) {
+    Said::by(place, &[], &[&["keygen"], words].concat()).is(0, "");
+}
+
+/// What comes back at once, or the test fails.
+#[track_caller]
+fn at_once<T>(act: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = act();
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    result
+}
+
+#[track_caller]
+fn barrier<T>(result: Result<T, Error>) -> Barrier {
+    match result {
+        Err(Error::NotAdmitted { barrier, .. }) => barrier,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was let in"),
+    }
+}
+
+#[track_caller]
+fn denied<T>(result: Result<T, Error>) -> String {
+    match result {
+        Err(Error::Refused(error)) if error.code == Code::Denied => error.text,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was allowed"),
+    }
+}
+
+/// The same worker in this process, to its end.
+fn run_worker(endpoint: &str, curve: Option<Curve>) -> Result<(), Error> {
+    let mut builder = Worker::builder(endpoint)
+        .handle("echo", |payload: serde_json::Value, _: &laneway::Context| Ok::<_, std::io::Error>(payload));
+    if let Some(curve) = curve {
+        builder = builder.curve(curve);
+    }
+    builder.build().unwrap().run()
+}
+
+#[test]
+fn peers_with_keys_work_submit_read_and_administer() {
+    // Proves that the whole main job runs over CURVE, by SDK and command line, each key within its roles, and that a plain
+    // peer of this machine still needs no key.
+    let keyed = Keyed::start(&[
+        ("hand", "work"),
+        ("app", "submit"),
+        ("eye", "read"),
+        ("boss", "admin"),
+        ("both", "work,submit"),
+    ]);
+    let _worker = keyed.worker("hand");
+    let public = keyed.place.path("broker.public").display().to_string();
+    let as_peer = |name: &str, words: &[&str]| {
+        let secret = keyed.secret(name).display().to_string();
+        keyed.laneway(&[&["--endpoint", &keyed.curve, "--key", &secret, "--broker-key", &public], words].concat())
+    };
+    let said = as_peer("app", &["submit", "echo", "[1]", "--wait"]);
+    said.is(0, "task 1");
+    assert_eq!(said.out.trim(), "[1]");
+    as_peer("app", &["submit", "fail", "--max-attempts", "1", "--wait"]).is(1, "it always fails");
+    as_peer("app", &["stats"]).is(5, "STATS needs the role read, and the key app has submit");
+    as_peer("hand", &["submit", "echo"]).is(5, "SUBMIT needs the role submit, and the key hand has work");
+    as_peer("eye", &["task", "list"]).is(0, "");
+    as_peer("eye", &["lane", "list"]).is(0, "");
+    as_peer("eye", &["lane", "pause", "low"]).is(5, "LANES with a change needs the role admin");
+    as_peer("eye", &["task", "cancel", "1"]).is(5, "CANCEL needs the role admin");
+    as_peer("boss", &["lane", "pause", "low"]).is(0, "");
+    as_peer("boss", &["stats"]).is(0, "");
+    as_peer("both", &["submit", "echo", "--wait"]).is(0, "");
+    let text = at_once(|| denied(run_worker(&keyed.curve, Some(keyed.keys("app")))));
+    assert!(text.contains("needs the role work"), "{text}");
+    keyed.wait_for_log("needs the role work, and the key app has submit");
+    keyed.broker.client().stats().unwrap();
+
+    let environment = [
+        ("LANEWAY_ENDPOINT", keyed.curve.as_str()),
+        ("LANEWAY_KEY", &keyed.secret("boss").display().to_string()),
+        ("LANEWAY_BROKER_KEY", &public),
+    ];
+    Said::by(&keyed.place, &environment, &["stats"]).is(0, "");
+    Said::by(&keyed.place, &environment[..2], &["stats"]).is(2, "LANEWAY_BROKER_KEY is not");
+}
+
+#[test]
+fn an_unknown_key_is_told_at_once() {
+    let keyed = Keyed::start(&[("app", "submit")]);
+    keygen(&keyed.place, &["stranger"]);
+    let keys = || Curve::from_files(keyed.place.path("stranger.secret"), keyed.place.path("broker.public")).unwrap();
+    assert_eq!(
+        at_once(|| barrier(Client::connect_curve(&keyed.curve, keys(), PATIENCE))),
+        Barrier::UnknownKey,
+        "an app is told"
+    );
+    assert_eq!(at_once(|| barrier(run_worker(&keyed.curve, Some(keys())))), Barrier::UnknownKey, "a worker is told");
+    let (secret, public) = (keyed.place.path("stranger.secret"), keyed.place.path("broker.public"));
+    let words = ["--key", secret.to_str().unwrap(), "--broker-key", public.to_str().unwrap(), "stats"];
+    at_once(|| keyed.laneway(&[&["--endpoint", &keyed.curve], &words[..]].concat())).is(5, "does not know this key");
+    let key = laneway::curve::PublicKey::read(keyed.place.path("stranger.public")).unwrap().to_string();
+    keyed.wait_for_log("a key that is not on the list");
+    // The operator can find whose it is: the line names the key.
+    assert!(keyed.broker.log().iter().any(|line| line["key"] == key.as_str() && line["address"] == "127.0.0.1"));
+}
+
+#[test]
+fn a_wrong_key_of_the_broker_is_told_at_once() {
+    // Proves that a peer which takes another for its broker says nothing to it, and both sides hear why.
+    let keyed = Keyed::start(&[("app", "submit,work")]);
+    keygen(&keyed.place, &["other"]);
+    let keys = || Curve::from_files(keyed.secret("app"), keyed.place.path("other.public")).unwrap();
+    let error = at_once(|| Client::connect_curve(&keyed.curve, keys(), PATIENCE).err().unwrap());
+    assert!(error.to_string().contains("public file"), "{error}");
+    assert_eq!(at_once(|| barrier(run_worker(&keyed.curve, Some(keys())))), Barrier::BrokenOff);
+    keyed.wait_for_log("a wrong public key for this broker");
+}
+
+#[test]
+fn a_peer_without_keys_on_a_curve_endpoint_is_told_at_once() {
+    let keyed = Keyed::start(&[]);
+    assert_eq!(at_once(|| barrier(Client::connect_with(&keyed.curve, PATIENCE))), Barrier::NeedsKeys);
+    assert_eq!(at_once(|| barrier(run_worker(&keyed.curve, None))), Barrier::NeedsKeys);
+    at_once(|| keyed.laneway(&["--endpoint", &keyed.curve, "stats"])).is(5, "peers with keys only");
+    keyed.wait_for_log("came without a key where keys are needed");
+}
+
+#[test]
+fn a_peer_with_keys_on_a_plain_endpoint_is_told_at_once() {
+    let keyed = Keyed::start(&[("app", "submit,work")]);
+    let plain = keyed.broker.endpoint();
+    assert_eq!(at_once(|| barrier(Client::connect_curve(plain, keyed.keys("app"), PATIENCE))), Barrier::TakesNoKeys);
+    assert_eq!(at_once(|| barrier(run_worker(plain, Some(keyed.keys("app"))))), Barrier::TakesNoKeys);
+    keyed.wait_for_log("with one where none is taken");
+}
+
+#[test]
+fn the_list_is_read_again_while_the_broker_runs() {
+    // Proves that SIGHUP shuts a key out that was taken off, at once and although its peer only waits, lets a new one in, changes
+    // the roles of one that stays, and that a bad file leaves the list as it was.
+    let keyed = Keyed::start(&[("hand", "work"), ("app", "submit")]);
+    let mut worker = keyed.worker("hand");
+    let app = keyed.client("app").unwrap();
+    wait_until("the worker to wait for work", || keyed.broker.client().stats().unwrap().ready == 1);
+    std::fs::remove_file(keyed.place.path("keys/hand.public")).unwrap();
+    keygen(&keyed.place, &["eye", "--roles", "read", "--dir", "keys"]);
+    assert_eq!(barrier(keyed.client("eye")), Barrier::UnknownKey, "not before it is told");
+    keyed.reload();
+    assert_ne!(worker.wait(), 0, "the worker cannot go on");
+    wait_until("the broker to see it gone", || keyed.broker.client().workers().unwrap().is_empty());
+    keyed.client("eye").unwrap().stats().unwrap();
+
+    denied(app.stats());
+    let public = keyed.place.path("keys/app.public");
+    let text = std::fs::read_to_string(&public).unwrap();
+    std::fs::write(&public, text.replace("\"submit\"", "\"submit\", \"read\"")).unwrap();
+    keyed.reload();
+    wait_until("the role to be there", || app.stats().is_ok());
+
+    std::fs::write(keyed.place.path("keys/broken.public"), "public_key = \"x\"").unwrap();
+    keyed.reload();
+    keyed.wait_for_log("broken.public");
+    app.stats().unwrap();
+}
+
+#[test]
+fn a_key_that_nobody_can_read_keeps_the_broker_from_starting() {
+    // Proves that a broker does not start half open: each wrong file is named, with the exit code of wrong settings, and
+    // `--check-config` finds it too.
+    let keyed = Keyed::start(&[("app", "submit")]);
+    let secret = keyed.place.path("broker.secret");
+    let key_file = format!("curve.key_file={}", secret.display());
+    let start = |key_file: &str, folder: &str, more: &[&str]| {
+        let folder = format!("curve.keys_folder={folder}");
+        let words =
+            ["broker", "--db", "other.db", "--bind", "ipc://other.sock", "--set", "curve.bind=tcp://127.0.0.1:0"];
+        keyed.laneway(&[&words[..], &["--set", key_file, "--set", &folder], more].concat())
+    };
+    start(&key_file, "keys", &["--check-config"]).is(0, "");
+    start(&key_file, "none", &["--check-config"]).is(7, "none");
+    start(&key_file, "none", &[]).is(7, "the folder of keys none cannot be read");
+    start("curve.key_file=broker.public", "keys", &[]).is(7, "broker.public");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    start(&key_file, "keys", &[]).is(7, "chmod 600");
+}
+
+#[test]
+fn sockets_are_for_their_owner_and_the_network_for_keys() {
+    // Proves mode 0600 on ipc sockets of both sorts, and that an open address without keys needs plain words, with which it is
+    // warned about.
+    let place = Place::new();
+    keygen(&place, &["broker"]);
+    std::fs::create_dir(place.path("keys")).unwrap();
+    let socket = place.path("curve.sock");
+    let settings = [
+        format!("curve.bind=ipc://{}", socket.display()),
+        format!("curve.key_file={}", place.path("broker.secret").display()),
+        format!("curve.keys_folder={}", place.path("keys").display()),
+    ];
+    let broker = Broker::start_with(&place, &settings.iter().map(String::as_str).collect::<Vec<_>>());
+    for path in [&socket, &place.path("broker.sock")] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+    assert_eq!(broker.stop(), 0);
+    assert!(!socket.exists(), "a socket is removed at the end");
+
+    let open = ["--bind", "tcp://0.0.0.0:0"];
+    let said = Said::by(&place, &[], &[&["broker", "--db", "other.db"], &open[..]].concat());
+    said.is(7, "open to other machines");
+    assert!(
+        said.err.contains("curve.bind") && said.err.contains("--anyone-on-the-network-may-do-anything"),
+        "{}",
+        said.err
+    );
+    let broker = Broker::start_as(&place, &[&open[..], &["--anyone-on-the-network-may-do-anything"]].concat());
+    wait_until("the warning", || broker.log().iter().any(|line| line.to_string().contains("unencrypted")));
+}
+
+#[test]
+fn a_user_id_cannot_be_forged() {
+    // Proves that what the broker takes for a peer's key is what libzmq vouches for: a plain peer that claims one is still a
+    // plain peer, and is answered as such.
+    let keyed = Keyed::start(&[("eye", "read")]);
+    let plain = keyed.place.path("broker.sock");
+    let key = laneway::curve::PublicKey::read(keyed.place.path("keys/eye.public")).unwrap().to_string();
+    let mut wire = Wire::connect_ipc(&plain);
+    wire.say(&[greeting(), ready_with(b"", &[("User-Id", key.as_bytes())])].concat());
+    wire.skip_handshake().unwrap();
+    let submit = laneway_protocol::codec::encode_request(laneway_protocol::Request::Drain(Default::default())).unwrap();
+    let mut message = frame(b"", true);
+    for (n, part) in submit.iter().enumerate() {
+        message.extend(frame(part, n + 1 < submit.len()));
+    }
+    wire.say(&message);
+    let frames = wire.hear_message();
+    let answer = laneway_protocol::codec::decode_answer(frames[1..].to_vec()).unwrap();
+    assert!(matches!(answer, laneway_protocol::Answer::Drain(_)), "{answer:?}");
+}
+
+#[test]
+fn the_python_worker_speaks_with_keys() {
+    // Proves that a worker on one page works over CURVE, and that it ends with the reason when it is not let in.
+    let keyed = Keyed::start(&[("snake", "work")]);
+    keygen(&keyed.place, &["stranger"]);
+    let public = keyed.place.path("broker.public");
+    let python = |secret: &Path| {
+        let mut command = Command::new(python_with_zmq());
+        command.arg(example("python/worker.py")).arg(&keyed.curve);
+        command.envs([("LANEWAY_KEY", secret), ("LANEWAY_BROKER_KEY", &public)]);
+        command
+    };
+    let table = Table::open(&keyed.place);
+    let task = table.insert("echo", "[1]");
+    let worker = Program::start_with(&mut python(&keyed.secret("snake")));
+    table.wait_for_state(task, "done");
+    assert_eq!(worker.stop(), 0);
+    let said = wait_for("the stranger to end", || Some(python(&keyed.place.path("stranger.secret")).output().unwrap()));
+    let said = (said.status.code(), String::from_utf8(said.stderr).unwrap());
+    assert!(said.0 == Some(1) && said.1.contains("does not know our key"), "{said:?}");
+    let said = Command::new(python_with_zmq()).arg(example("python/worker.py")).arg(&keyed.curve).output().unwrap();
+    let said = (said.status.code(), String::from_utf8(said.stderr).unwrap());
+    assert!(said.0 == Some(1) && said.1.contains("LANEWAY_KEY"), "{said:?}");
+}
+
+#[test]
+fn keys_are_made_once_and_for_their_owner() {
+    // Proves what the files look like, that nothing is written over, and that a name cannot leave its folder.
+    let place = Place::new();
+    let made = output_of(
+        Command::new(env!("CARGO_BIN_EXE_laneway"))
+            .args(["keygen", "app", "--roles", "work,read", "--dir"])
+            .arg(place.dir()),
+    );
+    assert!(made.contains("app.secret") && made.contains("work, read"), "{made}");
+    let mode = std::fs::metadata(place.path("app.secret")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (secret, public) = (
+        std::fs::read_to_string(place.path("app.secret")).unwrap(),
+        std::fs::read_to_string(place.path("app.public")).unwrap(),
+    );
+    assert!(public.ends_with("roles = [\"work\", \"read\"]\n") && !public.contains("secret"), "{public}");
+    assert_eq!(secret.lines().next(), public.lines().next());
+    Said::by(&place, &[], &["keygen", "app"]).is(2, "app.secret is there already");
+    assert_eq!(std::fs::read_to_string(place.path("app.secret")).unwrap(), secret);
+    Said::by(&place, &[], &["keygen", "../app"]).is(2, "letters, digits");
+    Said::by(&place, &[], &["keygen", "b", "--roles", "boss"]).is(2, "possible values: work, submit, read, admin");
+    Said::by(&place, &[], &["keygen", "b", "--dir", "none"]).is(1, "none");
+}
+
+fn example(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples").join(path)
+}
