@@ -111,9 +111,9 @@ enum Seen {
 }
 
 /// Of `zmq.h`: one side speaks CURVE, the other does not.
-const MECHANISM_MISMATCH: i32 = 0x1100_0001;
+const MECHANISM_MISMATCH: i32 = 0x1100_0002;
 /// Of `zmq.h`: what a peer encrypted cannot be opened.
-const CRYPTOGRAPHIC: i32 = 0x1100_0002;
+const CRYPTOGRAPHIC: i32 = 0x1100_0001;
 
 /// 2 bytes of event and 4 bytes of value, in the machine's order (`zmq_socket_monitor(3)`).
 fn parse(frame: &[u8]) -> Option<Seen> {

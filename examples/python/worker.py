@@ -27,7 +27,7 @@ READY, BYE, TASKS, WAIT, ERR = 0x02, 0x05, 0x82, 0xC2, 0xFF
 WAIT_MS = 10_000  # how long the broker may park our question while there is no task
 REPLY_MS = WAIT_MS + 3_000  # after this long without an answer we ask again, on a new socket
 POLL_MS = 200  # how soon a signal is seen while we wait
-MECHANISM_MISMATCH = 0x11000001  # of zmq.h: one side speaks with keys, the other without
+MECHANISM_MISMATCH = 0x11000002  # of zmq.h: one side speaks with keys, the other without
 FAILED_HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use laneway::{Context, Failure, Worker};
+use laneway::{Context, Curve, Failure, Worker};
 
 use super::{Place, signal, wait_for};
 

@@ -33,7 +33,7 @@ impl fmt::Display for Barrier {
 /// Handshakes in a row that end without a reason before that is one: a broker that is just being restarted ends one.
 const BROKEN_OFF_MAX: u32 = 2;
 /// Of `zmq.h`: one side speaks CURVE, the other does not.
-const MECHANISM_MISMATCH: i32 = 0x1100_0001;
+const MECHANISM_MISMATCH: i32 = 0x1100_0002;
 
 /// The receiving end of one socket's monitor.
 pub(crate) struct Watch {
