@@ -46,6 +46,23 @@ fn every_kind_of_peer_is_served() {
 
 /// A parked question is answered when its time is over, and at once when a task comes.
 #[test]
+fn ipv6_is_listened_on_and_connected_to() {
+    // Proves that an address in brackets works on both sides, beside an IPv4 one.
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("this machine has no IPv6, so nothing is shown");
+        return;
+    }
+    let place = Place::new();
+    let broker = Broker::start_as(&place, &["--bind", "tcp://127.0.0.1:0", "--bind", "tcp://[::1]:0"]);
+    let ready = broker.ready_lines().pop().unwrap();
+    let endpoints: Vec<&str> = ready["endpoints"].as_str().unwrap().split(' ').collect();
+    assert!(endpoints[2].starts_with("tcp://[::1]:"), "{endpoints:?}");
+    for endpoint in endpoints {
+        laneway::Client::connect(endpoint).unwrap().stats().unwrap();
+    }
+}
+
+#[test]
 fn a_parked_question_is_answered_in_time() {
     let place = Place::new();
     let broker = Broker::start(&place);

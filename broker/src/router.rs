@@ -107,6 +107,8 @@ pub(crate) fn bind(
             }
             error => Error::other(format!("listen on {endpoint}"), error),
         };
+        // Only where it is written so: on a machine without IPv6 the option alone would make others fail.
+        socket.set_ipv6(endpoint.contains('[')).map_err(fail)?;
         socket.bind(endpoint).map_err(fail)?;
         let last = socket.get_last_endpoint().map_err(fail)?;
         bound.push(last.unwrap_or_else(|_| endpoint.clone()).trim_end_matches('\0').to_owned());

@@ -223,6 +223,8 @@ impl Conn {
             socket.set_handshake_ivl(HANDSHAKE_MS)?;
             socket.set_maxmsgsize(i64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(i64::MAX))?;
             set_slice(&socket, self.slice)?;
+            // Only where an address is written so: a name could resolve to an IPv6 address at which nobody listens.
+            socket.set_ipv6(self.address.endpoint.contains('['))?;
             if let Some(curve) = &self.address.curve {
                 curve.apply(&socket)?;
             }
