@@ -4,7 +4,6 @@
 
 mod harness;
 
-
 use harness::{Broker, Place, Said, Table, WorkerProcess, wait_until};
 use serde_json::{Value, json};
 
