@@ -228,10 +228,9 @@ impl Conn {
             if let Some(curve) = &self.address.curve {
                 curve.apply(&socket)?;
             }
-            self.watch = match self.is_watched {
-                true => Some(Watch::start(&self.context, &socket, self.address.curve.is_some())?),
-                false => None,
-            };
+            if self.is_watched {
+                self.watch = Some(Watch::start(&self.context, &socket, self.address.curve.is_some())?);
+            }
             socket.connect(&self.address.endpoint)?;
             self.misses = 0;
             self.socket = Some(socket);

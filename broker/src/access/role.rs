@@ -88,7 +88,7 @@ mod samples;
 mod tests {
     use std::sync::Arc;
 
-    use laneway_protocol::message::Lanes;
+    use laneway_protocol::message::{Drain, Lanes};
 
     use super::super::Listed;
     use super::*;
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_missing() {
-        let text = check(&peer(&[Role::Work, Role::Read]), &Request::Drain(Default::default())).unwrap_err();
+        let text = check(&peer(&[Role::Work, Role::Read]), &Request::Drain(Drain::default())).unwrap_err();
         assert_eq!(text, "DRAIN needs the role admin, and the key app has work, read");
     }
 }
