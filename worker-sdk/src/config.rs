@@ -18,7 +18,8 @@ use crate::link::SlotSettings;
 use crate::worker::Worker;
 
 /// Slots in one process; each is a thread and a socket.
-const SLOTS_MAX: u32 = 1024;
+/// A ZeroMQ context has 1,023 sockets; some are for the process as a whole.
+const SLOTS_MAX: u32 = 1_000;
 const NAME_BYTES_MAX: usize = 128;
 
 /// Sets a [`Worker`] up. Made by [`Worker::builder`]; mistakes are reported by [`WorkerBuilder::build`].
@@ -117,7 +118,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Tasks that run at the same time, 1 to 1024; each slot is one thread with one socket. Default 1.
+    /// Tasks that run at the same time, 1 to 1,000; each slot is one thread with one socket. Default 1.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self
@@ -368,7 +369,7 @@ mod tests {
     fn a_setting_that_makes_no_sense_is_named_with_its_bound() {
         // Each mistake is reported under the method that made it.
         let cases = [
-            (builder().slots(0), "slots: 0 is not 1 to 1024"),
+            (builder().slots(0), "slots: 0 is not 1 to 1000"),
             (builder().batch(513), "batch: 513 is not 1 to 512"),
             (
                 builder().slots(1).reserve("high", 2),
