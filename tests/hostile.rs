@@ -8,10 +8,11 @@
 mod harness;
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use harness::zmtp::{Wire, frame, greeting, ready};
-use harness::{Broker, Load, Place, Random, RawPeer, Table, plain_ready, wait_until};
+use harness::zmtp::{Wire, frame, greeting, greeting_of, ready};
+use harness::{Broker, Load, Place, Random, RawPeer, Said, Table, plain_ready, wait_until};
 use laneway_protocol::codec::{self, message_type};
 use laneway_protocol::message::{
     Answer, Beat, End, Filter, Held, Hello, NewTask, Outcome, OutcomeCode, Progress, Ready, Request, Status, Submit,
@@ -47,6 +48,9 @@ const MEMORY_KIB_MAX: u64 = 512 * 1024;
 const SHARE_MIN: f64 = 0.9;
 /// An attack may be as short as a pause of the machine itself, which is no fault of the broker's and does not come three times.
 const TRIES: usize = 3;
+
+/// Held while a load is measured: two attacks at once would be seen by each other's load.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// What an attack gets to know.
 struct Target<'a> {
@@ -88,6 +92,7 @@ const ATTACKS: [Attack; 16] = [
 fn a_normal_load_does_not_notice_an_attack() {
     // Proves for each attack of the table: the broker is the same process after it, its memory and descriptors are bounded,
     // tasks were done at the pace at which they came in, and in the end all of them are done, each in one attempt.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     raise_open_files();
     let place = Place::new();
     let broker = Broker::start_as(&place, &[&["--bind", "tcp://127.0.0.1:0"][..], &SETTINGS].concat());
@@ -100,20 +105,7 @@ fn a_normal_load_does_not_notice_an_attack() {
     // Held open beside every other attack.
     let halves = half_handshakes(&target);
     for (what, attack) in ATTACKS {
-        let is_unnoticed = (0..TRIES).any(|_| {
-            let began = Instant::now();
-            let share = load.share_during(|| {
-                attack(&target);
-                // A short attack is judged by what comes in behind it as well.
-                std::thread::sleep(Duration::from_millis(300).saturating_sub(began.elapsed()));
-            });
-            load.catch_up();
-            let peak_kib = broker.memory_peak_kib();
-            report(what, share, began.elapsed(), peak_kib, broker.n_descriptors());
-            assert!(peak_kib < MEMORY_KIB_MAX, "{what}: the broker had {peak_kib} KiB");
-            share > SHARE_MIN
-        });
-        assert!(is_unnoticed, "{what}: too little of what came in was done meanwhile");
+        withstand(&broker, &mut load, what, || attack(&target));
     }
     for mut half in halves {
         assert!(half.is_closed_in_time(), "half a handshake is held open for ever");
@@ -124,6 +116,55 @@ fn a_normal_load_does_not_notice_an_attack() {
     assert_eq!(table.count(clean), n, "a task of the load was lost or ran twice");
     assert_eq!(broker.ready_lines().len(), 1);
     assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn a_normal_load_does_not_notice_an_attack_on_a_curve_endpoint() {
+    // Proves the same for what only an endpoint with keys reads: half and wrong handshakes, strangers, and the ZAP thread that is
+    // asked about each of them.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = Place::new();
+    Said::by(&place, &[], &["keygen", "broker"]).is(0, "");
+    std::fs::create_dir(place.path("keys")).unwrap();
+    let key_file = format!("curve.key_file={}", place.path("broker.secret").display());
+    let folder = format!("curve.keys_folder={}", place.path("keys").display());
+    let broker = Broker::start_with(&place, &["curve.bind=tcp://127.0.0.1:0", &key_file, &folder]);
+    let mut load = Load::start(&place);
+    let (table, random, address) = (Table::open(&place), Random::new(), broker.tcp());
+    let key = laneway::curve::PublicKey::read(place.path("broker.public")).unwrap().to_string();
+    let in_rest = broker.n_descriptors();
+    let mut halves: Vec<Wire> = (0..200).map(|_| Wire::connect(address)).collect();
+    for (n, half) in halves.iter_mut().enumerate() {
+        half.say(&[greeting_of("CURVE"), curve_hello(&random)].concat()[..[0, 11, 64, 200][n % 4]]);
+    }
+    withstand(&broker, &mut load, "wrong handshakes of CURVE", || wrong_curve_handshakes(address, &random));
+    withstand(&broker, &mut load, "strangers with keys", || strangers(address, &zmq::z85_decode(&key).unwrap()));
+    for mut half in halves {
+        assert!(half.is_closed_in_time(), "half a handshake is held open for ever");
+    }
+    wait_until("descriptors to be as many as before", || broker.n_descriptors() <= in_rest + 2);
+    let n = load.finish();
+    assert_eq!(table.count("state = 'done' AND attempts = 1 AND losses = 0 AND releases = 0"), n);
+    assert_eq!(broker.ready_lines().len(), 1);
+    assert_eq!(broker.stop(), 0);
+}
+
+/// The promise for one attack.
+fn withstand(broker: &Broker, load: &mut Load, what: &str, attack: impl Fn()) {
+    let is_unnoticed = (0..TRIES).any(|_| {
+        let began = Instant::now();
+        let share = load.share_during(|| {
+            attack();
+            // A short attack is judged by what comes in behind it as well.
+            std::thread::sleep(Duration::from_millis(300).saturating_sub(began.elapsed()));
+        });
+        load.catch_up();
+        let peak_kib = broker.memory_peak_kib();
+        report(what, share, began.elapsed(), peak_kib, broker.n_descriptors());
+        assert!(peak_kib < MEMORY_KIB_MAX, "{what}: the broker had {peak_kib} KiB");
+        share > SHARE_MIN
+    });
+    assert!(is_unnoticed, "{what}: too little of what came in was done meanwhile");
 }
 
 #[test]
@@ -167,6 +208,45 @@ fn random_bytes(target: &Target<'_>) {
         Wire::connect(target.address).say(&[greeting(), bytes.clone()].concat());
         Wire::dealer(target.address, b"").say(&bytes);
     }
+}
+
+/// A HELLO command as CURVE has it, with nothing true in it.
+fn curve_hello(random: &Random) -> Vec<u8> {
+    let mut command = vec![4, 200];
+    command.extend(b"\x05HELLO\x01\x00");
+    command.resize(2 + 200, u8::try_from(random.below(256)).unwrap());
+    command
+}
+
+/// Behind the greeting of CURVE: no command at all, wrong ones, random bytes, and a peer that thinks it needs no key.
+fn wrong_curve_handshakes(address: SocketAddr, random: &Random) {
+    for _ in 0..100 {
+        let bytes: Vec<u8> = (0..random.below(500)).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
+        let initiate = [&[4, 20][..], b"\x08INITIATE", &[0; 11]].concat();
+        for body in [bytes, curve_hello(random), initiate, ready(b""), frame(b"a message", false)] {
+            Wire::connect(address).say(&[greeting_of("CURVE"), body].concat());
+        }
+        Wire::connect(address).say(&[greeting(), ready(b"")].concat());
+    }
+}
+
+/// Peers that speak CURVE as they should, and whose keys nobody knows: each costs the whole handshake.
+fn strangers(address: SocketAddr, broker: &[u8]) {
+    let context = zmq::Context::new();
+    let stranger = |_| {
+        let socket = context.socket(zmq::DEALER).unwrap();
+        let pair = zmq::CurveKeyPair::new().unwrap();
+        socket.set_linger(0).unwrap();
+        socket.set_curve_serverkey(broker).unwrap();
+        socket.set_curve_publickey(&pair.public_key).unwrap();
+        socket.set_curve_secretkey(&pair.secret_key).unwrap();
+        socket.connect(&format!("tcp://{address}")).unwrap();
+        socket.send("a message that nobody hears", zmq::DONTWAIT).unwrap();
+        socket
+    };
+    let sockets: Vec<zmq::Socket> = (0..60).map(stranger).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(sockets);
 }
 
 fn raw_http(target: &Target<'_>) {

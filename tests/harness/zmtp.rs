@@ -9,8 +9,13 @@ const GREETING_BYTES: usize = 64;
 
 /// With what a ZMTP 3.0 peer without security begins.
 pub(crate) fn greeting() -> Vec<u8> {
+    greeting_of("NULL")
+}
+
+/// The same with a security mechanism.
+pub(crate) fn greeting_of(mechanism: &str) -> Vec<u8> {
     let mut bytes = vec![0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0];
-    bytes.extend(b"NULL");
+    bytes.extend(mechanism.as_bytes());
     bytes.resize(GREETING_BYTES, 0);
     bytes
 }
