@@ -12,7 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nix::sys::signal::SigSet;
+use signal_hook::consts::SIGHUP;
 use signal_hook::iterator;
 
 /// What a signal asks for.
@@ -29,25 +30,34 @@ pub(crate) struct Signals {
     handle: iterator::Handle,
 }
 
-/// Signals that nobody has taken yet; more of them would say nothing new.
-const WAITING_MAX: usize = 16;
+/// Signals that nobody has taken yet: one reload, a stop and one that is more urgent.
+const WAITING_MAX: usize = 3;
+
+const TAKEN: [nix::sys::signal::Signal; 3] =
+    [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGHUP];
 
 impl Signals {
-    /// Takes over the signals of the table. Call it before the first other thread starts, so that none is missed.
+    /// Takes over the signals of the table. Call it before the first other thread starts, so that none is missed, and none
+    /// interrupts what another thread waits for: this one blocks them, and so do those that it starts.
     pub(crate) fn install() -> Result<Self, io::Error> {
         // A file at its size limit is a full disk: the write that fails is tried again, while the signal would end us.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-        let mut signals = iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut signals = iterator::Signals::new(TAKEN.map(|signal| signal as i32))?;
         let handle = signals.handle();
         let (sender, received) = bounded(WAITING_MAX);
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut stops = 0;
             for number in signals.forever() {
                 let signal = meaning(number, &mut stops).unwrap_or_else(|| std::process::exit(1));
-                // Full or nobody there: whoever should act has enough to act on.
+                // One that waits to be taken says it for those behind it, or is a stop.
+                if signal == Signal::Reload && !sender.is_empty() {
+                    continue;
+                }
+                // Nobody there: the process ends already.
                 sender.try_send(signal).ok();
             }
         })?;
+        SigSet::from_iter(TAKEN).thread_block()?;
         Ok(Self { received, handle })
     }
 
@@ -61,6 +71,11 @@ impl Drop for Signals {
     fn drop(&mut self) {
         self.handle.close();
     }
+}
+
+/// Sends this process a signal, whichever of its threads takes it.
+pub(crate) fn raise(signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::getpid(), signal).expect("a process may signal itself");
 }
 
 /// `None`: the process was asked often enough and ends at once.
@@ -79,6 +94,8 @@ fn meaning(number: i32, stops: &mut u32) -> Option<Signal> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use signal_hook::consts::{SIGINT, SIGTERM};
 
     use super::*;
 
@@ -101,7 +118,7 @@ mod tests {
     fn a_signal_of_the_process_arrives_as_a_value() {
         // Proves that a real signal comes out of the channel.
         let signals = Signals::install().unwrap();
-        signal_hook::low_level::raise(SIGHUP).unwrap();
+        raise(nix::sys::signal::SIGHUP);
         assert_eq!(signals.receiver().recv_timeout(Duration::from_secs(10)), Ok(Signal::Reload));
     }
 }

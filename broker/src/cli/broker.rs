@@ -9,7 +9,7 @@ use super::{Common, output, variable};
 use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
 use crate::process;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::telemetry::Telemetry;
 
 /// Run a broker
@@ -129,8 +129,7 @@ fn start(resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
     }
     if args.stop_with_input {
         process::on_end_of_input(|| {
-            // SIGTERM is taken as a value, so raising it cannot fail in a way that matters.
-            signal_hook::low_level::raise(signal_hook::consts::SIGTERM).ok();
+            signals::raise(nix::sys::signal::SIGTERM);
         })?;
     }
     crate::run::run(&config, &telemetry, &signals)
