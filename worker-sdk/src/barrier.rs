@@ -2,6 +2,9 @@
 //! handshakes of one socket. Without it both look the same, and a wrong key would be waited for.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::greeting;
 
 /// Why a broker that is there does not let this peer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +16,8 @@ pub enum Barrier {
     NeedsKeys,
     /// The endpoint takes peers without keys only, and this one came with some.
     TakesNoKeys,
-    /// The broker broke the handshake off. Mostly the public key that this peer has for it is another one's.
+    /// The broker breaks every handshake off, and has not finished one since this peer came. Mostly the public key that
+    /// this peer has for it is another one's.
     BrokenOff,
 }
 
@@ -25,26 +29,36 @@ impl fmt::Display for Barrier {
             }
             Self::NeedsKeys => "it takes peers with keys only; give a secret file and the broker's public file",
             Self::TakesNoKeys => "it takes peers without keys only; leave them away, or name its CURVE endpoint",
-            Self::BrokenOff => "it broke the handshake off; is the broker's public file that of the broker which runs there?",
+            Self::BrokenOff => "it breaks the handshake off; is the broker's public file that of the broker which runs there?",
         })
     }
 }
 
-/// Handshakes in a row that end without a reason before that is one: a broker that is just being restarted ends one.
+/// How often a handshake must break off while the broker is seen to take others, before that is a reason: one that is
+/// just being restarted breaks one off too.
 const BROKEN_OFF_MAX: u32 = 2;
 /// Of `zmq.h`: one side speaks CURVE, the other does not.
 const MECHANISM_MISMATCH: i32 = 0x1100_0002;
+/// What a broker says of a key that is not on its list (ZeroMQ's RFC 27). Other numbers are troubles of its own.
+const NOT_LISTED: i32 = 400;
 
 /// The receiving end of one socket's monitor.
 pub(crate) struct Watch {
     events: zmq::Socket,
+    endpoint: Arc<str>,
     has_keys: bool,
+    was_admitted: bool,
     broken_off: u32,
 }
 
 impl Watch {
-    /// Call it before the socket connects, so that no event is missed.
-    pub(crate) fn start(context: &zmq::Context, socket: &zmq::Socket, has_keys: bool) -> Result<Self, zmq::Error> {
+    /// Call it before the socket connects, so that no event is missed. `was_admitted`: with these keys, at another time.
+    pub(crate) fn start(
+        context: &zmq::Context,
+        socket: &zmq::Socket,
+        endpoint: Arc<str>,
+        (has_keys, was_admitted): (bool, bool),
+    ) -> Result<Self, zmq::Error> {
         let wanted = [
             zmq::SocketEvent::HANDSHAKE_SUCCEEDED,
             zmq::SocketEvent::HANDSHAKE_FAILED_AUTH,
@@ -52,44 +66,74 @@ impl Watch {
             zmq::SocketEvent::HANDSHAKE_FAILED_NO_DETAIL,
         ];
         let wanted = wanted.iter().fold(0, |events, event| events | event.to_raw());
-        let endpoint = format!("inproc://watch-{:016x}", crate::worker::random());
-        socket.monitor(&endpoint, i32::from(wanted))?;
+        let monitor = format!("inproc://watch-{:016x}", crate::worker::random());
+        socket.monitor(&monitor, i32::from(wanted))?;
         let events = context.socket(zmq::PAIR)?;
         // Without a bound: a full pipe would stop libzmq's I/O thread. It grows by an event for each handshake, at most.
         events.set_rcvhwm(0)?;
         events.set_linger(0)?;
-        events.connect(&endpoint)?;
-        Ok(Self { events, has_keys, broken_off: 0 })
+        events.connect(&monitor)?;
+        Ok(Self { events, endpoint, has_keys, was_admitted, broken_off: 0 })
     }
 
-    /// What the handshakes since the last call say, if they say anything for sure.
+    /// What the handshakes since the last call say, if they say anything for sure. May take half a second when they broke off.
     pub(crate) fn barrier(&mut self) -> Result<Option<Barrier>, zmq::Error> {
-        let mut barrier = None;
+        let mut seen = None;
         loop {
             match self.events.recv_multipart(zmq::DONTWAIT) {
-                Ok(frames) => barrier = frames.first().and_then(|event| self.take(event)),
-                Err(zmq::Error::EAGAIN) => return Ok(barrier),
+                Ok(frames) => {
+                    seen = frames.first().and_then(|event| handshake(event)).or(seen);
+                    self.was_admitted |= seen == Some(Handshake::Done);
+                }
+                Err(zmq::Error::EAGAIN) => return Ok(seen.and_then(|handshake| self.judge(handshake))),
                 Err(zmq::Error::EINTR) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// 2 bytes of event and 4 bytes of value, in the machine's order (`zmq_socket_monitor(3)`).
-    fn take(&mut self, event: &[u8]) -> Option<Barrier> {
-        let kind = u16::from_ne_bytes(event.get(0..2)?.try_into().ok()?);
-        let value = i32::from_ne_bytes(event.get(2..6)?.try_into().ok()?);
-        if kind == zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() {
-            self.broken_off = 0;
-            return None;
-        }
-        if kind == zmq::SocketEvent::HANDSHAKE_FAILED_AUTH.to_raw() {
-            return Some(Barrier::UnknownKey);
-        }
-        if kind == zmq::SocketEvent::HANDSHAKE_FAILED_PROTOCOL.to_raw() && value == MECHANISM_MISMATCH {
-            return Some(if self.has_keys { Barrier::TakesNoKeys } else { Barrier::NeedsKeys });
-        }
-        self.broken_off += 1;
-        (self.has_keys && self.broken_off >= BROKEN_OFF_MAX).then_some(Barrier::BrokenOff)
+    pub(crate) fn was_admitted(&self) -> bool {
+        self.was_admitted
     }
+
+    fn judge(&mut self, last: Handshake) -> Option<Barrier> {
+        match last {
+            Handshake::Done => None,
+            Handshake::NotListed => Some(Barrier::UnknownKey),
+            Handshake::Mismatch if self.has_keys => Some(Barrier::TakesNoKeys),
+            Handshake::Mismatch => Some(Barrier::NeedsKeys),
+            // Whoever was let in with these keys has the right ones: the broker is away, or full, or hangs.
+            Handshake::BrokenOff if self.was_admitted || !self.has_keys => None,
+            // So may be the one at which nobody was ever let in, unless it is seen to take a handshake at this very time.
+            Handshake::BrokenOff => {
+                self.broken_off = if greeting::is_curve_served(&self.endpoint) { self.broken_off + 1 } else { 0 };
+                (self.broken_off >= BROKEN_OFF_MAX).then_some(Barrier::BrokenOff)
+            }
+        }
+    }
+}
+
+/// How one handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    Done,
+    NotListed,
+    Mismatch,
+    BrokenOff,
+}
+
+/// 2 bytes of event and 4 bytes of value, in the machine's order (`zmq_socket_monitor(3)`).
+fn handshake(event: &[u8]) -> Option<Handshake> {
+    let kind = u16::from_ne_bytes(event.get(0..2)?.try_into().ok()?);
+    let value = i32::from_ne_bytes(event.get(2..6)?.try_into().ok()?);
+    let is = |event: zmq::SocketEvent| kind == event.to_raw();
+    Some(if is(zmq::SocketEvent::HANDSHAKE_SUCCEEDED) {
+        Handshake::Done
+    } else if is(zmq::SocketEvent::HANDSHAKE_FAILED_AUTH) && value == NOT_LISTED {
+        Handshake::NotListed
+    } else if is(zmq::SocketEvent::HANDSHAKE_FAILED_PROTOCOL) && value == MECHANISM_MISMATCH {
+        Handshake::Mismatch
+    } else {
+        Handshake::BrokenOff
+    })
 }

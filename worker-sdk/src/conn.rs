@@ -46,6 +46,7 @@ pub(crate) struct Conn {
     /// Only where somebody asks why there is no connection: it is a socket more.
     watch: Option<Watch>,
     is_watched: bool,
+    was_admitted: bool,
     slice: Duration,
     misses: u32,
 }
@@ -82,7 +83,16 @@ pub(crate) struct Patience {
 
 impl Conn {
     pub(crate) fn new(context: zmq::Context, address: Address) -> Self {
-        Self { context, address, socket: None, watch: None, is_watched: false, slice: SLICE, misses: 0 }
+        Self {
+            context,
+            address,
+            socket: None,
+            watch: None,
+            is_watched: false,
+            was_admitted: false,
+            slice: SLICE,
+            misses: 0,
+        }
     }
 
     /// Tells a broker that is away from one that does not let this peer in.
@@ -137,7 +147,7 @@ impl Conn {
         self.socket().map_err(Miss::Socket)?;
         let asked = self.send(frames, patience.connect, go_on).and_then(|()| self.receive(patience.answer, go_on));
         match &asked {
-            Ok(_) => self.misses = 0,
+            Ok(_) => (self.misses, self.was_admitted) = (0, true),
             Err(Miss::Late | Miss::Unreadable(_)) => {
                 self.misses += 1;
                 if self.misses >= MISSES_MAX {
@@ -221,7 +231,8 @@ impl Conn {
             socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
             socket.set_heartbeat_timeout(HEARTBEAT_TIMEOUT_MS)?;
             socket.set_handshake_ivl(HANDSHAKE_MS)?;
-            socket.set_maxmsgsize(i64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(i64::MAX))?;
+            // A frame of CURVE is a bit longer than what it holds.
+            socket.set_maxmsgsize(i64::try_from(PAYLOAD_BYTES_MAX + 1_024).unwrap_or(i64::MAX))?;
             set_slice(&socket, self.slice)?;
             // Only where an address is written so: a name could resolve to an IPv6 address at which nobody listens.
             socket.set_ipv6(self.address.endpoint.contains('['))?;
@@ -229,7 +240,9 @@ impl Conn {
                 curve.apply(&socket)?;
             }
             if self.is_watched {
-                self.watch = Some(Watch::start(&self.context, &socket, self.address.curve.is_some())?);
+                let endpoint = Arc::clone(&self.address.endpoint);
+                let keys = (self.address.curve.is_some(), self.was_admitted);
+                self.watch = Some(Watch::start(&self.context, &socket, endpoint, keys)?);
             }
             socket.connect(&self.address.endpoint)?;
             self.misses = 0;
@@ -241,7 +254,7 @@ impl Conn {
     /// Closes the socket; the next question opens another one.
     pub(crate) fn close(&mut self) {
         self.socket = None;
-        self.watch = None;
+        self.was_admitted |= self.watch.take().is_some_and(|watch| watch.was_admitted());
     }
 
     fn bad_endpoint(&self, text: &str) -> Error {

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::Error;
 
@@ -62,7 +63,10 @@ impl PublicKey {
     /// Fails with [`Error::BadKey`] when it cannot be read or holds no public key.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file: PublicFile = parse(path, &read(path, false)?)?;
+        let file: PublicFile = parse(path, &read_text(path, false)?)?;
+        if file.secret_key.is_some() {
+            return Err(bad(path, "holds a secret key; the other side needs the .public file".into()));
+        }
         file.public_key.parse().map_err(|text: String| bad(path, format!("public_key {text}")))
     }
 }
@@ -108,7 +112,7 @@ impl KeyPair {
     /// may read it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file: SecretFile = parse(path, &read(path, true)?)?;
+        let file: SecretFile = parse(path, &read_text(path, true)?)?;
         let public = z85(&file.public_key).map_err(|text| bad(path, format!("public_key {text}")))?;
         // Not with the value: it is the secret.
         let secret = z85(&file.secret_key).map_err(|_| bad(path, "secret_key is no key of 40 characters".into()))?;
@@ -142,6 +146,7 @@ impl fmt::Debug for KeyPair {
 #[derive(Deserialize)]
 struct PublicFile {
     public_key: String,
+    secret_key: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -150,10 +155,21 @@ struct SecretFile {
     secret_key: String,
 }
 
-fn read(path: &Path, private: bool) -> Result<String, Error> {
+/// A file of keys as a text, and never a wait for one: a pipe at its place is refused.
+#[doc(hidden)]
+pub fn read_text(path: &Path, private: bool) -> Result<String, Error> {
     let fail = |error: std::io::Error| bad(path, format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(fail)?;
-    let mode = file.metadata().map_err(fail)?.permissions().mode();
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    let mode = metadata.permissions().mode();
+    if !metadata.is_file() {
+        return Err(bad(path, "is no regular file".into()));
+    }
+    if !private && mode & 0o002 != 0 {
+        let text =
+            format!("may be written by anybody (mode {:03o}): chmod o-w it, and look at what is in it", mode & 0o777);
+        return Err(bad(path, text));
+    }
     if private && mode & 0o077 != 0 {
         let text = format!(
             "is open to other users (mode {:03o}): chmod 600 it, and make new keys if others read it",
@@ -184,8 +200,10 @@ fn z85(text: &str) -> Result<[u8; 32], String> {
     // libzmq decodes what is no Z85 to anything; what it encodes again tells.
     let decoded = if text.len() == Z85_CHARS && text.is_ascii() { zmq::z85_decode(text).ok() } else { None };
     let key = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).filter(is_key);
+    // Not with the value: who mixes keys up may have written the secret here.
     key.ok_or_else(|| {
-        format!("{text:?} is no key: it must be {Z85_CHARS} characters of Z85, as `laneway keygen` writes it")
+        let n = text.chars().count();
+        format!("is no key: it must be {Z85_CHARS} characters of Z85, as `laneway keygen` writes it, and has {n}")
     })
 }
 
@@ -223,7 +241,11 @@ mod tests {
         assert!(open.contains("w.secret") && open.contains("mode 640") && open.contains("chmod 600"), "{open}");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(KeyPair::read(&path).unwrap(), pair);
-        assert_eq!(PublicKey::read(&path).unwrap(), public);
+        let mixed_up = PublicKey::read(&path).unwrap_err().to_string();
+        assert!(mixed_up.contains(".public file"), "{mixed_up}");
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(PublicKey::read(&pipe).unwrap_err().to_string().contains("no regular file"));
         for broken in
             [format!("secret_key = \"{secret}"), format!("public_key = \"{public}\"\nsecret_key = \"{secret}~\"")]
         {

@@ -62,6 +62,7 @@ mod context;
 mod control;
 pub mod curve;
 mod error;
+mod greeting;
 mod handler;
 pub mod link;
 mod payload;

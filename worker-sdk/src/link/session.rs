@@ -319,6 +319,8 @@ impl Session {
         }
         // A role may be taken away later too.
         if !error.retry && (self.epoch.is_none() || error.code == Code::Denied) {
+            // While the slots are shut the question may be asked again.
+            self.pause(error.after_ms, now_ms, random);
             return Heard::Refused(error);
         }
         tracing::warn!(%error, "the broker refused the session's question");
