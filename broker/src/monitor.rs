@@ -23,7 +23,8 @@ pub(crate) struct Monitor {
     socket: zmq::Socket,
     /// When the log last had a line about a peer that was turned away.
     refused: Cell<Option<Instant>>,
-    handshakes: RefCell<Seldom>,
+    /// One for each sort of failed handshake, so that none of them hides the other.
+    handshakes: [RefCell<Seldom>; 2],
 }
 
 impl Monitor {
@@ -44,7 +45,7 @@ impl Monitor {
         socket.set_rcvhwm(0).map_err(fail)?;
         socket.set_linger(0).map_err(fail)?;
         socket.connect(endpoint).map_err(fail)?;
-        Ok(Self { socket, refused: Cell::default(), handshakes: RefCell::default() })
+        Ok(Self { socket, refused: Cell::default(), handshakes: Default::default() })
     }
 
     /// The next event, if there is one.
@@ -85,12 +86,15 @@ impl Monitor {
 
     /// What a person does wrong with keys. Peers that are no ZeroMQ at all are nobody's mistake here.
     fn tell_handshake(&self, cause: i32, endpoint: &[u8]) {
-        let reason = match cause {
-            MECHANISM_MISMATCH => "a peer came without a key where keys are needed, or with one where none is taken",
-            CRYPTOGRAPHIC => "a peer has a wrong public key for this broker",
+        let (seldom, reason) = match cause {
+            MECHANISM_MISMATCH => (
+                &self.handshakes[0],
+                "a peer came without a key where keys are needed, or with one where none is taken",
+            ),
+            CRYPTOGRAPHIC => (&self.handshakes[1], "a peer has a wrong public key for this broker"),
             _ => return,
         };
-        if let Some(left_out) = self.handshakes.borrow_mut().now() {
+        if let Some(left_out) = seldom.borrow_mut().now() {
             let endpoint = String::from_utf8_lossy(endpoint);
             tracing::warn!(target: "laneway::access", %endpoint, left_out, "{reason}");
         }

@@ -100,10 +100,15 @@ impl Peers {
         self.replies.remove(&reply)
     }
 
-    /// The descriptors of the connections whose key does not pass.
+    /// The descriptors of the connections whose key does not pass, and of those that have said nothing yet: it is not known whose
+    /// they are, and a peer that may come in does so again.
     pub(crate) fn descriptors_of_strangers(&self, passes: impl Fn(&Listed) -> bool) -> Vec<i32> {
-        let stranger = |conn: &&Conn| conn.listed.as_ref().is_some_and(|listed| !passes(listed));
-        self.conns.values().filter(stranger).filter_map(|conn| conn.fd).collect()
+        let is_stranger = |conn: &ConnId| {
+            let listed = self.conns.get(conn).and_then(|conn| conn.listed.as_ref());
+            listed.is_some_and(|listed| !passes(listed))
+        };
+        let strangers = self.by_fd.iter().filter(|(_, conn)| conn.as_ref().is_none_or(is_stranger));
+        strangers.map(|(fd, _)| *fd).collect()
     }
 
     /// Connections that are open, whether they ever said anything or not.
@@ -150,6 +155,21 @@ mod tests {
         peers.remove(first);
         assert_eq!(peers.known(b"b"), Some(second));
         assert_eq!(peers.on_conn_event(ConnEvent::Disconnected(7)), Some(second));
+    }
+
+    #[test]
+    fn a_list_that_was_read_again_shuts_those_off_it_and_those_who_said_nothing() {
+        // Proves that a key's connections are found by their descriptors, and plain peers and other keys are left alone.
+        let mut peers = Peers::default();
+        let key = |name: &str| Some(Arc::new(Listed { name: name.into(), key: name.into(), roles: Vec::new() }));
+        for (fd, (id, listed)) in (7..).zip([("off", key("off")), ("on", key("on")), ("plain", None)]) {
+            peers.on_conn_event(ConnEvent::Accepted(fd));
+            peers.add(id.as_bytes(), Some(fd), listed);
+        }
+        peers.on_conn_event(ConnEvent::Accepted(20));
+        let mut strangers = peers.descriptors_of_strangers(|listed| listed.name == "on");
+        strangers.sort_unstable();
+        assert_eq!(strangers, [7, 20]);
     }
 
     #[test]

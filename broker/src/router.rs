@@ -312,6 +312,10 @@ impl Router {
     fn take_message(&mut self, message: Reading, now: Now) -> Result<(), zmq::Error> {
         let Reading { routing_id, incoming, fd, peer, .. } = message;
         let peer = peer.unwrap_or(Peer::Unknown);
+        if let (Peer::Unknown, Some(fd)) = (&peer, fd) {
+            // Its answer says why, if it gets that far; it does not keep a place among the connections.
+            crowd::shut(fd);
+        }
         let conn = if let Some(conn) = self.peers.known(&routing_id) {
             conn
         } else {

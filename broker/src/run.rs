@@ -57,7 +57,11 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         Some((access, guard, pair)) => (Some(access), Some(guard), Some(pair)),
         None => (None, None, None),
     };
-    let (socket, monitor, endpoints) = bind(&context, config, pair.as_ref())?;
+    // No socket is open to others for a moment either.
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let bound = bind(&context, config, pair.as_ref());
+    nix::sys::stat::umask(umask);
+    let (socket, monitor, endpoints) = bound?;
     restrict_sockets(config)?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
@@ -119,9 +123,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     // Before the store's connection, which clears up the log when it is the last.
     checkpoints.stop();
     let router = router.join().unwrap_or_else(|_| Err(Error::other("go on", "the router thread panicked")));
-    if let Some(access) = access {
-        access.stop();
-    }
+    let access = access.map_or(Ok(()), Access::stop);
     let scheduler =
         scheduler.join().unwrap_or_else(|_| Err(StoreError::Broken("the scheduler thread panicked".into())));
     if let Err(error) = &scheduler {
@@ -131,6 +133,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     remove_stale_sockets(config)?;
     scheduler.map_err(|error| Error::database(format!("go on with {}", config.db.display()), error))?;
     router?;
+    access?;
     tracing::info!(target: "laneway", epoch = epoch.0, "stopped");
     Ok(())
 }

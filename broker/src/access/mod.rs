@@ -23,6 +23,9 @@ use zap::Zap;
 pub(crate) use keys::{KeyList, Listed};
 pub(crate) use role::{Role, words};
 
+/// Lines in the log for one reading of the folder.
+const WRONG_FILES_TOLD_MAX: usize = 10;
+
 /// The half that `run` holds: reads the list of keys, and hands it to those who ask it.
 pub(crate) struct Access {
     folder: PathBuf,
@@ -39,18 +42,28 @@ impl Access {
         let Some((pair, keys, folder)) = read(curve)? else { return Ok(None) };
         let keys = Arc::new(keys);
         tracing::info!(target: "laneway::access", keys = keys.len(), public_key = %pair.public(), "peers with keys are let in");
+        if keys.holds_secrets() {
+            let folder = folder.display();
+            tracing::warn!(target: "laneway::access", %folder, "secret files lie in the folder of keys: they belong to the peers");
+        }
         let (to_router, news) = bounded(1);
-        let zap = Zap::start(context, Arc::clone(&keys))?;
-        let guard = Guard { keys, news, told: Seldom::default() };
+        let mut mark = [0; 16];
+        getrandom::fill(&mut mark).map_err(|error| Error::other("get random bytes", error))?;
+        let mark = format!("{:032x}:", u128::from_ne_bytes(mark));
+        let zap = Zap::start(context, Arc::clone(&keys), mark.clone())?;
+        let guard = Guard { keys, mark, news, told: Seldom::default() };
         Ok(Some((Self { folder, zap, to_router }, guard, pair)))
     }
 
-    /// Reads the folder again. What is wrong there is logged, and the list stays as it was: one bad file must not turn
-    /// everybody away.
+    /// Reads the folder again. A file that is not right lets nobody in and keeps nobody else out; the log names it. Only when
+    /// the folder itself cannot be read the list stays as it was.
     pub(crate) fn reload(&self) {
         match KeyList::read(&self.folder) {
-            Ok(keys) => {
-                tracing::info!(target: "laneway::access", keys = keys.len(), "the keys are read again");
+            Ok((keys, wrong)) => {
+                for reason in wrong.iter().take(WRONG_FILES_TOLD_MAX) {
+                    tracing::error!(target: "laneway::access", %reason, "a key is not let in");
+                }
+                tracing::info!(target: "laneway::access", keys = keys.len(), wrong = wrong.len(), "the keys are read again");
                 let keys = Arc::new(keys);
                 // The handshakes first: a key that is off the list must not come back when its connections are shut. Both fail
                 // only when their thread has ended, and the broker with it.
@@ -67,9 +80,11 @@ impl Access {
         self.zap.has_ended()
     }
 
-    /// Call it once the ROUTER is closed.
-    pub(crate) fn stop(self) {
+    /// Call it once the ROUTER is closed. Fails when the thread had ended before.
+    pub(crate) fn stop(self) -> Result<(), Error> {
+        let ended = self.has_ended();
         self.zap.stop();
+        if ended { Err(Error::other("go on", "the access thread has ended")) } else { Ok(()) }
     }
 }
 
@@ -82,13 +97,18 @@ pub(crate) fn check(curve: &Curve) -> Result<(), Error> {
 fn read(curve: &Curve) -> Result<Option<(KeyPair, KeyList, PathBuf)>, Error> {
     let (Some(key_file), Some(folder)) = (&curve.key_file, &curve.keys_folder) else { return Ok(None) };
     let pair = KeyPair::read(key_file).map_err(|error| Error::Keys(format!("curve.key_file {error}")))?;
-    let keys = KeyList::read(folder).map_err(Error::Keys)?;
-    Ok(Some((pair, keys, folder.clone())))
+    let (keys, wrong) = KeyList::read(folder).map_err(Error::Keys)?;
+    match wrong.into_iter().next() {
+        Some(reason) => Err(Error::Keys(reason)),
+        None => Ok(Some((pair, keys, folder.clone()))),
+    }
 }
 
 /// The half that the router holds: asked about every message.
 pub(crate) struct Guard {
     keys: Arc<KeyList>,
+    /// With what the ZAP thread begins a user id: nobody else knows it.
+    mark: String,
     news: Receiver<Arc<KeyList>>,
     told: Seldom,
 }
@@ -111,7 +131,7 @@ impl Guard {
     }
 
     pub(crate) fn peer(&self, user_id: Option<&str>) -> Peer {
-        match user_id {
+        match user_id.and_then(|id| id.strip_prefix(self.mark.as_str())) {
             Some(zap::PLAIN) => Peer::Plain,
             Some(key) => self.keys.find(key).map_or(Peer::Unknown, |listed| Peer::Known(Arc::clone(listed))),
             None => Peer::Unknown,

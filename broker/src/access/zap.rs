@@ -1,7 +1,7 @@
 //! The thread that libzmq asks at each handshake (ZeroMQ's RFC 27, ZAP): is this key on the list?
 //!
-//! What it answers as the user id travels with every message of the connection, where a peer cannot forge it: the key in
-//! Z85, or [`PLAIN`].
+//! What it answers as the user id travels with every message of the connection: a mark that only this process knows, and the
+//! key in Z85, or [`PLAIN`]. By the mark a user id that the peer itself claims is told apart, should libzmq ever let one in unasked.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,7 +26,7 @@ pub(super) struct Zap {
 }
 
 impl Zap {
-    pub(super) fn start(context: &zmq::Context, keys: Arc<KeyList>) -> Result<Self, Error> {
+    pub(super) fn start(context: &zmq::Context, keys: Arc<KeyList>, mark: String) -> Result<Self, Error> {
         let fail = |error: zmq::Error| Error::other("answer for keys", error);
         let socket = context.socket(zmq::REP).map_err(fail)?;
         socket.set_linger(0).map_err(fail)?;
@@ -34,7 +34,7 @@ impl Zap {
         socket.bind(ENDPOINT).map_err(fail)?;
         let (sender, news) = bounded(1);
         let thread = std::thread::Builder::new().name("access".into());
-        let thread = thread.spawn(move || run(&socket, keys, &news));
+        let thread = thread.spawn(move || run(&socket, keys, &mark, &news));
         Ok(Self { keys: sender, thread: thread.map_err(|error| Error::other("start the access thread", error))? })
     }
 
@@ -56,7 +56,7 @@ impl Zap {
 }
 
 /// Ends when the sender of lists is gone, or when the socket fails.
-fn run(socket: &zmq::Socket, mut keys: Arc<KeyList>, news: &Receiver<Arc<KeyList>>) {
+fn run(socket: &zmq::Socket, mut keys: Arc<KeyList>, mark: &str, news: &Receiver<Arc<KeyList>>) {
     let mut told = Seldom::default();
     loop {
         let question = match socket.recv_multipart(0) {
@@ -78,7 +78,7 @@ fn run(socket: &zmq::Socket, mut keys: Arc<KeyList>, news: &Receiver<Arc<KeyList
             tracing::warn!(target: "laneway::access", key, address, left_out, "a key that is not on the list");
         }
         let id = question.get(1).map_or(&[][..], Vec::as_slice);
-        if let Err(error) = socket.send_multipart(verdict.frames(id), 0) {
+        if let Err(error) = socket.send_multipart(verdict.frames(id, mark), 0) {
             return tracing::error!(target: "laneway::access", %error, "no more handshakes are judged");
         }
     }
@@ -86,7 +86,7 @@ fn run(socket: &zmq::Socket, mut keys: Arc<KeyList>, news: &Receiver<Arc<KeyList
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// With this user id.
+    /// With this user id behind the mark.
     Admitted(String),
     Refused {
         key: String,
@@ -112,9 +112,9 @@ fn judge(question: &[Vec<u8>], keys: &KeyList) -> Verdict {
 
 impl Verdict {
     /// Version, request id, status, text, user id, metadata.
-    fn frames(self, id: &[u8]) -> [Vec<u8>; 6] {
+    fn frames(self, id: &[u8], mark: &str) -> [Vec<u8>; 6] {
         let (status, text, user_id) = match self {
-            Self::Admitted(user_id) => ("200", "OK", user_id),
+            Self::Admitted(user_id) => ("200", "OK", format!("{mark}{user_id}")),
             Self::Refused { .. } => ("400", "the key is not on the list", String::new()),
             Self::Senseless => ("500", "not understood", String::new()),
         };
@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(judge(&question(b"CURVE", &[&bytes(&known)]), &keys), Verdict::Admitted(key.clone()));
         let refused = judge(&question(b"CURVE", &[&bytes(&unknown)]), &keys);
         assert_eq!(refused, Verdict::Refused { key: unknown.public().to_string(), address: "10.0.0.9".into() });
-        assert_eq!(refused.frames(b"7")[2], b"400");
+        assert_eq!(refused.frames(b"7", "mark:")[2], b"400");
+        assert_eq!(Verdict::Admitted(key.clone()).frames(b"7", "mark:")[4], format!("mark:{key}").as_bytes());
         assert_eq!(judge(&question(b"NULL", &[]), &keys), Verdict::Admitted(PLAIN.into()));
         assert_ne!(PLAIN.len(), key.len());
         let short = question(b"CURVE", &[&bytes(&known)[..31]]);
@@ -154,6 +155,6 @@ mod tests {
         for senseless in [short, old, question(b"CURVE", &[]), question(b"PLAIN", &[b"user", b"word"]), Vec::new()] {
             assert_eq!(judge(&senseless, &keys), Verdict::Senseless, "{senseless:?}");
         }
-        assert_eq!(Verdict::Senseless.frames(b"")[2], b"500");
+        assert_eq!(Verdict::Senseless.frames(b"", "")[2], b"500");
     }
 }

@@ -1,8 +1,8 @@
 //! `laneway keygen`: a new key pair as two files, the secret one for its owner and the public one for everybody else.
 
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -21,7 +21,7 @@ use crate::error::Error;
 #[command(after_help = "\
 Examples:
   laneway keygen broker
-  laneway keygen web --roles submit --dir /etc/laneway/keys
+  laneway keygen web --roles submit --dir /etc/web
   laneway keygen thumbs --roles work")]
 pub(super) struct KeygenArgs {
     /// The files' name, 1 to 64 letters, digits, dots, dashes and underscores
@@ -68,8 +68,14 @@ pub(super) fn run(args: &KeygenArgs) -> Result<(), Error> {
     output::line(&format!("{}  for the other side; in a broker's folder of keys it may: {may}", public.display()))
 }
 
+/// Whole or not at all, and never over another file.
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
     let fail = |error| Error::other(format!("write {}", path.display()), error);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Hidden until it is whole: a broker may read the folder meanwhile.
+    let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder).map_err(fail)?;
+    file.write_all(text.as_bytes()).map_err(fail)?;
+    file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
+    file.persist_noclobber(path).map_err(|error| fail(error.error)).map(drop)
 }

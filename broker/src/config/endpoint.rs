@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest path of a Unix socket on Linux: `sun_path` has 108 bytes, the last one is NUL.
 pub(crate) const IPC_PATH_BYTES_MAX: usize = 107;
@@ -16,6 +16,14 @@ pub(crate) fn ipc_beside(db: &Path) -> String {
 /// The socket's path, of an ipc endpoint.
 pub(crate) fn ipc_path(endpoint: &str) -> Option<&Path> {
     endpoint.strip_prefix("ipc://").map(Path::new)
+}
+
+/// The same for all spellings of one socket's path.
+pub(super) fn place(endpoint: &str) -> PathBuf {
+    let Some(path) = ipc_path(endpoint) else { return endpoint.into() };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A folder that is not there is told when the socket is bound.
+    folder.canonicalize().map_or_else(|_| path.into(), |folder| folder.join(path.file_name().unwrap_or_default()))
 }
 
 /// Whether another file is in the way of the socket. libzmq deletes whatever it finds there, so this must be asked first.

@@ -64,7 +64,14 @@ impl Check<'_> {
             return Err(self.invalid("bind", "a list of 0", reason));
         }
         let mut open = Vec::new();
-        for (endpoint, reach) in self.endpoints("bind", bind, &[])? {
+        let endpoints = self.endpoints("bind", bind, &[])?;
+        if self.config.anyone_on_the_network_may_do_anything
+            && endpoints.iter().all(|(_, reach)| *reach == Reach::Machine)
+        {
+            let text = "anyone_on_the_network_may_do_anything permits nothing here: no endpoint in bind is open to the network";
+            return Ok(vec![text.into()]);
+        }
+        for (endpoint, reach) in endpoints {
             match reach {
                 Reach::Machine => {}
                 Reach::Network if self.config.anyone_on_the_network_may_do_anything => {
@@ -114,10 +121,11 @@ impl Check<'_> {
             if endpoint::is_taken(endpoint) {
                 return Err("is a file that is no socket and would be lost; use another path".to_owned());
             }
-            if list[..n].contains(endpoint) {
+            let is_same = |other: &String| endpoint::place(other) == endpoint::place(endpoint);
+            if list[..n].iter().any(is_same) {
                 return Err("stands twice in the list".into());
             }
-            if taken.contains(endpoint) {
+            if taken.iter().any(is_same) {
                 return Err("stands in bind too; an endpoint is for peers with keys or for those without".into());
             }
             Ok((endpoint, reach))
