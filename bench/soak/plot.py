@@ -27,7 +27,12 @@ def main(source, target):
         for column, (label, scale) in lines.items():
             panel.plot(minutes, [int(row[column]) * scale for row in rows], label=label, linewidth=1.2)
         panel.set_title(title, loc="left", fontsize=10)
-        panel.set_ylim(bottom=0)
+        # Room for the legend, and waits of a millisecond beside those of a second.
+        panel.set_ylim(0, panel.get_ylim()[1] * 1.25)
+        if title.endswith("ms"):
+            panel.set_yscale("log")
+            panel.set_ylim(0.5, 10_000)
+            panel.yaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
         panel.legend(loc="upper right", fontsize=8, frameon=False)
     panels[-1].set_xlabel("minutes")
