@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) cancel_requested: bool,
     pub(super) unique_key: Option<String>,
     pub(super) payload: Option<Payload>,
+    pub(super) checkpoint: Option<Payload>,
+    pub(super) trace: Option<String>,
     pub(super) result: Option<Payload>,
     pub(super) error: Option<String>,
     pub(super) progress: (Option<u64>, Option<u64>, Option<String>),
@@ -53,6 +55,8 @@ pub(super) struct Table {
     pub(super) turn: u64,
     pub(super) turn_at: UnixMillis,
     pub(super) inbox: VecDeque<(Option<OpId>, Op)>,
+    /// What the store has counted.
+    pub(super) counts: Counts,
 }
 
 impl Table {
@@ -85,6 +89,8 @@ impl Table {
             cancel_requested: false,
             unique_key: None,
             payload: None,
+            checkpoint: None,
+            trace: None,
             result: None,
             error: None,
             progress: (None, None, None),
@@ -111,7 +117,7 @@ impl Table {
                 return Some(OpResult::Verdicts(tasks.into_iter().map(|task| self.cancel(task)).collect()));
             }
             Op::Requeue(tasks) => {
-                return Some(OpResult::Verdicts(tasks.into_iter().map(|_| Verdict::Unchanged).collect()));
+                return Some(OpResult::Verdicts(tasks.into_iter().map(|task| self.requeue(task)).collect()));
             }
             Op::Find(tasks) => {
                 return Some(OpResult::Found(tasks.into_iter().filter_map(|task| self.find(task)).collect()));
@@ -126,7 +132,7 @@ impl Table {
             }
             Op::List(_) => return Some(OpResult::Rows(StatusRows::default())),
             Op::Show { tasks, .. } => return Some(OpResult::Rows(self.show(&tasks))),
-            Op::Counts => return Some(OpResult::Counts(Counts::default())),
+            Op::Counts => return Some(OpResult::Counts(self.counts.clone())),
             Op::SessionUp { session, plain, .. } => {
                 self.sessions.insert(session, plain);
             }
@@ -224,6 +230,16 @@ impl Table {
             return Verdict::Cancelled;
         }
         Verdict::Requested
+    }
+
+    fn requeue(&mut self, task: TaskId) -> Verdict {
+        let Some(row) = self.rows.get_mut(&task) else { return Verdict::NotFound };
+        if !matches!(row.state, TaskState::Dead | TaskState::Cancelled) {
+            return Verdict::Unchanged;
+        }
+        (row.state, row.lease, row.cancel_requested) = (TaskState::Queued, None, false);
+        (row.attempts, row.losses, row.queued_in) = (0, 0, self.turn);
+        Verdict::Requeued
     }
 
     pub(super) fn find(&self, id: TaskId) -> Option<FoundTask> {
@@ -340,7 +356,7 @@ fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
         timeout_ms: row.timeout_ms,
         expires_at: row.expires_at,
         payload: row.payload.clone(),
-        checkpoint: None,
-        trace: None,
+        checkpoint: row.checkpoint.clone(),
+        trace: row.trace.clone(),
     }
 }

@@ -169,10 +169,15 @@ impl World {
 
     /// Commits the operations given so far, without reading ahead. False when there were none.
     pub(super) fn commit_ops(&mut self) -> bool {
-        if self.table.inbox.is_empty() {
+        self.commit_first(self.table.inbox.len())
+    }
+
+    /// The same for the first `n` of them.
+    pub(super) fn commit_first(&mut self, n: usize) -> bool {
+        if n == 0 {
             return false;
         }
-        let ops: Vec<(Option<OpId>, Op)> = self.table.inbox.drain(..).collect();
+        let ops: Vec<(Option<OpId>, Op)> = self.table.inbox.drain(..n).collect();
         let mut results = Vec::new();
         for (op_id, op) in ops {
             let result = self.table.apply(op, self.now);
