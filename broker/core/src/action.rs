@@ -299,3 +299,25 @@ pub struct Counts {
     /// Rows that an app changed or deleted under the broker, since start.
     pub overtaken: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_named_by_what_it_said_of_itself() {
+        // As one word, and in a sentence with enough of its session to find it; what it did not say is left out.
+        let cases = [
+            ("", "alder", 47, "0123456789", "0123456789"),
+            ("thumbs", "", 0, "thumbs", "thumbs (session 01234567…)"),
+            ("thumbs", "alder", 0, "thumbs@alder", "thumbs (host alder, session 01234567…)"),
+            ("thumbs", "", 47, "thumbs/47", "thumbs (pid 47, session 01234567…)"),
+            ("thumbs", "alder", 47, "thumbs@alder/47", "thumbs (host alder, pid 47, session 01234567…)"),
+        ];
+        for (name, host, pid, label, sentence) in cases {
+            let session = SessionName::new("0123456789").unwrap();
+            let worker = WorkerName { session, name: name.into(), host: host.into(), pid };
+            assert_eq!((worker.label().as_str(), worker.to_string().as_str()), (label, sentence));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The core in a world of its own: an event in, everything that it asks for compared.
 
+mod admin;
 mod clients;
 mod dispatch;
 mod outcomes;
