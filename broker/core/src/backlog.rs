@@ -114,3 +114,143 @@ fn of_payload(payload: Option<&Payload>) -> usize {
 fn of_text(text: Option<&str>) -> usize {
     text.map_or(0, str::len)
 }
+
+#[cfg(test)]
+mod tests {
+    use laneway_protocol::message::{End, HandOut, HandedTask, Outcome};
+    use laneway_protocol::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
+
+    use super::*;
+    use crate::action::{Count, Ended, Noted};
+    use crate::event::ReplyTo;
+    use crate::settle::{PendingEnd, RowsAsked};
+    use crate::time::UnixMillis;
+    use crate::worker::SessionId;
+
+    /// An operation holds so many bytes beside its own 256, until it is reported.
+    fn check(op: &Op, pending: Pending, bytes: usize) {
+        let mut backlog = Backlog::default();
+        backlog.insert(OpId(1), &Op::Counts, Pending::Nothing);
+        backlog.insert(OpId(2), op, pending);
+        assert_eq!(backlog.bytes(), 2 * 256 + bytes, "{op:?}");
+        backlog.remove(OpId(2)).unwrap();
+        assert_eq!((backlog.bytes(), backlog.len()), (256, 1), "{op:?}");
+    }
+
+    fn payload(bytes: usize) -> Payload {
+        Payload::bin(vec![0; bytes])
+    }
+
+    fn text(bytes: usize) -> String {
+        "x".repeat(bytes)
+    }
+
+    fn id() -> TaskId {
+        TaskId::new(7).unwrap()
+    }
+
+    /// A task of 256 + 111 bytes.
+    fn task() -> NewTask {
+        NewTask {
+            unique_key: Some(text(10)),
+            trace: Some(text(1)),
+            ..NewTask::new(Kind::new("a").unwrap(), Some(payload(100)))
+        }
+    }
+
+    fn ended(next: Next, spawn: Vec<NewTask>) -> Op {
+        Op::Ended(Ended {
+            task: id(),
+            lease: Lease::new(1),
+            run: 1,
+            next,
+            count: Count::Attempt,
+            error: Some(text(30)),
+            cause: None,
+            spawn,
+            worker: SessionName::new("w").unwrap(),
+            at: UnixMillis(1),
+            kind: Kind::new("a").unwrap(),
+            lane: LaneName::new("low").unwrap(),
+            attempt: 1,
+            run_ms: 1,
+        })
+    }
+
+    #[test]
+    fn operations_are_counted_with_their_texts_and_payloads() {
+        // A list of ids counts 8 bytes for each; what has no text of its own costs nothing more.
+        let submit = Op::Submit { request: RequestId([1; 16]), tasks: vec![task(), task()] };
+        check(&submit, Pending::Nothing, 2 * (256 + 111));
+        check(&ended(Next::Done(Some(payload(2_000))), vec![task()]), Pending::Nothing, 2_030 + 256 + 111);
+        check(&ended(Next::Dead, Vec::new()), Pending::Nothing, 30);
+        check(&Op::Find(vec![id(); 3]), Pending::Nothing, 24);
+        let noted =
+            Noted { task: id(), lease: Lease::new(1), done: None, total: None, note: Some(text(40)), checkpoint: None };
+        check(&Op::Noted(noted.clone()), Pending::Nothing, 40);
+        check(&Op::Noted(Noted { checkpoint: Some(payload(500)), ..noted }), Pending::Nothing, 540);
+    }
+
+    #[test]
+    fn what_is_kept_beside_an_operation_is_counted_as_well() {
+        // Outcomes of unknown tasks, hand-outs that are told later, and the result for those who wait.
+        let reply = ReplyTo(1);
+        let outcome = Outcome {
+            result: Some(payload(1_000)),
+            error: Some(text(20)),
+            spawn: vec![task()],
+            ..Outcome::new(id(), Lease::new(1), End::Done)
+        };
+        let unknown = vec![(0, outcome.clone()), (1, Outcome { spawn: Vec::new(), ..outcome })];
+        let find = FindFor::Outcomes { unknown, settle: None, session: SessionId(1) };
+        check(&Op::Counts, Pending::Find { reply, find }, 2 * (256 + 1_020) + 256 + 111);
+        let handed = HandedTask {
+            task: id(),
+            lease: Lease::new(1),
+            kind: Kind::new("a").unwrap(),
+            lane: LaneName::new("low").unwrap(),
+            run: 1,
+            attempt: 1,
+            max_attempts: 1,
+            timeout_ms: 1,
+            payload: Some(payload(600)),
+            trace: None,
+            checkpoint: None,
+        };
+        let tasks = vec![handed.clone(), handed];
+        let answer = Box::new(HandOut { epoch: Epoch(1), seq: 1, tasks, outcomes: Vec::new(), settled: 0 });
+        let find = FindFor::Committed { answer, slot: crate::worker::SlotId { session: SessionId(1), slot: 0 } };
+        check(&Op::Counts, Pending::Find { reply, find }, 2 * (256 + 600));
+        let end = PendingEnd {
+            task: id(),
+            hooks: Vec::new(),
+            watched: true,
+            result: Some(payload(700)),
+            error: Some(text(8)),
+        };
+        check(&Op::Counts, Pending::End(end), 708);
+    }
+
+    #[test]
+    fn questions_are_counted_until_they_are_reported() {
+        // Lists, rows and counts that people ask for, and nothing else.
+        let reply = ReplyTo(1);
+        let mut backlog = Backlog::default();
+        let questions = [
+            Pending::Rows { reply, asked: RowsAsked { listed: true, detail: false } },
+            Pending::Nothing,
+            Pending::Lanes { reply },
+            Pending::Check { reply },
+            Pending::Stats { reply },
+        ];
+        for (n, pending) in (1..).zip(questions) {
+            backlog.insert(OpId(n), &Op::Counts, pending);
+        }
+        assert_eq!(backlog.n_questions(), 3);
+        for (n, left) in (1..).zip([2, 2, 1, 1, 0]) {
+            backlog.remove(OpId(n)).unwrap();
+            assert_eq!(backlog.n_questions(), left, "after {n}");
+        }
+        assert!(backlog.remove(OpId(1)).is_none());
+    }
+}

@@ -209,3 +209,40 @@ pub(crate) fn timeout_ms(row: Option<u64>, kind: &Kind, settings: &Settings) -> 
 pub(crate) fn left_ms(timeout_ms: u64, started_at: Option<UnixMillis>, wall: UnixMillis) -> u64 {
     timeout_ms.saturating_sub(started_at.map_or(0, |at| wall.since(at)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: u64, data: usize, note: usize) -> ProgressEvent {
+        let task = TaskId::new(1).unwrap();
+        let (data, note) = (Some(Payload::bin(vec![0; data])), Some("x".repeat(note)));
+        ProgressEvent { n, task, done: None, total: None, note, data }
+    }
+
+    /// The numbers of the events that are left of these, numbered from 1, and of the last that was dropped.
+    fn check(sizes: &[(usize, usize)], left: std::ops::RangeInclusive<u64>) {
+        let mut events = Events::default();
+        for (n, &(data, note)) in (1..).zip(sizes) {
+            events.push(event(n, data, note));
+        }
+        assert_eq!(events.after(0).map(|event| event.n).collect::<Vec<_>>(), left.clone().collect::<Vec<_>>());
+        let behind = *left.start();
+        assert!(!events.gap_after(behind) && !events.gap_after(behind - 1), "nothing is missing from {behind} on");
+        assert_eq!(behind.checked_sub(2).is_some_and(|n| events.gap_after(n)), behind > 1);
+        assert_eq!(events.after(behind).next().map(|event| event.n), (behind < *left.end()).then_some(behind + 1));
+    }
+
+    #[test]
+    fn the_latest_events_are_kept_within_their_number_and_bytes() {
+        // 64, and 256 KiB of data and notes together; the last one is kept whatever its size.
+        check(&[(0, 0); 64], 1..=64);
+        check(&[(0, 0); 66], 3..=66);
+        let half = 128 * 1_024;
+        check(&[(half, 0), (half - 9, 9)], 1..=2);
+        check(&[(half, 0), (half - 9, 10)], 2..=2);
+        check(&[(half, 1), (0, half), (half, 0)], 2..=3);
+        check(&[(0, 0), (3 * half, 0)], 2..=2);
+        check(&[(3 * half, 0), (half, 0), (half, 0)], 2..=3);
+    }
+}

@@ -1,6 +1,7 @@
 //! The core in a world of its own: an event in, everything that it asks for compared.
 
 mod admin;
+mod bounds;
 mod clients;
 mod dispatch;
 mod outcomes;

@@ -1,11 +1,13 @@
 //! Lists longer than a message: every page fits, nothing is left out and nothing comes twice.
 
-use laneway_protocol::message::{Cursor, Filter, ListWorkers, Progress, Request, Status, StatusRows, TaskRow, WaitFor};
-use laneway_protocol::{Answer, Payload, SessionName, TaskId, codec};
+use laneway_protocol::message::{
+    Cursor, FailureRow, Filter, Final, ListWorkers, Progress, Request, Status, StatusRows, TaskRow, WaitFor,
+};
+use laneway_protocol::{Answer, Payload, SessionName, TaskId, TaskState, codec};
 
 use super::world::{World, done, hello, id, plain, session, settings, wait_for};
 use crate::Settings;
-use crate::action::OpResult;
+use crate::action::{Ending, OpResult};
 use crate::event::{Event, OpId, ReplyTo};
 
 /// The answer, as it came and as the codec took it.
@@ -75,7 +77,7 @@ fn rows_without_room_are_left_for_the_next_question() {
         world.event(Event::Committed(vec![(OpId(op), OpResult::Rows(rows))]));
         let Answer::Status(rows) = answer(&world, reply) else { panic!("no rows") };
         let told: Vec<TaskId> = rows.rows.iter().map(|row| row.id).collect();
-        assert!(!told.is_empty());
+        assert_eq!(told.len(), 5, "as many as fit");
         left.clone_from(&rows.left);
         assert_eq!([told, left.clone()].concat(), asked);
     }
@@ -86,6 +88,52 @@ fn rows_without_room_are_left_for_the_next_question() {
     let Answer::Status(rows) = answer(&world, reply) else { panic!("no rows") };
     assert_eq!((rows.next, rows.left.len()), (rows.rows.last().map(|row| row.id), 0));
     assert!(rows.next > Some(id(1)));
+}
+
+#[test]
+fn a_row_with_more_failures_than_a_message_takes_keeps_the_newest() {
+    // Each error is cut to 8 KiB; of 20 as long as that, five fit beside the rest of the row.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let reply = world.ask(9, Request::Status(Status { tasks: vec![id(1)], filter: None, detail: true }));
+    let failure = |run| FailureRow {
+        run,
+        cause: "failed".into(),
+        worker: None,
+        started_at: None,
+        failed_at: 1,
+        error: "x".repeat(10_000),
+    };
+    let row = TaskRow { failures: (1..=20).map(failure).collect(), ..world.table.show(&[id(1)]).rows[0].clone() };
+    let rows = StatusRows { rows: vec![row], ..StatusRows::default() };
+    world.event(Event::Committed(vec![(OpId(1), OpResult::Rows(rows))]));
+    let Answer::Status(rows) = answer(&world, reply) else { panic!("no rows") };
+    let told: Vec<(u32, usize)> =
+        rows.rows[0].failures.iter().map(|failure| (failure.run, failure.error.len())).collect();
+    assert_eq!(told, [(16, 8_192), (17, 8_192), (18, 8_192), (19, 8_192), (20, 8_192)]);
+}
+
+#[test]
+fn ends_without_room_are_pending_again() {
+    // By the bytes of their results, 16 MiB together, or by those of their errors, which are cut to 8 KiB.
+    for (mib, error_bytes, n_told) in [(6, 0, 2), (8, 0, 2), (9, 0, 1), (0, 10_000, 5), (0, 0, 9)] {
+        let mut world = World::new();
+        let ids: Vec<u64> = (1..=9).collect();
+        let reply = world.ask(9, Request::WaitFor(wait_for(&ids, 5_000)));
+        let ended = |n: &u64| Final {
+            task: id(*n),
+            state: TaskState::Dead,
+            result: Some(Payload::bin(vec![0; mib << 20])),
+            error: Some("x".repeat(error_bytes)),
+        };
+        let endings = ids.iter().map(|n| (id(*n), Ending::Final(ended(n)))).collect();
+        world.event(Event::Committed(vec![(OpId(1), OpResult::Endings(endings))]));
+        let Answer::WaitFor(waited) = answer(&world, reply) else { panic!("no ends") };
+        let told: Vec<TaskId> = waited.finals.iter().map(|ended| ended.task).collect();
+        assert_eq!(told.len(), n_told, "results of {mib} MiB, errors of {error_bytes} bytes");
+        assert_eq!([told, waited.pending.clone()].concat(), ids.iter().map(|n| id(*n)).collect::<Vec<_>>());
+        assert!(waited.finals.iter().all(|ended| ended.error.as_ref().unwrap().len() == error_bytes.min(8_192)));
+    }
 }
 
 #[test]
