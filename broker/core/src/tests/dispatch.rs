@@ -1,9 +1,12 @@
 //! Which task goes to which slot, and when.
 
-use laneway_protocol::Payload;
-use laneway_protocol::message::{Answer, Lanes, Ready, Request};
+use laneway_protocol::message::{Answer, Hello, Lanes, Ready, Request};
+use laneway_protocol::{Lease, Payload, codec};
 
-use super::world::{World, bye, done, id, kind, lane, plain, ready, settings};
+use super::table::Row;
+use super::world::{World, bye, done, held, id, kind, lane, plain, ready, settings};
+use crate::Settings;
+use crate::action::Op;
 use crate::event::{Event, Loaded, QueueKey};
 use crate::time::UnixMillis;
 
@@ -168,19 +171,34 @@ fn priority_is_decided_at_dispatch() {
     assert_eq!(take(&mut world, 2), [5, 1]);
 }
 
+/// How many of many tasks like this go out with one answer, which the codec takes, to a READY with so many outcomes.
+fn batch(outcomes: usize, n: u64, change: impl Fn(&mut Row)) -> usize {
+    let mut world = World::with(Settings { window_bytes_max: 1 << 30, window_rows_max: 512, ..settings() });
+    for _ in 0..n {
+        world.insert_with("low", "a", &change);
+    }
+    let ready = Ready { max: 512, ..plain("w", &["a"]) };
+    world.ask(1, Request::Ready(Ready { wait_ms: 0, lanes: Some(vec![lane("high")]), ..ready.clone() }));
+    world.ask(1, Request::Ready(Ready { wait_ms: 0, slot: 1, ..ready.clone() }));
+    world.load();
+    let outcomes = vec![done(1_000, Lease::new(1)); outcomes];
+    let reply = world.ask(1, Request::Ready(Ready { outcomes, slot: 1, ..ready }));
+    world.commit();
+    codec::encode_answer(world.answers[&reply].clone()).unwrap();
+    ids(&world, reply).len()
+}
+
 #[test]
 fn a_batch_ends_at_its_sizes() {
-    // Payloads over the bound end a batch; the rest goes out with the next.
-    let mut settings = settings();
-    settings.window_bytes_max = 1 << 30;
-    let mut world = World::with(settings);
-    for _ in 0..3 {
-        world.insert_with("low", "a", |row| row.payload = Some(Payload::bin(vec![0; 9 << 20])));
-    }
-    world.ask(1, Request::Ready(Ready { wait_ms: 0, ..plain("w", &["a"]) }));
-    world.commit();
-    let reply = world.ask(1, Request::Ready(Ready { max: 3, ..plain("w", &["a"]) }));
-    assert_eq!(ids(&world, reply), [1, 2]);
+    // No task is added once there are 16 MiB of payloads and checkpoints, or once the names and traces of the tasks and the
+    // codes of the outcomes fill the body. The rest goes out with the next.
+    let bytes = |n: usize| Some(Payload::bin(vec![0; n << 20]));
+    assert_eq!(batch(0, 4, |row| row.payload = bytes(9)), 2);
+    assert_eq!(batch(0, 4, |row| row.payload = bytes(8)), 2);
+    assert_eq!(batch(0, 4, |row| (row.payload, row.checkpoint) = (bytes(5), bytes(2))), 3);
+    assert_eq!(batch(0, 512, |_| {}), 375);
+    assert_eq!(batch(0, 150, |row| row.trace = Some("x".repeat(348))), 120);
+    assert_eq!(batch(512, 150, |row| row.trace = Some("x".repeat(348))), 110);
 }
 
 #[test]
@@ -227,6 +245,15 @@ fn an_expired_task_is_not_started() {
     world.jump(50);
     assert_eq!(take(&mut world, 1), [2]);
     assert_eq!(world.take()[0], "unload 1");
+}
+
+#[test]
+fn a_task_that_ran_before_does_not_expire() {
+    // It failed or was released in time, and comes back late.
+    let mut world = read_ahead(|world| {
+        world.insert_with("low", "a", |row| (row.runs, row.expires_at) = (1, Some(row.due)));
+    });
+    assert_eq!(take(&mut world, 1), [1]);
 }
 
 #[test]
@@ -280,6 +307,53 @@ fn a_waiting_slot_gets_a_suspect_once_its_process_runs_none() {
 }
 
 #[test]
+fn a_suspect_passes_the_slots_that_may_not_take_it() {
+    // The slot that is idle longest belongs to a process that runs one already; another process waits behind it.
+    let mut world = World::new();
+    world.insert_with("high", "a", |row| row.losses = 1);
+    let first = world.ask(1, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    assert_eq!(ids(&world, first), [1]);
+    let second = world.ask(1, Request::Ready(Ready { slot: 1, ..plain("w", &["a"]) }));
+    let other = world.ask(2, Request::Ready(plain("v", &["a"])));
+    world.commit();
+    world.insert_with("high", "a", |row| row.losses = 1);
+    world.commit();
+    assert_eq!(ids(&world, other), [2]);
+    assert!(world.open.contains(&second));
+}
+
+#[test]
+fn a_process_may_take_a_suspect_again_when_it_runs_no_other() {
+    // An ordinary task beside it does not matter; a second suspect does, which a HELLO has taken over from elsewhere.
+    for n_suspects in [1, 2] {
+        let mut world = World::new();
+        let losses = |n| move |row: &mut Row| row.losses = u32::from(n < n_suspects);
+        for n in 0..2 {
+            world.insert_with("high", "a", losses(n));
+        }
+        world.hello("w", 1, &["a"]);
+        world.hello("v", 2, &["a"]);
+        let leases = [(1, "w"), (2, "v")].map(|(conn, name)| {
+            let reply = world.ask(conn, Request::Ready(ready(name)));
+            world.commit();
+            world.lease(reply)
+        });
+        world.ask(1, super::world::hello("w", &["a"], &[held(1, leases[0]), held(2, leases[1])]));
+        world.insert_with("high", "a", |row| row.losses = 1);
+        let parked = world.ask(1, Request::Ready(Ready { slot: 1, ..ready("w") }));
+        world.commit();
+        assert!(world.open.contains(&parked), "it runs a suspect");
+        for (n, lease) in [(1, leases[0]), (2, leases[1])] {
+            assert_eq!(world.open.contains(&parked), n <= n_suspects, "{n_suspects} suspects, before {n} has ended");
+            world.ask(1, Request::Ready(Ready { max: 0, outcomes: vec![done(n, lease)], ..ready("w") }));
+            world.commit();
+        }
+        assert_eq!(ids(&world, parked), [3]);
+    }
+}
+
+#[test]
 fn nothing_goes_before_a_suspect_in_a_batch() {
     // Task 1 is ready, 2 is a suspect behind it, 3 of a lower lane: the batch ends before the suspect, which comes next.
     let mut world = read_ahead(|world| {
@@ -328,6 +402,20 @@ fn a_slot_may_change_what_it_runs() {
 }
 
 #[test]
+fn a_slot_that_comes_to_take_more_at_once_is_read_ahead_for() {
+    // Eight times as much, from its next question on; that it takes less again changes nothing.
+    let mut world = World::with(Settings { window_rows_max: 512, ..settings() });
+    let ask = |world: &mut World, max| {
+        world.ask(1, Request::Ready(Ready { max, lanes: Some(vec![lane("low")]), ..plain("w", &["a"]) }));
+        world.commit();
+        world.take().into_iter().filter(|line| line.starts_with("demand ")).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&mut world, 1), ["demand low/a 32"]);
+    assert_eq!(ask(&mut world, 60), ["demand low/a 480"]);
+    assert!(ask(&mut world, 2).is_empty() && ask(&mut world, 60).is_empty());
+}
+
+#[test]
 fn a_hello_with_other_kinds_moves_the_slots_that_said_none() {
     // The parked one is asked to come again, and only the new kind is read ahead.
     let mut world = World::new();
@@ -345,4 +433,53 @@ fn a_hello_with_other_kinds_moves_the_slots_that_said_none() {
     let reply = world.ask(1, Request::Ready(ready("w")));
     world.commit();
     assert_eq!(ids(&world, reply), [2]);
+}
+
+#[test]
+fn a_hello_with_other_lanes_moves_the_slots_that_said_less_than_both() {
+    // Slot 0 said nothing, 1 its lanes, 2 its kinds, 3 both. Said again unchanged, nobody is asked to come again.
+    let mut world = World::new();
+    let Request::Hello(first) = super::world::hello("w", &["a"], &[]) else { unreachable!() };
+    world.ask(1, Request::Hello(Hello { lanes: Some(vec![lane("low")]), ..first.clone() }));
+    let (lanes, kinds) = (Some(vec![lane("low")]), Some(vec![kind("a")]));
+    for (slot, lanes, kinds) in [(0, &None, &None), (1, &lanes, &None), (2, &None, &kinds), (3, &lanes, &kinds)] {
+        world.ask(1, Request::Ready(Ready { slot, lanes: lanes.clone(), kinds: kinds.clone(), ..ready("w") }));
+    }
+    world.commit();
+    world.take();
+    world.ask(1, Request::Hello(Hello { lanes: Some(vec![lane("low")]), ..first.clone() }));
+    assert_eq!(world.said(), ["#6 WELCOME lost []"]);
+    world.ask(1, Request::Hello(Hello { lanes: Some(vec![lane("high")]), ..first }));
+    assert_eq!(world.said(), ["#2 WAIT Idle", "#3 WAIT Idle", "#4 WAIT Idle", "#7 WELCOME lost []"]);
+    for (slot, lanes, kinds) in [(0, None, None), (1, lanes, None), (2, None, kinds)] {
+        world.ask(1, Request::Ready(Ready { slot, lanes, kinds, ..ready("w") }));
+    }
+    world.insert("high", "a", 3);
+    world.insert("low", "a", 2);
+    world.commit();
+    let got: Vec<Vec<u64>> = [8, 9, 10, 5].map(|n| ids(&world, crate::ReplyTo(n))).to_vec();
+    assert_eq!(got, [[1], [5], [2], [4]]);
+}
+
+#[test]
+fn a_hand_out_tells_what_the_row_and_the_settings_say() {
+    // The run and the attempt count what was before; timeout and attempts are the row's own, or its kind's.
+    let mut world = read_ahead(|world| {
+        world.insert_with("low", "a", |row| {
+            (row.runs, row.attempts, row.max_attempts, row.timeout_ms) = (5, 2, Some(9), Some(70));
+            (row.payload, row.checkpoint) = (Some(Payload::json("1")), Some(Payload::json("2")));
+            row.trace = Some("t".into());
+        });
+        world.insert("low", "a", 1);
+    });
+    world.jump(50);
+    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..plain("w", &["a", "b"]) }));
+    let Answer::Tasks(tasks) = &world.answers[&reply] else { panic!("no tasks") };
+    let [own, other] = tasks.tasks.as_slice() else { panic!("two tasks") };
+    assert_eq!((own.run, own.attempt, own.max_attempts, own.timeout_ms), (6, 3, 9, 70));
+    let carried = (own.payload.clone(), own.checkpoint.clone(), own.trace.as_deref());
+    assert_eq!(carried, (Some(Payload::json("1")), Some(Payload::json("2")), Some("t")));
+    assert_eq!((other.run, other.attempt, other.max_attempts, other.timeout_ms), (1, 1, 3, 60_000));
+    let Some((None, Op::Started(started))) = world.table.inbox.front() else { panic!("no record") };
+    assert_eq!((started.run, started.attempt, started.wait_ms), (6, 3, 50));
 }
