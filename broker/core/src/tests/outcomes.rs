@@ -1,6 +1,6 @@
 //! Outcomes: what ends a run, what the worker hears, and when.
 
-use laneway_protocol::message::{Drain, End, NewTask, Outcome, Ready, Request, Tasks};
+use laneway_protocol::message::{Bye, Drain, End, NewTask, Outcome, Ready, Request, Tasks};
 use laneway_protocol::{Lease, Payload, TaskState};
 
 use super::world::{World, beat, bye, done, failed, held, id, kind, plain, ready, settings};
@@ -78,6 +78,27 @@ fn an_idle_process_hears_by_its_beat_what_is_on_disk() {
 }
 
 #[test]
+fn a_beat_waits_while_more_of_its_slot_is_on_its_way_to_the_disk() {
+    // The end of the second batch will be another message; one that tells of both is enough.
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
+    world.commit();
+    let leases = world.tasks(reply);
+    let beat = world.ask(2, beat("w", &[]));
+    for (n, batch) in [(1, 1), (2, 2)] {
+        let outcomes = vec![done(n, leases[usize::try_from(n).unwrap() - 1].1)];
+        world.ask(1, Request::Ready(Ready { outcomes, batch: Some(batch), ..ready("w") }));
+    }
+    world.take();
+    world.commit_first(1);
+    assert!(world.said().is_empty());
+    world.commit_first(1);
+    assert_eq!(world.said(), [format!("#{} BEAT cancel [] stale [] settled 0:2", beat.0)]);
+}
+
+#[test]
 fn a_beat_that_comes_after_the_commit_is_answered_at_once() {
     // The process said no BEAT while its outcome came to disk.
     let (mut world, lease) = running();
@@ -152,7 +173,7 @@ fn another_lease_is_stale_and_changes_nothing() {
     assert_eq!(say(&mut world, vec![failed(1, wrong)], None), ["find 1"]);
     world.commit();
     assert_eq!(world.said(), ["#6 WAIT Idle stale settled 1"]);
-    assert_eq!(world.state(1), TaskState::Done);
+    assert_eq!((world.state(1), world.broker.stats.stale), (TaskState::Done, 3));
 }
 
 #[test]
@@ -204,6 +225,22 @@ fn hand_outs_after_ack_go_back_uncounted_for_that_slot_only() {
 }
 
 #[test]
+fn what_a_slot_has_received_stays_with_it() {
+    // It brings the outcome of one of its two tasks and asks for more; what it says as `ack` is the hand-out of both.
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
+    world.commit();
+    let leases = world.tasks(reply);
+    world.take();
+    let outcomes = vec![done(1, leases[0].1)];
+    world.ask(1, Request::Ready(Ready { outcomes, ack: Some(1), ..ready("w") }));
+    assert_eq!(world.said(), ["ended 1 done, attempt"]);
+    assert_eq!(world.broker.n_running(), 1);
+}
+
+#[test]
 fn a_hello_within_the_epoch_keeps_what_it_names_from_being_taken_back() {
     // After a HELLO the worker counts from ack 0 again; the task that it named is its own, the other was not received.
     let mut world = World::new();
@@ -248,6 +285,21 @@ fn an_undelivered_hand_out_goes_back_at_once() {
     world.commit();
     assert_eq!(world.counts(1), [2, 0, 0, 0]);
     assert_eq!(world.row(1).worker.as_deref(), Some("v"));
+}
+
+#[test]
+fn a_hand_out_is_taken_back_although_others_followed_it() {
+    // The socket refused the first of three; the two behind it arrived.
+    let mut world = World::new();
+    world.insert("low", "a", 3);
+    let first = world.ask(1, Request::Ready(plain("u", &["a"])));
+    world.ask(2, Request::Ready(plain("v", &["a"])));
+    world.ask(3, Request::Ready(plain("w", &["a"])));
+    world.commit();
+    world.take();
+    world.event(Event::Undelivered(first));
+    assert_eq!(world.said(), ["ended 1 queued, nothing"]);
+    assert_eq!(world.broker.n_running(), 2);
 }
 
 #[test]
@@ -364,6 +416,65 @@ fn with_a_cancel_requested_done_wins_and_anything_else_is_cancelled() {
 }
 
 #[test]
+fn what_a_worker_says_when_it_was_told_to_stop_counts_as_why_it_was_told() {
+    // After a cancel all but `done` is cancelled, a failure with its attempt; after a timeout the worker that says that it
+    // has stopped has used its attempt up, and the error tells how long it ran.
+    let cases = [
+        (true, Some(End::Done), "ended 1 done, attempt"),
+        (true, Some(End::Fail), "ended 1 cancelled, attempt failed"),
+        (true, Some(End::Cancelled), "ended 1 cancelled, nothing"),
+        (true, None, "ended 1 cancelled, nothing"),
+        (false, Some(End::Done), "ended 1 done, attempt"),
+        (false, Some(End::Fail), "ended 1 queued +, attempt failed"),
+        (false, Some(End::Cancelled), "ended 1 queued +, attempt timeout"),
+        (false, None, "ended 1 queued +, attempt timeout"),
+    ];
+    for (cancelled, end, expected) in cases {
+        let (mut world, lease) = running();
+        if cancelled {
+            world.event(Event::CancelRequested(vec![id(1)]));
+        } else {
+            world.pass(60_000);
+        }
+        let mut said = if let Some(end) = end {
+            say(&mut world, vec![Outcome::new(id(1), lease, end)], Some(1))
+        } else {
+            world.pass(5_000);
+            world.said()
+        };
+        let expected = expected.replace('+', &format!("+{}", backoff(&world)));
+        assert_eq!(said.remove(0), expected);
+        world.commit();
+        if expected.ends_with("timeout") {
+            let ms = if end.is_some() { 60_000 } else { 65_000 };
+            assert_eq!(world.row(1).error, Some(format!("timed out: it ran for {ms} ms")));
+        }
+    }
+}
+
+#[test]
+fn a_result_at_the_limit_is_kept() {
+    // 1,024 bytes are allowed.
+    let (mut world, lease) = running();
+    say(&mut world, vec![Outcome { result: Some(Payload::bin(vec![0; 1_024])), ..done(1, lease) }], None);
+    world.commit();
+    assert_eq!(world.state(1), TaskState::Done);
+}
+
+#[test]
+fn a_question_is_told_late_when_it_has_waited_and_the_store_is_silent() {
+    // A READY and a SUBMIT have a second more than they would wait anyway.
+    let (mut world, lease) = running();
+    let ready = world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, lease)], ..ready("w") }));
+    let submit = world.ask(9, super::world::submit(vec![NewTask::new(kind("a"), None)], 10_000));
+    world.take();
+    world.pass(10_999);
+    assert!(world.said().is_empty());
+    world.pass(1);
+    assert_eq!(world.said(), [format!("#{} ERR storage", ready.0), format!("#{} ERR storage", submit.0)]);
+}
+
+#[test]
 fn a_cancelled_task_that_was_read_ahead_is_not_handed_out() {
     // The row was cancelled under the read-ahead; and one that was handed out before its record loses its lease.
     let mut world = World::new();
@@ -414,6 +525,7 @@ fn a_stale_record_is_told_as_such() {
     say(&mut world, vec![done(1, lease)], None);
     world.commit();
     assert_eq!(world.said(), ["#3 WAIT Idle stale"]);
+    assert_eq!(world.broker.stats.stale, 1);
 }
 
 #[test]
@@ -468,6 +580,20 @@ fn a_drain_sends_everybody_away_and_can_be_taken_back() {
 }
 
 #[test]
+fn a_drain_that_releases_is_not_weakened_by_a_later_one() {
+    // Nobody is told anew, and whoever asks hears of the release.
+    let (mut world, _) = running();
+    world.ask(9, Request::Drain(Drain { release: true, off: false }));
+    world.ask(1, beat("w", &[]));
+    world.ask(1, beat("w", &[]));
+    world.take();
+    world.ask(9, Request::Drain(Drain::default()));
+    assert_eq!(world.said(), ["#6 DRAINED true workers 1 running 1"]);
+    world.pass(10_000);
+    assert_eq!(world.said(), ["#5 BEAT cancel [] stale [] release"]);
+}
+
+#[test]
 fn a_stop_hands_out_nothing_and_settles_what_comes() {
     // READYs are answered with WAIT, outcomes are still recorded.
     let (mut world, lease) = running();
@@ -483,7 +609,7 @@ fn a_stop_hands_out_nothing_and_settles_what_comes() {
 
 #[test]
 fn a_full_list_of_operations_stops_hand_outs_until_it_is_half_empty() {
-    // With the disk standing, submits are refused first, then outcomes; a peer cannot fill the memory.
+    // With the disk standing, submits are refused first, while outcomes are still taken; a peer cannot fill the memory.
     let mut world = World::new();
     world.insert("low", "a", 1);
     let parked = world.ask(1, Request::Ready(plain("w", &["a"])));
@@ -494,9 +620,16 @@ fn a_full_list_of_operations_stops_hand_outs_until_it_is_half_empty() {
         refused += usize::from(reply);
     }
     assert_eq!(refused, 1);
+    for n in 1_000..1_003 {
+        let outcomes = vec![done(n, Lease::new(1))];
+        assert!(!world.broker_only(8, Request::Ready(Ready { outcomes, wait_ms: 0, ..plain("v", &["b"]) })), "{n}");
+    }
     world.load();
     assert!(world.open.contains(&parked), "no hand-out while its record would not fit");
-    world.commit();
+    // The first of them tells who is there and has no result; three are the words about unknown tasks.
+    world.commit_first(1 + crate::limits::OPS_MAX / 2 + 3);
+    assert!(world.open.contains(&parked), "half are left");
+    world.commit_first(1);
     assert_eq!(world.tasks(parked)[0].0, 1);
 }
 
@@ -551,13 +684,7 @@ fn a_goodbye_settles_and_gives_back_what_it_names_and_what_it_holds() {
     let parked = world.ask(1, Request::Ready(Ready { slot: 1, ..ready("w") }));
     world.take();
     let twice = vec![held(2, leases[1].1), held(2, leases[1].1)];
-    let goodbye = || {
-        Request::Bye(laneway_protocol::message::Bye {
-            release: twice.clone(),
-            outcomes: vec![done(1, leases[0].1)],
-            ..bye("w")
-        })
-    };
+    let goodbye = || Request::Bye(Bye { release: twice.clone(), outcomes: vec![done(1, leases[0].1)], ..bye("w") });
     world.ask(1, goodbye());
     world.ask(1, goodbye());
     assert_eq!(world.said(), ["ended 1 done, attempt", "ended 2 queued, release", "ended 3 queued, release"]);
@@ -568,4 +695,16 @@ fn a_goodbye_settles_and_gives_back_what_it_names_and_what_it_holds() {
     );
     world.ask(1, Request::Bye(bye("w")));
     assert_eq!(world.said(), ["#6 BYE"], "a third time, for the answer was lost");
+}
+
+#[test]
+fn a_goodbye_said_again_waits_for_the_same_commit() {
+    // What it gives back is on its way to the disk: neither is answered before it is there.
+    let (mut world, lease) = running();
+    for _ in 0..2 {
+        world.ask(1, Request::Bye(Bye { release: vec![held(1, lease)], more: true, ..bye("w") }));
+    }
+    assert_eq!(world.said(), ["ended 1 queued, release"]);
+    world.commit();
+    assert_eq!(world.said(), ["#3 BYE", "#4 BYE"]);
 }

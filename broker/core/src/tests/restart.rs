@@ -3,8 +3,10 @@
 use laneway_protocol::message::{Held, Hello, Ready, Request};
 use laneway_protocol::{Epoch, Lease, TaskState};
 
-use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session};
+use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session, settings};
 use crate::ConnId;
+use crate::Settings;
+use crate::action::Op;
 use crate::event::Event;
 use crate::time::UnixMillis;
 
@@ -58,6 +60,99 @@ fn a_hand_out_that_no_row_shows_is_adopted() {
     assert_eq!(world.said(), ["started 1 run 1 by w", "#4 WELCOME lost []"]);
     assert_eq!((world.state(1), world.row(1).lease), (TaskState::Running, Some(lease)));
     assert!(world.open.contains(&other), "task 1 was taken out of the read-ahead");
+}
+
+#[test]
+fn hand_outs_wait_only_for_those_who_may_hold_what_no_row_shows() {
+    // Not after a clean end, not for a plain worker, which says no HELLO, and not when the settings say no time.
+    let cases = [
+        (false, false, 2_000, true),
+        (true, false, 2_000, false),
+        (false, true, 2_000, false),
+        (false, false, 0, false),
+    ];
+    for (clean, is_plain, restart_hold_ms, waits) in cases {
+        let mut world = World::with(Settings { restart_hold_ms, ..settings() });
+        world.insert("low", "a", 1);
+        if is_plain {
+            world.ask(1, Request::Ready(plain("w", &["b"])));
+            world.commit();
+        } else {
+            world.hello("w", 1, &["a"]);
+        }
+        world.restart(clean);
+        let other = world.ask(2, Request::Ready(plain("v", &["a"])));
+        world.load();
+        assert_eq!(world.open.contains(&other), waits, "clean {clean}, plain {is_plain}, {restart_hold_ms} ms");
+    }
+}
+
+#[test]
+fn a_row_that_runs_under_the_lease_that_is_named_is_adopted() {
+    // The broker was told that the row had vanished, and its worker still runs it. Another lease changes nothing.
+    let (mut world, lease) = running();
+    world.event(Event::Overtaken(vec![(id(1), None)]));
+    assert_eq!(world.broker.n_running(), 0);
+    world.take();
+    world.ask(1, hello("w", &["a"], &[held(1, Lease::new(12))]));
+    world.commit();
+    assert_eq!(world.said(), ["find 1", "#3 WELCOME lost [1]"]);
+    world.ask(1, hello("w", &["a"], &[held(1, lease)]));
+    world.commit();
+    assert_eq!(world.said(), ["find 1", "#4 WELCOME lost []"], "its row shows it already");
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, lease)], ..ready("w") }));
+    world.commit();
+    assert_eq!((world.state(1), world.counts(1)), (TaskState::Done, [1, 1, 0, 0]));
+}
+
+#[test]
+fn a_hand_out_that_two_words_are_about_is_adopted_once() {
+    // Both were looked up before the row was told: the second finds it running. A third names a lease that never was.
+    let mut world = World::new();
+    world.insert_with("low", "a", |row| row.attempts = 2);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.load();
+    let lease = world.lease(reply);
+    world.restart(false);
+    world.jump(70);
+    for lease in [lease, lease, Lease::new(12)] {
+        world.ask(1, hello("w", &["a"], &[held(1, lease)]));
+    }
+    world.take();
+    world.commit_ops();
+    let Some((None, Op::Started(started))) = world.table.inbox.front() else { panic!("no record") };
+    assert_eq!((started.run, started.attempt, started.wait_ms), (1, 3, 70));
+    let said = world.said();
+    assert_eq!(said, ["started 1 run 1 by w", "#3 WELCOME lost []", "#4 WELCOME lost []", "#5 WELCOME lost [1]"]);
+    world.ask(1, Request::Ready(Ready { outcomes: vec![done(1, lease)], ..ready("w") }));
+    let Some((Some(_), Op::Ended(ended))) = world.table.inbox.back() else { panic!("no end") };
+    assert_eq!((ended.run, ended.attempt), (1, 3));
+}
+
+#[test]
+fn a_suspect_is_one_after_a_restart() {
+    // Its session takes no other and is not charged for what it runs beside it.
+    let mut world = World::new();
+    world.insert_with("high", "a", |row| row.losses = 1);
+    world.insert("low", "a", 1);
+    world.hello("w", 1, &["a"]);
+    let leases = [0, 1].map(|slot| {
+        let reply = world.ask(1, Request::Ready(Ready { slot, ..ready("w") }));
+        world.commit();
+        world.lease(reply)
+    });
+    world.restart(true);
+    world.insert_with("high", "a", |row| row.losses = 1);
+    world.ask(1, hello("w", &["a"], &[held(1, leases[0]), held(2, leases[1])]));
+    let parked = world.ask(1, Request::Ready(Ready { slot: 2, ..ready("w") }));
+    world.commit();
+    assert!(world.open.contains(&parked), "task 3 is a suspect as well");
+    world.pass(5_000);
+    world.event(Event::Disconnected(ConnId(1)));
+    world.take();
+    world.pass(10_000);
+    assert_eq!(world.said(), ["ended 1 queued, loss lost", "ended 2 queued, nothing", "session w gone"]);
 }
 
 #[test]
@@ -168,6 +263,24 @@ fn a_plain_worker_may_beat_and_report_before_its_next_ready() {
 }
 
 #[test]
+fn a_plain_worker_answers_for_what_it_was_given_before_the_restart() {
+    // It spoke once and its connection closed: its own task counts a loss, that of a silent one goes on.
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.ask(1, Request::Ready(plain("p", &["a"])));
+    world.ask(2, Request::Ready(plain("q", &["a"])));
+    world.commit();
+    world.restart(true);
+    world.pass(15_000);
+    world.ask(1, beat("p", &[]));
+    world.event(Event::Disconnected(ConnId(1)));
+    world.take();
+    world.pass(500);
+    assert_eq!(world.said(), ["ended 1 queued, loss lost", "session p gone"]);
+    assert_eq!(world.broker.n_running(), 1);
+}
+
+#[test]
 fn the_lease_of_a_plain_orphan_still_runs_out() {
     // Its worker never came back: told to nobody, then failed.
     let mut world = World::new();
@@ -179,6 +292,24 @@ fn the_lease_of_a_plain_orphan_still_runs_out() {
     assert!(world.said().is_empty());
     world.pass(5_000);
     assert!(world.said()[0].starts_with("ended 1 queued +"));
+}
+
+#[test]
+fn a_lease_goes_on_over_a_restart() {
+    // Of its 60 s 20 are over, and the broker was away for 10: it runs out after 30 more, as if nothing had been.
+    let (mut world, lease) = running();
+    world.pass(20_000);
+    world.commit();
+    world.jump(10_000);
+    world.restart(true);
+    world.ask(1, hello("w", &["a"], &[held(1, lease)]));
+    world.take();
+    world.pass(20_000);
+    world.ask(1, beat("w", &[held(1, lease)]));
+    world.pass(9_999);
+    assert!(world.said().is_empty());
+    world.pass(1);
+    assert_eq!(world.said(), ["#4 BEAT cancel [1] stale []"]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Who is there: connections, losses, suspects, stalls.
 
-use laneway_protocol::TaskState;
-use laneway_protocol::message::{Answer, Hello, Ready, Request, Status};
+use laneway_protocol::message::{Answer, Beat, Bye, Hello, Ready, Request, Status};
+use laneway_protocol::{Code, Epoch, Lease, TaskState};
 
-use super::world::{World, beat, bye, done, held, hello, id, plain, ready};
+use super::world::{World, beat, bye, done, held, hello, id, plain, ready, session, settings};
 use crate::ConnId;
+use crate::Settings;
 use crate::event::Event;
 
 /// A world where session w runs tasks 1 to 4, each in its slot, over connections 1 and 2.
@@ -85,6 +86,25 @@ fn nothing_is_handed_to_a_connection_that_is_gone() {
 }
 
 #[test]
+fn a_connection_that_goes_takes_only_its_own_questions_with_it() {
+    // What is parked on the other connection of the session stays and is answered there.
+    let mut world = World::new();
+    world.hello("w", 1, &["a"]);
+    let gone = world.ask(1, Request::Ready(ready("w")));
+    let stays = world.ask(2, Request::Ready(Ready { slot: 1, ..ready("w") }));
+    let beat = world.ask(2, beat("w", &[]));
+    world.commit();
+    world.take();
+    world.event(Event::Disconnected(ConnId(1)));
+    assert_eq!(world.said(), [format!("#{} forgotten", gone.0)]);
+    world.insert("low", "a", 1);
+    world.commit();
+    assert_eq!(world.tasks(stays)[0].0, 1);
+    world.event(Event::Disconnected(ConnId(2)));
+    assert!(world.said().contains(&format!("#{} forgotten", beat.0)));
+}
+
+#[test]
 fn one_connection_may_carry_two_sessions() {
     // When it closes, both are lost.
     let mut world = World::new();
@@ -145,10 +165,10 @@ fn who_comes_and_goes_is_told_by_the_name_that_people_know() {
     let introduction = Hello { name: "thumbs".into(), host: "alder".into(), pid: 47, ..introduction };
     world.ask(2, Request::Hello(Hello { more: true, ..introduction.clone() }));
     assert!(told(&mut world).is_empty(), "there are more pages to come");
-    for _ in 0..2 {
-        world.ask(2, Request::Hello(introduction.clone()));
-    }
+    world.ask(2, Request::Hello(introduction.clone()));
     assert_eq!(told(&mut world), ["thumbs@alder/47 connected [c]"]);
+    world.ask(2, Request::Hello(introduction));
+    assert!(told(&mut world).is_empty());
     world.ask(1, Request::Bye(bye("quiet")));
     assert_eq!(told(&mut world), ["quiet left"]);
 
@@ -242,7 +262,7 @@ fn a_session_that_ends_leaves_no_question_open() {
 #[test]
 fn sessions_are_bounded() {
     // One more is refused, and may come when another has gone.
-    let mut settings = super::world::settings();
+    let mut settings = settings();
     settings.sessions_max = 1;
     let mut world = World::with(settings);
     world.hello("v", 1, &["a"]);
@@ -274,4 +294,50 @@ fn a_beat_tells_stale_leases_at_once_and_parks_otherwise() {
     world.ask(2, beat("nobody", &[]));
     assert_eq!(world.said(), ["#6 ERR hello_first"]);
     assert_eq!(world.table.rows[&id(1)].lease, Some(lease));
+}
+
+#[test]
+fn a_beat_of_another_epoch_says_hello_first() {
+    // Its own epoch or none is fine. A BEAT that does not wait is answered at once.
+    let mut world = World::new();
+    world.hello("w", 1, &["a"]);
+    let beat = |epoch, wait_ms| Request::Beat(Beat { session: session("w"), epoch, running: Vec::new(), wait_ms });
+    world.ask(1, beat(Some(Epoch(2)), 10_000));
+    world.ask(1, beat(Some(Epoch(1)), 0));
+    world.ask(1, beat(None, 0));
+    world.ask(1, beat(Some(Epoch(1)), 1));
+    assert_eq!(world.said(), ["#2 ERR hello_first", "#3 BEAT cancel [] stale []", "#4 BEAT cancel [] stale []"]);
+}
+
+#[test]
+fn a_goodbye_of_a_stranger_is_believed_when_it_says_nothing() {
+    // With outcomes or leases the broker must first be told everything.
+    let mut world = World::new();
+    let lease = Lease::new(1);
+    world.ask(1, Request::Bye(bye("w")));
+    world.ask(1, Request::Bye(Bye { release: vec![held(1, lease)], ..bye("w") }));
+    world.ask(1, Request::Bye(Bye { outcomes: vec![done(1, lease)], ..bye("w") }));
+    assert_eq!(world.said(), ["#1 BYE", "#2 ERR hello_first", "#3 ERR hello_first"]);
+}
+
+#[test]
+fn what_a_session_names_is_bounded() {
+    // 256 kinds and 4,096 slots; one more is refused with the field that names it, and costs nothing else.
+    let mut world = World::with(Settings { kinds_max: 1_000, ..settings() });
+    let kinds: Vec<String> = (0..257).map(|n| format!("k{n}")).collect();
+    let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+    let refused = |world: &World, reply| match world.answers.get(&reply) {
+        Some(Answer::Error(error)) => Some((error.code, error.field.clone().unwrap())),
+        _ => None,
+    };
+    let reply = world.ask(1, hello("v", &kinds, &[]));
+    assert_eq!(refused(&world, reply), Some((Code::TooMany, "kinds".into())));
+    let reply = world.ask(1, hello("v", &kinds[..256], &[]));
+    assert_eq!(refused(&world, reply), None);
+    world.hello("w", 1, &["a"]);
+    for slot in 0..4_096 {
+        assert!(!world.broker_only(1, Request::Ready(Ready { slot, ..ready("w") })));
+    }
+    let reply = world.ask(1, Request::Ready(Ready { slot: 4_096, ..ready("w") }));
+    assert_eq!(refused(&world, reply), Some((Code::Full, "slot".into())));
 }
