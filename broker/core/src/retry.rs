@@ -37,6 +37,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_generator_gives_the_numbers_of_its_reference() {
+        // The first of splitmix64 from seed 1,234,567, whole and as the last digit.
+        let numbers = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        let (mut whole, mut digit) = (Random::new(1_234_567), Random::new(1_234_567));
+        for number in numbers {
+            assert_eq!((whole.up_to(u64::MAX), digit.up_to(9)), (number, number % 10));
+        }
+    }
+
+    #[test]
     fn delays_double_up_to_the_maximum_and_never_fall_under_half() {
         let kind = KindSettings {
             lane: LaneName::new("normal").unwrap(),
@@ -47,10 +57,12 @@ mod tests {
         };
         let mut random = Random::new(1);
         for (attempt, full) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 8_000), (5, 10_000), (60, 10_000)] {
-            for _ in 0..100 {
-                let delay = delay_ms(attempt, &kind, &mut random);
-                assert!((full / 2..=full).contains(&delay), "attempt {attempt}: {delay}");
+            let delays: Vec<u64> = (0..100).map(|_| delay_ms(attempt, &kind, &mut random)).collect();
+            for delay in &delays {
+                assert!((full / 2..=full).contains(delay), "attempt {attempt}: {delay}");
             }
+            let spread = delays.iter().max().unwrap() - delays.iter().min().unwrap();
+            assert!(spread > full / 3, "attempt {attempt}: they come back within {spread} ms");
         }
     }
 }

@@ -52,3 +52,19 @@ pub struct Now {
     pub mono: Millis,
     pub wall: UnixMillis,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_stop_at_their_ends() {
+        // A deadline that never comes and a wall clock that went back are no surprise.
+        assert_eq!((Millis(5).after(2), Millis(5).since(Millis(2))), (Millis(7), 3));
+        assert_eq!((Millis(5).after(u64::MAX), Millis(2).since(Millis(5))), (Millis::NEVER, 0));
+        assert_eq!((UnixMillis(-5).after(7), UnixMillis(2).since(UnixMillis(-5))), (UnixMillis(2), 7));
+        assert_eq!(UnixMillis(5).after(u64::MAX), UnixMillis(i64::MAX));
+        assert_eq!(UnixMillis(2).since(UnixMillis(5)), 0);
+        assert_eq!(UnixMillis(-5).to_string(), "-5");
+    }
+}

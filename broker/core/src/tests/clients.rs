@@ -1,12 +1,13 @@
 //! Those who submit, wait and look.
 
 use laneway_protocol::message::{
-    Answer, Cursor, End, Final, NewTask, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor,
+    Answer, Cursor, End, Final, Hello, NewTask, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor,
 };
-use laneway_protocol::{Epoch, Lease, Payload, TaskState};
+use laneway_protocol::{Code, Epoch, Lease, Payload, TaskState};
 
 use super::world::{World, done, id, kind, plain, ready, session, submit, wait_for};
 use crate::ConnId;
+use crate::action::OpResult;
 use crate::event::Event;
 
 fn task(key: Option<&str>) -> NewTask {
@@ -28,20 +29,22 @@ fn finish(world: &mut World, n: u64, lease: Lease) {
 }
 
 fn progress(world: &mut World, n: u64, lease: Lease, done: u64) {
-    world.ask(
-        1,
-        Request::Progress(Progress {
-            session: session("w"),
-            task: id(n),
-            lease,
-            done: Some(done),
-            total: None,
-            note: None,
-            extend_ms: None,
-            data: None,
-            checkpoint: None,
-        }),
-    );
+    world.ask(1, Request::Progress(Progress { done: Some(done), ..word(n, lease) }));
+}
+
+/// A progress that says nothing.
+fn word(n: u64, lease: Lease) -> Progress {
+    Progress {
+        session: session("w"),
+        task: id(n),
+        lease,
+        done: None,
+        total: None,
+        note: None,
+        extend_ms: None,
+        data: None,
+        checkpoint: None,
+    }
 }
 
 #[test]
@@ -56,6 +59,20 @@ fn a_submit_is_answered_after_its_commit() {
     world.commit();
     world.ask(9, submit(Vec::new(), 0));
     assert_eq!(world.take(), ["submit 2", "#2 ERR bad_task", "#3 ERR bad_body"]);
+}
+
+#[test]
+fn a_submit_to_a_lane_that_nobody_knows_says_which_task_it_was() {
+    // The store finds out; the code tells it from a task that makes no sense.
+    for (field, code) in [("lane", Code::UnknownLane), ("max_attempts", Code::BadTask)] {
+        let mut world = World::new();
+        let reply = world.ask(9, submit(vec![task(None), task(None)], 0));
+        let (op, _) = world.table.inbox.pop_front().unwrap();
+        let refused = OpResult::Refused { index: 1, field, reason: "no".into() };
+        world.event(Event::Committed(vec![(op.unwrap(), refused)]));
+        let Answer::Error(error) = &world.answers[&reply] else { panic!("it was taken") };
+        assert_eq!((error.code, error.field.clone()), (code, Some(format!("tasks[1].{field}"))));
+    }
 }
 
 #[test]
@@ -153,6 +170,122 @@ fn the_last_word_of_progress_reaches_the_row() {
 }
 
 #[test]
+fn words_of_progress_are_written_together() {
+    // What a later word does not say is kept of the earlier ones.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    progress(&mut world, 1, lease, 10);
+    let note = Some("half".into());
+    world.ask(1, Request::Progress(Progress { done: Some(20), total: Some(40), note, ..word(1, lease) }));
+    progress(&mut world, 1, lease, 30);
+    world.pass(500);
+    world.commit();
+    assert_eq!(world.row(1).progress, (Some(30), Some(40), Some("half".into())));
+}
+
+#[test]
+fn each_sort_of_progress_goes_where_it_belongs() {
+    // Numbers and words to those who wait and to the row, partial data to those who wait, a checkpoint to the row, which has
+    // it at once; what says nothing goes nowhere.
+    type With = fn(Progress, Option<Payload>) -> Progress;
+    let bytes = || Some(Payload::bin(vec![0; 3]));
+    let cases: [(&str, With, bool, bool); 6] = [
+        ("done", |word, _| Progress { done: Some(7), ..word }, true, true),
+        ("total", |word, _| Progress { total: Some(7), ..word }, true, true),
+        ("note", |word, _| Progress { note: Some("half".into()), ..word }, true, true),
+        ("data", |word, data| Progress { data, ..word }, true, false),
+        ("checkpoint", |word, checkpoint| Progress { checkpoint, ..word }, false, true),
+        ("nothing", |word, _| word, false, false),
+    ];
+    for (name, with, told, written) in cases {
+        let mut world = World::new();
+        world.insert("low", "a", 1);
+        let lease = take(&mut world);
+        let waiter = world.ask(9, Request::WaitFor(wait_for(&[1], 5_000)));
+        world.commit();
+        world.take();
+        world.ask(1, Request::Progress(with(word(1, lease), bytes())));
+        let said = world.take();
+        assert_eq!(said.iter().any(|line| line.starts_with("noted 1")), written, "{name}: {said:?}");
+        assert_eq!(!world.open.contains(&waiter), told, "{name}: {said:?}");
+        // Within the interval only a checkpoint is written at once.
+        world.ask(1, Request::Progress(Progress { done: Some(1), ..word(1, lease) }));
+        world.take();
+        world.ask(1, Request::Progress(with(word(1, lease), bytes())));
+        let urgent = world.take().iter().any(|line| line.starts_with("noted 1"));
+        assert_eq!(urgent, name == "checkpoint", "{name}");
+    }
+}
+
+#[test]
+fn progress_over_the_limit_is_refused_with_the_field_that_is_too_large() {
+    // 1,024 bytes are allowed for each of the two.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    let mut refused = |data: usize, checkpoint: usize| {
+        let (data, checkpoint) = (Payload::bin(vec![0; data]), Payload::bin(vec![0; checkpoint]));
+        let progress = Progress { data: Some(data), checkpoint: Some(checkpoint), ..word(1, lease) };
+        let reply = world.ask(1, Request::Progress(progress));
+        match &world.answers[&reply] {
+            Answer::Error(error) => Some((error.code, error.field.clone().unwrap())),
+            _ => None,
+        }
+    };
+    let too_large = |field: &str| Some((Code::TooLarge, field.into()));
+    assert_eq!(refused(1_024, 1_024), None);
+    assert_eq!(refused(1_025, 1_024), too_large("data"));
+    assert_eq!(refused(1_024, 1_025), too_large("checkpoint"));
+    assert_eq!(refused(1_026, 1_025), too_large("data"), "the larger one");
+    assert_eq!(refused(1_025, 1_026), too_large("checkpoint"), "the larger one");
+}
+
+#[test]
+fn a_progress_is_believed_of_those_who_are_known() {
+    // Before the last page of its HELLO a session is not; under another lease nothing changes, and it is counted.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    world.ask(1, Request::Progress(word(1, Lease::new(12))));
+    let Request::Hello(hello) = super::world::hello("v", &["a"], &[]) else { unreachable!() };
+    world.ask(2, Request::Hello(Hello { more: true, ..hello }));
+    world.ask(2, Request::Progress(Progress { session: session("v"), ..word(1, lease) }));
+    world.ask(3, Request::Progress(Progress { session: session("x"), ..word(1, lease) }));
+    let said = world.said();
+    assert_eq!(
+        said,
+        ["#2 ERR stale", "session v up", "#3 WELCOME lost []", "#4 ERR hello_first", "#5 ERR hello_first"]
+    );
+    assert_eq!(world.broker.stats.stale, 1);
+}
+
+#[test]
+fn the_progress_of_a_row_is_news_for_a_wait_that_has_heard_nothing() {
+    // Whatever of it the row has; it is told before newer words come, and the newer words stand for it.
+    for progress in [(Some(7), None, None), (None, Some(7), None), (None, None, Some("half".to_owned()))] {
+        let mut world = World::new();
+        world.insert("low", "a", 1);
+        world.table.rows.get_mut(&id(1)).unwrap().progress = progress.clone();
+        let reply = world.ask(9, Request::WaitFor(wait_for(&[1], 5_000)));
+        world.commit();
+        let Answer::WaitFor(waited) = &world.answers[&reply] else { panic!("no news") };
+        let told: Vec<_> = waited.events.iter().map(|event| (event.done, event.total, event.note.clone())).collect();
+        assert_eq!(told, [progress]);
+    }
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    let lease = take(&mut world);
+    progress(&mut world, 1, lease, 10);
+    world.table.rows.get_mut(&id(2)).unwrap().progress = (Some(5), None, None);
+    world.commit();
+    world.ask(9, Request::WaitFor(wait_for(&[1, 2], 5_000)));
+    world.commit();
+    let said = world.said();
+    assert!(said.last().unwrap().contains("events [(1, Some(5)), (1, Some(10))]"), "{said:?}");
+}
+
+#[test]
 fn a_wait_of_no_time_still_looks() {
     // Polling with wait_ms 0 gets what the table has; it is not answered before the store has told.
     let mut world = World::new();
@@ -211,6 +344,16 @@ fn a_full_buffer_of_events_is_a_gap() {
     world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 0) }));
     world.commit();
     assert!(world.said().last().unwrap().contains("gap true events [(3, "));
+    let cursor = Some(Cursor { epoch: Epoch(1), n: 2 });
+    for cursor in [cursor, None] {
+        world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 0) }));
+        world.commit();
+        let said = world.said();
+        assert!(
+            said.last().unwrap().contains("gap false events [(3, "),
+            "nothing is missed after {cursor:?}: {said:?}"
+        );
+    }
 }
 
 #[test]
@@ -222,9 +365,11 @@ fn a_key_stands_for_its_newest_task() {
     world.ask(9, Request::WaitFor(ask("k")));
     world.ask(9, Request::WaitFor(ask("none")));
     world.ask(9, Request::WaitFor(WaitFor { kind: None, ..ask("k") }));
+    world.ask(9, Request::WaitFor(wait_for(&[], 0)));
+    assert_eq!(world.said(), ["find key k", "find key none", "#3 ERR bad_body", "#4 ERR bad_body"]);
     world.commit();
     let said = world.said();
-    assert!(said.contains(&"#3 ERR bad_body".into()) && said.contains(&"#2 ERR not_found".into()), "{said:?}");
+    assert!(said.contains(&"#2 ERR not_found".into()), "{said:?}");
     assert_eq!(said.last().unwrap(), "#1 WAITED n 0 gap false events [] finals [] pending [1] not found [] pruned []");
 }
 
@@ -273,8 +418,8 @@ fn a_cancelled_task_is_counted_once_however_it_came_to_be() {
     assert_eq!(cancelled(&mut world), (2, 0), "seen again");
     world.table.rows.get_mut(&id(3)).unwrap().state = TaskState::Cancelled;
     let ended = Final { task: id(3), state: TaskState::Cancelled, result: None, error: Some("expired".into()) };
-    let rejected = Final { task: id(9), state: TaskState::Dead, result: None, error: None };
-    world.event(Event::EndedByStore(vec![ended, rejected]));
+    let rejected = |n| Final { task: id(n), state: TaskState::Dead, result: None, error: None };
+    world.event(Event::EndedByStore(vec![ended, rejected(8), rejected(9)]));
     assert_eq!(cancelled(&mut world), (3, 0));
 
     world.hello("w", 1, &["a"]);
@@ -327,6 +472,8 @@ fn waiters_are_bounded() {
     world.ask(9, Request::WaitFor(wait_for(&[1], 5_000)));
     world.ask(9, submit(vec![task(None)], 1));
     assert_eq!(world.said(), ["watch 1", "endings 1", "#2 ERR full", "#3 ERR full"]);
+    world.ask(9, submit(vec![task(None)], 0));
+    assert_eq!(world.said(), ["submit 1"], "that does not wait for its task");
 }
 
 #[test]
