@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use laneway_protocol::Payload;
-use laneway_protocol::message::NewTask;
+use laneway_protocol::message::{HandedTask, NewTask};
 
 use crate::action::{Next, Op};
 use crate::event::OpId;
@@ -93,7 +93,11 @@ fn of_pending(pending: &Pending) -> usize {
             said.sum()
         }
         Pending::Find { find: FindFor::Committed { answer, .. }, .. } => {
-            answer.tasks.iter().map(|task| BASE_BYTES + of_payload(task.payload.as_ref())).sum()
+            let bytes_of = |task: &HandedTask| {
+                let payloads = of_payload(task.payload.as_ref()) + of_payload(task.checkpoint.as_ref());
+                BASE_BYTES + payloads + of_text(task.trace.as_deref())
+            };
+            answer.tasks.iter().map(bytes_of).sum()
         }
         Pending::End(end) => of_payload(end.result.as_ref()) + of_text(end.error.as_deref()),
         _ => 0,
@@ -117,7 +121,7 @@ fn of_text(text: Option<&str>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use laneway_protocol::message::{End, HandOut, HandedTask, Outcome};
+    use laneway_protocol::message::{End, HandOut, Outcome};
     use laneway_protocol::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 
     use super::*;
@@ -214,13 +218,13 @@ mod tests {
             max_attempts: 1,
             timeout_ms: 1,
             payload: Some(payload(600)),
-            trace: None,
-            checkpoint: None,
+            trace: Some(text(30)),
+            checkpoint: Some(payload(4)),
         };
         let tasks = vec![handed.clone(), handed];
         let answer = Box::new(HandOut { epoch: Epoch(1), seq: 1, tasks, outcomes: Vec::new(), settled: 0 });
         let find = FindFor::Committed { answer, slot: crate::worker::SlotId { session: SessionId(1), slot: 0 } };
-        check(&Op::Counts, Pending::Find { reply, find }, 2 * (256 + 600));
+        check(&Op::Counts, Pending::Find { reply, find }, 2 * (256 + 600 + 30 + 4));
         let end = PendingEnd {
             task: id(),
             hooks: Vec::new(),
