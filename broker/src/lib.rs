@@ -31,5 +31,6 @@ mod store;
 mod supervise;
 mod telemetry;
 mod wake;
+mod work;
 
 pub use cli::main;

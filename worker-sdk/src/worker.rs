@@ -133,8 +133,8 @@ impl Worker {
     ///
     /// Fails with [`Error::Refused`] when the broker does not want this worker (an unknown lane, another version, a key without
     /// the role `work`), with [`Error::NotAdmitted`] when it does not let it in at all, also later, when its key is taken off
-    /// the list: what runs then is told to end. Fails with [`Error::NoFarewell`] when last outcomes could not be delivered, with [`Error::System`] when a thread could not be
-    /// started or broke.
+    /// the list: what runs then is told to end. Fails with [`Error::NoFarewell`] when last outcomes could not be delivered,
+    /// with [`Error::System`] when a thread could not be started or broke.
     pub fn run(self) -> Result<Finished, Error> {
         let signals = if self.settings.signals { Some(Signals::catch()?) } else { None };
         let mut threads = Vec::new();

@@ -16,6 +16,7 @@ mod remote;
 mod submit;
 mod task;
 mod when;
+mod work;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -80,7 +81,9 @@ impl Common {
         let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
-            Command::Broker(_) | Command::Completions { .. } if json => "there is nothing to print as JSON here",
+            Command::Broker(_) | Command::Work(_) | Command::Completions { .. } if json => {
+                "there is nothing to print as JSON here"
+            }
             Command::Db(_) | Command::Completions { .. } if endpoint => {
                 "no broker is asked here, so --endpoint means nothing"
             }
@@ -121,6 +124,7 @@ enum Command {
     #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
     Stats,
     Drain(admin::DrainArgs),
+    Work(work::WorkArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
     Keygen(keygen::KeygenArgs),
@@ -177,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Worker(command) => admin::worker(&common, &command),
         Command::Stats => admin::stats(&common),
         Command::Drain(args) => admin::drain(&common, &args),
+        Command::Work(args) => work::run(&common, args),
         Command::Db(command) => db::run(&common, &command),
         Command::Keygen(args) => keygen::run(&args),
         Command::Demo(args) => crate::demo::run(&args),

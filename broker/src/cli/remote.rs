@@ -62,6 +62,13 @@ pub(super) fn fallback(common: &Common) -> Option<&'static str> {
     (!is_named && endpoint == TCP_ENDPOINT).then_some(TCP_ENDPOINT)
 }
 
+/// Where to look for the broker, and with which keys.
+pub(super) fn address(common: &Common) -> Result<(String, Option<Curve>), Error> {
+    let (endpoint, is_named) = place(common);
+    let curve = curve(common, is_named)?;
+    Ok((endpoint, curve))
+}
+
 /// Where to look for the broker.
 pub(super) fn endpoint(common: &Common) -> String {
     place(common).0
@@ -133,8 +140,7 @@ impl Remote {
 
     /// For commands that need a running broker.
     pub(super) fn expect(common: &Common) -> Result<Self, Error> {
-        let (endpoint, is_named) = place(common);
-        let curve = curve(common, is_named)?;
+        let (endpoint, curve) = address(common)?;
         if !is_alive(&endpoint) {
             return Err(Error::Unreachable { endpoint, detail: None });
         }

@@ -33,8 +33,22 @@ pub(crate) struct Flag {
 }
 
 const PREFIX: &str = "LANEWAY_";
-/// Variables that other parts read: the command line, the SDK and the tests.
-const OTHER_VARIABLES: &[&str] = &["BROKER_KEY", "CONFIG", "ENDPOINT", "KEY", "SEED", "SESSION"];
+/// Variables that other parts read: the command line, the SDK, the tests, and the programs that `laneway work` runs.
+const OTHER_VARIABLES: &[&str] = &[
+    "ATTEMPT",
+    "BROKER_KEY",
+    "CONFIG",
+    "ENDPOINT",
+    "KEY",
+    "KIND",
+    "LANE",
+    "MAX_ATTEMPTS",
+    "PROGRESS_FD",
+    "SEED",
+    "SESSION",
+    "TASK",
+    "TRACE",
+];
 
 const KINDS_WANTED: &str = "a section for each kind, as in [kinds.resize]";
 
