@@ -285,3 +285,20 @@ fn an_idle_worker_leaves_with_success_though_its_broker_was_killed() {
     assert_eq!(worker.stop(), 0);
     assert!(asked.elapsed() < Duration::from_secs(4), "it waited {:?} for a broker", asked.elapsed());
 }
+
+#[test]
+fn a_stop_before_the_broker_is_ready_ends_it() {
+    // Proves that a broker which waits for its database is not deaf meanwhile, and that the next one starts as ever.
+    let place = Place::new();
+    assert_eq!(Broker::start(&place).stop(), 0);
+    let table = Table::open(&place);
+    table.execute("BEGIN IMMEDIATE", []);
+    let mut broker = Broker::spawn(&place, &[]);
+    // It listens before it opens the database.
+    wait_until("the broker to wait for the database", || place.path("broker.sock").exists());
+    broker.signal("TERM");
+    assert_eq!(broker.wait(), 0);
+    assert!(broker.ready_lines().is_empty());
+    table.execute("COMMIT", []);
+    assert_eq!(Broker::start(&place).stop(), 0);
+}

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::SessionName;
 
@@ -95,6 +95,8 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let crowd = Crowd::new(connections_max);
     let router = Router::new((socket, monitor, crowd, guard), core, links, clock, config.stall_ms);
     let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
+    // From here on a stop is settled, no longer an end at once.
+    let signals = signals.receiver();
     let scheduler = spawn("scheduler", move || scheduler.run())?;
     let router = spawn("router", move || router.run())?;
 
@@ -141,7 +143,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
 fn watch(
     config: &Config,
-    signals: &Signals,
+    signals: &Receiver<Signal>,
     stop: &Stop,
     (ring, reload): (impl Fn(), impl Fn()),
     has_ended: impl Fn() -> bool,
@@ -149,7 +151,7 @@ fn watch(
     let mut deadline: Option<Instant> = None;
     loop {
         let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
-        match signals.receiver().recv_timeout(wait) {
+        match signals.recv_timeout(wait) {
             Ok(Signal::Stop) => {
                 tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
                 deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));

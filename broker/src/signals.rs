@@ -6,10 +6,11 @@
 //! | SIGHUP | open the log file anew, read the folder of keys again | the same |
 //! | SIGPIPE, SIGXFSZ | ignored: a write says it | |
 //!
-//! What runs in workers goes on in all cases, and is settled with the next broker.
+//! A stop before the broker is ready ends it at once, exit 0. What runs in workers goes on in all cases, and is settled with the next broker.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
 use nix::sys::signal::SigSet;
@@ -28,6 +29,7 @@ pub(crate) enum Signal {
 pub(crate) struct Signals {
     received: Receiver<Signal>,
     handle: iterator::Handle,
+    is_served: Arc<AtomicBool>,
 }
 
 /// Signals that nobody has taken yet: one reload, a stop and one that is more urgent.
@@ -45,10 +47,19 @@ impl Signals {
         let mut signals = iterator::Signals::new(TAKEN.map(|signal| signal as i32))?;
         let handle = signals.handle();
         let (sender, received) = bounded(WAITING_MAX);
+        let is_served = Arc::new(AtomicBool::new(false));
+        let served = Arc::clone(&is_served);
+        SigSet::from_iter(TAKEN).thread_block()?;
         std::thread::Builder::new().name("signals".into()).spawn(move || {
+            // Whoever started this process may have had them blocked too.
+            SigSet::from_iter(TAKEN).thread_unblock().expect("a mask of signals that there are");
             let mut stops = 0;
             for number in signals.forever() {
                 let signal = meaning(number, &mut stops).unwrap_or_else(|| std::process::exit(1));
+                if signal == Signal::Stop && !served.load(Ordering::SeqCst) {
+                    // Nothing was handed out or acknowledged yet; the next start takes what lies about for a crash's.
+                    std::process::exit(0);
+                }
                 // One that waits to be taken says it for those behind it, or is a stop.
                 if signal == Signal::Reload && !sender.is_empty() {
                     continue;
@@ -57,12 +68,12 @@ impl Signals {
                 sender.try_send(signal).ok();
             }
         })?;
-        SigSet::from_iter(TAKEN).thread_block()?;
-        Ok(Self { received, handle })
+        Ok(Self { received, handle, is_served })
     }
 
-    /// To be selected on together with whatever else may end the broker.
+    /// To be selected on together with whatever else may end the broker. Before the first call a stop ends the process at once.
     pub(crate) fn receiver(&self) -> &Receiver<Signal> {
+        self.is_served.store(true, Ordering::SeqCst);
         &self.received
     }
 }
