@@ -88,7 +88,7 @@ class Broker:
                 self.socket.setsockopt(zmq.LINGER, 0)
                 if self.keys:
                     self.socket.curve_publickey, self.socket.curve_secretkey, self.socket.curve_serverkey = self.keys
-                self.handshakes = self.socket.get_monitor_socket(FAILED_HANDSHAKES)
+                self.handshakes, self.told_broken_off = self.socket.get_monitor_socket(FAILED_HANDSHAKES), False
                 self.socket.connect(self.endpoint)
             self.socket.send_multipart(question)
             deadline = time.monotonic() + REPLY_MS / 1_000
@@ -115,6 +115,9 @@ class Broker:
             if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and event["value"] == MECHANISM_MISMATCH:
                 sys.exit(f"{self.endpoint} takes peers with keys only or without keys only: see LANEWAY_KEY")
             # It may be on its way up or down, so this is no reason to end.
+            if self.told_broken_off:
+                continue
+            self.told_broken_off = True
             print(f"{self.endpoint} broke the handshake off: is it well, and the broker's key the right one?", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::greeting;
+use crate::greeting::Look;
 
 /// Why a broker that is there does not let this peer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,12 @@ impl fmt::Display for Barrier {
             }
             Self::NeedsKeys => "it takes peers with keys only; give a secret file and the broker's public file",
             Self::TakesNoKeys => "it takes peers without keys only; leave them away, or name its CURVE endpoint",
-            Self::BrokenOff => "it breaks the handshake off; is the broker's public file that of the broker which runs there?",
+            Self::BrokenOff => "it breaks the handshake off; is the broker's public file that of the broker which runs there, and our own pair one?",
         })
     }
 }
 
-/// How often a handshake must break off while the broker is seen to take others, before that is a reason: one that is
-/// just being restarted breaks one off too.
+/// How often that must be seen before it is a reason: a broker that is just being restarted breaks one handshake off too.
 const BROKEN_OFF_MAX: u32 = 2;
 /// Of `zmq.h`: one side speaks CURVE, the other does not.
 const MECHANISM_MISMATCH: i32 = 0x1100_0002;
@@ -48,7 +47,10 @@ pub(crate) struct Watch {
     endpoint: Arc<str>,
     has_keys: bool,
     was_admitted: bool,
+    /// How often a handshake broke off and the broker was seen to be well then.
     broken_off: u32,
+    /// Under way.
+    look: Option<Look>,
 }
 
 impl Watch {
@@ -73,10 +75,11 @@ impl Watch {
         events.set_rcvhwm(0)?;
         events.set_linger(0)?;
         events.connect(&monitor)?;
-        Ok(Self { events, endpoint, has_keys, was_admitted, broken_off: 0 })
+        Ok(Self { events, endpoint, has_keys, was_admitted, broken_off: 0, look: None })
     }
 
-    /// What the handshakes since the last call say, if they say anything for sure. May take half a second when they broke off.
+    /// What the handshakes since the last call say, if they say anything for sure. To be called again and again: where they broke
+    /// off, a look at the broker takes a moment.
     pub(crate) fn barrier(&mut self) -> Result<Option<Barrier>, zmq::Error> {
         let mut seen = None;
         loop {
@@ -85,11 +88,20 @@ impl Watch {
                     seen = frames.first().and_then(|event| handshake(event)).or(seen);
                     self.was_admitted |= seen == Some(Handshake::Done);
                 }
-                Err(zmq::Error::EAGAIN) => return Ok(seen.and_then(|handshake| self.judge(handshake))),
+                Err(zmq::Error::EAGAIN) => break,
                 Err(zmq::Error::EINTR) => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(seen.and_then(|handshake| self.judge(handshake)).or_else(|| self.take_look()))
+    }
+
+    /// What the look at the broker has shown, once it is over.
+    fn take_look(&mut self) -> Option<Barrier> {
+        let is_well = self.look.as_ref()?.answer()?;
+        self.look = None;
+        self.broken_off = if is_well { self.broken_off + 1 } else { 0 };
+        (self.broken_off >= BROKEN_OFF_MAX && !self.was_admitted).then_some(Barrier::BrokenOff)
     }
 
     pub(crate) fn was_admitted(&self) -> bool {
@@ -104,10 +116,10 @@ impl Watch {
             Handshake::Mismatch => Some(Barrier::NeedsKeys),
             // Whoever was let in with these keys has the right ones: the broker is away, or full, or hangs.
             Handshake::BrokenOff if self.was_admitted || !self.has_keys => None,
-            // So may be the one at which nobody was ever let in, unless it is seen to take a handshake at this very time.
+            // So may be one that never let this peer in, unless it is seen to greet others at this very time.
             Handshake::BrokenOff => {
-                self.broken_off = if greeting::is_curve_served(&self.endpoint) { self.broken_off + 1 } else { 0 };
-                (self.broken_off >= BROKEN_OFF_MAX).then_some(Barrier::BrokenOff)
+                self.look.get_or_insert_with(|| Look::at(&self.endpoint));
+                None
             }
         }
     }

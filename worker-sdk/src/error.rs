@@ -95,9 +95,8 @@ impl Error {
         match self {
             Self::NoBroker { .. } | Self::StillRunning { .. } | Self::System(_) => true,
             Self::Refused(error) => error.retry,
-            // A broker that is just being restarted breaks handshakes off too.
-            Self::NotAdmitted { barrier, .. } => *barrier == Barrier::BrokenOff,
-            Self::BadAnswer(_)
+            Self::NotAdmitted { .. }
+            | Self::BadAnswer(_)
             | Self::BadKey { .. }
             | Self::BadPayload(_)
             | Self::BadSetting { .. }

@@ -1,21 +1,45 @@
-//! A look at an endpoint by hand: does somebody take CURVE handshakes there right now? Knows as much of ZMTP (ZeroMQ's RFC 23) as
+//! A look at an endpoint by hand: does somebody greet with CURVE there right now? Knows as much of ZMTP (ZeroMQ's RFC 23) as
 //! that needs: both sides begin with a greeting of 64 bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// For the connection and the greeting. A broker that is well takes a millisecond.
+/// For the greeting. A broker that is well takes a millisecond.
 const GREETS_WITHIN: Duration = Duration::from_millis(250);
 /// It stays open for so long while nothing is said: one that is full, or a forwarder in front of nobody, closes it.
 const STAYS_FOR: Duration = Duration::from_millis(100);
 const GREETING_BYTES: usize = 64;
 
-/// False where nobody greets in time, or not with CURVE, and where it cannot be tried in this way. Takes half a second at most,
-/// beside looking a name up.
-pub(crate) fn is_curve_served(endpoint: &str) -> bool {
+/// A look under way, on a thread of its own: a name that nobody resolves, or a broker that stands still, holds up nothing else.
+pub(crate) struct Look(Receiver<bool>);
+
+impl Look {
+    pub(crate) fn at(endpoint: &str) -> Self {
+        let (tell, told) = mpsc::channel();
+        let endpoint = endpoint.to_owned();
+        // Without a thread there is no answer, which is told as one.
+        let look = move || tell.send(is_curve_served(&endpoint)).unwrap_or_default();
+        thread::Builder::new().name("laneway-look".into()).spawn(look).ok();
+        Self(told)
+    }
+
+    /// `None` while it is under way.
+    pub(crate) fn answer(&self) -> Option<bool> {
+        match self.0.try_recv() {
+            Ok(is_served) => Some(is_served),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(false),
+        }
+    }
+}
+
+/// False where nobody greets in time, or not with CURVE, and where it cannot be tried in this way.
+fn is_curve_served(endpoint: &str) -> bool {
     match endpoint.split_once("://") {
         Some(("tcp", address)) => tcp(address).is_some_and(greets),
         Some(("ipc", path)) => ipc(path).is_some_and(greets),
@@ -24,7 +48,9 @@ pub(crate) fn is_curve_served(endpoint: &str) -> bool {
 }
 
 fn tcp(address: &str) -> Option<TcpStream> {
-    let address = address.to_socket_addrs().ok()?.next()?;
+    // As the socket of the connection does.
+    let with_ipv6 = address.contains('[');
+    let address = address.to_socket_addrs().ok()?.find(|address| with_ipv6 || address.is_ipv4())?;
     TcpStream::connect_timeout(&address, GREETS_WITHIN).ok()
 }
 
@@ -34,14 +60,21 @@ fn ipc(path: &str) -> Option<TcpStream> {
 }
 
 fn greets(mut stream: TcpStream) -> bool {
+    let until = Instant::now() + GREETS_WITHIN;
     let mut heard = [0; GREETING_BYTES];
-    let greeted = stream
-        .set_read_timeout(Some(GREETS_WITHIN))
-        .and_then(|()| stream.set_write_timeout(Some(GREETS_WITHIN)))
-        .and_then(|()| stream.write_all(&greeting()))
-        .and_then(|()| stream.read_exact(&mut heard))
-        .and_then(|()| stream.set_read_timeout(Some(STAYS_FOR)));
-    if greeted.is_err() || heard[12..18] != *b"CURVE\0" {
+    let mut n = 0;
+    if stream.write_all(&greeting()).is_err() {
+        return false;
+    }
+    while n < GREETING_BYTES {
+        let left = until.saturating_duration_since(Instant::now());
+        // No time is left when it is zero, which sets no timeout but fails.
+        match stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut heard[n..])) {
+            Ok(more @ 1..) => n += more,
+            Ok(0) | Err(_) => return false,
+        }
+    }
+    if heard[12..18] != *b"CURVE\0" || stream.set_read_timeout(Some(STAYS_FOR)).is_err() {
         return false;
     }
     // It is our turn, so a broker that is well says nothing.
@@ -67,7 +100,7 @@ mod tests {
     fn served_by(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        thread::spawn(move || serve(listener.accept().unwrap().0));
         endpoint
     }
 
@@ -88,10 +121,21 @@ mod tests {
         assert!(!is_curve_served(&served_by(drop)), "a forwarder in front of nobody");
         let greet_and_close = |mut stream: TcpStream| stream.write_all(&greeting()).unwrap();
         assert!(!is_curve_served(&served_by(greet_and_close)), "one that is full");
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let hang = move |_stream: TcpStream| _ = held.recv();
+        let (let_go, waits) = mpsc::channel::<()>();
+        let hang = move |_stream: TcpStream| _ = waits.recv();
         assert!(!is_curve_served(&served_by(hang)), "one that stands still");
-        drop(hold);
+        drop(let_go);
+        let trickle = |mut stream: TcpStream| {
+            for byte in greeting() {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let begun = Instant::now();
+        assert!(!is_curve_served(&served_by(trickle)), "one that is slow");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         for nobody in ["tcp://127.0.0.1:1", "ipc:///nobody", "inproc://x", "tcp://"] {
             assert!(!is_curve_served(nobody));
         }
