@@ -91,7 +91,9 @@ impl Monitor {
                 &self.handshakes[0],
                 "a peer came without a key where keys are needed, or with one where none is taken",
             ),
-            CRYPTOGRAPHIC => (&self.handshakes[1], "a peer has a wrong public key for this broker"),
+            CRYPTOGRAPHIC => {
+                (&self.handshakes[1], "a peer has a wrong public key for this broker, or a key pair that is none")
+            }
             _ => return,
         };
         if let Some(left_out) = seldom.borrow_mut().now() {

@@ -100,15 +100,18 @@ impl Peers {
         self.replies.remove(&reply)
     }
 
-    /// The descriptors of the connections whose key does not pass, and of those that have said nothing yet: it is not known whose
-    /// they are, and a peer that may come in does so again.
-    pub(crate) fn descriptors_of_strangers(&self, passes: impl Fn(&Listed) -> bool) -> Vec<i32> {
-        let is_stranger = |conn: &ConnId| {
-            let listed = self.conns.get(conn).and_then(|conn| conn.listed.as_ref());
-            listed.is_some_and(|listed| !passes(listed))
-        };
-        let strangers = self.by_fd.iter().filter(|(_, conn)| conn.as_ref().is_none_or(is_stranger));
-        strangers.map(|(fd, _)| *fd).collect()
+    /// The list of keys was read again: `now` gives what a key may do from here on, unless it is off the list or may do less
+    /// than before. Gives the descriptors of those connections: what they asked before must not be answered any more.
+    pub(crate) fn replace_keys(&mut self, now: impl Fn(&Listed) -> Option<Arc<Listed>>) -> Vec<i32> {
+        let mut over = Vec::new();
+        for conn in self.conns.values_mut() {
+            let Some(listed) = &mut conn.listed else { continue };
+            match now(listed) {
+                Some(again) => *listed = again,
+                None => over.extend(conn.fd),
+            }
+        }
+        over
     }
 
     /// Connections that are open, whether they ever said anything or not.
@@ -158,8 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_was_read_again_shuts_those_off_it_and_those_who_said_nothing() {
-        // Proves that a key's connections are found by their descriptors, and plain peers and other keys are left alone.
+    fn a_list_that_was_read_again_ends_the_connections_of_those_off_it() {
+        // Proves that a key's connections are found by their descriptors, also when it lost only later what it had gained, and
+        // that plain peers, other keys and those who have said nothing are left alone.
         let mut peers = Peers::default();
         let key = |name: &str| Some(Arc::new(Listed { name: name.into(), key: name.into(), roles: Vec::new() }));
         for (fd, (id, listed)) in (7..).zip([("off", key("off")), ("on", key("on")), ("plain", None)]) {
@@ -167,9 +171,10 @@ mod tests {
             peers.add(id.as_bytes(), Some(fd), listed);
         }
         peers.on_conn_event(ConnEvent::Accepted(20));
-        let mut strangers = peers.descriptors_of_strangers(|listed| listed.name == "on");
-        strangers.sort_unstable();
-        assert_eq!(strangers, [7, 20]);
+        let none: [i32; 0] = [];
+        assert_eq!(peers.replace_keys(|listed| key(if listed.name == "on" { "changed" } else { "off" })), none);
+        assert_eq!(peers.replace_keys(|listed| if listed.name == "off" { None } else { key(&listed.name) }), [7]);
+        assert_eq!(peers.replace_keys(|listed| if listed.name == "changed" { None } else { key("off") }), [8]);
     }
 
     #[test]

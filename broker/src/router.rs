@@ -197,8 +197,8 @@ impl Router {
                 self.core.handle(Event::Stop, now, &mut self.actions);
             }
             self.take_reports(now)?;
-            self.take_keys();
             self.take_conn_events().map_err(fail)?;
+            self.take_keys();
             let mut drained = false;
             if self.blocked_since.is_none() {
                 drained = self.take_messages(now).map_err(fail)?;
@@ -261,12 +261,11 @@ impl Router {
         }
     }
 
-    /// Where the list of keys was read again, ends the connections of those that are off it.
+    /// Where the list of keys was read again, ends the connections of those that may not do any more what they could.
     fn take_keys(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         if guard.take_news() {
-            let strangers = self.peers.descriptors_of_strangers(|listed| guard.knows(listed));
-            strangers.into_iter().for_each(crowd::shut);
+            self.peers.replace_keys(|listed| guard.still(listed)).into_iter().for_each(crowd::shut);
         }
     }
 

@@ -8,7 +8,7 @@ mod keys;
 mod role;
 mod zap;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -42,10 +42,7 @@ impl Access {
         let Some((pair, keys, folder)) = read(curve)? else { return Ok(None) };
         let keys = Arc::new(keys);
         tracing::info!(target: "laneway::access", keys = keys.len(), public_key = %pair.public(), "peers with keys are let in");
-        if keys.holds_secrets() {
-            let folder = folder.display();
-            tracing::warn!(target: "laneway::access", %folder, "secret files lie in the folder of keys: they belong to the peers");
-        }
+        warn_of_secrets(&keys, &folder);
         let (to_router, news) = bounded(1);
         let mut mark = [0; 16];
         getrandom::fill(&mut mark).map_err(|error| Error::other("get random bytes", error))?;
@@ -64,6 +61,7 @@ impl Access {
                     tracing::error!(target: "laneway::access", %reason, "a key is not let in");
                 }
                 tracing::info!(target: "laneway::access", keys = keys.len(), wrong = wrong.len(), "the keys are read again");
+                warn_of_secrets(&keys, &self.folder);
                 let keys = Arc::new(keys);
                 // The handshakes first: a key that is off the list must not come back when its connections are shut. Both fail
                 // only when their thread has ended, and the broker with it.
@@ -85,6 +83,13 @@ impl Access {
         let ended = self.has_ended();
         self.zap.stop();
         if ended { Err(Error::other("go on", "the access thread has ended")) } else { Ok(()) }
+    }
+}
+
+fn warn_of_secrets(keys: &KeyList, folder: &Path) {
+    if keys.holds_secrets() {
+        let folder = folder.display();
+        tracing::warn!(target: "laneway::access", %folder, "secret files lie in the folder of keys: they belong to the peers");
     }
 }
 
@@ -138,9 +143,11 @@ impl Guard {
         }
     }
 
-    /// Whether the key is on the list now.
-    pub(crate) fn knows(&self, listed: &Listed) -> bool {
-        self.keys.find(&listed.key).is_some()
+    /// The key as it is on the list now; `None` when it is off it, or may do less than before.
+    pub(crate) fn still(&self, before: &Listed) -> Option<Arc<Listed>> {
+        let now = self.keys.find(&before.key)?;
+        let may_still = |role| now.roles.contains(role) || now.roles.contains(&Role::Admin);
+        before.roles.iter().all(may_still).then(|| Arc::clone(now))
     }
 
     /// Whether the peer may ask this; else what it is answered.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use laneway::curve::KeyPair;
+use tempfile::{NamedTempFile, PersistError};
 
 use super::output;
 use crate::access::{Role, words};
@@ -57,9 +58,17 @@ pub(super) fn run(args: &KeygenArgs) -> Result<(), Error> {
         return Err(Error::Usage(format!("{} is there already: remove it, or choose another name", there.display())));
     }
     let pair = KeyPair::generate()?;
-    write(&secret, 0o600, &format!("public_key = \"{}\"\nsecret_key = \"{}\"\n", pair.public(), pair.secret_text()))?;
     let roles = args.roles.iter().map(|role| format!("\"{}\"", role.as_str())).collect::<Vec<_>>().join(", ");
-    write(&public, 0o644, &format!("public_key = \"{}\"\nroles = [{roles}]\n", pair.public()))?;
+    let secret_text = format!("public_key = \"{}\"\nsecret_key = \"{}\"\n", pair.public(), pair.secret_text());
+    let public_text = format!("public_key = \"{}\"\nroles = [{roles}]\n", pair.public());
+    // Both whole under hidden names first, then both to be seen, or neither.
+    let (secret_file, public_file) = (write(&secret, 0o600, &secret_text)?, write(&public, 0o644, &public_text)?);
+    let fail = |path: &Path, error: PersistError| Error::other(format!("write {}", path.display()), error.error);
+    secret_file.persist_noclobber(&secret).map_err(|error| fail(&secret, error))?;
+    public_file.persist_noclobber(&public).map_err(|error| {
+        std::fs::remove_file(&secret).ok();
+        fail(&public, error)
+    })?;
     output::line(&format!("{}  keep it here, it is secret", secret.display()))?;
     let may = match &args.roles[..] {
         [] => "nothing".into(),
@@ -68,8 +77,7 @@ pub(super) fn run(args: &KeygenArgs) -> Result<(), Error> {
     output::line(&format!("{}  for the other side; in a broker's folder of keys it may: {may}", public.display()))
 }
 
-/// Whole or not at all, and never over another file.
-fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
+fn write(path: &Path, mode: u32, text: &str) -> Result<NamedTempFile, Error> {
     let fail = |error| Error::other(format!("write {}", path.display()), error);
     let folder = path.parent().unwrap_or(Path::new("."));
     // Hidden until it is whole: a broker may read the folder meanwhile.
@@ -77,5 +85,5 @@ fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
     file.write_all(text.as_bytes()).map_err(fail)?;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
-    file.persist_noclobber(path).map_err(|error| fail(error.error)).map(drop)
+    Ok(file)
 }

@@ -73,7 +73,7 @@ pub(super) fn run(common: &Common, args: WorkArgs) -> Result<(), Error> {
     let _telemetry = Telemetry::start(&Config::default()).map_err(|error| Error::other("write a log", error))?;
     let program = Program { path, args: words.collect(), result: args.result, grace: args.grace };
     let WorkArgs { kinds, slots, reserve, lanes, name, .. } = args;
-    work::run(&endpoint, curve, Job { kinds, lanes, reserve, slots, name, program })
+    work::run(&endpoint, curve, &Job { kinds, lanes, reserve, slots, name, program })
 }
 
 /// As a shell finds it: by its path, or in the folders of PATH.

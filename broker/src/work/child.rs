@@ -172,7 +172,7 @@ fn give(stdin: Option<ChildStdin>, payload: Option<Payload>) {
 
 fn take_result(stdout: Option<impl Read>, out: &Mutex<Out>, say: &Sender<Said>) {
     let Some(mut stdout) = stdout else { return };
-    let mut piece = [0; 64 * 1_024];
+    let mut piece = vec![0; 64 * 1_024];
     while let Ok(n @ 1..) = stdout.read(&mut piece) {
         let mut out = lock(out);
         if out.is_over {

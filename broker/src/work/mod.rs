@@ -45,7 +45,7 @@ pub(crate) struct Program {
 }
 
 /// Runs until a signal or a drain ends it.
-pub(crate) fn run(endpoint: &str, curve: Option<Curve>, job: Job) -> Result<(), Error> {
+pub(crate) fn run(endpoint: &str, curve: Option<Curve>, job: &Job) -> Result<(), Error> {
     let mut builder = Worker::builder(endpoint).slots(job.slots);
     if let Some(curve) = curve {
         builder = builder.curve(curve);
