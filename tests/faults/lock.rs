@@ -98,9 +98,13 @@ fn an_app_that_truncates_the_log_is_not_held_up_for_long() {
     for (n_tasks, payload) in [(1, "1".to_owned()), (20, format!("\"{}\"", "x".repeat(400_000)))] {
         table.insert_many(n_tasks, "normal", "echo", &payload);
         table.wait_for_count("state <> 'done'", 0);
-        let since = Instant::now();
-        assert_eq!(table.one::<i64>("PRAGMA wal_checkpoint(TRUNCATE)", []), 0, "it was refused");
-        assert!(since.elapsed() < LOCKED / 2, "it waited {:?}", since.elapsed());
+        // While the broker moves the log itself, SQLite refuses another checkpoint at once, whatever the patience.
+        wait_until("a checkpoint that is not refused", || {
+            let since = Instant::now();
+            let refused = table.one::<i64>("PRAGMA wal_checkpoint(TRUNCATE)", []);
+            assert!(since.elapsed() < LOCKED / 2, "it waited {:?}", since.elapsed());
+            refused == 0
+        });
     }
     let id = table.insert("echo", "2");
     table.wait_for_state(id, "done");
