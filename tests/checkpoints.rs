@@ -71,9 +71,9 @@ fn a_plain_worker_saves_and_finds_checkpoints() {
     broker.kill();
     let _broker = Broker::start_with(&place, &AT_ONCE);
     let mut other = other.reconnected(&place);
-    let last = other.take_behind(Outcome::new(lost.task, lost.lease, End::Release));
-    assert_eq!(last.checkpoint, Some(Payload::json("3")));
-    other.ask(&Ready { outcomes: vec![Outcome::new(last.task, last.lease, End::Done)], max: 0, ..other.ready(0) });
+    let again = other.take_behind(Outcome::new(lost.task, lost.lease, End::Release));
+    assert_eq!(again.checkpoint, Some(Payload::json("3")));
+    other.ask(&Ready { outcomes: vec![Outcome::new(again.task, again.lease, End::Done)], max: 0, ..other.ready(0) });
     assert_eq!(table.column::<String>(task, "state || ' ' || runs || ' ' || losses"), "done 4 1");
 }
 

@@ -35,3 +35,5 @@ const _: () = assert!(PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(BATCH_MAX <= PAYLOAD_FRAMES_MAX);
 // A full batch of leases fits the body: 2 integers of at most 9 bytes and the array's byte.
 const _: () = assert!(BATCH_MAX * 19 < BODY_BYTES_MAX);
+/// Tasks before another in its lane that STATUS counts.
+pub const AHEAD_MAX: u32 = 10_000;

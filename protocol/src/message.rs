@@ -701,6 +701,13 @@ pub struct TaskRow {
     /// With `detail`: why the task is where it is, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<String>,
+    /// With `detail` and asked for alone, of a queued task that is due: tasks of its lane that go before it, at most
+    /// [`AHEAD_MAX`](crate::limits::AHEAD_MAX), which means so many and more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
+    /// With `detail`, of a task that has ended: the live task that has its unique key now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<TaskId>,
 }
 
 /// One failed or lost run.

@@ -1,9 +1,9 @@
 //! Those who look and steer: STATUS, CANCEL, REQUEUE, LANES, WORKERS, STATS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::codec::Room;
-use laneway_protocol::limits::ANSWER_SLACK_MS;
+use laneway_protocol::limits::{AHEAD_MAX, ANSWER_SLACK_MS};
 use laneway_protocol::message::{
     Answer, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
     WorkerRows,
@@ -13,7 +13,7 @@ use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ReplyTo};
-use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, RUNNING_SHOWN_MAX};
+use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX, RUNNING_SHOWN_MAX};
 use crate::page;
 use crate::settle::{Pending, RowsAsked};
 use crate::time::Now;
@@ -221,22 +221,26 @@ impl Broker {
     fn explain(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         match row.state {
             TaskState::Waiting => "it waits for the tasks that it depends on".into(),
-            TaskState::Running => self.explain_running(id, row),
+            TaskState::Running => self.explain_running(id, row, now),
             TaskState::Queued => self.explain_queued(id, row, now),
-            TaskState::Done => "it is done".into(),
+            TaskState::Done => format!("it is done{}", twin(row)),
+            TaskState::Dead if row.twin.is_some() => format!("it failed for good{}", twin(row)),
             TaskState::Dead => "it failed for good; `laneway task retry` queues it again".into(),
-            TaskState::Cancelled => "it was cancelled".into(),
+            TaskState::Cancelled => format!("it was cancelled{}", twin(row)),
         }
     }
 
-    fn explain_running(&self, id: TaskId, row: &TaskRow) -> String {
+    fn explain_running(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         let connected = |session| self.workers.get(session).worker();
         match self.running.get(&id).map(|task| (task, task.session.map(connected))) {
             Some((task, None)) => {
                 format!("its worker {} has not come back since the broker was started", task.worker)
             }
             Some((task, Some(worker))) if task.stop.is_some() => format!("its worker {worker} was told to stop"),
-            Some((_, Some(worker))) => format!("worker {worker} runs it"),
+            Some((task, Some(worker))) => {
+                let (since, left) = (now.mono.since(task.since), task.deadline.since(now.mono));
+                format!("worker {worker} runs it since {}, and may for {} more", span(since), span(left))
+            }
             None => format!(
                 "worker {} has just ended it, or the row was changed by SQL",
                 row.worker.as_deref().unwrap_or("?")
@@ -246,7 +250,7 @@ impl Broker {
 
     fn explain_queued(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         if let Some(run_at) = row.run_at.filter(|&at| at > now.wall.0) {
-            return format!("it is due in {} ms", run_at - now.wall.0);
+            return format!("it is due in {}", span(run_at.abs_diff(now.wall.0)));
         }
         let Ok(kind) = Kind::new(&row.kind) else { return "its kind makes no sense; it will be rejected".into() };
         let lane = row.lane.clone().and_then(|lane| LaneName::new(lane).ok());
@@ -267,15 +271,33 @@ impl Broker {
             return format!("lane '{lane}' is paused; `laneway lane resume {lane}` resumes it");
         }
         if self.workers_of(kind.as_str()) == 0 {
-            return format!("no connected worker can run kind '{kind}'");
+            return format!("no connected worker can run kind '{kind}'; {}", self.offered());
         }
         if !self.dispatch.is_served(&lane, &kind) {
             return format!("workers for kind '{kind}' are connected, but none serves lane '{lane}'");
         }
+        let behind = match row.ahead {
+            None => String::new(),
+            Some(0) => format!(", the first of lane '{lane}'"),
+            Some(1) => format!(", behind one of lane '{lane}'"),
+            Some(n @ ..AHEAD_MAX) => format!(", behind {n} of lane '{lane}'"),
+            Some(n) => format!(", behind more than {n} of lane '{lane}'"),
+        };
         if self.dispatch.is_read_ahead(id) {
-            return "it is among the next; every worker that can run it is busy".into();
+            return format!("it is among the next{behind}; every worker that can run it is busy");
         }
-        "it waits behind earlier tasks, or those of higher lanes".into()
+        format!("it waits behind earlier tasks, or those of higher lanes{behind}")
+    }
+
+    /// Which kinds the connected workers can run, for a sentence.
+    fn offered(&self) -> String {
+        let kinds: BTreeSet<Kind> = self.workers.iter().flat_map(|(_, session)| self.kinds_of(session)).collect();
+        let names: Vec<&str> = kinds.iter().map(Kind::as_str).take(KINDS_TOLD_MAX).collect();
+        match kinds.len() - names.len() {
+            _ if kinds.is_empty() => "none is connected".into(),
+            0 => format!("those that are offer {}", names.join(", ")),
+            more => format!("those that are offer {} and {more} more", names.join(", ")),
+        }
     }
 
     /// What a session can run, by its HELLO or what its slots have said.
@@ -298,5 +320,20 @@ impl Broker {
     fn workers_of(&self, kind: &str) -> u64 {
         self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count()
             as u64
+    }
+}
+
+/// Of a task that has ended.
+fn twin(row: &TaskRow) -> String {
+    row.twin.map_or_else(String::new, |twin| format!("; its key is live again in task {twin}"))
+}
+
+/// A length of time for a sentence.
+fn span(millis: u64) -> String {
+    match millis {
+        0..10_000 => format!("{millis} ms"),
+        10_000..600_000 => format!("{} s", millis / 1_000),
+        600_000..36_000_000 => format!("{} min", millis / 60_000),
+        _ => format!("{} h", millis / 3_600_000),
     }
 }

@@ -19,6 +19,7 @@ const LIST_ROWS_MAX: u32 = 512;
 pub(super) enum TaskCommand {
     List(ListArgs),
     Show(ShowArgs),
+    Explain(ExplainArgs),
     /// Queue dead or cancelled tasks again, their attempts and losses at zero
     #[command(after_help = "Example:\n  laneway task retry 12 13")]
     Retry(IdArgs),
@@ -61,6 +62,18 @@ pub(super) struct ListArgs {
     all: bool,
 }
 
+/// Say why tasks are not running, or who runs them
+///
+/// Which of its lane go before it (counted up to 10,000), what is paused, when it is due, that no worker offers its kind and
+/// what they offer, who runs it since when and for how long it may, or which live task has its key.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  laneway task explain 12")]
+pub(super) struct ExplainArgs {
+    /// Ids of tasks
+    #[arg(required = true, value_name = "ID")]
+    tasks: Vec<TaskId>,
+}
+
 /// Show all there is to know about tasks: payload, result, failures, and why they are where they are
 ///
 /// Works on the database file when no broker answers.
@@ -86,6 +99,7 @@ pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
     match command {
         TaskCommand::List(args) => list(common, args),
         TaskCommand::Show(args) => show(common, &args.tasks),
+        TaskCommand::Explain(args) => explain(common, &args.tasks),
         TaskCommand::Retry(args) => {
             verdicts(&args.tasks, &Remote::expect(common)?.requeue(&args.tasks)?, common.output)
         }
@@ -179,6 +193,34 @@ fn show(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
         }
     }
     missing(&found.not_found)
+}
+
+fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
+    let remote = Remote::reach(common)?;
+    let file = if remote.is_none() { Some(offline::open(common)?) } else { None };
+    let mut not_found = Vec::new();
+    // One by one: the place in its lane is counted for a task that is asked about alone.
+    for task in tasks {
+        let found = match (&remote, &file) {
+            (Some(remote), _) => remote.show(&[*task])?,
+            (None, Some(file)) => file.show(&[*task])?,
+            (None, None) => unreachable!("one of them was opened"),
+        };
+        not_found.extend(found.not_found);
+        for row in found.rows {
+            let why = row.explain.unwrap_or_default();
+            match common.output {
+                Output::Json => {
+                    let (state, ahead, twin) = (row.state, row.ahead, row.twin);
+                    output::json(
+                        &json!({"task": row.id, "state": state, "explain": why, "ahead": ahead, "twin": twin}),
+                    )?;
+                }
+                Output::Table => output::line(&format!("task {} is {}: {why}", row.id, row.state))?,
+            }
+        }
+    }
+    missing(&not_found)
 }
 
 fn missing(tasks: &[TaskId]) -> Result<(), Error> {

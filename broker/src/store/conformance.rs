@@ -70,5 +70,7 @@ suite! {
         pruning_goes_round_in_pieces
         endings_tell_pruned_from_never_known
         lists_come_in_pages
+        the_place_in_a_lane_is_counted
+        a_key_that_lives_again_is_told
         a_paused_lane_stays_paused;
 }

@@ -322,6 +322,8 @@ fn task_row() -> TaskRow {
             error: "no such file".into(),
         }],
         explain: Some("done by thumbs-1 in its 2nd attempt".into()),
+        ahead: Some(3),
+        twin: Some(task(42)),
     }
 }
 

@@ -261,7 +261,9 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     world.insert_with("low", "a", |row| row.due = row.due.after(70));
     assert_eq!(explain(&mut world, 1), "it is due in 70 ms");
     world.jump(70);
-    assert_eq!(explain(&mut world, 1), "no connected worker can run kind 'a'");
+    assert_eq!(explain(&mut world, 1), "no connected worker can run kind 'a'; none is connected");
+    world.hello("x", 5, &["b", "c"]);
+    assert_eq!(explain(&mut world, 1), "no connected worker can run kind 'a'; those that are offer b, c");
     let lanes = |name| Some(vec![lane(name)]);
     world.ask(1, Request::Ready(Ready { lanes: lanes("high"), wait_ms: 0, ..plain("w", &["a"]) }));
     world.ask(1, Request::Ready(Ready { slot: 1, wait_ms: 0, ..plain("w", &["b"]) }));
@@ -269,6 +271,15 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     world.ask(1, Request::Ready(Ready { wait_ms: 0, ..plain("w", &["a"]) }));
     world.commit();
     assert_eq!(explain(&mut world, 1), "it is among the next; every worker that can run it is busy");
+    let behind = |world: &mut World, ahead| {
+        world.table.rows.get_mut(&id(1)).unwrap().ahead = ahead;
+        let why = explain(world, 1);
+        why.strip_prefix("it is among the next, ").and_then(|why| why.split_once(';')).unwrap().0.to_owned()
+    };
+    assert_eq!(behind(&mut world, Some(0)), "the first of lane 'low'");
+    assert_eq!(behind(&mut world, Some(1)), "behind one of lane 'low'");
+    assert_eq!(behind(&mut world, Some(9_999)), "behind 9999 of lane 'low'");
+    assert_eq!(behind(&mut world, Some(10_000)), "behind more than 10000 of lane 'low'");
     world.insert_with("low", "a", |row| row.expires_at = Some(row.due));
     assert_eq!(explain(&mut world, 2), "it waits behind earlier tasks, or those of higher lanes");
     let pause = Lanes { pause: vec![lane("low")], resume: Vec::new() };
@@ -299,7 +310,9 @@ fn what_becomes_of_a_running_task_is_told() {
     world.hello("w", 1, &["a"]);
     world.ask(1, Request::Ready(ready("w")));
     world.commit();
-    assert_eq!(explain(&mut world, 1), "worker w (pid 1, session w) runs it");
+    world.jump(12_000);
+    let why = "worker w (pid 1, session w) runs it since 12 s, and may for 48 s more";
+    assert_eq!(explain(&mut world, 1), why);
     world.ask(9, Request::Cancel(Tasks { tasks: vec![id(1)] }));
     world.commit();
     assert_eq!(explain(&mut world, 1), "its worker w (pid 1, session w) was told to stop");

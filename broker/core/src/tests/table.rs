@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub(super) result: Option<Payload>,
     pub(super) error: Option<String>,
     pub(super) progress: (Option<u64>, Option<u64>, Option<String>),
+    /// What the store says of its place in its lane.
+    pub(super) ahead: Option<u32>,
     /// The last look at the queues before it became queued.
     pub(super) queued_in: u64,
 }
@@ -94,6 +96,7 @@ impl Table {
             result: None,
             error: None,
             progress: (None, None, None),
+            ahead: None,
             queued_in: self.turn,
         };
         change(&mut row);
@@ -305,6 +308,8 @@ impl Table {
                 result: None,
                 failures: Vec::new(),
                 explain: None,
+                ahead: row.ahead,
+                twin: None,
             })
         };
         StatusRows { rows: tasks.iter().filter_map(row).collect(), ..StatusRows::default() }

@@ -1,7 +1,7 @@
 //! Turns and epochs, submits, and the questions of people and of those who wait.
 
 use laneway_core::{Count, Ending, Next, Op, OpResult};
-use laneway_protocol::message::{Filter, NewTask, Stored};
+use laneway_protocol::message::{Filter, NewTask, Stored, TaskRow};
 use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
 
@@ -276,4 +276,55 @@ pub(super) fn a_paused_lane_stays_paused<T: Subject>(world: &mut World<T>) {
     third.apply(&[pause(false)], world.now).unwrap();
     third.commit().unwrap();
     assert!(opened(world, 4).paused.is_empty());
+}
+
+/// One task, asked about alone.
+fn shown<T: Subject>(world: &mut World<T>, id: i64) -> TaskRow {
+    let OpResult::Rows(mut shown) = world.ask(Op::Show { tasks: vec![task(id)], detail: true }) else {
+        panic!("no rows")
+    };
+    shown.rows.remove(0)
+}
+
+pub(super) fn the_place_in_a_lane_is_counted<T: Subject>(world: &mut World<T>) {
+    // Across kinds, with the lane spelled out or not, at once or at a time; not those of other lanes, of later times, or that
+    // do not wait; and not where several are asked about at once.
+    let first = world.plain();
+    let spelled = world.insert(&[("kind", text("other")), ("lane", text("normal"))]);
+    world.insert(&[("kind", text("k")), ("lane", text("high"))]);
+    world.insert(&[("kind", text("alarm"))]);
+    let at = |ms: i64| ("run_at", Value::Integer(ms));
+    let now = world.now.wall.0;
+    let past = world.insert(&[("kind", text("k")), at(now - 60_000)]);
+    let future = world.insert(&[("kind", text("k")), at(now + 60_000)]);
+    let last = world.plain();
+    let places = |world: &mut World<T>| [past, first, spelled, last].map(|id| shown(world, id).ahead);
+    assert_eq!(places(world), [Some(0), Some(1), Some(2), Some(3)]);
+    assert_eq!(shown(world, future).ahead, None);
+    let run = world.started(first);
+    assert_eq!(shown(world, first).ahead, None);
+    assert_eq!(shown(world, last).ahead, Some(2));
+    world.end(run.ended(Next::Dead, Count::Attempt));
+    world.later(120_000);
+    // The one of the future is due now, behind all that came before its time.
+    assert_eq!(shown(world, future).ahead, Some(3));
+    let two = Op::Show { tasks: vec![task(last), task(past)], detail: true };
+    let OpResult::Rows(rows) = world.ask(two) else { panic!("no rows") };
+    assert_eq!(rows.rows[0].ahead, None);
+}
+
+pub(super) fn a_key_that_lives_again_is_told<T: Subject>(world: &mut World<T>) {
+    // Of a task that has ended, and only while another with its kind and key is live.
+    let keyed = |world: &mut World<T>, kind: &str| world.insert(&[("kind", text(kind)), ("unique_key", text("daily"))]);
+    let old = keyed(world, "k");
+    let run = world.started(old);
+    world.end(run.ended(Next::Dead, Count::Attempt));
+    keyed(world, "other");
+    assert_eq!(shown(world, old).twin, None);
+    let live = keyed(world, "k");
+    assert_eq!(shown(world, old).twin, Some(task(live)));
+    assert_eq!(shown(world, live).twin, None);
+    let run = world.started(live);
+    world.end(run.done());
+    assert_eq!(shown(world, old).twin, None);
 }

@@ -136,5 +136,7 @@ pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
         result: None,
         failures: Vec::new(),
         explain: None,
+        ahead: None,
+        twin: None,
     }
 }

@@ -39,7 +39,7 @@ impl Step<'_> {
             }
             Op::Endings(tasks) => OpResult::Endings(self.endings(tasks)),
             Op::List(filter) => OpResult::Rows(self.list(filter)),
-            Op::Show { tasks, .. } => OpResult::Rows(self.show(tasks)),
+            Op::Show { tasks, detail } => OpResult::Rows(self.show(tasks, *detail, now)),
             Op::Counts => OpResult::Counts(self.counts()),
             Op::SessionUp { session, name, plain } => {
                 let known = KnownSession { session: session.as_str().into(), name: name.clone(), plain: *plain };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use laneway_core::{Counts, Ending};
+use laneway_core::{Counts, Ending, Now};
+use laneway_protocol::limits::AHEAD_MAX;
 use laneway_protocol::message::{Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
 
-use super::Step;
 use super::cells::{cell, int, payload, sql, state, task_row, text};
+use super::{Cells, Step};
 
 impl Step<'_> {
     pub(super) fn endings(&self, tasks: &[TaskId]) -> Vec<(TaskId, Ending)> {
@@ -60,11 +61,43 @@ impl Step<'_> {
         StatusRows { rows, next, ..StatusRows::default() }
     }
 
-    pub(super) fn show(&self, tasks: &[TaskId]) -> StatusRows {
+    pub(super) fn show(&self, tasks: &[TaskId], detail: bool, now: Now) -> StatusRows {
         let (known, not_found): (Vec<TaskId>, Vec<TaskId>) =
             tasks.iter().partition(|task| self.db.rows.contains_key(&sql(**task)));
-        let rows =
-            known.iter().map(|task| task_row(sql(*task), &self.db.rows[&sql(*task)], &self.judge.rules)).collect();
-        StatusRows { rows, not_found, ..StatusRows::default() }
+        let shown = |task: &TaskId| {
+            let mut row = task_row(sql(*task), &self.db.rows[&sql(*task)], &self.judge.rules);
+            if detail {
+                row.twin = self.twin(&row);
+                row.ahead = self.ahead(&row, now).filter(|_| tasks.len() == 1);
+            }
+            row
+        };
+        StatusRows { rows: known.iter().map(shown).collect(), not_found, ..StatusRows::default() }
+    }
+
+    fn twin(&self, row: &TaskRow) -> Option<TaskId> {
+        let key = row.unique_key.as_deref().filter(|_| row.state.is_final())?;
+        let is_twin = |other: &Cells| {
+            !state(other).is_final()
+                && text(other, "kind") == Some(row.kind.as_str())
+                && text(other, "unique_key") == Some(key)
+        };
+        let twin = self.db.rows.iter().find(|(_, other)| is_twin(other));
+        twin.and_then(|(id, _)| TaskId::new(id.unsigned_abs()))
+    }
+
+    fn ahead(&self, row: &TaskRow, now: Now) -> Option<u32> {
+        let due = |row: &TaskRow| row.run_at.unwrap_or(row.created_at);
+        if row.state != TaskState::Queued || row.run_at.is_some_and(|at| at > now.wall.0) {
+            return None;
+        }
+        let rows = self.db.rows.iter().map(|(id, cells)| task_row(*id, cells, &self.judge.rules));
+        let before = rows.filter(|other| {
+            other.state == TaskState::Queued
+                && other.lane == row.lane
+                && other.run_at.is_none_or(|at| at <= now.wall.0)
+                && (due(other), other.id) < (due(row), row.id)
+        });
+        Some(u32::try_from(before.count()).unwrap_or(u32::MAX).min(AHEAD_MAX))
     }
 }

@@ -2,6 +2,7 @@
 //! inside a turn are in the files beside this one. Other processes write to the same file at any time; between `begin`
 //! and `commit` they cannot.
 
+mod ahead;
 mod apply;
 mod count;
 mod guard;

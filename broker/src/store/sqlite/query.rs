@@ -7,6 +7,7 @@ use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::ahead::ahead;
 use super::news::newest_id;
 use super::row::{self, sql_id};
 use crate::store::validate::Judge;
@@ -144,6 +145,8 @@ fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
         result: None,
         failures: Vec::new(),
         explain: None,
+        ahead: None,
+        twin: None,
     }))
 }
 
@@ -225,11 +228,26 @@ pub(crate) fn show(
         };
         if detail {
             row.failures = failures(conn, *task)?;
+            row.twin = twin(conn, &row)?;
+            // Counting takes up to some milliseconds, which nobody else should wait for sixteen times.
+            if tasks.len() == 1 {
+                row.ahead = ahead(conn, judge, &row, now)?;
+            }
             row.explain = Some(explain_with(&row, judge, &paused, now));
         }
         shown.rows.push(row);
     }
     Ok(shown)
+}
+
+/// Who has the key now of a task that has ended.
+fn twin(conn: &Connection, row: &TaskRow) -> Result<Option<TaskId>, StoreError> {
+    let Some(key) = row.unique_key.as_ref().filter(|_| row.state.is_final()) else { return Ok(None) };
+    let sql = "SELECT id FROM tasks INDEXED BY tasks_live_key \
+               WHERE kind = ?1 AND unique_key = ?2 AND unique_key IS NOT NULL AND state >= 'queued'";
+    let mut statement = conn.prepare_cached(sql)?;
+    let twin = statement.query_row(params![row.kind, key], |row| row::task_id(row, 0)).optional()?;
+    Ok(twin.flatten())
 }
 
 fn failures(conn: &Connection, task: TaskId) -> Result<Vec<FailureRow>, StoreError> {
@@ -260,15 +278,18 @@ pub(crate) fn paused_lanes(conn: &Connection) -> Result<Vec<String>, StoreError>
 /// Why a task is where it is, as far as the table knows.
 pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> String {
     let error = || row.error.as_deref().unwrap_or("no reason is recorded");
+    let twin = row.twin.map_or_else(String::new, |twin| format!("; its key is live again in task {twin}"));
     match row.state {
         TaskState::Waiting => "waits for tasks that have not ended".into(),
         TaskState::Queued => explain_queued(row, judge, paused, now),
         TaskState::Running if row.cancel_requested => "runs; its worker was asked to stop".into(),
         TaskState::Running => format!("runs in worker {}", row.worker.as_deref().unwrap_or("unknown")),
-        TaskState::Done => "ended well".into(),
-        TaskState::Dead => format!("given up after {} attempts and {} losses: {}", row.attempts, row.losses, error()),
-        TaskState::Cancelled if row.error.is_some() => format!("cancelled: {}", error()),
-        TaskState::Cancelled => "cancelled on request".into(),
+        TaskState::Done => format!("ended well{twin}"),
+        TaskState::Dead => {
+            format!("given up after {} attempts and {} losses: {}{twin}", row.attempts, row.losses, error())
+        }
+        TaskState::Cancelled if row.error.is_some() => format!("cancelled: {}{twin}", error()),
+        TaskState::Cancelled => format!("cancelled on request{twin}"),
     }
 }
 

@@ -269,7 +269,7 @@ fn streams(
 }
 
 /// The lane as rows of this queue may spell it.
-fn lanes<'a>(judge: &Judge, key: &'a QueueKey) -> impl Iterator<Item = Option<&'a str>> + use<'a> {
+pub(super) fn lanes<'a>(judge: &Judge, key: &'a QueueKey) -> impl Iterator<Item = Option<&'a str>> + use<'a> {
     let default = judge.rules.lane_of(&key.kind) == &key.lane;
     std::iter::once(Some(key.lane.as_str())).chain(default.then_some(None))
 }

@@ -51,7 +51,7 @@ fn the_queue_is_read_from_its_index_alone_and_in_order() {
         let steps = statement.query_map(rusqlite::params_from_iter(none), |row| row.get::<_, String>(3)).unwrap();
         steps.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
     };
-    for (sql, seek) in super::queue::PLANS {
+    for (sql, seek) in super::queue::PLANS.into_iter().chain(super::ahead::PLANS) {
         assert_eq!(plan(sql), format!("SEARCH tasks USING COVERING INDEX tasks_queue ({seek})"), "{sql}");
     }
 }

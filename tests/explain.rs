@@ -1,0 +1,99 @@
+//! `laneway task explain`: why a task is where it is, for every reason, from the running broker and from the file alone.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Broker, Place, Said, Table, WorkerProcess, wait_until};
+use laneway_protocol::limits::AHEAD_MAX;
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+fn laneway(place: &Place, words: &[&str]) -> Said {
+    Said::by(place, &[], &[&["--endpoint", &place.endpoint()], words].concat())
+}
+
+fn explain(place: &Place, task: i64) -> String {
+    let said = laneway(place, &["task", "explain", &task.to_string()]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    said.out.trim().to_owned()
+}
+
+#[test]
+fn every_reason_is_told() {
+    // Proves each sentence against a real broker with real workers: not due, no worker for the kind, another lane, its place behind
+    // others, paused, who runs it since when and for how long, and how it ended.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let says = |task, says: &str| {
+        let why = explain(&place, task);
+        assert!(why.contains(says), "{why}");
+    };
+    let lonely = table.insert("nobody", "{}");
+    says(lonely, &format!("task {lonely} is queued: no connected worker can run kind 'nobody'; none is connected"));
+    let _worker = WorkerProcess::start(&place, "kinds=sleep,echo lanes=normal,low");
+    wait_until("the worker to be there", || broker.client().stats().unwrap().ready == 1);
+    says(lonely, "those that are offer echo, sleep");
+    let high = table.insert_in("high", "echo", "{}");
+    says(high, "workers for kind 'echo' are connected, but none serves lane 'high'");
+    table.execute("INSERT INTO tasks(kind, run_at) VALUES ('echo', 4102444800000)", []);
+    says(table.0.last_insert_rowid(), "it is due in");
+
+    let running = table.insert("sleep", r#"{"ms": 60000}"#);
+    table.wait_for_state(running, "running");
+    says(running, "test (host ");
+    says(running, " runs it since ");
+    says(running, ", and may for 59 min more");
+    let first = table.insert("echo", "{}");
+    let second = table.insert("sleep", "{}");
+    // `lonely` waits in the same lane, and before them.
+    wait_until("the queue to be read", || explain(&place, second).contains("among the next"));
+    says(first, "it is among the next, behind one of lane 'normal'; every worker that can run it is busy");
+    says(second, "behind 2 of lane 'normal'");
+    let low = table.insert_in("low", "echo", "{}");
+    wait_until("the queue to be read", || explain(&place, low).contains("the first of lane 'low'"));
+
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+                INSERT INTO tasks(kind) SELECT 'echo' FROM n";
+    table.execute(many, [AHEAD_MAX + 100]);
+    let last = table.insert("echo", "{}");
+    wait_until("the last one to be counted", || {
+        explain(&place, last).contains(&format!("behind more than {AHEAD_MAX} of lane 'normal'"))
+    });
+    let json =
+        Said::by(&place, &[], &["task", "explain", &second.to_string(), "-o", "json", "--db", "tasks.db"]).json();
+    assert_eq!((&json[0]["ahead"], &json[0]["state"]), (&2.into(), &"queued".into()));
+
+    laneway(&place, &["lane", "pause", "low"]).is(0, "");
+    says(low, "lane 'low' is paused; `laneway lane resume low` resumes it");
+    laneway(&place, &["task", "cancel", &running.to_string()]).is(0, "");
+    table.wait_for_state(running, "cancelled");
+    says(running, "it was cancelled");
+    laneway(&place, &["task", "explain", "999999"]).is(4, "no task 999999");
+}
+
+#[test]
+fn a_key_that_another_task_has_is_told_with_and_without_a_broker() {
+    // Proves that a dead task whose key lives again names the live one, which keeps it from being requeued.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let insert = || {
+        table.execute("INSERT INTO tasks(kind, unique_key) VALUES ('nobody', 'daily')", []);
+        table.0.last_insert_rowid()
+    };
+    let old = insert();
+    table.execute("UPDATE tasks SET cancel_requested = 1 WHERE id = ?1", [old]);
+    table.wait_for_state(old, "cancelled");
+    let twin = format!("its key is live again in task {}", insert());
+    let why = explain(&place, old);
+    assert!(why.contains(&twin), "{why}");
+    assert_eq!(broker.stop(), 0);
+    let said = Said::by(&place, &[], &["task", "explain", &old.to_string(), "--db", "tasks.db"]);
+    assert!(said.out.contains(&twin), "{}{}", said.out, said.err);
+}
