@@ -56,6 +56,7 @@ suite! {
         a_head_full_of_bad_rows_hides_nothing
         intake_tells_new_queues_once
         the_sweep_finds_what_apps_change
+        a_requeued_row_of_a_wrong_type_takes_no_other_with_it
         rows_that_came_while_no_broker_ran_are_judged_too
         a_lane_of_earlier_settings_keeps_its_backlog
         expiry_bounds_the_first_start_only

@@ -367,3 +367,16 @@ pub(super) fn counts_follow_and_are_mended<T: Subject>(world: &mut World<T>) {
     let new_rows = i64::try_from(counts.submitted).unwrap();
     assert_eq!(Some(new_rows), world.subject.rows().keys().next_back().copied(), "submits and an app's rows alike");
 }
+
+pub(super) fn a_requeued_row_of_a_wrong_type_takes_no_other_with_it<T: Subject>(world: &mut World<T>) {
+    // Its lane is no way to spell a queue, so rows without a lane, whose kind it shares, are left alone.
+    let bad = world.insert(&[("kind", text("k")), ("lane", Value::Blob(vec![1]))]);
+    let good = world.plain();
+    let sweep = |world: &mut World<T>| world.turn(|store, now| store.sweep(100, now).unwrap());
+    sweep(world);
+    assert_eq!((world.state(bad), world.state(good)), (TaskState::Dead, TaskState::Queued));
+    assert_eq!(world.ask(Op::Requeue(vec![task(bad)])), OpResult::Verdicts(vec![Verdict::Requeued]));
+    sweep(world);
+    assert_eq!((world.state(bad), world.state(good)), (TaskState::Dead, TaskState::Queued));
+    assert_eq!(ids(&world.load(&key("normal", "k"), 1).tasks), [good]);
+}

@@ -311,9 +311,13 @@ impl Step<'_> {
         if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {
             self.queued(key, None, now);
         } else {
-            // The next sweep rejects it again.
+            // The next sweep rejects it again; a blob it finds by itself.
             let kind = text(row, "kind").unwrap_or_default().to_owned();
-            self.suspects.insert((text(row, "lane").map(str::to_owned), kind));
+            match &row["lane"] {
+                Value::Null => drop(self.suspects.insert((None, kind))),
+                Value::Text(lane) => drop(self.suspects.insert((Some(lane.clone()), kind))),
+                _ => {}
+            }
         }
         Verdict::Requeued
     }

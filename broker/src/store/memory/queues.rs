@@ -165,7 +165,11 @@ impl Step<'_> {
                 let bad = self.judged(id).unwrap_err();
                 swept.ended.push(self.reject(id, &bad, now));
             } else if unstarted && expired {
-                swept.ended.push(self.cancelled(id, Some("expired"), now));
+                // A time in seconds is long past, too, and a mistake.
+                swept.ended.push(match self.judged(id) {
+                    Ok(_) => self.cancelled(id, Some("expired"), now),
+                    Err(bad) => self.reject(id, &bad, now),
+                });
             } else if unstarted && runs == Some(0) {
                 let at = int(row, "expires_at").map(UnixMillis);
                 swept.next_at = swept.next_at.into_iter().chain(at).min();

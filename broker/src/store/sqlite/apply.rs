@@ -193,7 +193,12 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
         return Ok(u64::try_from(twin).ok().and_then(TaskId::new).map_or(Verdict::Unchanged, Verdict::Twin));
     }
     let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
-    let spelled = (row::text(row.get_ref(2)?), row::text(row.get_ref(1)?));
+    // A blob is found by its own index, and is no way to spell a queue.
+    let spelled = match (row.get_ref(2)?, row::text(row.get_ref(1)?)) {
+        (ValueRef::Null, Some(kind)) => Some((None, kind)),
+        (lane, Some(kind)) => row::text(lane).map(|lane| (Some(lane), kind)),
+        (_, None) => None,
+    };
     drop(rows);
     let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
                cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
@@ -206,8 +211,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
     match (key, spelled) {
         (Ok(key), _) => state.queued(key, id, None, now),
         // Of a queue that no worker can name: the next sweep rejects it again.
-        (Err(_), (lane, Some(kind))) => drop(state.tally.suspects.insert((lane, kind))),
-        (Err(_), (_, None)) => {}
+        (Err(_), spelled) => state.tally.suspects.extend(spelled),
     }
     Ok(Verdict::Requeued)
 }

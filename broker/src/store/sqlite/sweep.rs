@@ -144,8 +144,10 @@ fn sweep_suspects(
             state.tally.suspects.remove(&suspect);
         }
         for id in ids {
-            let reason = judged(conn, state, id)?;
-            swept.ended.extend(reject(conn, state, id, &reason, now)?);
+            // A suspicion alone ends no task.
+            if let Some(reason) = fault(conn, state, id)? {
+                swept.ended.extend(reject(conn, state, id, &reason, now)?);
+            }
         }
         if left == 0 {
             break;
