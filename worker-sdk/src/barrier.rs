@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::greeting::Look;
+use crate::greeting::{self, Look};
 
 /// Why a broker that is there does not let this peer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +112,10 @@ impl Watch {
         match last {
             Handshake::Done => None,
             Handshake::NotListed => Some(Barrier::UnknownKey),
-            Handshake::Mismatch if self.has_keys => Some(Barrier::TakesNoKeys),
-            Handshake::Mismatch => Some(Barrier::NeedsKeys),
+            Handshake::Mismatch => {
+                greeting::introduce(&self.endpoint, self.has_keys);
+                Some(if self.has_keys { Barrier::TakesNoKeys } else { Barrier::NeedsKeys })
+            }
             // Whoever was let in with these keys has the right ones: the broker is away, or full, or hangs.
             Handshake::BrokenOff if self.was_admitted || !self.has_keys => None,
             // So may be one that never let this peer in, unless it is seen to greet others at this very time.

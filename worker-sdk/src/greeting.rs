@@ -1,5 +1,5 @@
-//! A look at an endpoint by hand: does somebody greet with CURVE there right now? Knows as much of ZMTP (ZeroMQ's RFC 23) as
-//! that needs: both sides begin with a greeting of 64 bytes.
+//! Greetings by hand: does somebody greet with CURVE at an endpoint right now, and does the broker there know why a peer went
+//! away? Knows as much of ZMTP (ZeroMQ's RFC 23) as that needs: both sides begin with a greeting of 64 bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -38,12 +38,32 @@ impl Look {
     }
 }
 
+/// Says once how this peer meant to speak, and waits for the end: libzmq closes a connection whose two sides do not fit before it has
+/// said its own part, so that the broker's log would have no line about it. Returns at once.
+pub(crate) fn introduce(endpoint: &str, has_keys: bool) {
+    let endpoint = endpoint.to_owned();
+    let introduce = move || {
+        let Some(mut stream) = connect(&endpoint) else { return };
+        let said = stream.set_read_timeout(Some(GREETS_WITHIN)).and_then(|()| stream.write_all(&greeting(has_keys)));
+        if said.is_ok() {
+            // The broker closes it. Whatever comes before is its greeting.
+            std::io::copy(&mut stream, &mut std::io::sink()).ok();
+        }
+    };
+    // Without a thread the log has a line less.
+    thread::Builder::new().name("laneway-look".into()).spawn(introduce).ok();
+}
+
 /// False where nobody greets in time, or not with CURVE, and where it cannot be tried in this way.
 fn is_curve_served(endpoint: &str) -> bool {
-    match endpoint.split_once("://") {
-        Some(("tcp", address)) => tcp(address).is_some_and(greets),
-        Some(("ipc", path)) => ipc(path).is_some_and(greets),
-        _ => false,
+    connect(endpoint).is_some_and(greets)
+}
+
+fn connect(endpoint: &str) -> Option<TcpStream> {
+    match endpoint.split_once("://")? {
+        ("tcp", address) => tcp(address),
+        ("ipc", path) => ipc(path),
+        _ => None,
     }
 }
 
@@ -63,7 +83,7 @@ fn greets(mut stream: TcpStream) -> bool {
     let until = Instant::now() + GREETS_WITHIN;
     let mut heard = [0; GREETING_BYTES];
     let mut n = 0;
-    if stream.write_all(&greeting()).is_err() {
+    if stream.write_all(&greeting(true)).is_err() {
         return false;
     }
     while n < GREETING_BYTES {
@@ -82,11 +102,12 @@ fn greets(mut stream: TcpStream) -> bool {
     more.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
-/// Of a client that speaks ZMTP 3.0 and CURVE.
-fn greeting() -> [u8; GREETING_BYTES] {
+/// Of a client that speaks ZMTP 3.0, with CURVE or without.
+fn greeting(has_keys: bool) -> [u8; GREETING_BYTES] {
     let mut bytes = [0; GREETING_BYTES];
     bytes[..11].copy_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3]);
-    bytes[12..17].copy_from_slice(b"CURVE");
+    let mechanism = if has_keys { &b"CURVE"[..] } else { b"NULL" };
+    bytes[12..12 + mechanism.len()].copy_from_slice(mechanism);
     bytes
 }
 
@@ -119,14 +140,14 @@ mod tests {
         assert!(is_curve_served(&curve));
         assert!(!is_curve_served(&plain));
         assert!(!is_curve_served(&served_by(drop)), "a forwarder in front of nobody");
-        let greet_and_close = |mut stream: TcpStream| stream.write_all(&greeting()).unwrap();
+        let greet_and_close = |mut stream: TcpStream| stream.write_all(&greeting(true)).unwrap();
         assert!(!is_curve_served(&served_by(greet_and_close)), "one that is full");
         let (let_go, waits) = mpsc::channel::<()>();
         let hang = move |_stream: TcpStream| _ = waits.recv();
         assert!(!is_curve_served(&served_by(hang)), "one that stands still");
         drop(let_go);
         let trickle = |mut stream: TcpStream| {
-            for byte in greeting() {
+            for byte in greeting(true) {
                 if stream.write_all(&[byte]).is_err() {
                     return;
                 }
