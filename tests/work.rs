@@ -104,7 +104,7 @@ fn a_cancel_and_a_timeout_end_the_process_with_all_that_it_started() {
     table.wait_for_state(cancelled, "cancelled");
     wait_until("the cancelled one to be gone", all_gone);
 
-    table.execute("INSERT INTO tasks(kind, payload, max_attempts, timeout_ms) VALUES ('job', 'deaf', 1, 300)", []);
+    table.execute("INSERT INTO tasks(kind, payload, max_attempts, timeout_ms) VALUES ('job', 'deaf', 1, 2000)", []);
     let late = table.0.last_insert_rowid();
     table.wait_for_state(late, "dead");
     wait_until("the late one to be gone", || pids().len() == 6 && all_gone());
