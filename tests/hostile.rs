@@ -46,6 +46,8 @@ const SETTINGS: [&str; 12] = [
 const MEMORY_KIB_MAX: u64 = 512 * 1024;
 /// Tasks done in an attack for each that came in: the promise. It is 1 on a quiet machine.
 const SHARE_MIN: f64 = 0.9;
+/// An attack is looked at for so long at least: of less, what is on its way at the end is a tenth by itself.
+const WINDOW: Duration = Duration::from_millis(1_500);
 /// An attack may be as short as a pause of the machine itself, which is no fault of the broker's and does not come three times.
 const TRIES: usize = 3;
 
@@ -156,7 +158,7 @@ fn withstand(broker: &Broker, load: &mut Load, what: &str, attack: impl Fn()) {
         let share = load.share_during(|| {
             attack();
             // A short attack is judged by what comes in behind it as well.
-            std::thread::sleep(Duration::from_millis(300).saturating_sub(began.elapsed()));
+            std::thread::sleep(WINDOW.saturating_sub(began.elapsed()));
         });
         load.catch_up();
         let peak_kib = broker.memory_peak_kib();
