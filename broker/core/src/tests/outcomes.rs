@@ -3,7 +3,7 @@
 use laneway_protocol::message::{Bye, Drain, End, NewTask, Outcome, Ready, Request, Tasks};
 use laneway_protocol::{Lease, Payload, TaskState};
 
-use super::world::{World, beat, bye, done, failed, held, id, kind, plain, ready, settings};
+use super::world::{World, beat, bye, done, failed, held, id, kind, plain, ready, settings, two_in_a_slot};
 use crate::Settings;
 use crate::event::Event;
 
@@ -80,12 +80,7 @@ fn an_idle_process_hears_by_its_beat_what_is_on_disk() {
 #[test]
 fn a_beat_waits_while_more_of_its_slot_is_on_its_way_to_the_disk() {
     // The end of the second batch will be another message; one that tells of both is enough.
-    let mut world = World::new();
-    world.insert("low", "a", 2);
-    world.hello("w", 1, &["a"]);
-    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
-    world.commit();
-    let leases = world.tasks(reply);
+    let (mut world, leases) = two_in_a_slot();
     let beat = world.ask(2, beat("w", &[]));
     for (n, batch) in [(1, 1), (2, 2)] {
         let outcomes = vec![done(n, leases[usize::try_from(n).unwrap() - 1].1)];
@@ -227,12 +222,7 @@ fn hand_outs_after_ack_go_back_uncounted_for_that_slot_only() {
 #[test]
 fn what_a_slot_has_received_stays_with_it() {
     // It brings the outcome of one of its two tasks and asks for more; what it says as `ack` is the hand-out of both.
-    let mut world = World::new();
-    world.insert("low", "a", 2);
-    world.hello("w", 1, &["a"]);
-    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
-    world.commit();
-    let leases = world.tasks(reply);
+    let (mut world, leases) = two_in_a_slot();
     world.take();
     let outcomes = vec![done(1, leases[0].1)];
     world.ask(1, Request::Ready(Ready { outcomes, ack: Some(1), ..ready("w") }));
@@ -243,12 +233,7 @@ fn what_a_slot_has_received_stays_with_it() {
 #[test]
 fn a_hello_within_the_epoch_keeps_what_it_names_from_being_taken_back() {
     // After a HELLO the worker counts from ack 0 again; the task that it named is its own, the other was not received.
-    let mut world = World::new();
-    world.insert("low", "a", 2);
-    world.hello("w", 1, &["a"]);
-    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
-    world.commit();
-    let leases = world.tasks(reply);
+    let (mut world, leases) = two_in_a_slot();
     world.take();
     world.ask(1, super::world::hello("w", &["a"], &[held(1, leases[0].1)]));
     world.ask(1, Request::Ready(Ready { ack: Some(0), wait_ms: 0, max: 0, ..ready("w") }));

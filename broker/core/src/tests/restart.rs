@@ -3,7 +3,7 @@
 use laneway_protocol::message::{Held, Hello, Ready, Request};
 use laneway_protocol::{Epoch, Lease, TaskState};
 
-use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session, settings};
+use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session, settings, two_in_a_slot};
 use crate::ConnId;
 use crate::Settings;
 use crate::action::Op;
@@ -209,12 +209,7 @@ fn a_session_that_comes_back_without_its_task_gives_it_back() {
 #[test]
 fn pages_of_a_hello_count_as_one() {
     // Between two pages no task is given and nothing is thought forgotten.
-    let mut world = World::new();
-    world.insert("low", "a", 2);
-    world.hello("w", 1, &["a"]);
-    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
-    world.commit();
-    let leases = world.tasks(reply);
+    let (mut world, leases) = two_in_a_slot();
     world.restart(true);
     let page = |n: usize, more| {
         let resume = vec![Held(id(leases[n].0), leases[n].1)];

@@ -433,3 +433,14 @@ pub(super) fn submit(tasks: Vec<NewTask>, wait_ms: u64) -> Request {
 pub(super) fn wait_for(tasks: &[u64], wait_ms: u64) -> WaitFor {
     WaitFor { tasks: tasks.iter().map(|&n| id(n)).collect(), kind: None, unique_key: None, cursor: None, wait_ms }
 }
+
+/// A world where session w, known by HELLO, holds tasks 1 and 2 in slot 0, by one hand-out. Gives them with their leases.
+pub(super) fn two_in_a_slot() -> (World, Vec<(u64, Lease)>) {
+    let mut world = World::new();
+    world.insert("low", "a", 2);
+    world.hello("w", 1, &["a"]);
+    let reply = world.ask(1, Request::Ready(Ready { max: 2, ..ready("w") }));
+    world.commit();
+    let leases = world.tasks(reply);
+    (world, leases)
+}
