@@ -173,3 +173,18 @@ fn nothing_tells_where_it_was_built() {
     }
     none(&offenders, "these lines hold a word that does not belong here");
 }
+
+#[test]
+fn cargo_run_means_the_broker() {
+    // Proves that the README's `cargo run -- demo` has one program to run: cargo refuses to choose among several.
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).current_dir(root());
+    let workspace: serde_json::Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+    let is_default = |package: &&serde_json::Value| {
+        workspace["workspace_default_members"].as_array().unwrap().contains(&package["id"])
+    };
+    let packages = workspace["packages"].as_array().unwrap().iter().filter(is_default);
+    let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+    let programs = targets.filter(|target| target["kind"] == serde_json::json!(["bin"]));
+    assert_eq!(programs.map(|program| program["name"].as_str().unwrap()).collect::<Vec<_>>(), ["laneway"]);
+}
