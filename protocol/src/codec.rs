@@ -45,6 +45,7 @@ pub mod message_type {
     pub const WORKERS: u8 = 0x22;
     pub const STATS: u8 = 0x23;
     pub const DRAIN: u8 = 0x24;
+    pub const BULK: u8 = 0x26;
     pub const PING: u8 = 0x7e;
 
     /// Set in the type of every answer.
@@ -78,6 +79,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Workers(workers) => seal(ty::WORKERS, workers),
         Request::Stats => Ok(without_fields(ty::STATS)),
         Request::Drain(drain) => seal(ty::DRAIN, drain),
+        Request::Bulk(bulk) => seal(ty::BULK, bulk),
         Request::Ping => Ok(without_fields(ty::PING)),
     }
 }
@@ -103,6 +105,7 @@ pub fn encode_answer(answer: Answer) -> Result<Vec<Vec<u8>>, EncodeError> {
         Answer::Workers(rows) => seal(ty::WORKERS | ty::ANSWER, rows),
         Answer::Stats(report) => seal(ty::STATS | ty::ANSWER, report),
         Answer::Drain(drained) => seal(ty::DRAIN | ty::ANSWER, drained),
+        Answer::Bulk(bulked) => seal(ty::BULK | ty::ANSWER, bulked),
         Answer::Pong(pong) => seal(ty::PONG, pong),
         Answer::Error(error) => seal(ty::ERR, error),
     }
@@ -148,6 +151,7 @@ pub fn decode_answer(frames: Vec<Vec<u8>>) -> Result<Answer, WireError> {
             ty::WORKERS => Answer::Workers(parts.open(ANY)?),
             ty::STATS => Answer::Stats(parts.open(ANY)?),
             ty::DRAIN => Answer::Drain(parts.open(ANY)?),
+            ty::BULK => Answer::Bulk(parts.open(ANY)?),
             _ => return Err(not_an_answer(answer)),
         },
         other => return Err(not_an_answer(other)),
@@ -258,6 +262,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::WORKERS => Request::Workers(parts.or_no_body().open::<ListWorkers>(BATCH_MAX)?),
         ty::STATS => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Stats)?,
         ty::DRAIN => Request::Drain(parts.or_no_body().open::<Drain>(BATCH_MAX)?),
+        ty::BULK => Request::Bulk(parts.open(BATCH_MAX)?),
         ty::PING => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Ping)?,
         other => return Err(WireError::new(Code::BadType, format!("type {other:#04x} is not a question"))),
     })

@@ -3,10 +3,14 @@
 //! A struct here is the `MessagePack` map of the same keys. A [`Payload`] shows up in the map as its format only; its bytes
 //! travel in a frame of their own, in the order in which the payloads stand in the message.
 
+mod bulk;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WireError;
 use crate::ids::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
+
+pub use self::bulk::{Bulk, Bulked, Change};
 
 /// Asked by a client or a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +29,7 @@ pub enum Request {
     Workers(ListWorkers),
     Stats,
     Drain(Drain),
+    Bulk(Bulk),
     Ping,
 }
 
@@ -46,6 +51,7 @@ pub enum Answer {
     Workers(WorkerRows),
     Stats(StatsReport),
     Drain(Drained),
+    Bulk(Bulked),
     Pong(Pong),
     Error(WireError),
 }
@@ -745,9 +751,18 @@ pub enum Verdict {
     Requested,
     /// It is queued again, its attempts and losses at zero.
     Requeued,
+    /// It is in the lane that was asked for.
+    Moved,
+    /// It is due at once.
+    Due,
+    /// Its row is deleted.
+    Purged,
+    /// It has ended, and something still needs its row.
+    Needed,
     /// Its unique key is live again in this other task.
     Twin(TaskId),
-    /// It had ended already; or, for REQUEUE, it is not dead or cancelled.
+    /// It is in no state for this: it had ended already; or, for REQUEUE, it is not dead or cancelled; for BULK, see
+    /// [`Change`].
     Unchanged,
     NotFound,
     #[serde(other)]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, ListWorkers, NewTask, Pong, ProgressEvent, StatsReport,
-    Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Bulk, Change, Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, ListWorkers, NewTask, Pong, ProgressEvent,
+    StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
 };
 use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -226,6 +226,21 @@ impl Client {
         self.verdicts(tasks, Request::Requeue)
     }
 
+    /// Deletes ended tasks. One verdict for each, on disk.
+    pub fn purge(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        self.change(tasks, Change::Purge, None)
+    }
+
+    /// Puts tasks that do not run into another lane. One verdict for each, on disk.
+    pub fn move_to(&self, lane: &LaneName, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        self.change(tasks, Change::Move, Some(lane))
+    }
+
+    /// Lets queued tasks run at once that wait for a later time. One verdict for each, on disk.
+    pub fn run_now(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        self.change(tasks, Change::RunNow, None)
+    }
+
     // ---------------------------------------------------------------------------------------------------------- people
 
     /// The lanes, most urgent first.
@@ -384,11 +399,16 @@ impl Client {
         }
     }
 
+    fn change(&self, tasks: &[TaskId], change: Change, lane: Option<&LaneName>) -> Result<Vec<Verdict>, Error> {
+        self.verdicts(tasks, |Tasks { tasks }| Request::Bulk(Bulk { change, lane: lane.cloned(), tasks }))
+    }
+
     fn verdicts(&self, tasks: &[TaskId], request: impl Fn(Tasks) -> Request) -> Result<Vec<Verdict>, Error> {
         let mut all = Vec::with_capacity(tasks.len());
         for page in tasks.chunks(BATCH_MAX) {
             match self.ask(&request(Tasks { tasks: page.to_vec() }), Duration::ZERO)? {
                 Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => all.extend(verdicts.verdicts),
+                Answer::Bulk(bulked) => all.extend(bulked.verdicts),
                 other => return Err(unexpected(&other)),
             }
         }

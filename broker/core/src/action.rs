@@ -111,6 +111,11 @@ pub enum Op {
     Cancel(Vec<TaskId>),
     /// Dead and cancelled ones become queued, attempts and losses at zero. Synced. -> [`OpResult::Verdicts`]
     Requeue(Vec<TaskId>),
+    /// What people ask for tasks by id. Synced. -> [`OpResult::Verdicts`]
+    Edit {
+        edit: Edit,
+        tasks: Vec<TaskId>,
+    },
     /// -> [`OpResult::Found`]
     Find(Vec<TaskId>),
     /// The newest task with this key. -> [`OpResult::Found`] with one or none
@@ -144,6 +149,20 @@ pub enum Op {
         lane: LaneName,
         paused: bool,
     },
+}
+
+/// What is to become of a task; a row that is in no state for it is left alone. As in
+/// [`Change`](laneway_protocol::message::Change).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    Requeue,
+    Cancel,
+    /// An ended row is deleted, unless something still needs it.
+    Purge,
+    /// A row that waits or is queued goes into this lane.
+    Move(LaneName),
+    /// A queued row that is due later is due at once.
+    RunNow,
 }
 
 /// A hand-out as the row shows it.

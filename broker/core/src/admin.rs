@@ -212,7 +212,7 @@ impl Broker {
         self.answer(reply, Answer::Stats(report));
     }
 
-    fn ask_store(&mut self, reply: ReplyTo, op: Op, pending: Pending, now: Now) {
+    pub(crate) fn ask_store(&mut self, reply: ReplyTo, op: Op, pending: Pending, now: Now) {
         self.hold_question(reply, now.mono.after(ANSWER_SLACK_MS));
         self.store_for(op, pending);
     }

@@ -68,9 +68,12 @@ fn of_op(op: &Op) -> usize {
             let result = if let Next::Done(result) = &ended.next { of_payload(result.as_ref()) } else { 0 };
             result + of_text(ended.error.as_deref()) + ended.spawn.iter().map(of_task).sum::<usize>()
         }
-        Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Find(tasks) | Op::Endings(tasks) | Op::Show { tasks, .. } => {
-            tasks.len() * size_of::<u64>()
-        }
+        Op::Cancel(tasks)
+        | Op::Requeue(tasks)
+        | Op::Edit { tasks, .. }
+        | Op::Find(tasks)
+        | Op::Endings(tasks)
+        | Op::Show { tasks, .. } => tasks.len() * size_of::<u64>(),
         Op::Noted(noted) => of_text(noted.note.as_deref()) + of_payload(noted.checkpoint.as_ref()),
         Op::Started(_)
         | Op::FindKey { .. }

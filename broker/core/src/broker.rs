@@ -3,7 +3,7 @@
 //! What the arms do stands beside: [`ready`](crate::ready) takes in who is idle, [`handout`](crate::handout) gives tasks
 //! out, [`outcome`](crate::outcome) takes them back, [`session`](crate::session) knows who is there and who died,
 //! [`resume`](crate::resume) what outlives a restart, [`stop`](crate::stop) tells workers to stop, [`client`](crate::client)
-//! and [`admin`](crate::admin) answer those who submit, wait and look, [`settle`](crate::settle) takes in what the store
+//! and [`admin`](crate::admin) answer those who submit, wait and look, [`bulk`](crate::bulk) those who change tasks, [`settle`](crate::settle) takes in what the store
 //! reports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -224,6 +224,7 @@ impl Broker {
             Request::Workers(question) => self.on_workers(from, &question, now),
             Request::Stats => self.on_stats(from, now),
             Request::Drain(drain) => self.on_drain(from, &drain),
+            Request::Bulk(bulk) => self.on_bulk(from, bulk, now),
             Request::Ping => {
                 self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() }));
             }
@@ -327,6 +328,7 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Cancel(_)
         | Request::Requeue(_)
         | Request::Lanes(_)
+        | Request::Bulk(_)
         | Request::Stats => true,
         Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }

@@ -200,10 +200,15 @@ impl Broker {
 
     /// A task will not start any more, and what runs of it runs for nothing.
     pub(crate) fn withdraw(&mut self, id: TaskId) {
+        self.take_out(id);
+        self.lose_lease(id);
+    }
+
+    /// A task is not handed out from where it was read ahead.
+    pub(crate) fn take_out(&mut self, id: TaskId) {
         if let Some(queue) = self.dispatch.remove(id) {
             self.demand(queue);
         }
-        self.lose_lease(id);
     }
 
     pub(crate) fn on_progress(&mut self, from: Asker, progress: Progress, now: Now) {

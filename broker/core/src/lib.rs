@@ -15,6 +15,7 @@ mod action;
 mod admin;
 mod backlog;
 mod broker;
+mod bulk;
 mod check;
 mod client;
 mod dispatch;
@@ -41,7 +42,8 @@ mod waiter;
 mod worker;
 
 pub use action::{
-    Action, Cause, Count, Counts, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started, WorkerEvent, WorkerName,
+    Action, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started, WorkerEvent,
+    WorkerName,
 };
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};

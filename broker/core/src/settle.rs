@@ -1,6 +1,6 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
-use laneway_protocol::message::{Answer, Final, HandOut, Held, Outcome, OutcomeCode, Verdict, Verdicts, WaitFor};
+use laneway_protocol::message::{Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Verdicts, WaitFor};
 use laneway_protocol::{Code, Lease, Payload, TaskId, TaskState, WireError};
 
 use crate::action::{EndedAs, Ending, Op, OpResult};
@@ -85,6 +85,11 @@ pub(crate) enum Pending {
     Requeue {
         reply: ReplyTo,
     },
+    /// Changes by id.
+    Edit {
+        reply: ReplyTo,
+        tasks: Vec<TaskId>,
+    },
     Rows {
         reply: ReplyTo,
         asked: RowsAsked,
@@ -122,6 +127,7 @@ impl Pending {
             | Pending::Submit { .. }
             | Pending::Cancel { .. }
             | Pending::Requeue { .. }
+            | Pending::Edit { .. }
             | Pending::Rows { .. }
             | Pending::Lanes { .. }
             | Pending::Stats { .. }
@@ -222,7 +228,7 @@ impl Broker {
                 }
             }
             (Pending::Cancel { reply, tasks }, OpResult::Verdicts(verdicts)) => {
-                self.on_cancelled(&tasks, &verdicts, now);
+                self.on_edited(tasks.iter().copied().zip(verdicts.iter().copied()), now);
                 if self.close_question(reply) {
                     self.answer(reply, Answer::Cancel(Verdicts { verdicts }));
                 }
@@ -230,6 +236,12 @@ impl Broker {
             (Pending::Requeue { reply }, OpResult::Verdicts(verdicts)) => {
                 if self.close_question(reply) {
                     self.answer(reply, Answer::Requeue(Verdicts { verdicts }));
+                }
+            }
+            (Pending::Edit { reply, tasks }, OpResult::Verdicts(verdicts)) => {
+                self.on_edited(tasks.iter().copied().zip(verdicts.iter().copied()), now);
+                if self.close_question(reply) {
+                    self.answer(reply, Answer::Bulk(Bulked { verdicts }));
                 }
             }
             (Pending::Rows { reply, asked }, OpResult::Rows(rows)) => self.on_rows(reply, rows, asked, now),
@@ -289,25 +301,8 @@ impl Broker {
     }
 
     /// Asks the store how a watched task ended.
-    fn look(&mut self, task: TaskId) {
+    pub(crate) fn look(&mut self, task: TaskId) {
         self.store_for(Op::Endings(vec![task]), Pending::Look);
-    }
-
-    /// A CANCEL is on disk: what had not started will not start any more, what runs is told to stop.
-    fn on_cancelled(&mut self, tasks: &[TaskId], verdicts: &[Verdict], now: Now) {
-        for (&task, verdict) in tasks.iter().zip(verdicts) {
-            match verdict {
-                Verdict::Cancelled => {
-                    self.stats.cancelled += 1;
-                    self.withdraw(task);
-                    if self.waiters.is_watched(task) {
-                        self.look(task);
-                    }
-                }
-                Verdict::Requested => self.on_cancel_requested(&[task], now),
-                Verdict::Requeued | Verdict::Twin(_) | Verdict::Unchanged | Verdict::NotFound | Verdict::Unknown => {}
-            }
-        }
     }
 
     pub(crate) fn run_hook(&mut self, hook: EndHook, code: OutcomeCode, now: Now) {

@@ -74,6 +74,7 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Cancel(_) => ("CANCEL", &[Role::Admin]),
         Request::Requeue(_) => ("REQUEUE", &[Role::Admin]),
         Request::Drain(_) => ("DRAIN", &[Role::Admin]),
+        Request::Bulk(_) => ("BULK", &[Role::Admin]),
         Request::Ping => ("PING", &[]),
     }
 }
@@ -108,7 +109,7 @@ mod tests {
             ("submit", "submit admin"),
             ("wait_for", "submit read admin"),
             ("status workers stats", "read admin"),
-            ("lanes cancel requeue drain", "admin"),
+            ("lanes cancel requeue drain bulk", "admin"),
             ("ping", "work submit read admin"),
         ];
         for (name, _, request) in samples::requests() {

@@ -182,6 +182,18 @@ impl Remote {
         Ok(self.client.requeue(tasks)?)
     }
 
+    pub(super) fn purge(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        Ok(self.client.purge(tasks)?)
+    }
+
+    pub(super) fn move_to(&self, lane: &LaneName, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        Ok(self.client.move_to(lane, tasks)?)
+    }
+
+    pub(super) fn run_now(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
+        Ok(self.client.run_now(tasks)?)
+    }
+
     pub(super) fn lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
         Ok(self.client.set_lanes(pause, resume)?)
     }

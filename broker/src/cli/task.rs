@@ -1,4 +1,4 @@
-//! `laneway task`: look at tasks, cancel them, put dead ones back.
+//! `laneway task`: look at tasks, cancel them, put dead ones back, move and delete them.
 
 use clap::{Args, Subcommand};
 use laneway_protocol::message::{FailureRow, Filter, StatusRows, TaskRow, Verdict};
@@ -13,7 +13,7 @@ use crate::error::Error;
 /// Rows that one question asks for, at most.
 const LIST_ROWS_MAX: u32 = 512;
 
-/// Look at tasks, retry or cancel them
+/// Look at tasks, retry, cancel, move or delete them
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  laneway task list --state dead\n  laneway task show 12")]
 pub(super) enum TaskCommand {
@@ -26,6 +26,15 @@ pub(super) enum TaskCommand {
     /// Cancel tasks: queued ones end at once, running ones are asked to stop
     #[command(after_help = "Example:\n  laneway task cancel 12 13")]
     Cancel(IdArgs),
+    /// Delete ended tasks: their rows and what is known of their failures
+    #[command(after_help = "Example:\n  laneway task purge 12 13")]
+    Purge(IdArgs),
+    /// Put tasks that do not run into another lane; they keep their place by time, their attempts and losses
+    #[command(after_help = "Example:\n  laneway task move 12 13 --to low")]
+    Move(MoveArgs),
+    /// Let queued tasks run at once that wait for a later time, a retry or a snooze among them
+    #[command(after_help = "Example:\n  laneway task run-now 12 13")]
+    RunNow(IdArgs),
 }
 
 /// List tasks, newest first
@@ -90,6 +99,16 @@ pub(super) struct IdArgs {
     tasks: Vec<TaskId>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct MoveArgs {
+    #[command(flatten)]
+    which: IdArgs,
+
+    /// The lane to put them into, one of the broker's
+    #[arg(long, value_name = "LANE", value_parser = submit::lane)]
+    to: LaneName,
+}
+
 fn state(word: &str) -> Result<TaskState, String> {
     let words: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     TaskState::parse(word).ok_or_else(|| format!("must be one of {}", words.join(", ")))
@@ -105,6 +124,13 @@ pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
         }
         TaskCommand::Cancel(args) => {
             verdicts(&args.tasks, &Remote::expect(common)?.cancel(&args.tasks)?, common.output)
+        }
+        TaskCommand::Purge(args) => verdicts(&args.tasks, &Remote::expect(common)?.purge(&args.tasks)?, common.output),
+        TaskCommand::Move(MoveArgs { which: IdArgs { tasks }, to }) => {
+            verdicts(&tasks, &Remote::expect(common)?.move_to(&to, &tasks)?, common.output)
+        }
+        TaskCommand::RunNow(args) => {
+            verdicts(&args.tasks, &Remote::expect(common)?.run_now(&args.tasks)?, common.output)
         }
     }
 }
@@ -311,6 +337,10 @@ fn words(verdict: Verdict) -> String {
         Verdict::Cancelled => "cancelled".into(),
         Verdict::Requested => "runs; its worker was asked to stop".into(),
         Verdict::Requeued => "queued again".into(),
+        Verdict::Moved => "is in that lane now".into(),
+        Verdict::Due => "is due now".into(),
+        Verdict::Purged => "deleted".into(),
+        Verdict::Needed => "left alone: something still needs it".into(),
         Verdict::Twin(twin) => format!("left alone: its key is live again in task {twin}"),
         Verdict::Unchanged => "left alone: it is not in a state for this".into(),
         Verdict::NotFound => "not found".into(),

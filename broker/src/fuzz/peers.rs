@@ -229,7 +229,9 @@ impl World {
                 });
                 OpResult::Submitted(stored.collect())
             }
-            Op::Cancel(tasks) | Op::Requeue(tasks) => OpResult::Verdicts(vec![Verdict::NotFound; tasks.len()]),
+            Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Edit { tasks, .. } => {
+                OpResult::Verdicts(vec![Verdict::NotFound; tasks.len()])
+            }
             Op::Find(_) | Op::FindKey { .. } => OpResult::Found(Vec::new()),
             Op::Endings(tasks) => OpResult::Endings(tasks.into_iter().map(|task| (task, Ending::NotFound)).collect()),
             Op::List(_) | Op::Show { .. } => OpResult::Rows(StatusRows::default()),

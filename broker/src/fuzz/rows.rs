@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use laneway_core::{Now, Op, QueueKey, UnixMillis};
+use laneway_core::{Edit, Now, Op, QueueKey, UnixMillis};
 use laneway_protocol::message::Filter;
 use laneway_protocol::{Kind, LaneName, TaskId};
 use rusqlite::types::Value;
@@ -173,6 +173,9 @@ impl Table {
             Op::Counts,
             Op::Cancel(ids[..1].to_vec()),
             Op::Requeue(ids[1..2].to_vec()),
+            Op::Edit { edit: Edit::Move(LaneName::new("high").unwrap()), tasks: ids[2..4].to_vec() },
+            Op::Edit { edit: Edit::RunNow, tasks: ids[4..6].to_vec() },
+            Op::Edit { edit: Edit::Purge, tasks: ids[6..].to_vec() },
         ];
         self.store.apply(&questions, now).unwrap();
         self.store.commit().unwrap();

@@ -73,7 +73,9 @@ fn weight(op: &Op) -> usize {
     match op {
         Op::Submit { tasks, .. } => tasks.len(),
         Op::Ended(ended) => 1 + ended.spawn.len(),
-        Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Find(tasks) | Op::Endings(tasks) => tasks.len(),
+        Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Edit { tasks, .. } | Op::Find(tasks) | Op::Endings(tasks) => {
+            tasks.len()
+        }
         Op::Show { tasks, detail } => tasks.len() * if *detail { DETAIL_ROWS } else { 1 },
         Op::List(filter) => filter.limit as usize,
         Op::Counts => COUNTS_ROWS,

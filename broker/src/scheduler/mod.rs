@@ -432,6 +432,8 @@ impl<S: Store> Scheduler<S> {
             }
             Op::Submit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Cancel(_) => self.chores.sweep = true,
+            // What it brought into a queue the store tells with the next intake, and what must not be there the sweep finds.
+            Op::Edit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Requeue(_) => {
                 self.agenda.mark_all();
                 self.chores.sweep = true;
@@ -486,11 +488,8 @@ impl<S: Store> Scheduler<S> {
         self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names)).collect());
         self.names.forget(ops);
         for (op, result) in ops.iter().zip(&results) {
-            if let (Op::Cancel(tasks), Some(OpResult::Verdicts(verdicts))) = (op, result) {
-                // The router drops what was cancelled from what it has read ahead; queued again, it is to be read again.
-                for (task, _) in tasks.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Cancelled) {
-                    self.out.remove(task);
-                }
+            if let (Op::Cancel(tasks) | Op::Edit { tasks, .. }, Some(OpResult::Verdicts(verdicts))) = (op, result) {
+                self.note_verdicts(tasks.iter().copied().zip(verdicts.iter().copied()));
             }
         }
         let mut events = Vec::new();
@@ -521,6 +520,18 @@ impl<S: Store> Scheduler<S> {
             events.push(Event::Loaded(found.loaded));
         }
         self.send(events);
+    }
+
+    /// What was read ahead is that no more: queued again, or in another lane, it is to be read again.
+    fn note_verdicts(&mut self, verdicts: impl Iterator<Item = (TaskId, Verdict)>) {
+        for (task, verdict) in verdicts {
+            match verdict {
+                Verdict::Cancelled | Verdict::Purged => drop(self.out.remove(&task)),
+                // Its queue was told of it while it was passed over.
+                Verdict::Moved if self.out.remove(&task) => self.agenda.mark_all(),
+                _ => {}
+            }
+        }
     }
 
     fn send(&self, events: Vec<Event>) {
@@ -558,7 +569,13 @@ impl<S: Store> Scheduler<S> {
 /// late word is answered with (`recorded`, say), and that is an acknowledgement too.
 fn needs_sync(op: &Op) -> bool {
     match op {
-        Op::Ended(_) | Op::Find(_) | Op::Submit { .. } | Op::Cancel(_) | Op::Requeue(_) | Op::PauseLane { .. } => true,
+        Op::Ended(_)
+        | Op::Find(_)
+        | Op::Submit { .. }
+        | Op::Cancel(_)
+        | Op::Requeue(_)
+        | Op::Edit { .. }
+        | Op::PauseLane { .. } => true,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }

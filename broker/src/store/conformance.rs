@@ -1,6 +1,7 @@
 //! The one suite that every store must pass: each promise of [`Store`](super::Store) as a story in turns, told to the
 //! model and to SQLite alike. `random.rs` compares the two step by step; `subject.rs` is what the stories are told to.
 
+mod edits;
 mod life;
 mod queues;
 mod random;
@@ -74,4 +75,9 @@ suite! {
         the_place_in_a_lane_is_counted
         a_key_that_lives_again_is_told
         a_paused_lane_stays_paused;
+    edits:
+        a_moved_row_is_read_in_its_new_lane_and_keeps_its_counters
+        a_row_that_is_due_later_can_be_due_at_once
+        a_purge_deletes_what_has_ended
+        cancel_and_requeue_are_edits_too;
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests and the simulation run the model")]
 
 mod cells;
+mod edit;
 mod life;
 mod questions;
 mod queues;
@@ -313,8 +314,7 @@ impl Store for MemoryStore {
             let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
             let old = ended_at < now.wall.0.saturating_sub(age) || id <= id_before;
             if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) {
-                db.rows.remove(&id);
-                db.failures.retain(|failure| failure.task != id);
+                db.delete(id);
                 deleted += 1;
             }
         }
@@ -360,6 +360,13 @@ impl Db {
         self.newest_id += 1;
         self.rows.insert(self.newest_id, Arc::new(row));
         Some(self.newest_id)
+    }
+
+    /// An ended row with its failures. False when something still needs it.
+    fn delete(&mut self, id: i64) -> bool {
+        self.rows.remove(&id);
+        self.failures.retain(|failure| failure.task != id);
+        true
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -2,10 +2,10 @@
 //! these as bytes, and the mutation tests start from them. A changed sample is a changed contract.
 
 use laneway_protocol::message::{
-    Beat, BeatNoted, Bye, ByeNoted, Cursor, Drain, Drained, End, FailureRow, Filter, Final, HandOut, HandedTask, Held,
-    Hello, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, NewTask, Outcome, OutcomeCode, Pong, Progress,
-    ProgressEvent, ProgressNoted, Ready, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow,
-    Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow, Filter, Final,
+    HandOut, HandedTask, Held, Hello, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, NewTask, Outcome, OutcomeCode,
+    Pong, Progress, ProgressEvent, ProgressNoted, Ready, Settled, StatsReport, Status, StatusRows, Stored, Submit,
+    Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Request, RequestId, SessionName, TaskId, TaskState, WireError,
@@ -78,6 +78,11 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
         ("workers", "the next page", Request::Workers(ListWorkers { after: Some(session()) })),
         ("stats", "no fields", Request::Stats),
         ("drain", "all fields", Request::Drain(Drain { release: true, off: false })),
+        (
+            "bulk",
+            "two tasks by id",
+            Request::Bulk(Bulk { change: Change::Move, lane: Some(lane("low")), tasks: vec![task(41), task(42)] }),
+        ),
         ("ping", "no fields", Request::Ping),
     ]);
     samples
@@ -327,6 +332,10 @@ fn task_row() -> TaskRow {
     }
 }
 
+fn bulk_verdicts() -> Vec<Verdict> {
+    vec![Verdict::Moved, Verdict::Due, Verdict::Purged, Verdict::Needed, Verdict::Unchanged, Verdict::NotFound]
+}
+
 fn admin_answers() -> Vec<Sample<Answer>> {
     let lane_row = LaneRow { lane: "low".into(), paused: true, configured: true, queued: 9, running: 2, ready: 1 };
     let worker_row = WorkerRow {
@@ -358,6 +367,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
         ("stats_ok", "all fields", Answer::Stats(stats)),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
+        ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts() })),
         ("pong", "all fields", Answer::Pong(Pong { epoch: Epoch(9), version: "0.1.0".into() })),
         ("err", "all fields", Answer::Error(refused)),
         ("err", "no more than must be", Answer::Error(WireError::new(Code::Stale, "task 41 went elsewhere"))),

@@ -3,11 +3,12 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; and
+//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
 mod answers;
+mod bulk;
 mod dispatch;
 mod runs;
 mod table;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_broker::internals::Table;
 use laneway_core::{OpId, ReplyTo};
-use laneway_protocol::message::{Held, Hello, Request};
+use laneway_protocol::message::{Change, Held, Hello, Request};
 use laneway_protocol::{TaskId, TaskState};
 
 use crate::plan::Plan;
@@ -47,7 +48,8 @@ pub(crate) struct Auditor {
     peers: Peers,
     waiting: Waiting,
     open: BTreeMap<ReplyTo, Open>,
-    /// Cancels on their way to the store.
+    edits: bulk::Edits,
+    /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     now: u64,
     window_rows_max: usize,
@@ -192,6 +194,11 @@ impl Auditor {
         if let Request::Cancel(tasks) = request {
             self.waiting.cancelling.extend(tasks.tasks.iter().map(|task| id(*task)));
             self.cancelled.extend(tasks.tasks.iter().map(|task| id(*task)));
+        }
+        if let Request::Bulk(bulk) = request
+            && bulk.change == Change::Cancel
+        {
+            self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }
         let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
         if self.open.insert(reply, open).is_some() {

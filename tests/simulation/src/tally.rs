@@ -16,6 +16,9 @@ pub struct Tally {
     pub losses: u64,
     /// Words of a lease that was not the current one any more.
     pub stale: u64,
+    /// Rows that people have deleted, and put into other lanes.
+    pub purged: u64,
+    pub moved: u64,
 }
 
 impl AddAssign for Tally {
@@ -28,5 +31,7 @@ impl AddAssign for Tally {
         self.cancelled += other.cancelled;
         self.losses += other.losses;
         self.stale += other.stale;
+        self.purged += other.purged;
+        self.moved += other.moved;
     }
 }

@@ -1,7 +1,7 @@
 //! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
 
 use laneway_broker::internals::Value;
-use laneway_protocol::message::{Answer, NewTask, Payload, Request, Status, Submit, Tasks, WaitFor};
+use laneway_protocol::message::{Answer, Bulk, Change, NewTask, Payload, Request, Status, Submit, Tasks, WaitFor};
 use laneway_protocol::{RequestId, TaskId};
 
 use crate::plan::{Fault, KINDS, LANES, kind, lane};
@@ -82,12 +82,19 @@ impl World {
                 (Request::WaitFor(wait), wait_ms)
             }
             70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
-            80..92 => {
+            80..87 => {
                 let tasks = some(self);
                 self.auditor.on_requeue(&tasks);
                 (Request::Requeue(Tasks { tasks }), 0)
             }
-            92..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
+            87..94 => {
+                let change = *self.chance.pick(&Change::ALL);
+                let lane = (change == Change::Move).then(|| lane(self.chance.pick::<&str>(&LANES)));
+                let bulk = Bulk { change, lane, tasks: some(self) };
+                self.auditor.on_bulk(&bulk);
+                (Request::Bulk(bulk), 0)
+            }
+            94..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
             _ => (Request::Stats, 0),
         })
     }

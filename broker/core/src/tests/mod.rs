@@ -2,6 +2,7 @@
 
 mod admin;
 mod bounds;
+mod bulk;
 mod clients;
 mod dispatch;
 mod outcomes;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use laneway_protocol::message::{
-    Answer, Bye, Drain, End, Held, Lanes, Outcome, OutcomeCode, Progress, Ready, Request, Tasks,
+    Answer, Bulk, Bye, Change, Drain, End, Held, Lanes, Outcome, OutcomeCode, Progress, Ready, Request, Tasks,
 };
 use laneway_protocol::{Epoch, Lease, TaskId, TaskState};
 use proptest::prelude::*;
@@ -105,6 +105,11 @@ impl Run {
             27 => self.beat(usize::from(x % 3)),
             28 => self.lose_answers = y.is_multiple_of(2),
             29 => self.progress(usize::from(x % 3), y),
+            30 => {
+                let change = Change::ALL[usize::from(x) % Change::ALL.len()];
+                let lane = (change == Change::Move).then(|| lane(LANES[usize::from(y % 3)]));
+                self.world.ask(90, Request::Bulk(Bulk { change, lane, tasks: vec![some_task, id(2)] }));
+            }
             _ => self.bye(usize::from(x % 3)),
         }
         self.hear();
@@ -383,7 +388,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..31_u8, any::<u8>(), any::<u8>()), 1..120)) {
+    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..32_u8, any::<u8>(), any::<u8>()), 1..120)) {
         let mut run = Run::new();
         for step in steps {
             run.step(step);

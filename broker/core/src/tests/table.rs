@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use laneway_protocol::message::{Final, NewTask, StatusRows, Stored, TaskRow, Verdict};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
-use crate::action::{Count, Counts, Ended, EndedAs, Ending, Next, Op, OpResult, Started};
+use crate::action::{Count, Counts, Edit, Ended, EndedAs, Ending, Next, Op, OpResult, Started};
 use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
 use crate::time::{Now, UnixMillis};
 
@@ -121,6 +121,10 @@ impl Table {
             }
             Op::Requeue(tasks) => {
                 return Some(OpResult::Verdicts(tasks.into_iter().map(|task| self.requeue(task)).collect()));
+            }
+            Op::Edit { edit, tasks } => {
+                let verdicts = tasks.into_iter().map(|task| self.edit(&edit, task, now));
+                return Some(OpResult::Verdicts(verdicts.collect()));
             }
             Op::Find(tasks) => {
                 return Some(OpResult::Found(tasks.into_iter().filter_map(|task| self.find(task)).collect()));
@@ -243,6 +247,32 @@ impl Table {
         (row.state, row.lease, row.cancel_requested) = (TaskState::Queued, None, false);
         (row.attempts, row.losses, row.queued_in) = (0, 0, self.turn);
         Verdict::Requeued
+    }
+
+    fn edit(&mut self, edit: &Edit, task: TaskId, now: Now) -> Verdict {
+        let state = self.rows.get(&task).map(|row| row.state);
+        match (edit, state) {
+            (_, None) => Verdict::NotFound,
+            (Edit::Requeue, _) => self.requeue(task),
+            (Edit::Cancel, _) => self.cancel(task),
+            (Edit::Purge, Some(state)) if state.is_final() => {
+                self.rows.remove(&task);
+                self.pruned.insert(task);
+                Verdict::Purged
+            }
+            (Edit::Move(lane), Some(TaskState::Queued)) if self.rows[&task].lane != *lane => {
+                let row = self.rows.get_mut(&task).unwrap();
+                (row.lane, row.queued_in) = (lane.clone(), self.turn);
+                self.out.remove(&task);
+                Verdict::Moved
+            }
+            (Edit::RunNow, Some(TaskState::Queued)) if self.rows[&task].due > now.wall => {
+                let row = self.rows.get_mut(&task).unwrap();
+                (row.due, row.queued_in) = (row.created_at, self.turn);
+                Verdict::Due
+            }
+            _ => Verdict::Unchanged,
+        }
     }
 
     pub(super) fn find(&self, id: TaskId) -> Option<FoundTask> {

@@ -66,6 +66,7 @@ fn answer_line(answer: &Answer) -> String {
             join(&waited.pruned),
         ),
         Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => format!("VERDICTS {:?}", verdicts.verdicts),
+        Answer::Bulk(bulked) => format!("BULK {:?}", bulked.verdicts),
         Answer::Drain(drained) => {
             format!("DRAINED {} workers {} running {}", drained.draining, drained.workers, drained.running)
         }
@@ -95,6 +96,7 @@ fn op_line(op: &Op) -> String {
         Op::Submit { tasks, .. } => format!("submit {}", tasks.len()),
         Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
         Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
+        Op::Edit { edit, tasks } => format!("edit {edit:?} {}", join(tasks)),
         Op::Find(tasks) => format!("find {}", join(tasks)),
         Op::FindKey { unique_key, .. } => format!("find key {unique_key}"),
         Op::Endings(tasks) => format!("endings {}", join(tasks)),

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use laneway_core::{Cause, Count, Ended, Next, Noted, Op, OpResult, UnixMillis};
+use laneway_core::{Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Lease, RequestId, SessionName, TaskId};
 use proptest::prelude::*;
@@ -45,6 +45,7 @@ enum RandomOp {
     Submit { request: u8, tasks: Vec<NewTask> },
     Cancel(Vec<i64>),
     Requeue(Vec<i64>),
+    Edit(Edit, Vec<i64>),
     Endings(Vec<i64>),
     Find(Vec<i64>),
 }
@@ -93,6 +94,7 @@ impl RandomOp {
             Self::Submit { request, tasks } => Op::Submit { request: RequestId([*request; 16]), tasks: tasks.clone() },
             Self::Cancel(ids) => Op::Cancel(tasks(ids)),
             Self::Requeue(ids) => Op::Requeue(tasks(ids)),
+            Self::Edit(edit, ids) => Op::Edit { edit: edit.clone(), tasks: tasks(ids) },
             Self::Endings(ids) => Op::Endings(tasks(ids)),
             Self::Find(ids) => Op::Find(tasks(ids)),
         }
@@ -117,6 +119,14 @@ fn some_task() -> impl Strategy<Value = NewTask> {
     )
 }
 
+fn some_edit() -> impl Strategy<Value = Edit> {
+    let moves = || prop::sample::select(vec!["high", "normal", "low"]).prop_map(|name| Edit::Move(lane(name)));
+    prop_oneof![
+        2 => moves(),
+        1 => prop::sample::select(vec![Edit::Requeue, Edit::Cancel, Edit::Purge, Edit::RunNow]),
+    ]
+}
+
 fn some_op() -> impl Strategy<Value = RandomOp> {
     let nexts = prop_oneof![
         4 => Just(Next::Done(Some(Payload::bin(vec![1])))),
@@ -139,6 +149,7 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
             .prop_map(|(request, tasks)| RandomOp::Submit { request, tasks }),
         1 => ids().prop_map(RandomOp::Cancel),
         2 => ids().prop_map(RandomOp::Requeue),
+        2 => (some_edit(), ids()).prop_map(|(edit, ids)| RandomOp::Edit(edit, ids)),
         1 => ids().prop_map(RandomOp::Endings),
         1 => ids().prop_map(RandomOp::Find),
     ]

@@ -26,6 +26,9 @@ impl Step<'_> {
             Op::Submit { request, tasks } => self.submit(*request, tasks, now),
             Op::Cancel(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.cancel(sql(*task), now)).collect()),
             Op::Requeue(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.requeue(sql(*task), now)).collect()),
+            Op::Edit { edit, tasks } => {
+                OpResult::Verdicts(tasks.iter().map(|task| self.edit(edit, sql(*task), now)).collect())
+            }
             Op::Find(tasks) => {
                 let rows = tasks.iter().filter_map(|task| Some((sql(*task), self.db.rows.get(&sql(*task))?)));
                 OpResult::Found(rows.filter_map(|(id, row)| found(id, row, self.judge)).collect())
@@ -271,7 +274,7 @@ impl Step<'_> {
         Stored { task: task_id(id), new: true }
     }
 
-    fn cancel(&mut self, id: i64, now: Now) -> Verdict {
+    pub(super) fn cancel(&mut self, id: i64, now: Now) -> Verdict {
         let Some(row) = self.db.rows.get_mut(&id).map(Arc::make_mut) else { return Verdict::NotFound };
         match state(row) {
             TaskState::Waiting | TaskState::Queued => {
@@ -288,7 +291,7 @@ impl Step<'_> {
         }
     }
 
-    fn requeue(&mut self, id: i64, now: Now) -> Verdict {
+    pub(super) fn requeue(&mut self, id: i64, now: Now) -> Verdict {
         let Some(row) = self.db.rows.get(&id) else { return Verdict::NotFound };
         if !matches!(state(row), TaskState::Dead | TaskState::Cancelled) {
             return Verdict::Unchanged;

@@ -11,6 +11,7 @@ use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
+use super::edit::edit;
 use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
 use super::submit::{live_twin, submit};
@@ -68,6 +69,7 @@ fn single<'c>(
         Op::Submit { request, tasks } => submit(conn, state, *request, tasks, now)?,
         Op::Cancel(tasks) => OpResult::Verdicts(each(tasks, |task| cancel(conn, state, task, now))?),
         Op::Requeue(tasks) => OpResult::Verdicts(each(tasks, |task| requeue(conn, state, task, now))?),
+        Op::Edit { edit: what, tasks } => OpResult::Verdicts(each(tasks, |task| edit(conn, state, what, task, now))?),
         Op::Find(tasks) => OpResult::Found(query::find(conn, &state.judge.rules, tasks)?),
         Op::FindKey { kind, unique_key } => {
             OpResult::Found(query::find_key(conn, &state.judge.rules, kind.as_str(), unique_key)?)
@@ -132,7 +134,12 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
                 }
             }
             Op::Noted(noted) => drop(open.remove(&noted.task)),
-            Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Find(tasks) | Op::Endings(tasks) | Op::Show { tasks, .. } => {
+            Op::Cancel(tasks)
+            | Op::Requeue(tasks)
+            | Op::Edit { tasks, .. }
+            | Op::Find(tasks)
+            | Op::Endings(tasks)
+            | Op::Show { tasks, .. } => {
                 for task in tasks {
                     open.remove(task);
                 }
@@ -161,7 +168,7 @@ fn note(conn: &Connection, noted: &Noted) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+pub(super) fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
     Ok(match stands.state {
         TaskState::Waiting | TaskState::Queued => {
@@ -177,7 +184,7 @@ fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resul
     })
 }
 
-fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+pub(super) fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let id = sql_id(task);
     let mut statement = conn.prepare_cached("SELECT state, kind, lane, unique_key FROM tasks WHERE id = ?1")?;
     let mut rows = statement.query([id])?;

@@ -5,6 +5,7 @@
 mod ahead;
 mod apply;
 mod count;
+mod edit;
 mod guard;
 mod news;
 mod prune;

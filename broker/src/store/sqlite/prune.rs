@@ -1,6 +1,8 @@
 //! Deletes what ended long ago. Walks the table by id, round and round, a bounded piece at each call: an index on
 //! `finished_at` would cost every task a write, and pruning is in no hurry.
 
+use std::sync::LazyLock;
+
 use laneway_core::Now;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
@@ -42,11 +44,26 @@ pub(super) fn prune(
     if looked < rows {
         *pruned_to = 0;
     }
-    let mut delete = conn.prepare_cached("DELETE FROM tasks WHERE id = ?1")?;
-    let mut failures = conn.prepare_cached("DELETE FROM failures WHERE task = ?1")?;
     for id in &old {
-        delete.execute([id])?;
-        failures.execute([id])?;
+        delete(conn, *id)?;
     }
     Ok(old.len())
+}
+
+/// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`. Pruning and people's own
+/// deletes both ask here, and nowhere else.
+const NEEDED_BY: [&str; 0] = [];
+
+static DELETE: LazyLock<String> = LazyLock::new(|| {
+    let kept: String = NEEDED_BY.iter().map(|needed| format!(" AND NOT ({needed})")).collect();
+    format!("DELETE FROM tasks WHERE id = ?1{kept}")
+});
+
+/// Deletes an ended row with its failures. False when something still needs it.
+pub(super) fn delete(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+    if conn.prepare_cached(&DELETE)?.execute([id])? == 0 {
+        return Ok(false);
+    }
+    conn.prepare_cached("DELETE FROM failures WHERE task = ?1")?.execute([id])?;
+    Ok(true)
 }

@@ -15,7 +15,7 @@ impl Auditor {
         match (&open.request, answer) {
             (Request::Submit(_), Answer::Submit(stored)) => {
                 for task in stored.tasks.iter().map(|stored| id(stored.task)) {
-                    if !self.synced.contains_key(&task) && !self.touched.contains(&task) {
+                    if !self.synced.contains_key(&task) && !self.is_gone(task) {
                         self.fail(format!("task {task} is acknowledged and not on disk"));
                     }
                     self.promises.stored.insert(task);
@@ -41,6 +41,7 @@ impl Auditor {
             }
             (Request::Ready(ready), Answer::Wait(wait)) => self.on_outcomes(&ready.outcomes, &wait.outcomes),
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
+            (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),
             _ => {}
         }
@@ -69,7 +70,7 @@ impl Auditor {
     /// A worker was told that an outcome needs no repeating.
     pub(crate) fn on_let_go(&mut self, word: &Outcome) {
         let (task, lease) = (id(word.task), word.lease.value());
-        if self.promises.void.contains(&(task, lease)) || self.touched.contains(&task) {
+        if self.promises.void.contains(&(task, lease)) || self.is_gone(task) {
             return;
         }
         let row = self.synced.get(&task);

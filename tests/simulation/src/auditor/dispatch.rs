@@ -30,7 +30,8 @@ impl Auditor {
             && row.expires_at.is_none()
             && row.losses == 0
             && !row.cancel_requested
-            && now_row.is_some_and(|new| new.state == TaskState::Queued && new.due <= now.wall.0)
+            && now_row
+                .is_some_and(|new| new.state == TaskState::Queued && new.rank == row.rank && new.due <= now.wall.0)
             && !self.leases.of.contains_key(&task)
             && row.runs >= self.leases.newest_run.get(&task).copied().unwrap_or(0)
             && !self.touched.contains(&task)

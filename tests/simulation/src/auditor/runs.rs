@@ -37,7 +37,7 @@ impl Auditor {
         tasks
             .into_iter()
             .zip(verdicts)
-            .filter(|(_, verdict)| **verdict == Verdict::Cancelled)
+            .filter(|(_, verdict)| matches!(verdict, Verdict::Cancelled | Verdict::Purged))
             .map(|(task, _)| task)
             .collect()
     }
@@ -72,6 +72,7 @@ impl Auditor {
                 self.waiting.cancelling.extend(tasks.iter().map(|task| id(*task)));
                 self.cancels.extend(number.map(|number| (number, tasks.clone())));
             }
+            Op::Edit { .. } => self.on_edit(number, op),
             _ => {}
         }
     }

@@ -44,11 +44,15 @@ impl Auditor {
 
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
-        for (task, old) in before.iter().filter(|(task, _)| !self.touched.contains(task)) {
-            let Some(new) = self.rows.get(task) else {
-                self.found.get_or_insert(format!("task {task} has left the table"));
-                return;
+        for (task, old) in &before {
+            if self.touched.contains(task) {
+                continue;
+            }
+            let Some(new) = self.rows.get(task).cloned() else {
+                self.on_left(*task, old);
+                continue;
             };
+            self.on_moved(*task, old, &new);
             let requeue = self.requeued.contains(task);
             let revived = old.state.is_final() && new.state != old.state;
             if revived && !(requeue && old.state != TaskState::Done) {
@@ -92,21 +96,25 @@ impl Auditor {
     }
 
     fn check_promises(&mut self) {
-        for task in self.promises.stored.iter().filter(|task| !self.touched.contains(task)) {
-            if !self.rows.contains_key(task) {
-                self.found.get_or_insert(format!("task {task} was acknowledged and is not in the table"));
-            }
+        self.check_purges();
+        let lost = self.promises.stored.iter().find(|task| !self.is_gone(**task) && !self.rows.contains_key(task));
+        if let Some(task) = lost {
+            self.fail(format!("task {task} was acknowledged and is not in the table"));
         }
-        for (task, lease) in self.promises.done.iter().filter(|(task, _)| !self.touched.contains(task)) {
-            if !self
-                .rows
-                .get(task)
-                .is_some_and(|row| row.state == TaskState::Done && row.result == Some(result(*lease)))
-            {
-                let found = format!("task {task} was settled as done and the table says {:?}", self.rows.get(task));
-                self.found.get_or_insert(found);
-            }
+        let is_there = |task: &i64, lease: i64| {
+            let row = self.rows.get(task);
+            row.is_some_and(|row| row.state == TaskState::Done && row.result == Some(result(lease)))
+        };
+        let mut done = self.promises.done.iter();
+        if let Some((task, _)) = done.find(|(task, lease)| !self.is_gone(**task) && !is_there(task, **lease)) {
+            let found = format!("task {task} was settled as done and the table says {:?}", self.rows.get(task));
+            self.fail(found);
         }
+    }
+
+    /// Its row may be anything, or nothing.
+    pub(super) fn is_gone(&self, task: i64) -> bool {
+        self.touched.contains(&task) || self.edits.purged.contains(&task)
     }
 
     /// Nothing is left to write.

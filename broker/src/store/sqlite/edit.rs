@@ -1,0 +1,99 @@
+//! What people do to single tasks: queue again, cancel, delete, put into another lane, let run at once. Each looks at the row as
+//! it is, does only what fits its state, and says what it did. What an app's trigger refuses costs nobody else anything.
+
+use laneway_core::{Edit, Now};
+use laneway_protocol::message::Verdict;
+use laneway_protocol::{LaneName, TaskId, TaskState};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
+
+use super::apply::{cancel, requeue};
+use super::prune::delete;
+use super::row::{self, sql_id};
+use super::{State, run};
+use crate::store::StoreError;
+
+pub(super) fn edit(
+    conn: &Connection,
+    state: &mut State,
+    edit: &Edit,
+    task: TaskId,
+    now: Now,
+) -> Result<Verdict, StoreError> {
+    let verdict = match edit {
+        Edit::Requeue => requeue(conn, state, task, now),
+        Edit::Cancel => cancel(conn, state, task, now),
+        Edit::Purge => purge(conn, state, task),
+        Edit::Move(lane) => relane(conn, state, task, lane, now),
+        Edit::RunNow => run_now(conn, state, task, now),
+    };
+    match verdict {
+        Err(StoreError::Refused(reason)) => {
+            tracing::warn!(task = task.value(), reason, "a row could not be changed");
+            Ok(Verdict::Unchanged)
+        }
+        verdict => verdict,
+    }
+}
+
+fn purge(conn: &Connection, state: &mut State, task: TaskId) -> Result<Verdict, StoreError> {
+    let Some(stands) = run::stands(conn, task)? else { return Ok(Verdict::NotFound) };
+    if !stands.state.is_final() {
+        return Ok(Verdict::Unchanged);
+    }
+    let id = sql_id(task);
+    if !delete(conn, id)? {
+        return Ok(Verdict::Needed);
+    }
+    if stands.state == TaskState::Dead {
+        state.tally.undied(id);
+    }
+    Ok(Verdict::Purged)
+}
+
+fn relane(
+    conn: &Connection,
+    state: &mut State,
+    task: TaskId,
+    lane: &LaneName,
+    now: Now,
+) -> Result<Verdict, StoreError> {
+    let id = sql_id(task);
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at FROM tasks WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
+    let was = row::state(row.get_ref(0)?);
+    let from = state.judge.key(row.get_ref(1)?, row.get_ref(2)?).ok();
+    let to = state.judge.key(row.get_ref(1)?, ValueRef::Text(lane.as_str().as_bytes()));
+    let run_at = row::millis(row.get_ref(3)?);
+    drop(rows);
+    let Ok(to) = to else { return Ok(Verdict::Unchanged) };
+    let is_there = from.as_ref().is_some_and(|from| from.lane == *lane);
+    if is_there || !matches!(was, Some(TaskState::Queued | TaskState::Waiting)) {
+        return Ok(Verdict::Unchanged);
+    }
+    conn.prepare_cached("UPDATE tasks SET lane = ?2 WHERE id = ?1")?.execute(params![id, lane.as_str()])?;
+    if was == Some(TaskState::Queued) {
+        if let Some(from) = from {
+            state.unqueued(from, id);
+        }
+        state.queued(to, id, run_at, now);
+    }
+    Ok(Verdict::Moved)
+}
+
+fn run_now(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+    let id = sql_id(task);
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at FROM tasks WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
+    let is_queued = row::state(row.get_ref(0)?) == Some(TaskState::Queued);
+    let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
+    let is_later = row::millis(row.get_ref(3)?).is_some_and(|at| at > now.wall);
+    drop(rows);
+    let Some(key) = key.ok().filter(|_| is_queued && is_later) else { return Ok(Verdict::Unchanged) };
+    conn.prepare_cached("UPDATE tasks SET run_at = NULL WHERE id = ?1")?.execute([id])?;
+    state.unqueued(key.clone(), id);
+    state.queued(key, id, None, now);
+    Ok(Verdict::Due)
+}
