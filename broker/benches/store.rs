@@ -11,6 +11,8 @@ use laneway_core::{Count, Ended, Next, Now, Op, OpResult, QueueKey, Started, Uni
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 
+#[path = "../src/schedule/mod.rs"]
+mod schedule;
 #[path = "../src/store/mod.rs"]
 mod store;
 

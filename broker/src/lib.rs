@@ -25,6 +25,7 @@ mod peers;
 mod process;
 mod router;
 mod run;
+mod schedule;
 mod scheduler;
 mod signals;
 mod store;

@@ -8,7 +8,7 @@ use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
 use super::table::{Durable, Table};
-use crate::store::{Intake, Load, LoadedRows, Opened, Retention, Store, StoreError, Swept, Sync};
+use crate::store::{Fired, Intake, Load, LoadedRows, Opened, Retention, Store, StoreError, Swept, Sync};
 
 /// What goes wrong while it is set, and what was committed. Shared by whoever sets it and the store.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +136,11 @@ impl Store for Faulty {
 
     fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError> {
         self.store.prune(retention, rows, now)
+    }
+
+    fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {
+        self.write()?;
+        self.store.fire(slots, now)
     }
 
     fn recount(&mut self, rows: usize) -> Result<bool, StoreError> {

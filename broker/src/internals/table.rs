@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::store::memory::{Apps, COLUMNS, Image, MemoryStore};
+use crate::store::memory::{Apps, COLUMNS, Image, MemoryStore, SCHEDULE_COLUMNS};
 use crate::store::sqlite::{SqliteStore, connect};
 use crate::store::{Rules, Store, StoreError};
 
@@ -81,20 +81,61 @@ impl Table {
     }
 
     /// Every row with every column. Commits nothing.
-    ///
-    /// # Panics
-    /// When the file cannot be read.
     pub fn rows(&self) -> BTreeMap<i64, Cells> {
         match &self.0 {
             Kind::Memory(apps) => apps.rows(),
+            Kind::Sqlite { app, .. } => all(app, "tasks", &COLUMNS),
+        }
+    }
+
+    pub fn insert_schedule(&self, cells: &[(&'static str, Value)]) -> i64 {
+        match &self.0 {
+            Kind::Memory(apps) => apps.insert_schedule(cells),
             Kind::Sqlite { app, .. } => {
-                let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
-                let sql = format!("SELECT id, {} FROM tasks", names.join(", "));
-                let mut statement = app.prepare_cached(&sql).expect("the columns are known");
-                let rows = statement.query_map([], |row| {
-                    let cells = (1..).zip(&names).map(|(i, name)| Ok((*name, row.get(i)?)));
-                    Ok((row.get(0)?, cells.collect::<rusqlite::Result<Cells>>()?))
-                });
+                let names: Vec<&str> = cells.iter().map(|cell| cell.0).collect();
+                let marks = vec!["?"; cells.len()].join(", ");
+                run(app, &format!("INSERT INTO schedules ({}) VALUES ({marks})", names.join(", ")), cells);
+                app.last_insert_rowid()
+            }
+        }
+    }
+
+    pub fn update_schedule(&self, id: i64, cells: &[(&'static str, Value)]) {
+        match &self.0 {
+            Kind::Memory(apps) => apps.update_schedule(id, cells),
+            Kind::Sqlite { app, .. } => {
+                let sets: Vec<String> = cells.iter().map(|cell| format!("{} = ?", cell.0)).collect();
+                run(app, &format!("UPDATE schedules SET {} WHERE id = {id}", sets.join(", ")), cells);
+            }
+        }
+    }
+
+    pub fn delete_schedule(&self, id: i64) {
+        match &self.0 {
+            Kind::Memory(apps) => apps.delete_schedule(id),
+            Kind::Sqlite { app, .. } => drop(run(app, &format!("DELETE FROM schedules WHERE id = {id}"), &[])),
+        }
+    }
+
+    /// Every schedule with every column. Commits nothing.
+    pub fn schedules(&self) -> BTreeMap<i64, Cells> {
+        match &self.0 {
+            Kind::Memory(apps) => apps.schedules(),
+            Kind::Sqlite { app, .. } => all(app, "schedules", &SCHEDULE_COLUMNS),
+        }
+    }
+
+    /// The slots that are remembered: schedule, slot, task, and whether that was new.
+    ///
+    /// # Panics
+    /// When the file cannot be read.
+    pub fn slots(&self) -> Vec<(i64, i64, i64, bool)> {
+        match &self.0 {
+            Kind::Memory(apps) => apps.slots(),
+            Kind::Sqlite { app, .. } => {
+                let sql = "SELECT schedule, slot, task, new FROM schedule_slots ORDER BY schedule, slot";
+                let mut statement = app.prepare_cached(sql).expect("the columns are known");
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
                 rows.and_then(Iterator::collect).expect("a table can be read")
             }
         }
@@ -155,6 +196,17 @@ impl Table {
             Kind::Sqlite { path, .. } => Box::new(SqliteStore::open(path, rules)?),
         })
     }
+}
+
+fn all(app: &Connection, table: &str, columns: &[(&'static str, Value)]) -> BTreeMap<i64, Cells> {
+    let names: Vec<&'static str> = columns.iter().map(|column| column.0).collect();
+    let sql = format!("SELECT id, {} FROM {table}", names.join(", "));
+    let mut statement = app.prepare_cached(&sql).expect("the columns are known");
+    let rows = statement.query_map([], |row| {
+        let cells = (1..).zip(&names).map(|(i, name)| Ok((*name, row.get(i)?)));
+        Ok((row.get(0)?, cells.collect::<rusqlite::Result<Cells>>()?))
+    });
+    rows.and_then(Iterator::collect).expect("a table can be read")
 }
 
 fn run(app: &Connection, sql: &str, cells: &[(&'static str, Value)]) -> usize {

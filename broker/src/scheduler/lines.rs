@@ -6,7 +6,7 @@ use std::sync::Arc;
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Op, OpResult};
 use laneway_protocol::{SessionName, TaskState};
 
-use crate::store::Unstarted;
+use crate::store::{Fired, Unstarted};
 use crate::telemetry::TaskEvent;
 
 /// The connected workers by the names that people know. A plain worker has none but its session.
@@ -44,6 +44,17 @@ pub(super) fn tell_ended(Unstarted { end, key }: &Unstarted) {
     let (event, error) = (end.state.as_str(), end.error.as_deref());
     let (kind, lane) = key.as_ref().map(|key| (key.kind.as_str(), key.lane.as_str())).unzip();
     tracing::info!(target: "laneway::task", event, task = end.task.value(), kind, lane, error);
+}
+
+/// The log lines of schedules: each slot that was fired, and each that makes no sense.
+pub(super) fn tell_fired(fired: &Fired) {
+    for slot in &fired.slots {
+        let (event, task) = (if slot.new { "fired" } else { "met" }, slot.task.value());
+        tracing::info!(target: "laneway::schedule", event, schedule = slot.schedule, slot = slot.slot.0, task);
+    }
+    for (schedule, error) in &fired.wrong {
+        tracing::warn!(target: "laneway::schedule", schedule, error, "a schedule makes no sense and does not fire");
+    }
 }
 
 /// Whether the log line of an operation is one of many.

@@ -14,7 +14,7 @@ use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Load, Retention, Store, StoreError, Sync, Unstarted};
+use crate::store::{Fired, Load, Retention, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
@@ -25,7 +25,7 @@ mod step;
 
 use agenda::Agenda;
 use docket::Docket;
-use lines::{Names, is_routine, task_event, tell_ended};
+use lines::{Names, is_routine, task_event, tell_ended, tell_fired};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -35,6 +35,10 @@ const LOADS_PER_TURN: usize = 512;
 const SWEEP_ROWS: usize = 512;
 const PRUNE_ROWS: usize = 1_000;
 const RECOUNT_ROWS: usize = 20_000;
+/// Slots of schedules that one turn fires.
+const SLOTS_PER_TURN: usize = 256;
+/// Between two looks at schedules though nothing has told of a change: the clock may have been wrong.
+const SCHEDULES_LOOK_MS: u64 = 60_000;
 /// Between two steps of counting while there is something to count.
 const RECOUNT_INTERVAL_MS: u64 = 100;
 /// How long writes may fail before new work is refused.
@@ -136,6 +140,18 @@ struct Chores {
     recount: bool,
     recount_at: Millis,
     prune_at: Millis,
+    schedules: Calendar,
+}
+
+/// What is known of the schedules.
+#[derive(Debug)]
+struct Calendar {
+    /// Some may be new or changed.
+    look: bool,
+    /// When the next slot is due; `None` while there is no schedule.
+    next_at: Option<UnixMillis>,
+    /// When they are looked at in any case.
+    look_at: Millis,
 }
 
 /// What a turn found, to be told after its commit.
@@ -147,6 +163,7 @@ struct Found {
     /// Watched tasks that have ended or vanished.
     watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
+    fired: Fired,
 }
 
 impl<S: Store> Scheduler<S> {
@@ -185,6 +202,7 @@ impl<S: Store> Scheduler<S> {
                 recount: true,
                 recount_at: now.mono,
                 prune_at,
+                schedules: Calendar { look: true, next_at: None, look_at: now.mono.after(SCHEDULES_LOOK_MS) },
             },
             breath: None,
             foreign_at: None,
@@ -277,7 +295,8 @@ impl<S: Store> Scheduler<S> {
 
     /// Whether there is something to do besides operations.
     fn has_chores(&self) -> bool {
-        self.chores.intake || self.chores.sweep || self.chores.looks > 0 || self.agenda.is_busy()
+        let Chores { intake, sweep, looks, schedules, .. } = &self.chores;
+        *intake || *sweep || *looks > 0 || schedules.look || self.agenda.is_busy()
     }
 
     /// Until the next look for commits of apps.
@@ -297,7 +316,7 @@ impl<S: Store> Scheduler<S> {
     /// To the next thing that is known to come, at most until the backstop poll.
     fn until_next_time(&self) -> Duration {
         let now = self.clock.now();
-        let times = self.agenda.next_at().into_iter().chain(self.chores.sweep_at);
+        let times = self.agenda.next_at().into_iter().chain(self.chores.sweep_at).chain(self.chores.schedules.next_at);
         let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
         let recount = self.chores.recount.then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
         next.into_iter().chain(recount).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
@@ -312,7 +331,7 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
         let recount = self.chores.recount && now.mono >= self.chores.recount_at;
-        if self.has_work() || prune || recount {
+        if self.has_work() || prune || recount || self.is_slot_due(now) {
             self.turn(now, prune, recount)?;
         }
         Ok(())
@@ -322,6 +341,7 @@ impl<S: Store> Scheduler<S> {
     fn on_change(&mut self) {
         self.chores.intake = true;
         self.chores.sweep = true;
+        self.chores.schedules.look = true;
         self.chores.recount = true;
         self.chores.looks = self.watched.len();
         // An UPDATE, or an explicit id, is seen by no watermark: every queue that somebody wants to read from is looked at.
@@ -334,13 +354,21 @@ impl<S: Store> Scheduler<S> {
         if self.chores.sweep_at.is_some_and(|at| at <= now.wall) {
             (self.chores.sweep_at, self.chores.sweep) = (None, true);
         }
+        if self.chores.schedules.next_at.is_some() && self.chores.schedules.look_at <= now.mono {
+            self.chores.schedules.look = true;
+        }
+    }
+
+    fn is_slot_due(&self, now: Now) -> bool {
+        self.chores.schedules.next_at.is_some_and(|at| at <= now.wall)
     }
 
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
         self.leave_room();
         let begun = Instant::now();
         let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = self.ops.take(self.pace.turn_rows).into_iter().unzip();
-        let synced = self.pace.full_durability && ops.iter().any(needs_sync);
+        // A slot is fired once for ever, and its task may run before the next sync.
+        let synced = self.pace.full_durability && (self.is_slot_due(now) || ops.iter().any(needs_sync));
         let begun_turn = self.store.begin(if synced { Sync::Power } else { Sync::Process });
         match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
             Ok((results, found)) => {
@@ -388,6 +416,7 @@ impl<S: Store> Scheduler<S> {
         if self.store.changed()? {
             self.on_change();
         }
+        self.fire(&mut found, now)?;
         if self.chores.intake {
             let intake = self.store.intake(self.pace.turn_rows, now)?;
             self.chores.intake = intake.rows >= self.pace.turn_rows;
@@ -440,6 +469,20 @@ impl<S: Store> Scheduler<S> {
             }
             _ => {}
         }
+    }
+
+    /// Looks at the schedules, and fires what was known to be due when the turn began: then it is synced.
+    fn fire(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
+        let due = self.is_slot_due(now);
+        if !self.chores.schedules.look && !due {
+            return Ok(());
+        }
+        found.fired = self.store.fire(if due { SLOTS_PER_TURN } else { 0 }, now)?;
+        self.chores.schedules.look = found.fired.more;
+        self.chores.schedules.next_at = found.fired.next_at;
+        self.chores.schedules.look_at = now.mono.after(SCHEDULES_LOOK_MS);
+        self.chores.intake |= !found.fired.slots.is_empty();
+        Ok(())
     }
 
     fn look_at_watched(&mut self, found: &mut Found) -> Result<(), StoreError> {
@@ -499,6 +542,7 @@ impl<S: Store> Scheduler<S> {
             events.push(Event::Committed(committed));
         }
         found.ended.iter().for_each(tell_ended);
+        tell_fired(&found.fired);
         let ended: Vec<Final> = found.ended.into_iter().map(|ended| ended.end).collect();
         for task in ended.iter().map(|ended| &ended.task).chain(found.watched.iter().map(|(task, _)| task)) {
             self.out.remove(task);

@@ -44,7 +44,8 @@ impl<S: Store> Scheduler<S> {
 
     /// Whether the table holds something that no turn has looked at yet, as far as the scheduler knows.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.ops.is_empty() || self.has_chores() || self.failing.is_some()
+        let due = self.is_slot_due(self.clock.now());
+        !self.ops.is_empty() || self.has_chores() || due || self.failing.is_some()
     }
 
     pub(crate) fn store(&mut self) -> &mut S {

@@ -5,6 +5,7 @@ mod edits;
 mod life;
 mod queues;
 mod random;
+mod schedules;
 mod subject;
 mod turns;
 
@@ -80,4 +81,16 @@ suite! {
         a_row_that_is_due_later_can_be_due_at_once
         a_purge_deletes_what_has_ended
         cancel_and_requeue_are_edits_too;
+    schedules:
+        a_schedule_fires_each_slot_once
+        what_passed_while_nobody_looked_is_made_up_for
+        a_turn_fires_no_more_than_it_is_asked_to
+        a_fired_slot_is_never_fired_again
+        a_slot_whose_key_is_live_makes_no_second_task
+        a_schedule_that_makes_no_sense_costs_nobody_else_anything
+        a_change_by_sql_is_all_it_takes
+        a_paused_schedule_fires_nothing_and_makes_up_for_nothing
+        a_clock_that_was_far_ahead_silences_no_schedule
+        slots_are_remembered_to_a_bound
+        a_fired_turn_that_is_undone_never_was;
 }

@@ -9,6 +9,7 @@ mod edit;
 mod life;
 mod questions;
 mod queues;
+mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +20,7 @@ use laneway_protocol::{Epoch, LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use self::cells::{cell, found, int, state};
+use super::schedules::Fired;
 use super::validate::Judge;
 use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
 
@@ -54,6 +56,8 @@ pub(crate) const COLUMNS: [(&str, Value); 29] = [
     ("checkpoint", Value::Null),
     ("result", Value::Null),
 ];
+
+pub(crate) use self::schedules::SCHEDULE_COLUMNS;
 
 pub(crate) type Cells = BTreeMap<&'static str, Value>;
 
@@ -93,6 +97,10 @@ struct Db {
     lanes: BTreeMap<String, bool>,
     sessions: BTreeMap<String, KnownSession>,
     requests: HashMap<[u8; 16], (i64, Vec<Stored>)>,
+    schedules: BTreeMap<i64, Arc<Cells>>,
+    newest_schedule: i64,
+    /// By schedule and slot: the task, and whether it was new.
+    slots: BTreeMap<(i64, i64), (i64, bool)>,
     overtaken: u64,
     /// Commits of apps.
     version: u64,
@@ -222,6 +230,7 @@ impl Store for MemoryStore {
         }
         let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects };
         step.reject_running_without_lease(now);
+        step.look_at_errors_anew();
         step.news.watermark = step.db.newest_id;
         let rows = db.rows.iter();
         let running = rows
@@ -319,6 +328,10 @@ impl Store for MemoryStore {
             }
         }
         Ok(deleted)
+    }
+
+    fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {
+        Ok(self.with(|step| step.fire(slots, now)))
     }
 
     /// The counts here are counted when asked for; what is left to find is queues that no worker can name.

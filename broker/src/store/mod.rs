@@ -15,6 +15,7 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod offline;
 mod pin;
+mod schedules;
 pub(crate) mod sqlite;
 mod validate;
 
@@ -25,6 +26,7 @@ use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMilli
 use laneway_protocol::message::Final;
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
 
+pub(crate) use self::schedules::Fired;
 pub(crate) use self::validate::Bad;
 
 /// What a turn must survive once it is committed.
@@ -80,6 +82,11 @@ pub(crate) trait Store {
     /// Deletes done and cancelled rows past the retention, looking at no more than `rows` rows; goes on where the last
     /// call stopped. Gives how many were deleted.
     fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError>;
+
+    /// Looks at the schedules: works out the next slot of those that are new or were changed, and fires up to `slots` slots
+    /// that are due, each once for ever. A turn that fires must be synced. Costs one look at an index while nothing is to
+    /// be done.
+    fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError>;
 
     /// Counts on, over at most `rows` rows of the queue. True when the pass is complete: the counts of [`Op::Counts`] were
     /// corrected, and the next call begins anew.

@@ -3,7 +3,8 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; and
+//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; each
+//! slot of a schedule is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
@@ -11,6 +12,7 @@ mod answers;
 mod bulk;
 mod dispatch;
 mod runs;
+mod schedules;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,7 @@ pub(crate) struct Auditor {
     leases: Current,
     peers: Peers,
     waiting: Waiting,
+    slots: schedules::Slots,
     open: BTreeMap<ReplyTo, Open>,
     edits: bulk::Edits,
     /// Cancels and other changes on their way to the store.

@@ -94,6 +94,7 @@ impl World {
         // What is due by the fastest of the clocks that were seen is due.
         self.wall_offset = self.wall_offset_max;
         self.auditor.disturbed(self.now);
+        self.pause_schedules();
         // Processes that can run everything take the place of those that could not.
         for at in 0..self.workers.len() {
             self.kill_worker(at);

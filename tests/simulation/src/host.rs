@@ -284,6 +284,7 @@ impl World {
                 }
                 if !behind {
                     self.auditor.turn_is_whole();
+                    self.auditor.schedules_when_whole(&self.table);
                 }
                 let parts = self.host.parts.as_mut().expect("it was there a moment ago");
                 let told = !events.is_empty();

@@ -7,6 +7,7 @@ mod host;
 mod plan;
 mod random;
 mod row;
+mod schedules;
 mod tally;
 mod trace;
 mod worker;
@@ -53,6 +54,10 @@ pub fn shrink(mut plan: Plan) -> Plan {
         if fails(&less) {
             plan = less;
         }
+    }
+    let less = Plan { schedules: 0, ..plan.clone() };
+    if fails(&less) {
+        plan = less;
     }
     let halve =
         [|plan: &mut Plan| plan.tasks /= 2, |plan: &mut Plan| plan.workers /= 2, |plan: &mut Plan| plan.clients /= 2];

@@ -72,6 +72,8 @@ pub struct Plan {
     pub window_rows_min: usize,
     pub window_rows_max: usize,
     pub backlog_bytes_max: usize,
+    /// Schedules that apps keep.
+    pub schedules: usize,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -95,6 +97,7 @@ impl Plan {
             window_rows_min: *random.pick(&[1, 2, 8]),
             window_rows_max,
             backlog_bytes_max: *random.pick(&[1_000, 4_000, 1_000_000]),
+            schedules: Random::new(seed, 5).index(4),
             aloud: false,
         }
     }

@@ -19,6 +19,8 @@ pub struct Tally {
     /// Rows that people have deleted, and put into other lanes.
     pub purged: u64,
     pub moved: u64,
+    /// Of schedules, that were fired.
+    pub slots: u64,
 }
 
 impl AddAssign for Tally {
@@ -33,5 +35,6 @@ impl AddAssign for Tally {
         self.stale += other.stale;
         self.purged += other.purged;
         self.moved += other.moved;
+        self.slots += other.slots;
     }
 }

@@ -172,6 +172,7 @@ impl World {
         if !self.calm && self.plan.has(Fault::RoughApps) && self.chance.chance(40) {
             self.be_rough();
         }
+        self.work_on_schedules();
         self.auditor.on_table(&self.table);
         let ms = self.net.below(5);
         self.scheduler_soon(ms);

@@ -86,6 +86,7 @@ pub(crate) struct World {
     pub(crate) net: Random,
     pub(crate) chance: Random,
     pub(crate) faults_random: Random,
+    pub(crate) cron_random: Random,
     pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) table: Table,
@@ -98,6 +99,7 @@ pub(crate) struct World {
     pub(crate) auditor: Auditor,
     /// Tasks that may still be made.
     pub(crate) tasks_left: u64,
+    pub(crate) schedules_made: u64,
     pub(crate) calm: bool,
     _folder: Option<tempfile::TempDir>,
 }
@@ -120,6 +122,7 @@ impl World {
             net: Random::new(seed, 2),
             chance: Random::new(seed, 3),
             faults_random: Random::new(seed, 4),
+            cron_random: Random::new(seed, 6),
             conns: BTreeMap::new(),
             next_conn: 0,
             table,
@@ -130,6 +133,7 @@ impl World {
             clients: Vec::new(),
             auditor: Auditor::new(&plan),
             tasks_left: plan.tasks,
+            schedules_made: 0,
             calm: false,
             _folder: folder,
             plan,

@@ -61,7 +61,7 @@ fn the_seeds_are_not_idle() {
     for seed in 0..100 {
         seen += run(Plan::of(seed)).tally;
     }
-    let Tally { starts, power_cuts, hand_outs, done, dead, cancelled, losses, stale, purged, moved } = seen;
+    let Tally { starts, power_cuts, hand_outs, done, dead, cancelled, losses, stale, purged, moved, slots } = seen;
     for (what, n) in [
         ("starts", starts),
         ("power cuts", power_cuts),
@@ -73,6 +73,7 @@ fn the_seeds_are_not_idle() {
         ("stale words", stale),
         ("purged", purged),
         ("moved", moved),
+        ("slots of schedules", slots),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

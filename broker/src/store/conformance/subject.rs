@@ -10,7 +10,7 @@ use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId, Ta
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::store::memory::{Apps, COLUMNS, Cells, Failure, MemoryStore};
+use crate::store::memory::{Apps, COLUMNS, Cells, Failure, MemoryStore, SCHEDULE_COLUMNS};
 use crate::store::sqlite::{SqliteStore, connect};
 use crate::store::{Load, LoadedRows, Opened, Rules, Store, Sync};
 
@@ -27,6 +27,12 @@ pub(super) trait Subject {
     fn app_delete(&mut self, id: i64);
     fn rows(&self) -> BTreeMap<i64, Cells>;
     fn failures(&self) -> Vec<Failure>;
+    fn app_insert_schedule(&mut self, cells: &[(&'static str, Value)]) -> i64;
+    fn app_update_schedule(&mut self, id: i64, cells: &[(&'static str, Value)]);
+    fn app_delete_schedule(&mut self, id: i64);
+    fn schedules(&self) -> BTreeMap<i64, Cells>;
+    /// Schedule, slot, task, and whether that was new; in order.
+    fn slots(&self) -> Vec<(i64, i64, i64, bool)>;
 }
 
 pub(super) fn rules() -> Rules {
@@ -103,6 +109,26 @@ impl Subject for MemorySubject {
     fn failures(&self) -> Vec<Failure> {
         self.apps.failures()
     }
+
+    fn app_insert_schedule(&mut self, cells: &[(&'static str, Value)]) -> i64 {
+        self.apps.insert_schedule(cells)
+    }
+
+    fn app_update_schedule(&mut self, id: i64, cells: &[(&'static str, Value)]) {
+        self.apps.update_schedule(id, cells);
+    }
+
+    fn app_delete_schedule(&mut self, id: i64) {
+        self.apps.delete_schedule(id);
+    }
+
+    fn schedules(&self) -> BTreeMap<i64, Cells> {
+        self.apps.schedules()
+    }
+
+    fn slots(&self) -> Vec<(i64, i64, i64, bool)> {
+        self.apps.slots()
+    }
 }
 
 // --------------------------------------------------------------------------------------------------------------- SQLite
@@ -119,6 +145,22 @@ impl SqliteSubject {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tasks.db");
         Self { store: SqliteStore::open(&path, rules()).unwrap(), app: connect(&path, false).unwrap(), dir }
+    }
+
+    fn update(&self, table: &str, id: i64, cells: &[(&'static str, Value)]) {
+        let sets: Vec<String> = cells.iter().map(|cell| format!("{} = ?", cell.0)).collect();
+        let sql = format!("UPDATE {table} SET {} WHERE id = {id}", sets.join(", "));
+        self.app.execute(&sql, params_from_iter(cells.iter().map(|cell| &cell.1))).unwrap();
+    }
+
+    fn cells_of(&self, table: &str, columns: &[(&'static str, Value)]) -> BTreeMap<i64, Cells> {
+        let names: Vec<&'static str> = columns.iter().map(|column| column.0).collect();
+        let mut statement = self.app.prepare(&format!("SELECT id, {} FROM {table}", names.join(", "))).unwrap();
+        let rows = statement.query_map([], |row| {
+            let cells = (1..).zip(&names).map(|(i, name)| Ok((*name, row.get(i)?)));
+            Ok((row.get(0)?, cells.collect::<rusqlite::Result<Cells>>()?))
+        });
+        rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
     }
 }
 
@@ -142,9 +184,7 @@ impl Subject for SqliteSubject {
     }
 
     fn app_update(&mut self, id: i64, cells: &[(&'static str, Value)]) {
-        let sets: Vec<String> = cells.iter().map(|cell| format!("{} = ?", cell.0)).collect();
-        let sql = format!("UPDATE tasks SET {} WHERE id = {id}", sets.join(", "));
-        self.app.execute(&sql, params_from_iter(cells.iter().map(|cell| &cell.1))).unwrap();
+        self.update("tasks", id, cells);
     }
 
     fn app_delete(&mut self, id: i64) {
@@ -152,13 +192,7 @@ impl Subject for SqliteSubject {
     }
 
     fn rows(&self) -> BTreeMap<i64, Cells> {
-        let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
-        let mut statement = self.app.prepare(&format!("SELECT id, {} FROM tasks", names.join(", "))).unwrap();
-        let rows = statement.query_map([], |row| {
-            let cells = (1..).zip(&names).map(|(i, name)| Ok((*name, row.get(i)?)));
-            Ok((row.get(0)?, cells.collect::<rusqlite::Result<Cells>>()?))
-        });
-        rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        self.cells_of("tasks", &COLUMNS)
     }
 
     fn failures(&self) -> Vec<Failure> {
@@ -170,6 +204,33 @@ impl Subject for SqliteSubject {
             let cause = causes.iter().find(|known| known.as_str() == cause).unwrap().as_str();
             Ok(Failure { task: row.get(0)?, run: row.get(1)?, cause, worker: row.get(3)?, error: row.get(4)? })
         });
+        rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    fn app_insert_schedule(&mut self, cells: &[(&'static str, Value)]) -> i64 {
+        let names: Vec<&str> = cells.iter().map(|cell| cell.0).collect();
+        let marks = vec!["?"; cells.len()].join(", ");
+        let sql = format!("INSERT INTO schedules ({}) VALUES ({marks})", names.join(", "));
+        self.app.execute(&sql, params_from_iter(cells.iter().map(|cell| &cell.1))).unwrap();
+        self.app.last_insert_rowid()
+    }
+
+    fn app_update_schedule(&mut self, id: i64, cells: &[(&'static str, Value)]) {
+        self.update("schedules", id, cells);
+    }
+
+    fn app_delete_schedule(&mut self, id: i64) {
+        self.app.execute("DELETE FROM schedules WHERE id = ?1", [id]).unwrap();
+    }
+
+    fn schedules(&self) -> BTreeMap<i64, Cells> {
+        self.cells_of("schedules", &SCHEDULE_COLUMNS)
+    }
+
+    fn slots(&self) -> Vec<(i64, i64, i64, bool)> {
+        let sql = "SELECT schedule, slot, task, new FROM schedule_slots ORDER BY schedule, slot";
+        let mut statement = self.app.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
         rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
     }
 }

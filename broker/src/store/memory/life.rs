@@ -247,7 +247,7 @@ impl Step<'_> {
         OpResult::Submitted(stored)
     }
 
-    fn insert(&mut self, task: &NewTask, now: Now) -> Stored {
+    pub(super) fn insert(&mut self, task: &NewTask, now: Now) -> Stored {
         let int = |value: Option<i64>| value.map_or(Value::Null, Value::Integer);
         let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::Text);
         let cells = [

@@ -13,6 +13,7 @@ mod query;
 mod queue;
 mod row;
 mod run;
+mod schedules;
 mod schema;
 mod submit;
 mod sweep;
@@ -33,6 +34,7 @@ use self::guard::Guard;
 use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
+use super::schedules::Fired;
 use super::validate::Judge;
 use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
 
@@ -86,6 +88,7 @@ struct State {
     forgetting: Forgetting,
     /// Where the last prune stopped.
     pruned_to: i64,
+    mending: schedules::Mending,
 }
 
 impl SqliteStore {
@@ -112,6 +115,7 @@ impl SqliteStore {
                 news: News::default(),
                 forgetting: Forgetting::default(),
                 pruned_to: 0,
+                mending: schedules::Mending::default(),
             },
             epoch: None,
             sync: Sync::Power,
@@ -297,6 +301,10 @@ impl Store for SqliteStore {
         prune::prune(&self.conn, &mut self.state.pruned_to, retention, rows, now)
     }
 
+    fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {
+        schedules::fire(&self.conn, &mut self.state, slots, now)
+    }
+
     fn recount(&mut self, rows: usize) -> Result<bool, StoreError> {
         count::recount(&self.conn, &mut self.state.tally, &self.state.judge, rows)
     }
@@ -327,6 +335,7 @@ fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) 
     )?;
     conn.execute("DELETE FROM laneway_epochs WHERE number <= ?1", [row::sql_u64(epoch.0) - EPOCHS_MAX])?;
     keep_lanes(conn, &mut state.judge)?;
+    schedules::start(conn)?;
     Ok(Opened {
         epoch,
         past_secrets,

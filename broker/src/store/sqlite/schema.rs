@@ -13,16 +13,18 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";
 
-/// Every table and view of the schema. All but the three that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 8] = [
+/// Every table and view of the schema. All but those that apps use are named so that no app has them already.
+pub(crate) const NAMES: [&str; 10] = [
     "tasks",
     "failures",
     "task_view",
+    "schedules",
+    "schedule_slots",
     "laneway_epochs",
     "laneway_lanes",
     "laneway_requests",
@@ -159,7 +161,7 @@ mod tests {
         migrate(&mut conn).unwrap();
         migrate(&mut conn).unwrap();
         assert_eq!(version(&conn).unwrap(), SCHEMA_VERSION);
-        conn.execute_batch("UPDATE laneway_schema_history SET version = 99").unwrap();
+        conn.execute_batch("UPDATE laneway_schema_history SET version = 99 WHERE version = 1").unwrap();
         assert!(matches!(migrate(&mut conn), Err(StoreError::SchemaTooNew { found: 99, known: SCHEMA_VERSION })));
     }
 
@@ -168,7 +170,8 @@ mod tests {
         // A table added by a migration and not to the list would be found taken only half-way.
         let mut conn = Connection::open_in_memory().unwrap();
         embedded::migrations::runner().set_migration_table_name(HISTORY).run(&mut conn).unwrap();
-        let sql = "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        let sql =
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name";
         let found: Vec<String> =
             conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         let mut names = NAMES;

@@ -85,7 +85,10 @@ fn a_schema_that_is_newer_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.db");
     drop(opened(&path));
-    connect(&path, false).unwrap().execute_batch("UPDATE laneway_schema_history SET version = 7").unwrap();
+    connect(&path, false)
+        .unwrap()
+        .execute_batch("UPDATE laneway_schema_history SET version = 7 WHERE version = 1")
+        .unwrap();
     assert!(matches!(SqliteStore::open(&path, rules()), Err(StoreError::SchemaTooNew { found: 7, .. })));
     assert!(matches!(offline::list(&path, &Filter::default()), Err(StoreError::SchemaTooNew { .. })));
 }

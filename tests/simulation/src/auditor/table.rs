@@ -85,6 +85,7 @@ impl Auditor {
         if synced {
             self.synced = self.rows.clone();
         }
+        self.slots_on_commit(table, synced);
         self.check_promises();
     }
 
@@ -92,6 +93,7 @@ impl Auditor {
         self.tally.power_cuts += 1;
         self.rows = rows(table);
         self.synced = self.rows.clone();
+        self.slots_on_power_loss(table);
         self.check_promises();
     }
 

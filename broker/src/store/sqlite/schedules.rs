@@ -1,0 +1,228 @@
+//! Schedules: which are to be looked at, told by one partial index, and what firing a slot writes. A slot is a row of its own,
+//! so that it is fired once, by whoever comes first.
+
+use laneway_core::{Millis, Now, UnixMillis};
+use laneway_protocol::limits::TEXT_BYTES_MAX;
+use laneway_protocol::message::Stored;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::State;
+use super::row::{self, sql_id};
+use super::submit::insert_judged;
+use crate::schedule;
+use crate::store::schedules::{Due, Fired, FiredSlot, MEND_INTERVAL_MS, ROWS_PER_TURN, SLOTS_KEPT, Schedule, Verdict};
+use crate::store::validate::clipped;
+use crate::store::{Bad, StoreError};
+
+/// When the far future is to be looked into again.
+#[derive(Debug, Default)]
+pub(super) struct Mending(Option<Millis>);
+
+pub(super) fn fire(conn: &Connection, state: &mut State, slots: usize, now: Now) -> Result<Fired, StoreError> {
+    let mut fired = Fired::default();
+    let mut next = head(conn)?;
+    if next.is_none() {
+        return Ok(fired);
+    }
+    mend(conn, state, now)?;
+    let mut left = slots;
+    for _ in 0..ROWS_PER_TURN {
+        next = head(conn)?;
+        let id = match next {
+            None => break,
+            Some(Head { next_at: Some(at), .. }) if at > now.wall || left == 0 => break,
+            Some(Head { id, .. }) => id,
+        };
+        match one(conn, state, id, left, now, &mut fired) {
+            Ok(n_slots) => left -= n_slots,
+            // A trigger of an app keeps the broker from writing its own columns: until that app commits again, nothing fires.
+            Err(StoreError::Refused(reason)) => {
+                fired.wrong.push((format!("number {id}"), reason));
+                return Ok(fired);
+            }
+            Err(error) => return Err(error),
+        }
+        next = head(conn)?;
+    }
+    fired.more = next.is_some_and(|head| head.next_at.is_none());
+    fired.next_at = next.and_then(|head| head.next_at);
+    Ok(fired)
+}
+
+/// Errors of an earlier life are looked at anew, for the settings may have changed; slots of schedules that went in a way
+/// that no trigger saw are of no use.
+pub(super) fn start(conn: &Connection) -> Result<(), StoreError> {
+    conn.execute("UPDATE schedules SET error = NULL WHERE error IS NOT NULL", [])?;
+    conn.execute("DELETE FROM schedule_slots WHERE schedule NOT IN (SELECT id FROM schedules)", [])?;
+    Ok(())
+}
+
+/// The schedule that comes first.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    id: i64,
+    /// NULL sorts before every number: what is to be worked out comes before what is due.
+    next_at: Option<UnixMillis>,
+}
+
+fn head(conn: &Connection) -> Result<Option<Head>, StoreError> {
+    let sql = const_sql::HEAD;
+    let head = |row: &Row<'_>| Ok(Head { id: row.get(0)?, next_at: row::millis(row.get_ref(1)?) });
+    Ok(conn.prepare_cached(sql)?.query_row([], head).optional()?)
+}
+
+/// A clock that was far ahead has left slots behind it that would keep a schedule silent until then.
+fn mend(conn: &Connection, state: &mut State, now: Now) -> Result<(), StoreError> {
+    if state.mending.0.is_some_and(|at| now.mono.since(at) < MEND_INTERVAL_MS) {
+        return Ok(());
+    }
+    state.mending.0 = Some(now.mono);
+    let sql = "SELECT id, last_at FROM schedules WHERE next_at > last_at AND last_at > ?1";
+    let found: Vec<(i64, i64)> = conn
+        .prepare_cached(sql)?
+        .query_map([now.wall.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (id, last_at) in found {
+        if schedule::is_absurd(UnixMillis(last_at), now.wall) {
+            conn.prepare_cached("UPDATE schedules SET next_at = NULL WHERE id = ?1")?.execute([id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks at one schedule. Gives how many slots it took.
+fn one(
+    conn: &Connection,
+    state: &mut State,
+    id: i64,
+    slots: usize,
+    now: Now,
+    fired: &mut Fired,
+) -> Result<usize, StoreError> {
+    let schedule = conn.prepare_cached(const_sql::ROW)?.query_row([id], read)?;
+    match schedule.verdict(&state.judge, now) {
+        Ok(Verdict::Planned(at)) => {
+            set_next(conn, id, Some(at))?;
+            Ok(0)
+        }
+        Ok(Verdict::Due(due)) => fire_due(conn, state, &schedule, &due, slots, now, fired),
+        Err(bad) => {
+            reject(conn, &schedule, &bad, fired)?;
+            Ok(0)
+        }
+    }
+}
+
+fn fire_due(
+    conn: &Connection,
+    state: &mut State,
+    schedule: &Schedule,
+    due: &Due,
+    slots: usize,
+    now: Now,
+    fired: &mut Fired,
+) -> Result<usize, StoreError> {
+    // What a trigger of an app refuses costs this schedule and nothing else.
+    conn.prepare_cached("SAVEPOINT schedule")?.execute([])?;
+    let (mut done, mut inserted) = (Vec::new(), Vec::new());
+    for slot in due.slots.iter().take(slots) {
+        match fire_slot(conn, schedule, due, *slot, now, &mut inserted) {
+            Ok(stored) => done.extend(stored.map(|stored| (*slot, stored))),
+            Err(StoreError::Refused(reason)) => {
+                conn.prepare_cached("ROLLBACK TO schedule")?.execute([])?;
+                conn.prepare_cached("RELEASE schedule")?.execute([])?;
+                reject(conn, schedule, &Bad::new("kind", reason), fired)?;
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    conn.prepare_cached("RELEASE schedule")?.execute([])?;
+    for (key, id, run_at) in inserted {
+        state.inserted(key, id, run_at, now);
+    }
+    fired.slots.extend(done.iter().map(|(slot, stored)| FiredSlot {
+        schedule: schedule.name.clone(),
+        slot: *slot,
+        task: stored.task,
+        new: stored.new,
+    }));
+    // What the turn has no room for is next.
+    let next_at = due.slots.get(slots).copied().or(due.next_at);
+    set_next(conn, schedule.id, next_at)?;
+    if next_at.is_none() {
+        reject(conn, schedule, &schedule.over(), fired)?;
+    }
+    Ok(due.slots.len().min(slots))
+}
+
+/// `None` when the slot was fired before.
+fn fire_slot(
+    conn: &Connection,
+    schedule: &Schedule,
+    due: &Due,
+    slot: UnixMillis,
+    now: Now,
+    inserted: &mut Vec<(laneway_core::QueueKey, i64, Option<UnixMillis>)>,
+) -> Result<Option<Stored>, StoreError> {
+    let known = "SELECT 1 FROM schedule_slots WHERE schedule = ?1 AND slot = ?2";
+    if conn.prepare_cached(known)?.query_row(params![schedule.id, slot.0], |_| Ok(())).optional()?.is_some() {
+        return Ok(None);
+    }
+    let tasks = std::slice::from_ref(&due.task);
+    let stored = insert_judged(conn, tasks, vec![due.key.clone()], now, |key, id, at| inserted.push((key, id, at)))?;
+    let stored = stored[0];
+    let sql = "INSERT INTO schedule_slots (schedule, slot, task, new, fired_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let row = params![schedule.id, slot.0, sql_id(stored.task), stored.new, now.wall.0];
+    conn.prepare_cached(sql)?.execute(row)?;
+    let sql = "UPDATE schedules SET last_at = ?2, last_task = ?3 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![schedule.id, slot.0, sql_id(stored.task)])?;
+    let sql = "DELETE FROM schedule_slots WHERE schedule = ?1 AND slot < \
+               (SELECT slot FROM schedule_slots WHERE schedule = ?1 ORDER BY slot DESC LIMIT 1 OFFSET ?2)";
+    conn.prepare_cached(sql)?.execute(params![schedule.id, i64::try_from(SLOTS_KEPT - 1).unwrap_or(i64::MAX)])?;
+    Ok(Some(stored))
+}
+
+fn set_next(conn: &Connection, id: i64, next_at: Option<UnixMillis>) -> Result<(), StoreError> {
+    let sql = "UPDATE schedules SET next_at = ?2 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, next_at.map(|at| at.0)])?;
+    Ok(())
+}
+
+fn reject(conn: &Connection, schedule: &Schedule, bad: &Bad, fired: &mut Fired) -> Result<(), StoreError> {
+    let error = clipped(&bad.reason, TEXT_BYTES_MAX);
+    conn.prepare_cached("UPDATE schedules SET error = ?2 WHERE id = ?1")?.execute(params![schedule.id, error])?;
+    fired.wrong.push((schedule.name.clone(), error.to_owned()));
+    Ok(())
+}
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
+    let text = |column| row.get_ref(column).map(row::text);
+    Ok(Schedule {
+        id: row.get(0)?,
+        name: text(1)?.unwrap_or_default(),
+        cron: text(2)?.unwrap_or_default(),
+        time_zone: text(3)?,
+        kind: text(4)?.unwrap_or_default(),
+        lane: text(5)?,
+        unique_key: text(6)?,
+        max_attempts: row::int(row.get_ref(7)?),
+        timeout_ms: row::int(row.get_ref(8)?),
+        catch_up: text(9)?,
+        catch_up_max: row::int(row.get_ref(10)?),
+        payload: row::payload(row.get_ref(11)?),
+        next_at: row::millis(row.get_ref(12)?),
+        last_at: row::millis(row.get_ref(13)?),
+    })
+}
+
+mod const_sql {
+    //! Statements that are long or looked at by tests.
+
+    /// The condition of the index `schedules_next`, word for word.
+    pub(super) const HEAD: &str = "SELECT id, next_at FROM schedules INDEXED BY schedules_next \
+        WHERE paused = 0 AND error IS NULL ORDER BY next_at LIMIT 1";
+    /// The columns of `read`, in its order.
+    pub(super) const ROW: &str = "SELECT id, name, cron, time_zone, kind, lane, unique_key, max_attempts, timeout_ms, \
+        catch_up, catch_up_max, payload, next_at, last_at FROM schedules WHERE id = ?1";
+}
