@@ -70,12 +70,34 @@ fn every_reason_is_told() {
         Said::by(&place, &[], &["task", "explain", &second.to_string(), "-o", "json", "--db", "tasks.db"]).json();
     assert_eq!((&json[0]["ahead"], &json[0]["state"]), (&2.into(), &"queued".into()));
 
+    laneway(&place, &["kind", "set", "sleep", "cap=1"]).is(0, "");
+    says(second, "kind 'sleep' runs 1 of at most 1");
+    laneway(&place, &["kind", "reset", "sleep"]).is(0, "");
+    laneway(&place, &["lane", "set", "normal", "cap=1"]).is(0, "");
+    says(first, "lane 'normal' runs 1 of at most 1");
+    laneway(&place, &["lane", "reset", "normal"]).is(0, "");
+    laneway(&place, &["kind", "pause", "echo"]).is(0, "");
+    says(first, "its kind 'echo' is paused; `laneway kind resume echo` resumes it");
+    laneway(&place, &["kind", "resume", "echo"]).is(0, "");
     laneway(&place, &["lane", "pause", "low"]).is(0, "");
     says(low, "lane 'low' is paused; `laneway lane resume low` resumes it");
     laneway(&place, &["task", "cancel", &running.to_string()]).is(0, "");
     table.wait_for_state(running, "cancelled");
     says(running, "it was cancelled");
     laneway(&place, &["task", "explain", "999999"]).is(4, "no task 999999");
+}
+
+#[test]
+fn a_paused_kind_is_told_without_a_broker() {
+    // Proves that the file alone says what a broker would.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    laneway(&place, &["kind", "pause", "echo"]).is(0, "");
+    let task = table.insert("echo", "{}");
+    assert_eq!(broker.stop(), 0);
+    let said = Said::by(&place, &[], &["task", "explain", &task.to_string(), "--db", "tasks.db"]);
+    assert!(said.out.contains("its kind echo is paused"), "{}{}", said.out, said.err);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | access | handshakes of peers with keys | whether a key is on the list |
 //! | main (here) | signals | starts and stops the others |
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::SessionName;
+use laneway_protocol::message::{KindValues, LaneValues};
 
 use crate::access::Access;
 use crate::bounds;
 use crate::clock::Clock;
-use crate::config::{Config, Durability, ipc_path};
+use crate::config::{Config, Durability, LaneLimits, ipc_path};
 use crate::crowd::Crowd;
 use crate::doorbell::doorbell;
 use crate::error::Error;
@@ -204,19 +206,28 @@ pub(crate) fn settings(config: &Config) -> Settings {
         backoff_base_ms: config.defaults.backoff_base_ms,
         backoff_max_ms: config.defaults.backoff_max_ms,
     };
-    let kinds = config.kinds.iter().map(|(kind, own)| {
-        let settings = KindSettings {
-            lane: own.lane.clone().unwrap_or_else(|| defaults.lane.clone()),
-            max_attempts: own.max_attempts.unwrap_or(defaults.max_attempts),
-            timeout_ms: own.timeout_ms.unwrap_or(defaults.timeout_ms),
-            backoff_base_ms: own.backoff_base_ms.unwrap_or(defaults.backoff_base_ms),
-            backoff_max_ms: own.backoff_max_ms.unwrap_or(defaults.backoff_max_ms),
+    let kind_values = config.kinds.iter().map(|(kind, own)| {
+        let values = KindValues {
+            cap: own.cap,
+            rate: own.rate,
+            rate_burst: own.rate_burst,
+            lane: own.lane.clone(),
+            max_attempts: own.max_attempts,
+            timeout_ms: own.timeout_ms,
+            backoff_base_ms: own.backoff_base_ms,
+            backoff_max_ms: own.backoff_max_ms,
         };
-        (kind.clone(), settings)
+        (kind.clone(), values)
+    });
+    let lane_values = config.lane_limits.iter().map(|(lane, own)| {
+        let LaneLimits { cap, rate, rate_burst, share } = own.clone();
+        (lane.clone(), LaneValues { cap, rate, rate_burst, share })
     });
     Settings {
         lanes: config.lanes.clone(),
-        kinds: kinds.collect(),
+        kinds: HashMap::new(),
+        kind_values: kind_values.collect(),
+        lane_values: lane_values.collect(),
         defaults,
         losses_max: config.defaults.losses_max,
         resume_grace_ms: config.resume_grace_ms,
@@ -248,6 +259,8 @@ pub(crate) fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
         sessions: sessions.collect(),
         unclean: opened.unclean,
         paused: opened.paused,
+        kinds: opened.kinds.into_iter().map(|known| (known.kind, known.paused, known.values)).collect(),
+        lanes: opened.lanes,
     }
 }
 

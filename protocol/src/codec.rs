@@ -22,7 +22,7 @@ use crate::error::{Code, WireError};
 use crate::limits::{
     BATCH_MAX, BODY_BYTES_MAX, KINDS_PER_WORKER_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX,
 };
-use crate::message::{Answer, Drain, ListWorkers, Pong, Request};
+use crate::message::{Answer, Drain, Kinds, ListWorkers, Pong, Request};
 
 /// The first two bytes of every header, `LW`.
 pub const MAGIC: [u8; 2] = *b"LW";
@@ -46,6 +46,7 @@ pub mod message_type {
     pub const STATS: u8 = 0x23;
     pub const DRAIN: u8 = 0x24;
     pub const BULK: u8 = 0x26;
+    pub const KINDS: u8 = 0x27;
     pub const PING: u8 = 0x7e;
 
     /// Set in the type of every answer.
@@ -80,6 +81,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Stats => Ok(without_fields(ty::STATS)),
         Request::Drain(drain) => seal(ty::DRAIN, drain),
         Request::Bulk(bulk) => seal(ty::BULK, bulk),
+        Request::Kinds(kinds) => seal(ty::KINDS, kinds),
         Request::Ping => Ok(without_fields(ty::PING)),
     }
 }
@@ -106,6 +108,7 @@ pub fn encode_answer(answer: Answer) -> Result<Vec<Vec<u8>>, EncodeError> {
         Answer::Stats(report) => seal(ty::STATS | ty::ANSWER, report),
         Answer::Drain(drained) => seal(ty::DRAIN | ty::ANSWER, drained),
         Answer::Bulk(bulked) => seal(ty::BULK | ty::ANSWER, bulked),
+        Answer::Kinds(rows) => seal(ty::KINDS | ty::ANSWER, rows),
         Answer::Pong(pong) => seal(ty::PONG, pong),
         Answer::Error(error) => seal(ty::ERR, error),
     }
@@ -152,6 +155,7 @@ pub fn decode_answer(frames: Vec<Vec<u8>>) -> Result<Answer, WireError> {
             ty::STATS => Answer::Stats(parts.open(ANY)?),
             ty::DRAIN => Answer::Drain(parts.open(ANY)?),
             ty::BULK => Answer::Bulk(parts.open(ANY)?),
+            ty::KINDS => Answer::Kinds(parts.open(ANY)?),
             _ => return Err(not_an_answer(answer)),
         },
         other => return Err(not_an_answer(other)),
@@ -263,6 +267,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::STATS => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Stats)?,
         ty::DRAIN => Request::Drain(parts.or_no_body().open::<Drain>(BATCH_MAX)?),
         ty::BULK => Request::Bulk(parts.open(BATCH_MAX)?),
+        ty::KINDS => Request::Kinds(parts.or_no_body().open::<Kinds>(BATCH_MAX)?),
         ty::PING => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Ping)?,
         other => return Err(WireError::new(Code::BadType, format!("type {other:#04x} is not a question"))),
     })

@@ -107,6 +107,13 @@ pub struct RequestId(#[serde(with = "serde_bytes")] pub [u8; 16]);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidName(String);
 
+impl InvalidName {
+    /// Of a value that is written as a text, and wrong in this way.
+    pub(crate) fn of(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
 impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -37,3 +37,13 @@ const _: () = assert!(BATCH_MAX <= PAYLOAD_FRAMES_MAX);
 const _: () = assert!(BATCH_MAX * 19 < BODY_BYTES_MAX);
 /// Tasks before another in its lane that STATUS counts.
 pub const AHEAD_MAX: u32 = 10_000;
+/// The highest cap of a kind or a lane.
+pub const CAP_MAX: u32 = 1_000_000;
+/// Starts in the unit of a rate, and at once after a quiet time.
+pub const RATE_STARTS_MAX: u32 = 1_000_000;
+/// The highest `max_attempts` and `timeout_ms` that a row or a kind may say; the longest delay of a retry.
+pub const ATTEMPTS_MAX: u32 = 1_000_000;
+pub const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
+pub const BACKOFF_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// The shares of all lanes together, in per cent.
+pub const SHARE_MAX: u32 = 100;

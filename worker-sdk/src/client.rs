@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Bulk, Change, Cursor, Drain, Drained, Filter, Final, LaneRow, Lanes, ListWorkers, NewTask, Pong, ProgressEvent,
-    StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Bulk, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes, ListWorkers, NewTask, Pong,
+    ProgressEvent, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited,
+    WorkerRow,
 };
 use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -250,9 +251,36 @@ impl Client {
 
     /// Pauses and resumes lanes, then returns all. A paused lane keeps its tasks and hands none out.
     pub fn set_lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
-        match self.ask(&Request::Lanes(Lanes { pause, resume }), Duration::ZERO)? {
+        self.change_lanes(Lanes { pause, resume, ..Lanes::default() })
+    }
+
+    /// Pauses, resumes and sets caps, rates and shares of lanes, then returns all.
+    pub fn change_lanes(&self, lanes: Lanes) -> Result<Vec<LaneRow>, Error> {
+        match self.ask(&Request::Lanes(lanes), Duration::ZERO)? {
             Answer::Lanes(rows) => Ok(rows.lanes),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The kinds that have tasks, workers or settings of their own, by name.
+    pub fn kinds(&self) -> Result<Vec<KindState>, Error> {
+        self.change_kinds(Kinds::default())
+    }
+
+    /// Pauses, resumes and sets kinds, then returns all. A paused kind keeps its tasks and hands none out.
+    pub fn change_kinds(&self, mut kinds: Kinds) -> Result<Vec<KindState>, Error> {
+        let mut all = Vec::new();
+        loop {
+            match self.ask(&Request::Kinds(kinds), Duration::ZERO)? {
+                Answer::Kinds(rows) => {
+                    all.extend(rows.kinds);
+                    kinds = Kinds { after: rows.next, ..Kinds::default() };
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if kinds.after.is_none() {
+                return Ok(all);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use laneway_protocol::message::{Answer, Filter, Final, NewTask, StatusRows, Stored, Verdict};
+use laneway_protocol::message::{Answer, Filter, Final, KindValues, LaneValues, NewTask, StatusRows, Stored, Verdict};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
 use crate::event::{FoundTask, OpId, QueueKey, ReplyTo};
@@ -149,6 +149,17 @@ pub enum Op {
         lane: LaneName,
         paused: bool,
     },
+    /// All that is set of a kind from now on. -> [`OpResult::Set`]. Synced.
+    SetKind {
+        kind: Kind,
+        paused: bool,
+        values: KindValues,
+    },
+    /// All that is set of a lane from now on, but for a pause. -> [`OpResult::Set`]. Synced.
+    SetLane {
+        lane: LaneName,
+        values: LaneValues,
+    },
 }
 
 /// What is to become of a task; a row that is in no state for it is left alone. As in
@@ -275,6 +286,7 @@ pub enum OpResult {
     Rows(StatusRows),
     Counts(Counts),
     Paused,
+    Set,
 }
 
 /// What the row says after an [`Ended`].

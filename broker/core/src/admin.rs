@@ -1,12 +1,11 @@
-//! Those who look and steer: STATUS, CANCEL, REQUEUE, LANES, WORKERS, STATS.
+//! Those who look and steer: STATUS, CANCEL, REQUEUE, WORKERS, STATS. LANES and KINDS are in `kinds.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::codec::Room;
 use laneway_protocol::limits::{AHEAD_MAX, ANSWER_SLACK_MS};
 use laneway_protocol::message::{
-    Answer, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
-    WorkerRows,
+    Answer, KindRow, ListWorkers, StatsReport, Status, StatusRows, TaskRow, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
 
@@ -53,28 +52,6 @@ impl Broker {
         }
         let pending = Pending::Requeue { reply: from.reply };
         self.ask_store(from.reply, Op::Requeue(tasks), pending, now);
-    }
-
-    pub(crate) fn on_lanes(&mut self, from: Asker, lanes: &Lanes, now: Now) {
-        for (field, names) in [("pause", &lanes.pause), ("resume", &lanes.resume)] {
-            for name in names {
-                if let Err(error) = self.known_lane(name, field) {
-                    return self.refuse(from.reply, error);
-                }
-            }
-        }
-        for (names, paused) in [(&lanes.pause, true), (&lanes.resume, false)] {
-            for name in names {
-                let rank = self.known_lane(name, "lane").expect("just looked up");
-                self.dispatch.pause(rank, paused);
-                self.store_for(Op::PauseLane { lane: name.clone(), paused }, Pending::Nothing);
-            }
-        }
-        if !lanes.resume.is_empty() || !lanes.pause.is_empty() {
-            // A paused lane no longer stands before the lower ones; a resumed one has tasks to give.
-            self.feed_all(now);
-        }
-        self.ask_store(from.reply, Op::Counts, Pending::Lanes { reply: from.reply }, now);
     }
 
     pub(crate) fn on_stats(&mut self, from: Asker, now: Now) {
@@ -127,37 +104,6 @@ impl Broker {
             }
         }
         self.answer(reply, Answer::Status(page::rows(rows, asked.listed)));
-    }
-
-    pub(crate) fn on_lane_counts(&mut self, reply: ReplyTo, counts: &Counts) {
-        if !self.close_question(reply) {
-            return;
-        }
-        let mut queued: BTreeMap<&str, u64> = BTreeMap::new();
-        for (lane, _, n) in &counts.queued {
-            *queued.entry(lane).or_default() += n;
-        }
-        let mut lanes: Vec<LaneRow> = Vec::new();
-        for rank in self.dispatch.all_lanes() {
-            let name = self.dispatch.lane_name(rank);
-            lanes.push(LaneRow {
-                lane: name.to_string(),
-                paused: self.dispatch.is_paused(rank),
-                configured: true,
-                queued: queued.remove(name.as_str()).unwrap_or(0),
-                running: self.running.values().filter(|task| task.lane == *name).count() as u64,
-                ready: self.dispatch.ready_in_lane(rank) as u64,
-            });
-        }
-        lanes.extend(queued.into_iter().filter(|&(_, n)| n > 0).map(|(lane, queued)| LaneRow {
-            lane: lane.to_owned(),
-            paused: false,
-            configured: false,
-            queued,
-            running: 0,
-            ready: 0,
-        }));
-        self.answer(reply, Answer::Lanes(LaneRows { lanes }));
     }
 
     pub(crate) fn on_stats_counts(&mut self, reply: ReplyTo, counts: &Counts, now: Now) {
@@ -270,11 +216,17 @@ impl Broker {
         if self.dispatch.is_paused(rank) {
             return format!("lane '{lane}' is paused; `laneway lane resume {lane}` resumes it");
         }
+        if let Some(text) = self.explain_pause(&kind) {
+            return text;
+        }
         if self.workers_of(kind.as_str()) == 0 {
             return format!("no connected worker can run kind '{kind}'; {}", self.offered());
         }
         if !self.dispatch.is_served(&lane, &kind) {
             return format!("workers for kind '{kind}' are connected, but none serves lane '{lane}'");
+        }
+        if let Some(text) = self.explain_gates(&kind, &lane, now) {
+            return text;
         }
         let behind = match row.ahead {
             None => String::new(),
@@ -301,7 +253,7 @@ impl Broker {
     }
 
     /// What a session can run, by its HELLO or what its slots have said.
-    fn kinds_of(&self, session: &Session) -> Vec<Kind> {
+    pub(crate) fn kinds_of(&self, session: &Session) -> Vec<Kind> {
         if !session.kinds.is_empty() {
             return session.kinds.clone();
         }
@@ -317,7 +269,7 @@ impl Broker {
         kinds
     }
 
-    fn workers_of(&self, kind: &str) -> u64 {
+    pub(crate) fn workers_of(&self, kind: &str) -> u64 {
         self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count()
             as u64
     }
@@ -329,7 +281,7 @@ fn twin(row: &TaskRow) -> String {
 }
 
 /// A length of time for a sentence.
-fn span(millis: u64) -> String {
+pub(crate) fn span(millis: u64) -> String {
     match millis {
         0..10_000 => format!("{millis} ms"),
         10_000..600_000 => format!("{} s", millis / 1_000),

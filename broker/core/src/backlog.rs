@@ -58,7 +58,7 @@ impl Backlog {
 }
 
 fn is_question(pending: &Pending) -> bool {
-    matches!(pending, Pending::Rows { .. } | Pending::Lanes { .. } | Pending::Stats { .. })
+    matches!(pending, Pending::Rows { .. } | Pending::Lanes { .. } | Pending::Kinds { .. } | Pending::Stats { .. })
 }
 
 fn of_op(op: &Op) -> usize {
@@ -81,7 +81,9 @@ fn of_op(op: &Op) -> usize {
         | Op::Counts
         | Op::SessionUp { .. }
         | Op::SessionGone { .. }
-        | Op::PauseLane { .. } => 0,
+        | Op::PauseLane { .. }
+        | Op::SetKind { .. }
+        | Op::SetLane { .. } => 0,
     }
 }
 

@@ -8,13 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use laneway_protocol::message::{Answer, Pong, Request};
-use laneway_protocol::{Code, Epoch, LaneName, SessionName, TaskId, WireError};
+use laneway_protocol::message::{Answer, KindValues, LaneValues, Pong, Request};
+use laneway_protocol::{Code, Epoch, Kind, LaneName, SessionName, TaskId, WireError};
 
 use crate::action::{Action, Op};
 use crate::backlog::Backlog;
 use crate::dispatch::{Dispatch, QueueIndex};
 use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
+use crate::gate::Gates;
+use crate::kinds::SetValues;
 use crate::lease::LeaseKey;
 use crate::limits::{BUSY_FACTOR, OPS_BUSY_MAX, OPS_MAX, QUESTIONS_MAX};
 use crate::resume::{Grace, Hold};
@@ -38,6 +40,10 @@ pub struct Broker {
     pub(crate) past_keys: Vec<LeaseKey>,
     pub(crate) random: Random,
     pub(crate) dispatch: Dispatch,
+    pub(crate) gates: Gates,
+    /// What was set of kinds while a broker ran, over the settings.
+    pub(crate) set_kinds: BTreeMap<Kind, SetValues>,
+    pub(crate) set_lanes: BTreeMap<LaneName, LaneValues>,
     pub(crate) workers: Workers,
     pub(crate) running: HashMap<TaskId, Running>,
     /// Runs that have ended and are on their way to the disk.
@@ -88,6 +94,9 @@ pub struct Start {
     /// The last epoch did not end cleanly.
     pub unclean: bool,
     pub paused: Vec<LaneName>,
+    /// What was set of kinds while a broker ran: whether it is paused, and its values.
+    pub kinds: Vec<(Kind, bool, KindValues)>,
+    pub lanes: Vec<(LaneName, LaneValues)>,
 }
 
 /// Counted since start.
@@ -115,6 +124,9 @@ impl Broker {
             past_keys: start.past_secrets.into_iter().map(LeaseKey::new).collect(),
             random: Random::new(start.seed),
             dispatch,
+            gates: Gates::default(),
+            set_kinds: BTreeMap::new(),
+            set_lanes: BTreeMap::new(),
             workers: Workers::default(),
             running: HashMap::new(),
             settling: HashMap::new(),
@@ -145,10 +157,12 @@ impl Broker {
                 broker.dispatch.pause(rank, true);
             }
         }
+        broker.begin_limits(start.kinds, start.lanes, now);
         for task in start.running {
             broker.add_orphan(task, now);
         }
         broker.expect_back(start.sessions, start.unclean, now);
+        broker.feed_gates(now);
         let actions = std::mem::take(&mut broker.out);
         (broker, actions)
     }
@@ -173,6 +187,7 @@ impl Broker {
             Event::Stop => self.on_stop(),
         }
         self.feed_cleared(now);
+        self.feed_gates(now);
         std::mem::swap(&mut self.out, actions);
     }
 
@@ -203,7 +218,7 @@ impl Broker {
         {
             return self.refuse(from.reply, self.too_busy());
         }
-        if let Request::Status(_) | Request::Stats | Request::Lanes(_) = &request
+        if let Request::Status(_) | Request::Stats | Request::Lanes(_) | Request::Kinds(_) = &request
             && self.pending.n_questions() >= QUESTIONS_MAX
         {
             let text = format!("{QUESTIONS_MAX} questions about tasks wait for the database, as many as may");
@@ -225,6 +240,7 @@ impl Broker {
             Request::Stats => self.on_stats(from, now),
             Request::Drain(drain) => self.on_drain(from, &drain),
             Request::Bulk(bulk) => self.on_bulk(from, bulk, now),
+            Request::Kinds(kinds) => self.on_kinds(from, kinds, now),
             Request::Ping => {
                 self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() }));
             }
@@ -243,6 +259,7 @@ impl Broker {
                 Timer::Question(reply) => self.on_question_late(reply),
                 Timer::Orphans => self.on_orphans_over(now),
                 Timer::Hold => self.end_hold(now),
+                Timer::Token(place) => self.on_token(place),
             }
         }
     }
@@ -329,6 +346,7 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Requeue(_)
         | Request::Lanes(_)
         | Request::Bulk(_)
+        | Request::Kinds(_)
         | Request::Stats => true,
         Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }

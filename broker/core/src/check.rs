@@ -20,6 +20,7 @@ impl Broker {
         self.check_running();
         self.check_slots();
         self.check_settling();
+        self.check_gates();
         for (reply, question) in &self.questions {
             assert!(
                 self.timers.contains(question.late_at(), Timer::Question(*reply)),

@@ -11,6 +11,7 @@ use std::ops::Bound;
 use laneway_protocol::{Kind, LaneName, TaskId};
 
 use crate::event::{Loaded, QueueKey, QueuedTask};
+use crate::gate::Place;
 use crate::queue::{Queue, Window};
 use crate::settings::Settings;
 use crate::time::UnixMillis;
@@ -76,6 +77,9 @@ struct Class {
 pub(crate) struct Dispatch {
     lanes: Vec<LaneName>,
     paused: Vec<bool>,
+    /// Lanes and kinds of which nothing may start now, for a cap, a rate or a pause of the kind.
+    closed_lanes: Vec<bool>,
+    closed_kinds: Vec<bool>,
     kinds: Vec<Kind>,
     kind_index: HashMap<Kind, KindIndex>,
     queues: Vec<Queue>,
@@ -91,11 +95,20 @@ pub(crate) struct Dispatch {
     kinds_max: usize,
 }
 
+impl Head {
+    /// Where the heads of a lane begin.
+    fn first_of(lane: LaneRank) -> Self {
+        Self { lane, barrier: false, due: UnixMillis(i64::MIN), id: 0, queue: QueueIndex(0), suspect: false }
+    }
+}
+
 impl Dispatch {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             lanes: settings.lanes.clone(),
             paused: vec![false; settings.lanes.len()],
+            closed_lanes: vec![false; settings.lanes.len()],
+            closed_kinds: Vec::new(),
             kinds: Vec::new(),
             kind_index: HashMap::new(),
             queues: Vec::new(),
@@ -124,6 +137,7 @@ impl Dispatch {
         }
         let index = KindIndex(u32::try_from(self.kinds.len()).expect("kinds_max fits 32 bits"));
         self.kinds.push(kind.clone());
+        self.closed_kinds.push(false);
         self.kind_index.insert(kind.clone(), index);
         for _ in 0..self.lanes.len() {
             self.queues.push(Queue::default());
@@ -241,9 +255,60 @@ impl Dispatch {
         }
     }
 
+    /// Closes or opens a kind or a lane. Whether that is a change. A kind goes by its heads, of which it has one for each
+    /// lane; a lane may have thousands, so it is passed over when a slot chooses.
+    pub(crate) fn close(&mut self, place: Place, closed: bool) -> bool {
+        let flag = match place {
+            Place::Kind(kind) => &mut self.closed_kinds[kind.0 as usize],
+            Place::Lane(lane) => &mut self.closed_lanes[usize::from(lane.0)],
+        };
+        if std::mem::replace(flag, closed) == closed {
+            return false;
+        }
+        if let Place::Kind(kind) = place {
+            for lane in self.all_lanes() {
+                self.refresh(self.at(lane, kind));
+            }
+        }
+        true
+    }
+
+    pub(crate) fn closed_places(&self) -> impl Iterator<Item = Place> {
+        let kinds = self.closed_kinds.iter().zip(0..).filter(|(closed, _)| **closed);
+        let lanes = self.closed_lanes.iter().zip(0..).filter(|(closed, _)| **closed);
+        kinds.map(|(_, n)| Place::Kind(KindIndex(n))).chain(lanes.map(|(_, n)| Place::Lane(LaneRank(n))))
+    }
+
     /// Heads that a slot of this class may take, in order, ending before the first barrier.
     pub(crate) fn choices(&self, class: ClassId) -> impl Iterator<Item = Head> {
-        self.classes[&class].heads.iter().copied().take_while(|head| !head.barrier)
+        let heads = &self.classes[&class].heads;
+        let mut rest = heads.range(..);
+        std::iter::from_fn(move || {
+            loop {
+                let &head = rest.next()?;
+                if !self.is_closed(head.lane) {
+                    return (!head.barrier).then_some(head);
+                }
+                rest = heads.range(Head::first_of(LaneRank(head.lane.0 + 1))..);
+            }
+        })
+    }
+
+    fn is_closed(&self, lane: LaneRank) -> bool {
+        self.closed_lanes[usize::from(lane.0)]
+    }
+
+    /// Forgets what was read ahead of a queue that somebody serves, for its rows are others now. Gives their ids; the
+    /// queue is to be read anew.
+    pub(crate) fn reread(&mut self, key: &QueueKey) -> Option<(QueueIndex, Vec<TaskId>)> {
+        let queue = self.queue(key).filter(|&queue| !self.queues[queue.0].classes.is_empty())?;
+        let rows = self.queues[queue.0].clear();
+        for id in &rows {
+            self.place.remove(id);
+        }
+        self.queues[queue.0].open();
+        self.refresh(queue);
+        Some((queue, rows))
     }
 
     /// The slots that wait and can run what stands in `queue`, or all that wait.
@@ -253,6 +318,14 @@ impl Dispatch {
             Some(queue) => self.queues[queue.0].classes.iter().copied().filter_map(next).collect(),
             None => self.classes.keys().copied().filter_map(next).collect(),
         }
+    }
+
+    /// The slots that wait and can run tasks of this kind.
+    pub(crate) fn idle_line_of_kind(&self, kind: KindIndex) -> IdleLine {
+        let queues = self.all_lanes().into_iter().map(|lane| self.at(lane, kind));
+        let classes: BTreeSet<ClassId> =
+            queues.flat_map(|queue| self.queues[queue.0].classes.iter().copied()).collect();
+        classes.into_iter().filter_map(|class| self.next_idle(class, 0).map(Reverse)).collect()
     }
 
     /// The longest idle slot of a class behind the one that is idle `since`.
@@ -275,10 +348,10 @@ impl Dispatch {
         self.classes[&idle.class].ready.get(&idle.since) == Some(&idle.slot)
     }
 
-    /// Whether a task is at hand in `queue`.
+    /// Whether a task is at hand in `queue` that may start.
     pub(crate) fn has_task(&self, queue: QueueIndex) -> bool {
         let [task, suspect, _] = self.heads[queue.0];
-        task.is_some() || suspect.is_some()
+        task.or(suspect).is_some_and(|head| !self.is_closed(head.lane))
     }
 
     pub(crate) fn queues_of_class(&self, class: ClassId) -> Vec<QueueIndex> {
@@ -405,7 +478,7 @@ impl Dispatch {
     fn heads_of(&self, queue: QueueIndex) -> [Option<Head>; 3] {
         let lane = LaneRank(u16::try_from(queue.0 % self.lanes.len()).expect("lanes are few"));
         let rows = &self.queues[queue.0];
-        if self.is_paused(lane) || rows.classes.is_empty() {
+        if self.is_paused(lane) || self.closed_kinds[queue.0 / self.lanes.len()] || rows.classes.is_empty() {
             return [None; 3];
         }
         let head =

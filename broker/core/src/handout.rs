@@ -74,7 +74,7 @@ impl Broker {
 
     /// Serves waiting slots, the longest idle first, until none is left that takes anything; or, when only the tasks of
     /// one queue are new, until that has no more.
-    fn feed(&mut self, mut line: IdleLine, only: Option<QueueIndex>, now: Now) {
+    pub(crate) fn feed(&mut self, mut line: IdleLine, only: Option<QueueIndex>, now: Now) {
         while let Some(Reverse(idle)) = line.pop() {
             if !self.may_hand_out() || only.is_some_and(|queue| !self.dispatch.has_task(queue)) {
                 return;
@@ -149,6 +149,7 @@ impl Broker {
             body += HANDOUT_TASK_BYTES + key.kind.as_str().len() + key.lane.as_str().len();
             body += task.trace.as_ref().map_or(0, String::len);
             payloads += bytes(task.payload.as_ref()) + bytes(task.checkpoint.as_ref());
+            self.pass_gates(&key.kind, &key.lane, task.id, now);
             chosen.push((key, task));
             if head.suspect {
                 break;

@@ -27,6 +27,8 @@ impl Broker {
         let mut codes = vec![OutcomeCode::Ok; ready.outcomes.len()];
         let said = Said { reply: from.reply, session: slot.session, settle: ready.batch.map(|batch| (slot, batch)) };
         let left = self.take_outcomes(said, ready.outcomes, &mut codes, now);
+        // Whoever waits longer comes before this slot.
+        self.feed_gates(now);
         if let Some(ack) = ready.ack {
             self.take_back_after(slot, ack, now);
         }

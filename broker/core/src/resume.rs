@@ -143,7 +143,9 @@ impl Broker {
             unwritten: None,
         };
         self.timers.set(task.deadline, Timer::Lease(task.id));
-        self.running.insert(task.id, task);
+        let id = task.id;
+        self.running.insert(id, task);
+        self.join_gates(id, now);
     }
 
     /// The rows of what a HELLO named and the core did not know.

@@ -330,12 +330,16 @@ impl Broker {
         };
         let mut indexes = Vec::with_capacity(kinds.len());
         for kind in kinds {
+            let known = self.dispatch.kind_of(kind).is_some();
             let index = self.dispatch.learn_kind(kind).ok_or_else(|| {
                 let kinds_max = self.settings.kinds_max;
                 let text =
                     format!("kind '{kind}' is new and {kinds_max} kinds are known, as many as may be (kinds_max)");
                 WireError::new(Code::Full, text).field("kinds")
             })?;
+            if !known {
+                self.stir_kind(index);
+            }
             indexes.push(index);
         }
         ranks.sort_unstable();

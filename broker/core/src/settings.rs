@@ -1,7 +1,8 @@
 //! What the core needs of the broker's settings, resolved and validated before it starts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use laneway_protocol::message::{KindValues, LaneValues};
 use laneway_protocol::{Kind, LaneName};
 
 /// How tasks of one kind are treated where their row does not say.
@@ -23,7 +24,11 @@ pub struct Settings {
     /// Most urgent first; at least one.
     pub lanes: Vec<LaneName>,
     pub defaults: KindSettings,
+    /// What kinds differ in, worked out by the core from `kind_values` and from what is set while the broker runs.
     pub kinds: HashMap<Kind, KindSettings>,
+    /// What the settings say of single kinds and lanes.
+    pub kind_values: BTreeMap<Kind, KindValues>,
+    pub lane_values: BTreeMap<LaneName, LaneValues>,
     /// Losses that end a task as dead.
     pub losses_max: u32,
     /// After a start or a stall nobody is declared dead for this long.

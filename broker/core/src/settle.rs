@@ -1,7 +1,7 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
 use laneway_protocol::message::{Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Verdicts, WaitFor};
-use laneway_protocol::{Code, Lease, Payload, TaskId, TaskState, WireError};
+use laneway_protocol::{Code, Kind, Lease, Payload, TaskId, TaskState, WireError};
 
 use crate::action::{EndedAs, Ending, Op, OpResult};
 use crate::broker::Broker;
@@ -97,6 +97,10 @@ pub(crate) enum Pending {
     Lanes {
         reply: ReplyTo,
     },
+    Kinds {
+        reply: ReplyTo,
+        after: Option<Kind>,
+    },
     Stats {
         reply: ReplyTo,
     },
@@ -130,6 +134,7 @@ impl Pending {
             | Pending::Edit { .. }
             | Pending::Rows { .. }
             | Pending::Lanes { .. }
+            | Pending::Kinds { .. }
             | Pending::Stats { .. }
             | Pending::Check { .. }
             | Pending::Key { .. }
@@ -246,6 +251,9 @@ impl Broker {
             }
             (Pending::Rows { reply, asked }, OpResult::Rows(rows)) => self.on_rows(reply, rows, asked, now),
             (Pending::Lanes { reply }, OpResult::Counts(counts)) => self.on_lane_counts(reply, &counts),
+            (Pending::Kinds { reply, after }, OpResult::Counts(counts)) => {
+                self.on_kind_counts(reply, after.as_ref(), &counts);
+            }
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
             (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),
             (Pending::Key { reply, wait, conn, until }, OpResult::Found(found)) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use laneway_protocol::TaskId;
 
 use crate::event::ReplyTo;
+use crate::gate::Place;
 use crate::time::Millis;
 use crate::worker::{SessionId, SlotId};
 
@@ -29,6 +30,8 @@ pub(crate) enum Timer {
     Orphans,
     /// Hand-outs no longer wait for the workers of the last epoch.
     Hold,
+    /// A rate lets the next task start.
+    Token(Place),
 }
 
 /// Exact: what is no longer needed is taken out, not skipped later, for leases may run for an hour.

@@ -69,8 +69,10 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Status(_) => ("STATUS", &[Role::Read]),
         Request::Workers(_) => ("WORKERS", &[Role::Read]),
         Request::Stats => ("STATS", &[Role::Read]),
-        Request::Lanes(lanes) if lanes.pause.is_empty() && lanes.resume.is_empty() => ("LANES", &[Role::Read]),
+        Request::Lanes(lanes) if lanes.changes_nothing() => ("LANES", &[Role::Read]),
         Request::Lanes(_) => ("LANES with a change", &[Role::Admin]),
+        Request::Kinds(kinds) if kinds.changes_nothing() => ("KINDS", &[Role::Read]),
+        Request::Kinds(_) => ("KINDS with a change", &[Role::Admin]),
         Request::Cancel(_) => ("CANCEL", &[Role::Admin]),
         Request::Requeue(_) => ("REQUEUE", &[Role::Admin]),
         Request::Drain(_) => ("DRAIN", &[Role::Admin]),
@@ -89,7 +91,7 @@ mod samples;
 mod tests {
     use std::sync::Arc;
 
-    use laneway_protocol::message::{Drain, Lanes};
+    use laneway_protocol::message::{Drain, Kinds, Lanes};
 
     use super::super::Listed;
     use super::*;
@@ -109,7 +111,7 @@ mod tests {
             ("submit", "submit admin"),
             ("wait_for", "submit read admin"),
             ("status workers stats", "read admin"),
-            ("lanes cancel requeue drain bulk", "admin"),
+            ("lanes kinds cancel requeue drain bulk", "admin"),
             ("ping", "work submit read admin"),
         ];
         for (name, _, request) in samples::requests() {
@@ -123,8 +125,9 @@ mod tests {
             assert_eq!(check(&peer(&[]), &request).is_ok(), name == "ping");
             assert!(check(&peer(&ROLES), &request).is_ok());
         }
-        let look = Request::Lanes(Lanes::default());
-        assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes needs more");
+        for look in [Request::Lanes(Lanes::default()), Request::Kinds(Kinds::default())] {
+            assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes and kinds needs more");
+        }
     }
 
     #[test]

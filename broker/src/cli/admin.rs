@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use laneway_protocol::LaneName;
-use laneway_protocol::message::{Drain, Drained, LaneRow, StatsReport};
+use laneway_protocol::message::{Drain, Drained, LaneRow, Lanes, StatsReport};
 
 use super::output::{Table, or_dash};
 use super::remote::Remote;
-use super::{Common, Output, output, submit, when};
+use super::{Common, Output, kind, output, submit, when};
 use crate::error::Error;
 
-/// List, pause and resume lanes
+/// List lanes, pause them, and set their caps and rates
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  laneway lane list\n  laneway lane pause low")]
 pub(super) enum LaneCommand {
@@ -24,6 +24,15 @@ pub(super) enum LaneCommand {
     /// Hand out tasks of these lanes again
     #[command(after_help = "Example:\n  laneway lane resume low")]
     Resume(LaneArgs),
+    /// Set bounds of a lane, over those of the settings; kept until a reset, also over restarts
+    ///
+    /// cap: tasks that run at a time. rate: starts in a second, minute, hour or day (10/s, 90/m, 1/h, 5/d). rate_burst: starts
+    /// at once after a quiet time. `none` takes a cap or a rate away.
+    #[command(after_help = "Examples:\n  laneway lane set low cap=8\n  laneway lane set low rate=90/m rate_burst=10")]
+    Set(kind::SetLaneArgs),
+    /// Go back to what the settings say of these lanes; a pause stays
+    #[command(after_help = "Example:\n  laneway lane reset low")]
+    Reset(LaneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,18 +79,28 @@ const DRAIN_ASK_MS: u64 = 100;
 pub(super) fn lane(common: &Common, command: LaneCommand) -> Result<(), Error> {
     let remote = Remote::expect(common)?;
     let rows = match command {
-        LaneCommand::List => remote.lanes(Vec::new(), Vec::new())?,
-        LaneCommand::Pause(args) => remote.lanes(args.lanes, Vec::new())?,
-        LaneCommand::Resume(args) => remote.lanes(Vec::new(), args.lanes)?,
+        LaneCommand::List => remote.lanes(Lanes::default())?,
+        LaneCommand::Pause(args) => remote.lanes(Lanes { pause: args.lanes, ..Lanes::default() })?,
+        LaneCommand::Resume(args) => remote.lanes(Lanes { resume: args.lanes, ..Lanes::default() })?,
+        LaneCommand::Reset(args) => remote.lanes(Lanes { reset: args.lanes, ..Lanes::default() })?,
+        LaneCommand::Set(args) => remote.lanes(Lanes { set: vec![kind::set_lane(args)?], ..Lanes::default() })?,
     };
     if common.output == Output::Json {
         return rows.iter().try_for_each(output::json);
     }
-    let mut table = Table::new(&["LANE", "STATE", "QUEUED", "RUNNING", "READY SLOTS"]);
+    let mut table = Table::new(&["LANE", "STATE", "QUEUED", "RUNNING", "READY SLOTS", "CAP", "RATE"]);
     for row in &rows {
         let counts = [row.queued, row.running, row.ready].map(|n| n.to_string());
         let [queued, running, ready] = counts;
-        table.row([row.lane.clone(), lane_state(row).into(), queued, running, ready]);
+        table.row([
+            row.lane.clone(),
+            lane_state(row).into(),
+            queued,
+            running,
+            ready,
+            or_dash(row.cap),
+            kind::rate(row.rate, row.rate_burst),
+        ]);
     }
     table.print()
 }

@@ -10,6 +10,7 @@ mod admin;
 mod broker;
 mod db;
 mod keygen;
+mod kind;
 mod offline;
 pub(crate) mod output;
 mod remote;
@@ -119,6 +120,8 @@ enum Command {
     #[command(subcommand)]
     Lane(admin::LaneCommand),
     #[command(subcommand)]
+    Kind(kind::KindCommand),
+    #[command(subcommand)]
     Worker(admin::WorkerCommand),
     /// Show the broker's numbers
     #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
@@ -178,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Submit(args) => submit::run(&common, args),
         Command::Task(command) => task::run(&common, command),
         Command::Lane(command) => admin::lane(&common, command),
+        Command::Kind(command) => kind::run(&common, command),
         Command::Worker(command) => admin::worker(&common, &command),
         Command::Stats => admin::stats(&common),
         Command::Drain(args) => admin::drain(&common, &args),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use laneway::{Curve, Ended};
 use laneway_protocol::message::{
-    Drain, Drained, Filter, LaneRow, NewTask, ProgressEvent, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
+    Drain, Drained, Filter, KindState, Kinds, LaneRow, Lanes, NewTask, ProgressEvent, StatsReport, StatusRows, Stored,
+    Verdict, WorkerRow,
 };
 use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
@@ -194,8 +195,12 @@ impl Remote {
         Ok(self.client.run_now(tasks)?)
     }
 
-    pub(super) fn lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
-        Ok(self.client.set_lanes(pause, resume)?)
+    pub(super) fn lanes(&self, lanes: Lanes) -> Result<Vec<LaneRow>, Error> {
+        Ok(self.client.change_lanes(lanes)?)
+    }
+
+    pub(super) fn kinds(&self, kinds: Kinds) -> Result<Vec<KindState>, Error> {
+        Ok(self.client.change_kinds(kinds)?)
     }
 
     pub(super) fn workers(&self) -> Result<Vec<WorkerRow>, Error> {

@@ -67,7 +67,7 @@ pub(super) struct SubmitArgs {
     wait: Option<Option<Duration>>,
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
+pub(super) fn kind(text: &str) -> Result<Kind, String> {
     Kind::new(text).map_err(|error| error.to_string())
 }
 

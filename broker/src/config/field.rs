@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use laneway_protocol::LaneName;
+use laneway_protocol::{LaneName, Rate};
 use toml::Value;
 
 use super::{Durability, LogFormat};
@@ -166,6 +166,16 @@ impl Shape for PathBuf {
 impl Shape for LaneName {
     fn read(value: &Value) -> Result<Self, Refusal> {
         LaneName::new(text(value)?).map_err(|error| Refusal::Reason(error.to_string()))
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Shape for Rate {
+    fn read(value: &Value) -> Result<Self, Refusal> {
+        text(value)?.parse().map_err(|error: laneway_protocol::InvalidName| Refusal::Reason(error.to_string()))
     }
 
     fn show(&self) -> Value {

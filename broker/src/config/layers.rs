@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use laneway_protocol::Kind;
+use laneway_protocol::{Kind, LaneName};
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
 use super::field::Refusal;
-use super::settings::{KIND_SETTINGS, SETTINGS, Setting};
-use super::{KindSettings, Resolved};
+use super::settings::{KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
+use super::{KindSettings, LaneLimits, Resolved};
 
 /// Where settings may come from, weakest first.
 #[derive(Debug, Default)]
@@ -51,6 +51,7 @@ const OTHER_VARIABLES: &[&str] = &[
 ];
 
 const KINDS_WANTED: &str = "a section for each kind, as in [kinds.resize]";
+const LANES_WANTED: &str = "a section for each lane, as in [lane_limits.low]";
 
 pub(super) fn apply(resolved: &mut Resolved, sources: &Sources) -> Result<(), ConfigError> {
     if let Some(path) = &sources.file {
@@ -71,14 +72,16 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
     let origin = Origin::File(path.into());
     for (key, value) in &table {
         match value {
-            Value::Table(kinds) if key == "kinds" => apply_kinds(resolved, kinds, &origin)?,
+            Value::Table(named) if key == "kinds" || key == "lane_limits" => {
+                apply_named(resolved, key, named, &origin)?;
+            }
             Value::Table(section) => {
                 for (inner, value) in section {
                     apply_value(resolved, &format!("{key}.{inner}"), value, &origin)?;
                 }
             }
-            value if key == "kinds" => {
-                let (name, value, wanted) = (key.clone(), value.to_string(), KINDS_WANTED);
+            value if key == "kinds" || key == "lane_limits" => {
+                let (name, value, wanted) = (key.clone(), value.to_string(), wanted(key));
                 return Err(ConfigError::WrongType { origin, name, value, wanted });
             }
             value => apply_value(resolved, key, value, &origin)?,
@@ -87,19 +90,30 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn apply_kinds(resolved: &mut Resolved, kinds: &Table, origin: &Origin) -> Result<(), ConfigError> {
-    for (kind, section) in kinds {
+/// Sections of single kinds or lanes.
+fn apply_named(resolved: &mut Resolved, key: &str, named: &Table, origin: &Origin) -> Result<(), ConfigError> {
+    for (name, section) in named {
         let Value::Table(section) = section else {
-            let (name, value) = (format!("kinds.{kind}"), section.to_string());
-            return Err(ConfigError::WrongType { origin: origin.clone(), name, value, wanted: KINDS_WANTED });
+            let (name, value) = (format!("{key}.{name}"), section.to_string());
+            return Err(ConfigError::WrongType { origin: origin.clone(), name, value, wanted: wanted(key) });
         };
-        // An empty section still makes the kind known.
-        kind_settings(resolved, kind, origin)?;
-        for (key, value) in section {
-            apply_kind_value(resolved, kind, key, value, origin)?;
+        if key == "kinds" {
+            // An empty section still makes the kind known.
+            kind_settings(resolved, name, origin)?;
+        }
+        for (inner, value) in section {
+            if key == "kinds" {
+                apply_kind_value(resolved, name, inner, value, origin)?;
+            } else {
+                apply_lane_value(resolved, name, inner, value, origin)?;
+            }
         }
     }
     Ok(())
+}
+
+fn wanted(key: &str) -> &'static str {
+    if key == "kinds" { KINDS_WANTED } else { LANES_WANTED }
 }
 
 fn apply_environment(resolved: &mut Resolved, variables: &[(String, String)]) -> Result<(), ConfigError> {
@@ -138,6 +152,14 @@ fn apply_text(resolved: &mut Resolved, name: &str, text: &str, origin: &Origin) 
         let value = form.map_or_else(|| Value::from(text), |form| form.value(text));
         return apply_kind_value(resolved, kind, key, &value, origin);
     }
+    if let Some((lane, key)) = name.strip_prefix("lane_limits.").and_then(|rest| rest.rsplit_once('.')) {
+        let form = LANE_SETTINGS.iter().find(|setting| setting.name == key).map(|setting| {
+            let mut blank = LaneLimits::default();
+            (setting.field)(&mut blank).form()
+        });
+        let value = form.map_or_else(|| Value::from(text), |form| form.value(text));
+        return apply_lane_value(resolved, lane, key, &value, origin);
+    }
     let form = SETTINGS.iter().find(|setting| setting.name == name);
     let value = form.map_or_else(|| Value::from(text), |s| (s.field)(&mut resolved.config).form().value(text));
     apply_value(resolved, name, &value, origin)
@@ -146,7 +168,7 @@ fn apply_text(resolved: &mut Resolved, name: &str, text: &str, origin: &Origin) 
 fn apply_value(resolved: &mut Resolved, name: &str, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
         let known = SETTINGS.iter().map(|setting| setting.name.to_owned());
-        return Err(unknown(name, known.chain(["kinds".to_owned()]), origin));
+        return Err(unknown(name, known.chain(["kinds".to_owned(), "lane_limits".to_owned()]), origin));
     };
     set(setting, &mut resolved.config, name, value, origin)?;
     resolved.origins.insert(name.into(), origin.clone());
@@ -166,6 +188,29 @@ fn apply_kind_value(
         return Err(unknown(&name, known, origin));
     };
     set(setting, kind_settings(resolved, kind, origin)?, &name, value, origin)?;
+    resolved.origins.insert(name, origin.clone());
+    Ok(())
+}
+
+fn apply_lane_value(
+    resolved: &mut Resolved,
+    lane: &str,
+    key: &str,
+    value: &Value,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    let name = format!("lane_limits.{lane}.{key}");
+    let Some(setting) = LANE_SETTINGS.iter().find(|setting| setting.name == key) else {
+        let known = LANE_SETTINGS.iter().map(|setting| format!("lane_limits.{lane}.{}", setting.name));
+        return Err(unknown(&name, known, origin));
+    };
+    let lane = LaneName::new(lane).map_err(|error| ConfigError::Invalid {
+        origin: origin.clone(),
+        name: "lane_limits".into(),
+        value: format!("{lane:?}"),
+        reason: error.to_string(),
+    })?;
+    set(setting, resolved.config.lane_limits.entry(lane).or_default(), &name, value, origin)?;
     resolved.origins.insert(name, origin.clone());
     Ok(())
 }

@@ -15,7 +15,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::{Kind, LaneName, Rate};
 
 pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
@@ -72,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) retention: Retention,
     pub(crate) defaults: TaskDefaults,
     pub(crate) kinds: BTreeMap<Kind, KindSettings>,
+    pub(crate) lane_limits: BTreeMap<LaneName, LaneLimits>,
 }
 
 /// What a commit of the broker survives.
@@ -130,6 +131,21 @@ pub(crate) struct KindSettings {
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) backoff_base_ms: Option<u64>,
     pub(crate) backoff_max_ms: Option<u64>,
+    /// Tasks that run at a time; 0 is no cap.
+    pub(crate) cap: Option<u32>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) rate_burst: Option<u32>,
+}
+
+/// How much of a lane may run, and how much of the hand-outs it gets at least. Absent: no bound.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct LaneLimits {
+    /// Tasks that run at a time; 0 is no cap.
+    pub(crate) cap: Option<u32>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) rate_burst: Option<u32>,
+    /// Per cent.
+    pub(crate) share: Option<u32>,
 }
 
 /// A checked [`Config`] with where each value came from.
@@ -198,6 +214,7 @@ impl Config {
                 backoff_max_ms: 3_600_000,
             },
             kinds: BTreeMap::new(),
+            lane_limits: BTreeMap::new(),
         }
     }
 }

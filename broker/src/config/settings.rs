@@ -1,7 +1,7 @@
 //! The one list of settings: name, bounds, and the field it lives in. Everything else about a setting follows from here.
 
 use super::field::Field;
-use super::{Config, KindSettings};
+use super::{Config, KindSettings, LaneLimits};
 
 /// A setting of `T`: of the whole broker, or of one kind.
 pub(super) struct Setting<T> {
@@ -29,6 +29,9 @@ const ATTEMPTS_MAX: u64 = 1_000_000;
 const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
 const MIB: u64 = 1024 * 1024;
 const PAYLOAD_BYTES_MAX: u64 = laneway_protocol::limits::PAYLOAD_BYTES_MAX as u64;
+const CAP_MAX: u64 = laneway_protocol::limits::CAP_MAX as u64;
+const RATE_STARTS_MAX: u64 = laneway_protocol::limits::RATE_STARTS_MAX as u64;
+const SHARE_MAX: u64 = laneway_protocol::limits::SHARE_MAX as u64;
 const WAIT_MS_MAX: u64 = laneway_protocol::limits::WAIT_MS_MAX;
 /// A ZMTP heartbeat's time to live travels as 16 bits of tenths of a second, and libzmq overflows it from about a minute on.
 const HEARTBEAT_MS_MAX: u64 = 59_999;
@@ -85,4 +88,15 @@ pub(super) const KIND_SETTINGS: &[Setting<KindSettings>] = &[
     number("timeout_ms", 1, TIMEOUT_MS_MAX, |k| &mut k.timeout_ms),
     number("backoff_base_ms", 0, 30 * DAY, |k| &mut k.backoff_base_ms),
     number("backoff_max_ms", 0, 30 * DAY, |k| &mut k.backoff_max_ms),
+    number("cap", 0, CAP_MAX, |k| &mut k.cap),
+    plain("rate", |k| &mut k.rate),
+    number("rate_burst", 0, RATE_STARTS_MAX, |k| &mut k.rate_burst),
+];
+
+/// What stands in a section `[lane_limits.NAME]`.
+pub(super) const LANE_SETTINGS: &[Setting<LaneLimits>] = &[
+    number("cap", 0, CAP_MAX, |l| &mut l.cap),
+    plain("rate", |l| &mut l.rate),
+    number("rate_burst", 0, RATE_STARTS_MAX, |l| &mut l.rate_burst),
+    number("share", 0, SHARE_MAX, |l| &mut l.share),
 ];

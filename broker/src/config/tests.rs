@@ -99,6 +99,13 @@ fn sections_and_kinds_are_read() {
     let mail = &config.kinds[&Kind::new("mail.send").unwrap()];
     assert_eq!(mail.lane.as_ref().map(LaneName::as_str), Some("low"));
     assert_eq!((mail.timeout_ms, mail.max_attempts), (Some(60_000), None));
+    let text = "[kinds.mail]\ncap = 4\nrate = \"10/s\"\nrate_burst = 20\n[lane_limits.low]\nshare = 10";
+    let config = from_file(text).unwrap().config;
+    let mail = &config.kinds[&Kind::new("mail").unwrap()];
+    assert_eq!((mail.cap, mail.rate, mail.rate_burst), (Some(4), Some("10/s".parse().unwrap()), Some(20)));
+    assert_eq!(config.lane_limits[&LaneName::new("low").unwrap()].share, Some(10));
+    let config = from_flags(&[("lane_limits.low.rate", "90/m")]).unwrap().config;
+    assert_eq!(config.lane_limits[&LaneName::new("low").unwrap()].rate, Some("90/m".parse().unwrap()));
     let config = from_flags(&[("kinds.mail.send.max_attempts", "9")]).unwrap().config;
     assert_eq!(config.kinds[&Kind::new("mail.send").unwrap()].max_attempts, Some(9));
 }
@@ -185,6 +192,14 @@ fn wrong_values_name_field_value_and_bound() {
         ("[defaults]\nmax_attempts = 4294967296", "must be 1 to 1000000"),
         ("[defaults]\nbackoff_max_ms = 10", "defaults.backoff_base_ms is 1000"),
         ("beat_ms = ", "not valid TOML"),
+        ("[kinds.resize]\ncap = 1000001", "kinds.resize.cap is 1000001 (file "),
+        ("[kinds.resize]\nrate = \"10\"", "as in 10/s"),
+        ("[kinds.resize]\nrate = 10", "must be a text in quotes"),
+        ("lane_limits = 3", "a section for each lane, as in [lane_limits.low]"),
+        ("[lane_limits.low]\ncap = -1", "must be 0 to 1000000"),
+        ("[lane_limits.none]\ncap = 1", "lane_limits is 'none'"),
+        ("[lane_limits.low]\nshares = 1", "did you mean 'lane_limits.low.share'?"),
+        ("[lane_limits.low]\nshare = 60\n[lane_limits.high]\nshare = 50", "over 100 per cent"),
     ] {
         let error = from_file(text).err().unwrap_or_else(|| panic!("{text} was taken"));
         assert!(error.contains(says), "{text}: {error}");
@@ -194,7 +209,7 @@ fn wrong_values_name_field_value_and_bound() {
 #[test]
 fn what_is_printed_reads_back_the_same() {
     // Proves that `--print-config` makes a file for `--config`, odd names included.
-    let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"";
+    let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"\nrate = \"1/h\"\n[lane_limits.low]\nshare = 5";
     let mut resolved = from_file(text).unwrap();
     let printed = resolved.print();
     assert!(printed.contains("lane = \"high\" # file "), "{printed}");

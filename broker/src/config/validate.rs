@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use laneway_protocol::limits::SHARE_MAX;
+
 use super::endpoint::{self, Reach};
 use super::error::{ConfigError, Origin};
-use super::settings::{KIND_SETTINGS, SETTINGS, Setting};
+use super::settings::{KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
 use super::{Config, Resolved};
 use crate::telemetry;
 
@@ -24,6 +26,11 @@ pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
             in_bounds(setting, &format!("kinds.{kind}.{}", setting.name), settings, &resolved.origins)?;
         }
     }
+    for (lane, limits) in &mut resolved.config.lane_limits {
+        for setting in LANE_SETTINGS {
+            in_bounds(setting, &format!("lane_limits.{lane}.{}", setting.name), limits, &resolved.origins)?;
+        }
+    }
     let check = Check { config: &resolved.config, origins: &resolved.origins };
     let open = check.bind()?;
     check.curve()?;
@@ -31,6 +38,7 @@ pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
     check.times()?;
     check.log()?;
     check.kinds()?;
+    check.lane_limits()?;
     resolved.warnings.extend(open);
     Ok(())
 }
@@ -187,6 +195,25 @@ impl Check<'_> {
         if self.config.kinds.len() > self.config.kinds_max {
             let reason = format!("{} kinds have a section of their own", self.config.kinds.len());
             return Err(self.invalid("kinds_max", &self.config.kinds_max.to_string(), reason));
+        }
+        Ok(())
+    }
+
+    fn lane_limits(&self) -> Result<(), ConfigError> {
+        let mut shares = 0;
+        for (lane, limits) in &self.config.lane_limits {
+            if !self.config.lanes.contains(lane) {
+                return Err(self.invalid("lane_limits", &format!("'{lane}'"), self.not_a_lane()));
+            }
+            shares += limits.share.unwrap_or(0);
+            if shares > SHARE_MAX {
+                let reason = format!("the shares of all lanes are over {SHARE_MAX} per cent with it");
+                return Err(self.invalid(
+                    &format!("lane_limits.{lane}.share"),
+                    &limits.share.unwrap_or(0).to_string(),
+                    reason,
+                ));
+            }
         }
         Ok(())
     }

@@ -69,6 +69,8 @@ impl World {
             sessions: Vec::new(),
             unclean: false,
             paused: Vec::new(),
+            kinds: Vec::new(),
+            lanes: Vec::new(),
         };
         let (core, actions) = Broker::new(crate::run::settings(&config), start, now);
         let mut world = Self {
@@ -236,9 +238,13 @@ impl World {
             Op::Endings(tasks) => OpResult::Endings(tasks.into_iter().map(|task| (task, Ending::NotFound)).collect()),
             Op::List(_) | Op::Show { .. } => OpResult::Rows(StatusRows::default()),
             Op::Counts => OpResult::Counts(Counts::default()),
-            Op::PauseLane { .. } | Op::Started(_) | Op::Noted(_) | Op::SessionUp { .. } | Op::SessionGone { .. } => {
-                OpResult::Paused
-            }
+            Op::SetKind { .. }
+            | Op::SetLane { .. }
+            | Op::PauseLane { .. }
+            | Op::Started(_)
+            | Op::Noted(_)
+            | Op::SessionUp { .. }
+            | Op::SessionGone { .. } => OpResult::Paused,
         }
     }
 }

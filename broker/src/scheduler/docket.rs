@@ -84,7 +84,9 @@ fn weight(op: &Op) -> usize {
         | Op::FindKey { .. }
         | Op::SessionUp { .. }
         | Op::SessionGone { .. }
-        | Op::PauseLane { .. } => 1,
+        | Op::PauseLane { .. }
+        | Op::SetKind { .. }
+        | Op::SetLane { .. } => 1,
     }
 }
 

@@ -467,6 +467,11 @@ impl<S: Store> Scheduler<S> {
                 self.agenda.mark_all();
                 self.chores.sweep = true;
             }
+            // Its tasks without a lane may stand in another queue now.
+            Op::SetKind { .. } => {
+                self.agenda.mark_all();
+                self.chores.recount = true;
+            }
             _ => {}
         }
     }
@@ -619,7 +624,9 @@ fn needs_sync(op: &Op) -> bool {
         | Op::Cancel(_)
         | Op::Requeue(_)
         | Op::Edit { .. }
-        | Op::PauseLane { .. } => true,
+        | Op::PauseLane { .. }
+        | Op::SetKind { .. }
+        | Op::SetLane { .. } => true,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }

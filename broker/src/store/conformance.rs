@@ -75,7 +75,9 @@ suite! {
         lists_come_in_pages
         the_place_in_a_lane_is_counted
         a_key_that_lives_again_is_told
-        a_paused_lane_stays_paused;
+        a_paused_lane_stays_paused
+        what_is_set_of_kinds_and_lanes_is_kept
+        rows_without_a_lane_follow_their_kind;
     edits:
         a_moved_row_is_read_in_its_new_lane_and_keeps_its_counters
         a_row_that_is_due_later_can_be_due_at_once

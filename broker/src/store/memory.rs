@@ -15,14 +15,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use laneway_core::{Ending, Now, Op, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::{Final, Stored};
-use laneway_protocol::{Epoch, LaneName, TaskId, TaskState};
+use laneway_protocol::message::{Final, KindValues, LaneValues, Stored};
+use laneway_protocol::{Epoch, Kind, LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use self::cells::{cell, found, int, state};
 use super::schedules::Fired;
 use super::validate::Judge;
-use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
+use super::{
+    Intake, KnownKind, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync,
+};
 
 /// The columns of `tasks`, but for the id, with their defaults.
 pub(crate) const COLUMNS: [(&str, Value); 29] = [
@@ -95,6 +97,8 @@ struct Db {
     failures: Vec<Failure>,
     epochs: Vec<([u8; 16], bool)>,
     lanes: BTreeMap<String, bool>,
+    kinds: BTreeMap<Kind, (bool, KindValues)>,
+    lane_values: BTreeMap<LaneName, LaneValues>,
     sessions: BTreeMap<String, KnownSession>,
     requests: HashMap<[u8; 16], (i64, Vec<Stored>)>,
     schedules: BTreeMap<i64, Arc<Cells>>,
@@ -228,6 +232,9 @@ impl Store for MemoryStore {
         for lane in db.lanes.keys() {
             self.judge.know(lane.clone());
         }
+        for (kind, (_, values)) in &db.kinds {
+            self.judge.set_lane(kind, values.lane.as_ref());
+        }
         let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects };
         step.reject_running_without_lease(now);
         step.look_at_errors_anew();
@@ -243,6 +250,8 @@ impl Store for MemoryStore {
             sessions: db.sessions.values().cloned().collect(),
             unclean,
             paused: db.lanes.iter().filter(|lane| *lane.1).map(|lane| LaneName::new(lane.0).unwrap()).collect(),
+            kinds: db.kinds.iter().map(|(kind, (paused, values))| known_kind(kind, *paused, values)).collect(),
+            lanes: db.lane_values.clone().into_iter().collect(),
         };
         (self.epoch, self.told_version) = (Some(epoch), db.version);
         Ok(opened)
@@ -285,7 +294,13 @@ impl Store for MemoryStore {
     }
 
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError> {
-        Ok(self.with(|step| ops.iter().map(|op| step.op(op, now)).collect()))
+        let results = ops.iter().map(|op| {
+            if let Op::SetKind { kind, values, .. } = op {
+                self.judge.set_lane(kind, values.lane.as_ref());
+            }
+            self.with(|step| step.op(op, now))
+        });
+        Ok(results.collect())
     }
 
     fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError> {
@@ -359,6 +374,10 @@ struct Step<'a> {
     judge: &'a Judge,
     news: &'a mut News,
     suspects: &'a mut HashSet<QueueSpelling>,
+}
+
+fn known_kind(kind: &Kind, paused: bool, values: &KindValues) -> KnownKind {
+    KnownKind { kind: kind.clone(), paused, values: values.clone() }
 }
 
 impl Db {

@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
-use laneway_protocol::message::Final;
+use laneway_protocol::message::{Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
 
 pub(crate) use self::schedules::Fired;
@@ -105,6 +105,17 @@ pub(crate) struct Opened {
     /// The last epoch was not closed: hand-outs may be out that no row shows.
     pub(crate) unclean: bool,
     pub(crate) paused: Vec<LaneName>,
+    pub(crate) kinds: Vec<KnownKind>,
+    /// Lanes of which something was set besides a pause.
+    pub(crate) lanes: Vec<(LaneName, LaneValues)>,
+}
+
+/// What was set of a kind while a broker ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownKind {
+    pub(crate) kind: Kind,
+    pub(crate) paused: bool,
+    pub(crate) values: KindValues,
 }
 
 /// A worker process that was connected when the broker went away.

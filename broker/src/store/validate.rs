@@ -1,7 +1,7 @@
 //! Tells a good row from a bad one, in one place for submit, spawn, intake and load. A bad one is described with its
 //! value, the bound and the fix, so that whoever inserted it needs to read nothing else. Changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use laneway_core::{QueueKey, UnixMillis};
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
@@ -97,12 +97,35 @@ pub(super) struct Good {
 pub(super) struct Judge {
     pub(super) rules: Rules,
     known_lanes: HashSet<String>,
+    /// `rules.kind_lanes` as the settings have it, when something else was set.
+    lanes_of_settings: HashMap<Kind, Option<LaneName>>,
 }
 
 impl Judge {
     pub(super) fn new(rules: Rules) -> Self {
         let known_lanes = rules.lanes.iter().map(|lane| lane.as_str().to_owned()).collect();
-        Self { rules, known_lanes }
+        Self { rules, known_lanes, lanes_of_settings: HashMap::new() }
+    }
+
+    /// Rows of this kind without a lane belong to this one from now on; `None` is what the settings say. A lane that is not
+    /// in the settings any more is passed over.
+    pub(super) fn set_lane(&mut self, kind: &Kind, lane: Option<&LaneName>) {
+        let lane = lane.filter(|lane| self.rules.lanes.contains(lane)).cloned();
+        let lane = match lane {
+            Some(lane) => {
+                let own = self.rules.kind_lanes.get(kind).cloned();
+                self.lanes_of_settings.entry(kind.clone()).or_insert(own);
+                Some(lane)
+            }
+            None => match self.lanes_of_settings.remove(kind) {
+                Some(own) => own,
+                None => return,
+            },
+        };
+        match lane {
+            Some(lane) => drop(self.rules.kind_lanes.insert(kind.clone(), lane)),
+            None => drop(self.rules.kind_lanes.remove(kind)),
+        }
     }
 
     /// Rows of this lane are kept, though it is not in the settings any more.

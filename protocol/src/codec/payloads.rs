@@ -5,9 +5,10 @@
 
 use crate::error::WireError;
 use crate::message::{
-    Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, HandOut, HandedTask, Hello, LaneRows, Lanes,
-    ListWorkers, NewTask, Outcome, Payload, Pong, Progress, ProgressEvent, ProgressNoted, Ready, StatsReport, Status,
-    StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor, Waited, Welcome, WorkerRow, WorkerRows,
+    Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, HandOut, HandedTask, Hello, KindRows,
+    KindState, Kinds, LaneRows, Lanes, ListWorkers, NewTask, Outcome, Payload, Pong, Progress, ProgressEvent,
+    ProgressNoted, Ready, StatsReport, Status, StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor,
+    Waited, Welcome, WorkerRow, WorkerRows,
 };
 
 /// A message, or a part of one, that may carry payloads.
@@ -75,5 +76,5 @@ macro_rules! carries_none {
 
 carries_none! {
     Hello, Welcome, Wait, ProgressNoted, Beat, BeatNoted, ByeNoted, WaitFor, Status, Tasks, Verdicts, Lanes, LaneRows,
-    ListWorkers, WorkerRows, WorkerRow, StatsReport, Drain, Drained, Bulk, Bulked, Pong, WireError,
+    Bulk, Bulked, Drain, Drained, KindRows, KindState, Kinds, ListWorkers, Pong, StatsReport, WireError, WorkerRow, WorkerRows,
 }

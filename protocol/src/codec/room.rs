@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::payloads::Carries;
 use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_FRAMES_MAX};
-use crate::message::{Final, ProgressEvent, TaskRow, WorkerRow};
+use crate::message::{Final, KindState, ProgressEvent, TaskRow, WorkerRow};
 
 /// The room that is left in one answer: bytes of the body, bytes and number of the payloads.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,11 @@ impl Room {
     /// Takes the room of a worker process, like [`Room::take_row`].
     pub fn take_worker(&mut self, worker: &mut WorkerRow) -> bool {
         self.take(worker)
+    }
+
+    /// Takes the room of a kind, like [`Room::take_row`].
+    pub fn take_kind(&mut self, kind: &mut KindState) -> bool {
+        self.take(kind)
     }
 
     fn take<M: Serialize + Carries>(&mut self, part: &mut M) -> bool {

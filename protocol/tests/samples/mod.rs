@@ -3,12 +3,14 @@
 
 use laneway_protocol::message::{
     Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow, Filter, Final,
-    HandOut, HandedTask, Held, Hello, KindRow, LaneRow, LaneRows, Lanes, ListWorkers, NewTask, Outcome, OutcomeCode,
-    Pong, Progress, ProgressEvent, ProgressNoted, Ready, Settled, StatsReport, Status, StatusRows, Stored, Submit,
-    Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues,
+    Lanes, ListWorkers, NewTask, Outcome, OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, SetKind,
+    SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts,
+    Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
-    Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Request, RequestId, SessionName, TaskId, TaskState, WireError,
+    Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
+    WireError,
 };
 
 /// The type's name in PROTOCOL.md in lower case, what is special about this one, and the message.
@@ -24,6 +26,24 @@ pub(crate) fn kind(name: &str) -> Kind {
 
 pub(crate) fn lane(name: &str) -> LaneName {
     LaneName::new(name).unwrap()
+}
+
+pub(crate) fn rate(text: &str) -> Rate {
+    text.parse().unwrap()
+}
+
+/// All that can be set of a kind.
+fn kind_values() -> KindValues {
+    KindValues {
+        cap: Some(4),
+        rate: Some(rate("10/s")),
+        rate_burst: Some(2),
+        lane: Some(lane("low")),
+        max_attempts: Some(5),
+        timeout_ms: Some(60_000),
+        backoff_base_ms: Some(100),
+        backoff_max_ms: Some(10_000),
+    }
 }
 
 pub(crate) fn session() -> SessionName {
@@ -73,7 +93,34 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
     let mut samples = worker_requests();
     samples.extend(client_requests());
     samples.extend([
-        ("lanes", "all fields", Request::Lanes(Lanes { pause: vec![lane("low")], resume: vec![lane("normal")] })),
+        (
+            "lanes",
+            "pause and resume",
+            Request::Lanes(Lanes { pause: vec![lane("low")], resume: vec![lane("normal")], ..Lanes::default() }),
+        ),
+        (
+            "lanes",
+            "reset and set",
+            Request::Lanes(Lanes {
+                reset: vec![lane("normal")],
+                set: vec![SetLane {
+                    lane: lane("low"),
+                    values: LaneValues { cap: Some(8), rate: Some(rate("90/m")), rate_burst: Some(5), share: Some(10) },
+                }],
+                ..Lanes::default()
+            }),
+        ),
+        (
+            "kinds",
+            "all fields",
+            Request::Kinds(Kinds {
+                pause: vec![kind("echo")],
+                resume: vec![kind("wordcount")],
+                reset: vec![kind("mail")],
+                set: vec![SetKind { kind: kind("mail"), values: kind_values() }],
+                after: Some(kind("echo")),
+            }),
+        ),
         ("workers", "no fields", Request::Workers(ListWorkers::default())),
         ("workers", "the next page", Request::Workers(ListWorkers { after: Some(session()) })),
         ("stats", "no fields", Request::Stats),
@@ -337,7 +384,37 @@ fn bulk_verdicts() -> Vec<Verdict> {
 }
 
 fn admin_answers() -> Vec<Sample<Answer>> {
-    let lane_row = LaneRow { lane: "low".into(), paused: true, configured: true, queued: 9, running: 2, ready: 1 };
+    let lane_row = LaneRow {
+        lane: "low".into(),
+        paused: true,
+        configured: true,
+        queued: 9,
+        running: 2,
+        ready: 1,
+        cap: Some(8),
+        rate: Some(rate("90/m")),
+        rate_burst: Some(5),
+        share: Some(10),
+        one_of: Some(20),
+        set: vec!["cap".into()],
+    };
+    let kind_state = KindState {
+        kind: kind("mail"),
+        paused: true,
+        queued: 9,
+        running: 2,
+        workers: 1,
+        cap: Some(4),
+        rate: Some(rate("10/s")),
+        rate_burst: Some(2),
+        lane: lane("low"),
+        max_attempts: 5,
+        timeout_ms: 60_000,
+        backoff_base_ms: 100,
+        backoff_max_ms: 10_000,
+        set: vec!["cap".into(), "rate".into()],
+        settings: vec!["lane".into()],
+    };
     let worker_row = WorkerRow {
         session: session(),
         name: "thumbs-1".into(),
@@ -366,6 +443,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("lanes_ok", "one lane", Answer::Lanes(LaneRows { lanes: vec![lane_row] })),
         ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
         ("stats_ok", "all fields", Answer::Stats(stats)),
+        ("kinds_ok", "one kind", Answer::Kinds(KindRows { kinds: vec![kind_state], next: Some(kind("mail")) })),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
         ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts() })),
         ("pong", "all fields", Answer::Pong(Pong { epoch: Epoch(9), version: "0.1.0".into() })),

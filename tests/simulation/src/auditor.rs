@@ -11,6 +11,7 @@
 mod answers;
 mod bulk;
 mod dispatch;
+mod limits;
 mod runs;
 mod schedules;
 mod table;
@@ -54,6 +55,7 @@ pub(crate) struct Auditor {
     edits: bulk::Edits,
     /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
+    limits: limits::Limits,
     now: u64,
     window_rows_max: usize,
     /// The last moment at which something was wrong that excuses a delay.
@@ -119,7 +121,7 @@ struct Open {
 
 impl Auditor {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { window_rows_max: plan.window_rows_max, ..Self::default() }
+        Self { window_rows_max: plan.window_rows_max, limits: limits::Limits::new(plan), ..Self::default() }
     }
 
     pub(crate) fn fail(&mut self, what: String) {
@@ -142,6 +144,7 @@ impl Auditor {
 
     pub(crate) fn on_start(&mut self, now: u64, table: &Table) {
         self.tally.starts += 1;
+        self.now = now;
         self.rows = rows(table);
         self.disturbed(now);
         self.peers = Peers::default();
@@ -203,6 +206,7 @@ impl Auditor {
         {
             self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }
+        self.on_limit_asked(reply);
         let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
         if self.open.insert(reply, open).is_some() {
             self.fail(format!("{reply:?} was used twice"));

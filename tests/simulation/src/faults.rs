@@ -87,6 +87,7 @@ impl World {
     /// Nothing goes wrong from here on: what was kept back must come to its end.
     pub(crate) fn heal(&mut self) {
         self.calm = true;
+        self.loosen();
         self.note(format_args!("the world is whole"));
         for fault in [Fault::Locked, Fault::Full, Fault::FailedSync] {
             self.set_store_fault(fault, false);

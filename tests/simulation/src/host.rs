@@ -69,6 +69,7 @@ impl World {
         self.note(format_args!("broker starts: {} unclean {}", start.epoch, start.unclean));
         self.durable = vec![self.table.copy()];
         self.auditor.on_start(self.now, &self.table);
+        self.auditor.on_limits(&start.kinds, &start.lanes, &start.paused);
         let (core, actions) = Broker::new(self.plan.settings(), start, now);
         self.host.parts = Some(Parts {
             core,

@@ -1,10 +1,11 @@
 //! What a run is made of: drawn from the seed, and cut down by the shrinker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use laneway_broker::internals::DeskSettings;
 use laneway_core::{KindSettings, Settings};
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::message::{KindValues, LaneValues};
+use laneway_protocol::{Kind, LaneName, Rate};
 
 use crate::random::Random;
 
@@ -74,6 +75,8 @@ pub struct Plan {
     pub backlog_bytes_max: usize,
     /// Schedules that apps keep.
     pub schedules: usize,
+    /// Caps, rates and pauses, in the settings and set meanwhile.
+    pub limits: bool,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -98,6 +101,7 @@ impl Plan {
             window_rows_max,
             backlog_bytes_max: *random.pick(&[1_000, 4_000, 1_000_000]),
             schedules: Random::new(seed, 5).index(4),
+            limits: Random::new(seed, 8).chance(40),
             aloud: false,
         }
     }
@@ -115,10 +119,11 @@ impl Plan {
             backoff_base_ms: 40,
             backoff_max_ms: 500,
         };
-        let own = KindSettings { lane: lane(OWN_LANE.1), ..defaults.clone() };
         Settings {
             lanes: LANES.map(lane).into(),
-            kinds: std::iter::once((kind(OWN_LANE.0), own)).collect(),
+            kinds: HashMap::new(),
+            kind_values: self.kind_values(),
+            lane_values: self.lane_values(),
             defaults,
             losses_max: 3,
             resume_grace_ms: RESUME_GRACE_MS,
@@ -135,6 +140,31 @@ impl Plan {
             kinds_max: 16,
             waiters_max: 100,
         }
+    }
+
+    pub(crate) fn kind_values(&self) -> BTreeMap<Kind, KindValues> {
+        let own = KindValues { lane: Some(lane(OWN_LANE.1)), ..KindValues::default() };
+        let mut values: BTreeMap<Kind, KindValues> = std::iter::once((kind(OWN_LANE.0), own)).collect();
+        let mut random = Random::new(self.seed, 6);
+        for name in KINDS.iter().filter(|_| self.limits) {
+            let values = values.entry(kind(name)).or_default();
+            values.cap = random.chance(40).then(|| u32::try_from(random.between(1, 3)).expect("a small number"));
+            if random.chance(30) {
+                (values.rate, values.rate_burst) = (Some(rate(random.pick::<&str>(&["20/s", "50/s"]))), Some(2));
+            }
+        }
+        values
+    }
+
+    pub(crate) fn lane_values(&self) -> BTreeMap<LaneName, LaneValues> {
+        let mut random = Random::new(self.seed, 7);
+        let mut values = BTreeMap::new();
+        for name in LANES.iter().filter(|_| self.limits) {
+            let cap = random.chance(30).then(|| u32::try_from(random.between(1, 4)).expect("a small number"));
+            let rate = random.chance(20).then(|| rate("30/s"));
+            values.insert(lane(name), LaneValues { cap, rate, rate_burst: Some(3), ..LaneValues::default() });
+        }
+        values
     }
 
     pub(crate) fn desk(&self) -> DeskSettings {
@@ -163,6 +193,10 @@ pub(crate) fn lane(name: &str) -> LaneName {
 
 pub(crate) fn kind(name: &str) -> Kind {
     Kind::new(name).expect("the names here are valid")
+}
+
+pub(crate) fn rate(text: &str) -> Rate {
+    text.parse().expect("the rates here are valid")
 }
 
 /// The rank of the lane that a row belongs to; `None` when no lane has that name.

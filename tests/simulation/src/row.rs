@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) kind: String,
     /// `None` for a lane that does not exist.
     pub(crate) rank: Option<usize>,
+    /// The row's own word, not the default of its kind.
+    pub(crate) names_lane: bool,
     pub(crate) state: TaskState,
     pub(crate) created_at: i64,
     pub(crate) due: i64,
@@ -43,6 +45,7 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
     Row {
         rank: rank(text("lane").as_deref(), &kind),
         kind,
+        names_lane: text("lane").is_some(),
         state: text("state").and_then(|word| TaskState::parse(&word)).expect("nobody here invents a state"),
         created_at: int("created_at").unwrap_or(0),
         due: int("run_at").or(int("created_at")).unwrap_or(0),

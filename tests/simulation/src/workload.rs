@@ -1,10 +1,13 @@
 //! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
 
 use laneway_broker::internals::Value;
-use laneway_protocol::message::{Answer, Bulk, Change, NewTask, Payload, Request, Status, Submit, Tasks, WaitFor};
+use laneway_protocol::message::{
+    Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewTask, Payload, Request, SetKind, SetLane, Status,
+    Submit, Tasks, WaitFor,
+};
 use laneway_protocol::{RequestId, TaskId};
 
-use crate::plan::{Fault, KINDS, LANES, kind, lane};
+use crate::plan::{Fault, KINDS, LANES, kind, lane, rate};
 use crate::world::{Due, Peer, Tag, World};
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -57,8 +60,14 @@ impl World {
     }
 
     fn next_question(&mut self, at: usize) -> Option<(Request, u64)> {
+        if let Some(request) = self.loosen.pop() {
+            return Some((request, 0));
+        }
         if self.tasks_left == 0 && self.calm {
             return None;
+        }
+        if self.plan.limits && !self.calm && self.chance.chance(12) {
+            return Some((self.limit(), 0));
         }
         let known = self.clients[at].known.clone();
         let some = |world: &mut Self| -> Vec<TaskId> {
@@ -97,6 +106,44 @@ impl World {
             94..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
             _ => (Request::Stats, 0),
         })
+    }
+
+    /// Somebody bounds, pauses or frees a kind or a lane.
+    fn limit(&mut self) -> Request {
+        let name = kind(self.chance.pick::<&str>(&KINDS));
+        let own = lane(self.chance.pick::<&str>(&LANES));
+        let cap = self.chance.chance(60).then(|| u32::try_from(self.chance.below(4)).expect("a small number"));
+        let bound = self.chance.chance(50).then(|| rate(self.chance.pick::<&str>(&["none", "2/s", "10/s", "200/m"])));
+        let rate_burst = Some(u32::try_from(self.chance.between(1, 3)).expect("a small number"));
+        match self.chance.below(10) {
+            0 | 1 => Request::Kinds(Kinds { pause: vec![name], ..Kinds::default() }),
+            2 | 3 => Request::Kinds(Kinds { resume: vec![name], ..Kinds::default() }),
+            4 => Request::Kinds(Kinds { reset: vec![name], ..Kinds::default() }),
+            5 => Request::Lanes(Lanes { pause: vec![own], ..Lanes::default() }),
+            6 => Request::Lanes(Lanes { resume: LANES.map(lane).into(), reset: vec![own], ..Lanes::default() }),
+            7 => {
+                let values = LaneValues { cap, rate: bound, rate_burst, share: None };
+                Request::Lanes(Lanes { set: vec![SetLane { lane: own, values }], ..Lanes::default() })
+            }
+            _ => {
+                let own = self.chance.chance(20).then_some(own);
+                let values = KindValues { cap, rate: bound, rate_burst, lane: own, ..KindValues::default() };
+                Request::Kinds(Kinds { set: vec![SetKind { kind: name, values }], ..Kinds::default() })
+            }
+        }
+    }
+
+    /// What the settings say holds again, for whatever was kept back must come to its end.
+    pub(crate) fn loosen(&mut self) {
+        if self.plan.limits {
+            let (kinds, lanes) = (Vec::from(KINDS.map(kind)), Vec::from(LANES.map(lane)));
+            let kinds = Kinds { resume: kinds.clone(), reset: kinds, ..Kinds::default() };
+            let lanes = Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() };
+            self.loosen = vec![Request::Kinds(kinds), Request::Lanes(lanes)];
+            // Not one of those that may be waiting for just this.
+            self.clients.push(Client::default());
+            self.drive_in(5, Peer::Client(self.clients.len() - 1));
+        }
     }
 
     fn new_task(&mut self) -> NewTask {

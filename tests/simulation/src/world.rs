@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) tasks_left: u64,
     pub(crate) schedules_made: u64,
     pub(crate) calm: bool,
+    /// Questions that clients are to ask before any other.
+    pub(crate) loosen: Vec<Request>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -135,6 +137,7 @@ impl World {
             tasks_left: plan.tasks,
             schedules_made: 0,
             calm: false,
+            loosen: Vec::new(),
             _folder: folder,
             plan,
         };

@@ -89,14 +89,15 @@ fn a_lane_is_told_with_what_is_queued_runs_and_waits_in_it() {
     }
     world.table.counts = counts();
     let row = |name: &str, configured, queued, running, ready| LaneRow {
-        lane: name.into(),
         paused: name == "high",
         configured,
         queued,
         running,
         ready,
+        ..LaneRow::new(name.into())
     };
-    let Answer::Lanes(told) = look(&mut world, Request::Lanes(Lanes { pause: vec![lane("high")], resume: vec![] }))
+    let Answer::Lanes(told) =
+        look(&mut world, Request::Lanes(Lanes { pause: vec![lane("high")], resume: vec![], ..Lanes::default() }))
     else {
         panic!("no lanes")
     };
@@ -113,8 +114,8 @@ fn a_lane_is_told_with_what_is_queued_runs_and_waits_in_it() {
 fn a_lane_that_nobody_knows_is_not_paused_and_neither_is_any_other() {
     // The names are looked at before anything is done.
     let mut world = World::new();
-    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high"), lane("none")], resume: vec![] }));
-    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high")], resume: vec![lane("none")] }));
+    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high"), lane("none")], resume: vec![], ..Lanes::default() }));
+    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high")], resume: vec![lane("none")], ..Lanes::default() }));
     assert_eq!(world.take(), ["#1 ERR unknown_lane", "#2 ERR unknown_lane"]);
     let Some(Answer::Error(error)) = world.answers.get(&ReplyTo(2)) else { panic!("it was done") };
     assert_eq!(error.text, "lane 'none' is not one of high, normal, low");
@@ -282,7 +283,7 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     assert_eq!(behind(&mut world, Some(10_000)), "behind more than 10000 of lane 'low'");
     world.insert_with("low", "a", |row| row.expires_at = Some(row.due));
     assert_eq!(explain(&mut world, 2), "it waits behind earlier tasks, or those of higher lanes");
-    let pause = Lanes { pause: vec![lane("low")], resume: Vec::new() };
+    let pause = Lanes { pause: vec![lane("low")], resume: Vec::new(), ..Lanes::default() };
     world.ask(9, Request::Lanes(pause));
     assert_eq!(explain(&mut world, 1), "lane 'low' is paused; `laneway lane resume low` resumes it");
     world.ask(9, Request::Drain(Drain::default()));

@@ -56,7 +56,7 @@ fn over_twice_the_backlog_only_what_asks_nothing_of_the_store_is_taken() {
         Request::Status(Status { filter: Some(Filter::default()), ..Status::default() }),
         Request::Cancel(tasks()),
         Request::Requeue(tasks()),
-        Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new() }),
+        Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new(), ..Lanes::default() }),
         Request::Stats,
     ] {
         let text = format!("{request:?}");
@@ -100,7 +100,9 @@ fn questions_that_wait_for_the_database_are_bounded() {
     for _ in 0..QUESTIONS_MAX {
         assert!(!world.broker_only(9, listed()));
     }
-    for request in [listed(), Request::Stats, Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new() })] {
+    for request in
+        [listed(), Request::Stats, Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new(), ..Lanes::default() })]
+    {
         let reply = world.ask(9, request);
         assert_eq!(refusal(&world, reply), Some((Code::Full, Some(100))));
     }
@@ -141,6 +143,6 @@ fn the_shell_hears_whether_somebody_waits_for_an_operation() {
     world.ask(1, say(vec![outcome(4)], Some(3)));
     assert!(world.broker.take_awaited(), "what comes behind does not hide it");
     world.event(Event::StoreFailed("disk full".into()));
-    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("low")], resume: Vec::new() }));
+    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("low")], resume: Vec::new(), ..Lanes::default() }));
     assert!(world.broker.take_awaited(), "one who asks to pause a lane");
 }

@@ -226,12 +226,12 @@ fn a_paused_lane_holds_its_tasks_and_nobody_elses() {
         world.insert("high", "a", 40);
         world.insert("low", "a", 1);
     });
-    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high")], resume: Vec::new() }));
+    world.ask(9, Request::Lanes(Lanes { pause: vec![lane("high")], resume: Vec::new(), ..Lanes::default() }));
     assert_eq!(take(&mut world, 64), [41]);
     let reply = world.ask(1, Request::Ready(plain("w", &["a", "b"])));
     world.commit();
     assert!(world.open.contains(&reply) && world.table.paused.contains(&lane("high")));
-    world.ask(9, Request::Lanes(Lanes { pause: Vec::new(), resume: vec![lane("high")] }));
+    world.ask(9, Request::Lanes(Lanes { pause: Vec::new(), resume: vec![lane("high")], ..Lanes::default() }));
     assert_eq!(ids(&world, reply), [1]);
 }
 

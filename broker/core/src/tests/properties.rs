@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use laneway_protocol::message::{
-    Answer, Bulk, Bye, Change, Drain, End, Held, Lanes, Outcome, OutcomeCode, Progress, Ready, Request, Tasks,
+    Answer, Bulk, Bye, Change, Drain, End, Held, KindValues, Kinds, LaneValues, Lanes, Outcome, OutcomeCode, Progress,
+    Ready, Request, SetKind, SetLane, Tasks,
 };
 use laneway_protocol::{Epoch, Lease, TaskId, TaskState};
 use proptest::prelude::*;
@@ -97,7 +98,7 @@ impl Run {
             25 => {
                 let some_lane = vec![lane(LANES[usize::from(x % 3)])];
                 let (pause, resume) = if y.is_multiple_of(3) { (some_lane, vec![]) } else { (vec![], some_lane) };
-                self.world.ask(90, Request::Lanes(Lanes { pause, resume }));
+                self.world.ask(90, Request::Lanes(Lanes { pause, resume, ..Lanes::default() }));
             }
             26 => {
                 self.world.ask(91, Request::WaitFor(wait_for(&[some_task.value()], u64::from(y) * 100)));
@@ -110,6 +111,7 @@ impl Run {
                 let lane = (change == Change::Move).then(|| lane(LANES[usize::from(y % 3)]));
                 self.world.ask(90, Request::Bulk(Bulk { change, lane, tasks: vec![some_task, id(2)] }));
             }
+            31 => self.limit(x, y),
             _ => self.bye(usize::from(x % 3)),
         }
         self.hear();
@@ -217,6 +219,35 @@ impl Run {
                 self.commit();
             }
         }
+    }
+
+    /// Caps, rates and pauses come and go.
+    fn limit(&mut self, x: u8, y: u8) {
+        let some_kind = kind(KINDS[usize::from(x % 2)]);
+        let rate = ["none", "2/s", "1/s", "30/m"][usize::from(y % 4)].parse().unwrap();
+        let (cap, rate_burst) = (u32::from(y / 4 % 4), u32::from(x / 4 % 3));
+        let mut kinds = Kinds::default();
+        match x / 2 % 5 {
+            0 => kinds.pause.push(some_kind),
+            1 => kinds.resume.push(some_kind),
+            2 => kinds.reset.push(some_kind),
+            3 => {
+                let values = KindValues {
+                    cap: Some(cap),
+                    rate: Some(rate),
+                    rate_burst: Some(rate_burst),
+                    ..KindValues::default()
+                };
+                kinds.set.push(SetKind { kind: some_kind, values });
+            }
+            _ => {
+                let values = LaneValues { cap: Some(cap), rate: Some(rate), ..LaneValues::default() };
+                let set = vec![SetLane { lane: lane(LANES[usize::from(x % 3)]), values }];
+                self.world.ask(90, Request::Lanes(Lanes { set, ..Lanes::default() }));
+                return;
+            }
+        }
+        self.world.ask(90, Request::Kinds(kinds));
     }
 
     fn disconnect(&mut self, who: usize) {
@@ -349,7 +380,10 @@ impl Run {
         self.set_failing(false);
         self.lose_answers = false;
         self.world.ask(90, Request::Drain(Drain { release: false, off: true }));
-        self.world.ask(90, Request::Lanes(Lanes { pause: Vec::new(), resume: LANES.map(lane).to_vec() }));
+        let lanes = LANES.map(lane).to_vec();
+        self.world.ask(90, Request::Lanes(Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() }));
+        let kinds = KINDS.map(kind).to_vec();
+        self.world.ask(90, Request::Kinds(Kinds { resume: kinds.clone(), reset: kinds, ..Kinds::default() }));
         self.world.commit();
         for worker in &mut self.workers {
             worker.slots = <[WorkerSlot; SLOTS]>::default();
@@ -388,7 +422,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..32_u8, any::<u8>(), any::<u8>()), 1..120)) {
+    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..33_u8, any::<u8>(), any::<u8>()), 1..120)) {
         let mut run = Run::new();
         for step in steps {
             run.step(step);

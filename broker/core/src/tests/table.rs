@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use laneway_protocol::message::{Final, NewTask, StatusRows, Stored, TaskRow, Verdict};
+use laneway_protocol::message::{Final, KindValues, LaneValues, NewTask, StatusRows, Stored, TaskRow, Verdict};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
 use crate::action::{Count, Counts, Edit, Ended, EndedAs, Ending, Next, Op, OpResult, Started};
@@ -47,6 +47,8 @@ pub(super) struct Table {
     pub(super) rows: BTreeMap<TaskId, Row>,
     pub(super) sessions: BTreeMap<SessionName, bool>,
     pub(super) paused: BTreeSet<LaneName>,
+    pub(super) kinds: BTreeMap<Kind, (bool, KindValues)>,
+    pub(super) lanes: BTreeMap<LaneName, LaneValues>,
     /// Told to have been given out once, but deleted.
     pub(super) pruned: BTreeSet<TaskId>,
     next: u64,
@@ -145,6 +147,14 @@ impl Table {
             }
             Op::SessionGone { session } => {
                 self.sessions.remove(&session);
+            }
+            Op::SetKind { kind, paused, values } => {
+                self.kinds.insert(kind, (paused, values));
+                return Some(OpResult::Set);
+            }
+            Op::SetLane { lane, values } => {
+                self.lanes.insert(lane, values);
+                return Some(OpResult::Set);
             }
             Op::PauseLane { lane, paused } => {
                 if paused {

@@ -72,6 +72,7 @@ fn answer_line(answer: &Answer) -> String {
         }
         Answer::Error(error) => format!("ERR {}", error.code),
         Answer::Status(rows) => format!("STATUS {:?}", rows.rows.iter().map(|row| &row.explain).collect::<Vec<_>>()),
+        Answer::Kinds(_) => "KINDS".into(),
         Answer::Lanes(_) => "LANES".into(),
         Answer::Workers(rows) => format!("WORKERS {}", rows.workers.len()),
         Answer::Stats(_) => "STATS".into(),
@@ -106,6 +107,8 @@ fn op_line(op: &Op) -> String {
         Op::SessionUp { session, plain, .. } => format!("session {session} up{}", if *plain { " plain" } else { "" }),
         Op::SessionGone { session } => format!("session {session} gone"),
         Op::PauseLane { lane, paused } => format!("pause {lane} {paused}"),
+        Op::SetKind { kind, paused, .. } => format!("set kind {kind} paused {paused}"),
+        Op::SetLane { lane, .. } => format!("set lane {lane}"),
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) fn settings() -> Settings {
             backoff_max_ms: 1_000,
         },
         kinds: HashMap::new(),
+        kind_values: BTreeMap::new(),
+        lane_values: BTreeMap::new(),
         losses_max: 3,
         resume_grace_ms: 15_000,
         restart_hold_ms: 2_000,
@@ -75,6 +77,8 @@ pub(super) struct World {
     next_reply: u64,
     /// What the slots can run whose TASKS are to be checked: nothing of a higher lane may have waited.
     pub(super) abilities: BTreeMap<ReplyTo, (Vec<LaneName>, Vec<Kind>)>,
+    /// Kinds and lanes of which nothing could start before the last event.
+    held_before: (Vec<Kind>, Vec<LaneName>),
 }
 
 impl World {
@@ -97,6 +101,7 @@ impl World {
             answers: BTreeMap::new(),
             next_reply: 0,
             abilities: BTreeMap::new(),
+            held_before: (Vec::new(), Vec::new()),
         }
     }
 
@@ -255,8 +260,10 @@ impl World {
 
     pub(super) fn event(&mut self, event: Event) {
         let mut actions = Vec::new();
+        self.held_before = self.held();
         self.broker.handle(event, self.now, &mut actions);
         self.broker.check();
+        self.check_bounds(&actions);
         for action in &actions {
             if let Action::Answer { to, answer: Answer::Tasks(tasks) } = action {
                 let lowest = tasks.tasks.iter().map(|task| self.rank(&task.lane)).max().expect("TASKS has tasks");
@@ -270,6 +277,7 @@ impl World {
     /// queues began, and not handed out since.
     fn check_order(&self, reply: ReplyTo, lowest: usize) {
         let Some((lanes, kinds)) = self.abilities.get(&reply) else { return };
+        let (held_kinds, held_lanes) = self.held();
         for (task, row) in &self.table.rows {
             let waits = row.state == TaskState::Queued
                 && row.queued_in < self.table.turn
@@ -278,9 +286,38 @@ impl World {
                 && !self.broker.settling.contains_key(task);
             let dispatch = &self.broker.dispatch;
             let paused = dispatch.lane(&row.lane).is_none_or(|lane| dispatch.is_paused(lane));
-            let fits = lanes.contains(&row.lane) && kinds.contains(&row.kind) && !paused;
+            let held = held_kinds.contains(&row.kind)
+                || held_lanes.contains(&row.lane)
+                || self.held_before.0.contains(&row.kind)
+                || self.held_before.1.contains(&row.lane);
+            let fits = lanes.contains(&row.lane) && kinds.contains(&row.kind) && !paused && !held;
             let overtaken = waits && fits && row.losses == 0 && self.rank(&row.lane) < lowest;
             assert!(!overtaken, "task {task} of lane {} waited while {reply:?} took of lane {lowest}", row.lane);
+        }
+    }
+
+    fn held(&self) -> (Vec<Kind>, Vec<LaneName>) {
+        let gates = &self.broker.gates;
+        let kinds = ["a", "b"].map(kind).into_iter().filter(|kind| gates.why_kind(kind).is_some());
+        (kinds.collect(), self.settings.lanes.iter().filter(|lane| gates.why_lane(lane).is_some()).cloned().collect())
+    }
+
+    /// Whatever was handed out: no more runs of a kind or a lane than its cap says, counted from what runs.
+    fn check_bounds(&self, actions: &[Action]) {
+        for action in actions {
+            let Action::Store { op: Op::Started(started), .. } = action else { continue };
+            if self.broker.running.get(&started.task).is_none_or(|task| task.slot.is_none()) {
+                // Adopted, or over already.
+                continue;
+            }
+            let running = self.broker.running.values();
+            let of_kind = running.clone().filter(|task| task.kind == started.kind).count();
+            let of_lane = running.filter(|task| task.lane == started.lane).count();
+            let kind_cap =
+                self.broker.set_kinds.get(&started.kind).and_then(|set| set.values.cap).filter(|&cap| cap > 0);
+            let lane_cap = self.broker.set_lanes.get(&started.lane).and_then(|set| set.cap).filter(|&cap| cap > 0);
+            assert!(kind_cap.is_none_or(|cap| of_kind <= cap as usize), "{of_kind} of kind {} run", started.kind);
+            assert!(lane_cap.is_none_or(|cap| of_lane <= cap as usize), "{of_lane} of lane {} run", started.lane);
         }
     }
 
@@ -359,6 +396,8 @@ fn start(epoch: u64, table: &Table, unclean: bool) -> Start {
         sessions: table.sessions.iter().map(|(name, &plain)| (name.clone(), plain)).collect(),
         unclean,
         paused: table.paused.iter().cloned().collect(),
+        kinds: table.kinds.iter().map(|(kind, (paused, values))| (kind.clone(), *paused, values.clone())).collect(),
+        lanes: table.lanes.clone().into_iter().collect(),
     }
 }
 

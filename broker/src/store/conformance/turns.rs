@@ -1,12 +1,14 @@
 //! Turns and epochs, submits, and the questions of people and of those who wait.
 
+use std::collections::HashSet;
+
 use laneway_core::{Count, Ending, Next, Op, OpResult};
-use laneway_protocol::message::{Filter, NewTask, Stored, TaskRow};
+use laneway_protocol::message::{Filter, KindValues, LaneValues, NewTask, Stored, TaskRow};
 use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{Subject, World, found_ids, ids, key, kind, lane, new_task, rules, task, text};
-use crate::store::{KnownSession, Retention, Store, StoreError, Sync};
+use crate::store::{KnownKind, KnownSession, Load, Retention, Store, StoreError, Sync};
 
 pub(super) fn a_turn_that_is_rolled_back_never_was<T: Subject>(world: &mut World<T>) {
     // Everything of it is undone, and the same steps said again have the same results.
@@ -327,4 +329,74 @@ pub(super) fn a_key_that_lives_again_is_told<T: Subject>(world: &mut World<T>) {
     let run = world.started(live);
     world.end(run.done());
     assert_eq!(shown(world, old).twin, None);
+}
+
+pub(super) fn what_is_set_of_kinds_and_lanes_is_kept<T: Subject>(world: &mut World<T>) {
+    // Whole, as it was said last; what is taken back is gone. Nothing of an undone turn is left.
+    let opened = |world: &mut World<T>, n| world.subject.another(rules()).open_epoch([n; 16], world.now).unwrap();
+    let values = KindValues {
+        cap: Some(4),
+        rate: Some("10/s".parse().unwrap()),
+        rate_burst: Some(20),
+        lane: Some(lane("low")),
+        max_attempts: Some(7),
+        timeout_ms: Some(60_000),
+        backoff_base_ms: Some(0),
+        backoff_max_ms: Some(500),
+    };
+    let of_lane =
+        LaneValues { cap: Some(0), rate: Some(laneway_protocol::Rate::NONE), rate_burst: Some(1), share: Some(10) };
+    let set =
+        |name: &str, paused, values: &KindValues| Op::SetKind { kind: kind(name), paused, values: values.clone() };
+    let set_lane = |values: &LaneValues| Op::SetLane { lane: lane("low"), values: values.clone() };
+    assert_eq!(world.ask(set("mail", false, &KindValues { cap: Some(1), ..values.clone() })), OpResult::Set);
+    assert_eq!(world.ask(set_lane(&of_lane)), OpResult::Set);
+    let none = KindValues::default();
+    world.apply(&[set("mail", true, &values), set("k", true, &none), set("k", false, &none)]);
+    let second = opened(world, 2);
+    assert_eq!(second.kinds, [KnownKind { kind: kind("mail"), paused: true, values }]);
+    assert_eq!(second.lanes, [(lane("low"), of_lane)]);
+    let mut third = world.subject.another(rules());
+    third.open_epoch([3; 16], world.now).unwrap();
+    third.begin(Sync::Power).unwrap();
+    third.apply(&[set("mail", false, &none), set_lane(&LaneValues::default())], world.now).unwrap();
+    third.rollback();
+    assert_eq!(opened(world, 4).kinds.len(), 1);
+    let mut fifth = world.subject.another(rules());
+    fifth.open_epoch([5; 16], world.now).unwrap();
+    fifth.begin(Sync::Power).unwrap();
+    fifth.apply(&[set("mail", false, &none), set_lane(&LaneValues::default())], world.now).unwrap();
+    fifth.commit().unwrap();
+    let last = opened(world, 6);
+    assert!(last.kinds.is_empty() && last.lanes.is_empty());
+}
+
+pub(super) fn rows_without_a_lane_follow_their_kind<T: Subject>(world: &mut World<T>) {
+    // At once, also those that were there before and over a restart; a row's own lane goes before it. Taken back, the lane
+    // of the settings holds again, which `alarm` has one of.
+    let (k, alarm) = (world.plain(), world.insert(&[("kind", text("alarm"))]));
+    let own = world.insert(&[("kind", text("k")), ("lane", text("normal"))]);
+    let set = |name: &str, to: Option<&str>| {
+        let values = KindValues { lane: to.map(lane), ..KindValues::default() };
+        Op::SetKind { kind: kind(name), paused: false, values }
+    };
+    world.apply(&[set("k", Some("low")), set("alarm", Some("normal"))]);
+    assert_eq!(ids(&world.load(&key("low", "k"), 9).tasks), [k]);
+    assert_eq!(ids(&world.load(&key("normal", "k"), 9).tasks), [own]);
+    assert_eq!(ids(&world.load(&key("normal", "alarm"), 9).tasks), [alarm]);
+    let mut second = world.subject.another(rules());
+    second.open_epoch([2; 16], world.now).unwrap();
+    let load = |store: &mut T::Store, lane: &str, kind: &str, now| {
+        store.begin(Sync::Process).unwrap();
+        let load = Load { key: &key(lane, kind), skip: &HashSet::new(), rows: 9, bytes: 1_000 };
+        let rows = store.load(load, now).unwrap();
+        store.commit().unwrap();
+        ids(&rows.tasks)
+    };
+    assert_eq!(load(&mut second, "low", "k", world.now), [k]);
+    second.begin(Sync::Power).unwrap();
+    second.apply(&[set("k", None), set("alarm", Some("low")), set("alarm", None)], world.now).unwrap();
+    second.commit().unwrap();
+    assert_eq!(load(&mut second, "normal", "k", world.now), [k, own]);
+    assert_eq!(load(&mut second, "high", "alarm", world.now), [alarm]);
 }

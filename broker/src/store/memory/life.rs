@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
-use laneway_protocol::message::{NewTask, Stored, Verdict};
+use laneway_protocol::message::{KindValues, LaneValues, NewTask, Stored, Verdict};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
@@ -58,6 +58,22 @@ impl Step<'_> {
                     *lane = *paused;
                 }
                 OpResult::Paused
+            }
+            Op::SetKind { kind, paused, values } => {
+                if *paused || *values != KindValues::default() {
+                    self.db.kinds.insert(kind.clone(), (*paused, values.clone()));
+                } else {
+                    self.db.kinds.remove(kind);
+                }
+                OpResult::Set
+            }
+            Op::SetLane { lane, values } => {
+                if *values == LaneValues::default() {
+                    self.db.lane_values.remove(lane);
+                } else if self.db.lanes.contains_key(lane.as_str()) {
+                    self.db.lane_values.insert(lane.clone(), values.clone());
+                }
+                OpResult::Set
             }
         })
     }

@@ -16,7 +16,7 @@ use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
 use super::submit::{live_twin, submit};
 use super::sweep::{End, end_unstarted};
-use super::{State, query};
+use super::{State, limits, query};
 use crate::store::StoreError;
 use crate::store::validate::clipped;
 
@@ -92,6 +92,15 @@ fn single<'c>(
             conn.prepare_cached(sql)?.execute(params![lane.as_str(), paused])?;
             OpResult::Paused
         }
+        Op::SetKind { kind, paused, values } => {
+            limits::set_kind(conn, kind, *paused, values)?;
+            state.judge.set_lane(kind, values.lane.as_ref());
+            OpResult::Set
+        }
+        Op::SetLane { lane, values } => {
+            limits::set_lane(conn, lane, values)?;
+            OpResult::Set
+        }
     }))
 }
 
@@ -145,7 +154,13 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
                 }
             }
             Op::FindKey { .. } | Op::List(_) => open.clear(),
-            Op::Submit { .. } | Op::Counts | Op::SessionUp { .. } | Op::SessionGone { .. } | Op::PauseLane { .. } => {}
+            Op::Submit { .. }
+            | Op::Counts
+            | Op::SessionUp { .. }
+            | Op::SessionGone { .. }
+            | Op::PauseLane { .. }
+            | Op::SetKind { .. }
+            | Op::SetLane { .. } => {}
         }
     }
     partners

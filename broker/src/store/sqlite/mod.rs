@@ -7,6 +7,7 @@ mod apply;
 mod count;
 mod edit;
 mod guard;
+mod limits;
 mod news;
 mod prune;
 mod query;
@@ -336,6 +337,10 @@ fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) 
     conn.execute("DELETE FROM laneway_epochs WHERE number <= ?1", [row::sql_u64(epoch.0) - EPOCHS_MAX])?;
     keep_lanes(conn, &mut state.judge)?;
     schedules::start(conn)?;
+    let kinds = limits::kinds(conn)?;
+    for known in &kinds {
+        state.judge.set_lane(&known.kind, known.values.lane.as_ref());
+    }
     Ok(Opened {
         epoch,
         past_secrets,
@@ -343,6 +348,8 @@ fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) 
         sessions: sessions(conn)?,
         unclean: last == Some(None),
         paused: paused_lanes(conn)?.iter().filter_map(|lane| LaneName::new(lane).ok()).collect(),
+        kinds,
+        lanes: limits::lanes(conn)?,
     })
 }
 

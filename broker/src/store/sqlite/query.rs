@@ -211,7 +211,7 @@ pub(crate) fn show(
 ) -> Result<StatusRows, StoreError> {
     let sql = format!("SELECT {ROW}, payload, result FROM tasks WHERE id = ?1");
     let mut statement = conn.prepare_cached(&sql)?;
-    let paused = if detail { paused_lanes(conn)? } else { Vec::new() };
+    let paused = if detail { (paused_lanes(conn)?, paused_kinds(conn)?) } else { (Vec::new(), Vec::new()) };
     let mut shown = StatusRows::default();
     for task in tasks {
         let read = |row: &Row<'_>| {
@@ -275,8 +275,17 @@ pub(crate) fn paused_lanes(conn: &Connection) -> Result<Vec<String>, StoreError>
     Ok(lanes.collect::<Result<_, _>>()?)
 }
 
+fn paused_kinds(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT name FROM laneway_kinds WHERE paused <> 0 ORDER BY name")?;
+    let kinds = statement.query_map([], |row| row.get(0))?;
+    Ok(kinds.collect::<Result<_, _>>()?)
+}
+
+/// Lanes and kinds.
+type Paused = (Vec<String>, Vec<String>);
+
 /// Why a task is where it is, as far as the table knows.
-pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> String {
+pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &Paused, now: Now) -> String {
     let error = || row.error.as_deref().unwrap_or("no reason is recorded");
     let twin = row.twin.map_or_else(String::new, |twin| format!("; its key is live again in task {twin}"));
     match row.state {
@@ -293,15 +302,18 @@ pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &[String], now:
     }
 }
 
-fn explain_queued(row: &TaskRow, judge: &Judge, paused: &[String], now: Now) -> String {
+fn explain_queued(row: &TaskRow, judge: &Judge, paused: &Paused, now: Now) -> String {
     if let Some(at) = row.run_at
         && at > now.wall.0
     {
         return format!("due in {} s", (at - now.wall.0).saturating_add(999) / 1000);
     }
     let lane = row.lane.as_deref().unwrap_or_default();
-    if paused.iter().any(|paused| paused == lane) {
+    if paused.0.iter().any(|paused| paused == lane) {
         return format!("lane {lane} is paused");
+    }
+    if paused.1.contains(&row.kind) {
+        return format!("its kind {} is paused", row.kind);
     }
     if !judge.rules.lanes.is_empty() && !judge.rules.lanes.iter().any(|known| known.as_str() == lane) {
         return format!("lane {lane} is not configured any more: no worker is given its tasks");

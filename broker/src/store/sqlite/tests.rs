@@ -9,7 +9,7 @@ use laneway_core::{Now, Op, UnixMillis};
 use laneway_protocol::message::{Filter, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 
-use super::{SqliteStore, connect};
+use super::{SCHEMA_VERSION, SqliteStore, connect};
 use crate::store::{Load, Rules, Store, StoreError, Sync, checkpoint, offline};
 
 const NOW: Now = Now { mono: laneway_core::Millis(0), wall: UnixMillis(1_820_000_000_000) };
@@ -87,9 +87,9 @@ fn a_schema_that_is_newer_is_refused() {
     drop(opened(&path));
     connect(&path, false)
         .unwrap()
-        .execute_batch("UPDATE laneway_schema_history SET version = 7 WHERE version = 1")
+        .execute_batch("UPDATE laneway_schema_history SET version = 77 WHERE version = 1")
         .unwrap();
-    assert!(matches!(SqliteStore::open(&path, rules()), Err(StoreError::SchemaTooNew { found: 7, .. })));
+    assert!(matches!(SqliteStore::open(&path, rules()), Err(StoreError::SchemaTooNew { found: 77, .. })));
     assert!(matches!(offline::list(&path, &Filter::default()), Err(StoreError::SchemaTooNew { .. })));
 }
 
@@ -207,7 +207,7 @@ fn the_file_can_be_used_without_a_broker() {
     let error = offline::list(&path, &Filter::default()).unwrap_err().to_string();
     assert!(error.contains("laneway db init"), "{error}");
     let status = offline::init(&path).unwrap();
-    assert_eq!((status.schema, status.schema_known, status.rows.len()), (1, 1, 0));
+    assert_eq!((status.schema, status.schema_known, status.rows.len()), (SCHEMA_VERSION, SCHEMA_VERSION, 0));
     let mut task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::json("[1]")));
     let stored = offline::submit(&path, &task).unwrap().unwrap();
     assert!(stored.new);

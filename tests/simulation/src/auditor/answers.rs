@@ -40,6 +40,9 @@ impl Auditor {
                 }
             }
             (Request::Ready(ready), Answer::Wait(wait)) => self.on_outcomes(&ready.outcomes, &wait.outcomes),
+            (Request::Kinds(_), Answer::Kinds(_)) | (Request::Lanes(_), Answer::Lanes(_)) => {
+                self.on_limit_answered(reply)
+            }
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),

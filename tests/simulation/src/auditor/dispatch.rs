@@ -17,7 +17,8 @@ impl Auditor {
                 && kinds.iter().any(|kind| kind.as_str() == row.kind)
         };
         let mut waiting = self.waiting.told.1.iter();
-        let (task, row) = waiting.find(|(task, row)| above(row) && self.waits(**task, row, now))?;
+        let (task, row) =
+            waiting.find(|(task, row)| above(row) && self.waits(**task, row, now) && !self.is_held(row))?;
         Some(format!("task {task}, which waits in lane {}", LANES[row.rank.unwrap_or(0)]))
     }
 
@@ -36,6 +37,7 @@ impl Auditor {
             && row.runs >= self.leases.newest_run.get(&task).copied().unwrap_or(0)
             && !self.touched.contains(&task)
             && !self.waiting.cancelling.contains(&task)
+            && self.follows(row)
             && self.is_in_reach(row)
     }
 
@@ -58,8 +60,9 @@ impl Auditor {
                 row.rank.is_some_and(|own| lanes.contains(&own)) && kinds.iter().any(|kind| kind.as_str() == row.kind)
             };
             let waiting = self.waiting.told.1.iter().filter(|(task, row)| fits(row) && self.waits(**task, row, now));
-            for (task, _) in waiting {
-                if self.waiting.since.get(task).is_some_and(|(since, _)| long(*since, LATE_MS)) {
+            for (task, row) in waiting {
+                let held = self.held_until(row);
+                if self.waiting.since.get(task).is_some_and(|(since, _)| long(held.max(*since), LATE_MS)) {
                     return Some(format!("{} waits in slot {} beside task {task}", ready.session, ready.slot));
                 }
             }
@@ -78,6 +81,7 @@ impl Auditor {
     pub(crate) fn after_router_turn(&mut self, clocks: Now) {
         let now = clocks.mono.0;
         self.now = now;
+        self.note_held();
         if let Some(found) = self.idle_beside(clocks) {
             self.fail(found);
         }

@@ -44,6 +44,8 @@ impl Auditor {
 
     pub(crate) fn on_op(&mut self, number: Option<OpId>, op: &Op, now: u64, workers: &[Worker]) {
         self.now = now;
+        self.note_held();
+        self.on_limit_op(op);
         match op {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;
@@ -57,7 +59,8 @@ impl Auditor {
                 if again && !before.contains(&lease) && !self.touched.contains(&task) {
                     self.fail(format!("lease {lease:x} of task {task} is given out twice"));
                 }
-                if !before.contains(&lease) {
+                let adopted = before.contains(&lease);
+                if !adopted {
                     for other in before {
                         self.not_held(task, other, workers);
                     }
@@ -65,6 +68,7 @@ impl Auditor {
                 self.leases.of.insert(task, BTreeSet::from([lease]));
                 self.leases.sure.insert(task);
                 self.leases.newest_run.insert(task, started.run.into());
+                self.on_started(started, adopted);
             }
             Op::Ended(ended) => self.on_ended(ended, workers),
             Op::Noted(noted) => self.is_current(id(noted.task), noted.lease.value(), "progress is taken"),
@@ -75,6 +79,7 @@ impl Auditor {
             Op::Edit { .. } => self.on_edit(number, op),
             _ => {}
         }
+        self.note_held();
     }
 
     fn on_ended(&mut self, ended: &Ended, workers: &[Worker]) {
