@@ -135,6 +135,7 @@ impl Plain {
             extend_ms: None,
             data: None,
             checkpoint: Some(checkpoint),
+            parents: None,
         };
         match self.peer.ask(Request::Progress(progress)) {
             Answer::Progress(_) => Ok(()),

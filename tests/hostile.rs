@@ -446,6 +446,7 @@ fn stolen_leases(target: &Target<'_>) {
             extend_ms: Some(1),
             data: None,
             checkpoint: None,
+            parents: None,
         };
         peer.send(Request::Progress(progress));
         assert_eq!(refusal(&peer), Code::Stale);
@@ -485,6 +486,7 @@ fn flood_of_submits(target: &Target<'_>) {
             request: RequestId([n; 16]),
             tasks: (0..8).map(task).collect(),
             wait_ms: 0,
+            group: None,
         }));
     }
     let (mut stored, mut refused) = (0, 0);
@@ -545,6 +547,7 @@ fn flood_of_everything(target: &Target<'_>) {
             request: RequestId([9; 16]),
             tasks: vec![NewTask::new(Kind::new("nobody").unwrap(), None)],
             wait_ms: 0,
+            group: None,
         }),
     ];
     let questions: Vec<Vec<Vec<u8>>> = questions.into_iter().map(|one| codec::encode_request(one).unwrap()).collect();

@@ -125,6 +125,7 @@ fn a_plain_worker_keeps_its_task_over_a_restart() {
         extend_ms: Some(60_000),
         data: None,
         checkpoint: None,
+        parents: None,
     };
     assert!(matches!(peer.ask(Request::Progress(word)), Answer::Progress(_)));
     assert_eq!(finish(&peer, "plain", &task), OutcomeCode::Ok);
@@ -177,6 +178,7 @@ fn a_hand_out_that_was_not_recorded_is_adopted() {
         extend_ms: None,
         data: None,
         checkpoint: None,
+        parents: None,
     };
     let peer = RawPeer::req(broker.endpoint());
     let Answer::Error(error) = peer.ask(Request::Progress(stale)) else { panic!("task 1 has ended") };

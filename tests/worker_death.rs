@@ -283,6 +283,7 @@ fn every_word_under_an_old_lease_is_refused() {
             extend_ms,
             data: None,
             checkpoint,
+            parents: None,
         };
         let Answer::Error(error) = back.ask(Request::Progress(word)) else { panic!("a stale progress is refused") };
         assert_eq!(error.code, Code::Stale);

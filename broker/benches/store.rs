@@ -105,7 +105,10 @@ impl Bench {
         for batch in 0..ROWS / BATCH {
             let mut request = [0; 16];
             request[..8].copy_from_slice(&batch.to_be_bytes());
-            self.turn(Sync::Process, &[Op::Submit { request: RequestId(request), tasks: self.tasks(BATCH) }])?;
+            self.turn(
+                Sync::Process,
+                &[Op::Submit { request: RequestId(request), tasks: self.tasks(BATCH), group: None }],
+            )?;
         }
         Ok(())
     }
@@ -114,7 +117,7 @@ impl Bench {
         for i in 0..n {
             let mut request = [u8::from(sync == Sync::Power) + 1; 16];
             request[..8].copy_from_slice(&i.to_be_bytes());
-            self.turn(sync, &[Op::Submit { request: RequestId(request), tasks: self.tasks(1) }])?;
+            self.turn(sync, &[Op::Submit { request: RequestId(request), tasks: self.tasks(1), group: None }])?;
         }
         Ok(())
     }

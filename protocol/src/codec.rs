@@ -40,6 +40,7 @@ pub mod message_type {
     pub const WAIT_FOR: u8 = 0x11;
     pub const STATUS: u8 = 0x12;
     pub const CANCEL: u8 = 0x13;
+    pub const GROUP: u8 = 0x14;
     pub const REQUEUE: u8 = 0x20;
     pub const LANES: u8 = 0x21;
     pub const WORKERS: u8 = 0x22;
@@ -82,6 +83,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Drain(drain) => seal(ty::DRAIN, drain),
         Request::Bulk(bulk) => seal(ty::BULK, bulk),
         Request::Kinds(kinds) => seal(ty::KINDS, kinds),
+        Request::Group(group) => seal(ty::GROUP, group),
         Request::Ping => Ok(without_fields(ty::PING)),
     }
 }
@@ -109,6 +111,7 @@ pub fn encode_answer(answer: Answer) -> Result<Vec<Vec<u8>>, EncodeError> {
         Answer::Drain(drained) => seal(ty::DRAIN | ty::ANSWER, drained),
         Answer::Bulk(bulked) => seal(ty::BULK | ty::ANSWER, bulked),
         Answer::Kinds(rows) => seal(ty::KINDS | ty::ANSWER, rows),
+        Answer::Group(row) => seal(ty::GROUP | ty::ANSWER, row),
         Answer::Pong(pong) => seal(ty::PONG, pong),
         Answer::Error(error) => seal(ty::ERR, error),
     }
@@ -156,6 +159,7 @@ pub fn decode_answer(frames: Vec<Vec<u8>>) -> Result<Answer, WireError> {
             ty::DRAIN => Answer::Drain(parts.open(ANY)?),
             ty::BULK => Answer::Bulk(parts.open(ANY)?),
             ty::KINDS => Answer::Kinds(parts.open(ANY)?),
+            ty::GROUP => Answer::Group(parts.open(ANY)?),
             _ => return Err(not_an_answer(answer)),
         },
         other => return Err(not_an_answer(other)),
@@ -262,6 +266,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::STATUS => Request::Status(parts.open(BATCH_MAX)?),
         ty::CANCEL => Request::Cancel(parts.open(BATCH_MAX)?),
         ty::REQUEUE => Request::Requeue(parts.open(BATCH_MAX)?),
+        ty::GROUP => Request::Group(parts.open(BATCH_MAX)?),
         ty::LANES => Request::Lanes(parts.open(BATCH_MAX)?),
         ty::WORKERS => Request::Workers(parts.or_no_body().open::<ListWorkers>(BATCH_MAX)?),
         ty::STATS => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Stats)?,

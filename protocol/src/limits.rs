@@ -35,6 +35,12 @@ const _: () = assert!(PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(BATCH_MAX <= PAYLOAD_FRAMES_MAX);
 // A full batch of leases fits the body: 2 integers of at most 9 bytes and the array's byte.
 const _: () = assert!(BATCH_MAX * 19 < BODY_BYTES_MAX);
+/// Tasks of a group in one state that are counted.
+pub const GROUP_COUNT_MAX: u64 = 1_000_000;
+/// The name of a group.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// Open dependencies that STATUS names.
+pub const WAITS_FOR_MAX: usize = 16;
 /// Tasks before another in its lane that STATUS counts.
 pub const AHEAD_MAX: u32 = 10_000;
 /// The highest cap of a kind or a lane.

@@ -32,6 +32,7 @@ pub enum Request {
     Drain(Drain),
     Bulk(Bulk),
     Kinds(Kinds),
+    Group(AboutGroup),
     Ping,
 }
 
@@ -55,6 +56,7 @@ pub enum Answer {
     Drain(Drained),
     Bulk(Bulked),
     Kinds(KindRows),
+    Group(GroupRow),
     Pong(Pong),
     Error(WireError),
 }
@@ -198,6 +200,11 @@ pub struct Ready {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -353,12 +360,21 @@ pub struct Progress {
     /// Kept in the row and handed out with the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Payload>,
+    /// Asks how the tasks ended that this one depended on: those with an id above this, 0 for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProgressNoted {
     /// A cancel was requested: stop and say `cancelled`.
     pub cancel: bool,
+    /// As asked for, by id, as many as fit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Final>,
+    /// There are more parents behind the last of these.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
 }
 
 /// A worker process is alive and runs these. Parked until there is news or `wait_ms` is over.
@@ -442,6 +458,28 @@ pub struct NewTask {
     pub expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// Tasks that must have ended before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+    /// A group that is there already, which it joins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
+    /// With `spawn`: joins the group of the task that spawns it, if that has one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub join: bool,
+}
+
+/// One task that another waits for: a stored one by its id, or one of the same list by its number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Its place in the list of tasks that this one stands in, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+    /// Run all the same when that one is dead or cancelled. Else this one is cancelled with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub anyway: bool,
 }
 
 impl NewTask {
@@ -457,6 +495,9 @@ impl NewTask {
             timeout_ms: None,
             expires_at: None,
             trace: None,
+            after: Vec::new(),
+            group: None,
+            join: false,
         }
     }
 }
@@ -469,6 +510,23 @@ pub struct Submit {
     /// How long to wait for the results before the answer is sent without them.
     #[serde(default)]
     pub wait_ms: u64,
+    /// Makes these tasks a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<NewGroup>,
+}
+
+/// A group to be.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewGroup {
+    /// For people. At most 128 bytes are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The number of the task that waits for all others of the group, those that join later among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// That one runs though some of them are dead or cancelled.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub anyway: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -478,6 +536,9 @@ pub struct Submitted {
     /// Those that ended within `wait_ms`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finals: Vec<Final>,
+    /// The group that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -502,6 +563,9 @@ pub struct WaitFor {
     pub cursor: Option<Cursor>,
     #[serde(default)]
     pub wait_ms: u64,
+    /// Instead of tasks: a group, until none of its tasks is live any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
 }
 
 /// A place in the broker's stream of progress events.
@@ -531,6 +595,48 @@ pub struct Waited {
     /// Ended so long ago that the row was deleted.
     #[serde(default)]
     pub pruned: Vec<TaskId>,
+    /// Where the group stands that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupRow>,
+}
+
+/// Ask about a group, or cancel what of it has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AboutGroup {
+    pub group: u64,
+    /// What has not started ends at once, what runs is asked to stop.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+/// Where a group stands: its tasks by state, the last one among them. Each number is counted up to
+/// [`GROUP_COUNT_MAX`](crate::limits::GROUP_COUNT_MAX).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupRow {
+    pub group: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The task that waits for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<TaskId>,
+    pub created_at: i64,
+    pub waiting: u64,
+    pub queued: u64,
+    pub running: u64,
+    pub done: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+}
+
+impl GroupRow {
+    /// Its tasks that have not ended.
+    pub fn live(&self) -> u64 {
+        self.waiting + self.queued + self.running
+    }
+
+    pub fn total(&self) -> u64 {
+        self.live() + self.done + self.dead + self.cancelled
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -717,6 +823,14 @@ pub struct TaskRow {
     /// With `detail`, of a task that has ended: the live task that has its unique key now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
+    /// With `detail`, of a task that waits: the first of those that have not ended, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<TaskId>,
+    /// With `detail`, of a task that waits: how many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waits_for_n: u32,
 }
 
 /// One failed or lost run.

@@ -90,6 +90,7 @@ fn request() -> impl Strategy<Value = Request> {
             extend_ms: None,
             data,
             checkpoint,
+            parents: None,
         })),
         hello.prop_map(|(kinds, name, pid, resume, more)| Request::Hello(Hello {
             session: samples::session(),
@@ -104,7 +105,7 @@ fn request() -> impl Strategy<Value = Request> {
             more,
         })),
         (any::<[u8; 16]>(), vec(new_task(), 0..40), any::<u64>()).prop_map(|(request, tasks, wait_ms)| {
-            Request::Submit(Submit { request: RequestId(request), tasks, wait_ms })
+            Request::Submit(Submit { request: RequestId(request), tasks, wait_ms, group: None })
         }),
         vec(task(), 0..=BATCH_MAX).prop_map(|tasks| Request::Cancel(Tasks { tasks })),
     ]
@@ -184,7 +185,7 @@ fn payload_bytes_are_moved_and_not_copied() {
     let payload = Payload::bin(vec![7; 1000]);
     let place = payload.bytes.as_ptr();
     let new_task = NewTask::new(samples::kind("echo"), Some(payload));
-    let submit = Submit { request: RequestId([1; 16]), tasks: vec![new_task], wait_ms: 0 };
+    let submit = Submit { request: RequestId([1; 16]), tasks: vec![new_task], wait_ms: 0, group: None };
     let frames = codec::encode_request(Request::Submit(submit)).unwrap();
     assert_eq!(frames[2].as_ptr(), place);
     let Request::Submit(submit) = codec::decode_request(frames).unwrap() else { panic!("not a SUBMIT") };
@@ -241,6 +242,6 @@ fn an_answer_of_a_newer_broker_is_understood() {
     assert_eq!(hand_out.outcomes, [OutcomeCode::Ok, OutcomeCode::Unknown]);
 
     let stored = vec![laneway_protocol::message::Stored { task: samples::task(1), new: true }; BATCH_MAX + 1];
-    let long = Answer::Submit(Submitted { tasks: stored, finals: Vec::new() });
+    let long = Answer::Submit(Submitted { tasks: stored, finals: Vec::new(), group: None });
     assert_eq!(codec::decode_answer(codec::encode_answer(long.clone()).unwrap()).unwrap(), long);
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Bulk, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes, ListWorkers, NewTask, Pong,
-    ProgressEvent, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited,
-    WorkerRow,
+    Bulk, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes, ListWorkers, NewGroup,
+    NewTask, Pong, ProgressEvent, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor,
+    Waited, WorkerRow,
 };
 use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -30,7 +30,7 @@ const ANSWER_SLACK: Duration = Duration::from_secs(3);
 /// Between two tries of the same question, unless the broker says when.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long one question of a wait is parked.
-const WAIT_PARKED: Duration = Duration::from_secs(10);
+pub(crate) const WAIT_PARKED: Duration = Duration::from_secs(10);
 /// Body bytes kept for everything but the tasks.
 const SUBMIT_RESERVE_BYTES: usize = 1024;
 /// Rows that surely fit one answer.
@@ -140,7 +140,7 @@ impl Client {
 
     /// Submits a task and waits for its end, however long that takes: [`Client::submit`] and [`Client::wait`] in one.
     pub fn submit_and_wait(&self, task: Task) -> Result<Ended, Error> {
-        let Submitted { tasks, finals } = self.submit_page(vec![task.into_new_task()?], WAIT_PARKED)?;
+        let Submitted { tasks, finals, .. } = self.submit_page(vec![task.into_new_task()?], WAIT_PARKED)?;
         let stored = tasks.first().ok_or_else(|| Error::BadAnswer("no id for the task".into()))?;
         match finals.into_iter().find(|end| end.task == stored.task) {
             Some(end) => Ok(end.into()),
@@ -189,6 +189,7 @@ impl Client {
             unique_key: Some(unique_key.into()),
             cursor: None,
             wait_ms: 0,
+            group: None,
         };
         match self.wait_for(question, Duration::ZERO, &mut Away::default()) {
             Ok(waited) => Ok(waited.pending.first().copied().or_else(|| waited.finals.first().map(|end| end.task))),
@@ -365,7 +366,16 @@ impl Client {
     }
 
     fn submit_page(&self, tasks: Vec<NewTask>, wait: Duration) -> Result<Submitted, Error> {
-        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait) };
+        self.submit_list(tasks, wait, None)
+    }
+
+    pub(crate) fn submit_list(
+        &self,
+        tasks: Vec<NewTask>,
+        wait: Duration,
+        group: Option<NewGroup>,
+    ) -> Result<Submitted, Error> {
+        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait), group };
         match self.ask(&Request::Submit(submit), wait)? {
             Answer::Submit(submitted) => Ok(submitted),
             other => Err(unexpected(&other)),
@@ -385,8 +395,14 @@ impl Client {
         let mut away = Away::default();
         while !pending.is_empty() {
             let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()).min(WAIT_PARKED));
-            let question =
-                WaitFor { tasks: pending.clone(), kind: None, unique_key: None, cursor, wait_ms: millis(left) };
+            let question = WaitFor {
+                tasks: pending.clone(),
+                kind: None,
+                unique_key: None,
+                cursor,
+                wait_ms: millis(left),
+                group: None,
+            };
             let waited = match self.wait_for(question, left, &mut away) {
                 Ok(waited) => waited,
                 Err(error) => {
@@ -413,7 +429,12 @@ impl Client {
         Ok(())
     }
 
-    fn wait_for(&self, question: WaitFor, wait: Duration, away: &mut Away) -> Result<Waited, Error> {
+    /// Whether a wait goes on without a broker.
+    pub(crate) fn may_wait(&self, away: &Away) -> bool {
+        away.lasts() < self.away_max
+    }
+
+    pub(crate) fn wait_for(&self, question: WaitFor, wait: Duration, away: &mut Away) -> Result<Waited, Error> {
         match self.ask_noting(&Request::WaitFor(question), wait, away)? {
             Answer::WaitFor(waited) => Ok(waited),
             other => Err(unexpected(&other)),
@@ -464,7 +485,7 @@ impl std::fmt::Debug for Client {
 /// Since when no broker was there, over several requests. A parked wait that a dying broker breaks is no answer, and yet a
 /// sign that one lived until then: time with a broker that is restarted again and again is not time without one.
 #[derive(Debug, Default)]
-struct Away {
+pub(crate) struct Away {
     since: Option<Instant>,
 }
 
@@ -514,11 +535,11 @@ fn request_id() -> Result<RequestId, Error> {
     Ok(RequestId(bytes))
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn unexpected(answer: &Answer) -> Error {
+pub(crate) fn unexpected(answer: &Answer) -> Error {
     match answer {
         Answer::Error(error) => Error::Refused(WireError::clone(error)),
         other => Error::BadAnswer(format!("{other:?}")),

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use laneway_protocol::message::{HandedTask, Held, NewTask, Progress};
+use laneway_protocol::message::{HandedTask, Held, NewTask, Progress, ProgressNoted};
 use laneway_protocol::{Answer, Code, Format, Kind, LaneName, Lease, Payload, Request, SessionName, TaskId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::client::Ended;
 use crate::conn::{Conn, Patience};
 use crate::error::Error;
 use crate::link::Slot;
@@ -174,7 +175,7 @@ impl Context {
     /// Fails with [`Error::Stale`], [`Error::NoBroker`], [`Error::BadPayload`] or what the broker refused.
     pub fn send_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), Error> {
         let data = encode(data, self.format)?;
-        self.insist(&Progress { data: Some(data), ..self.word() })
+        self.insist(&Progress { data: Some(data), ..self.word() }).map(drop)
     }
 
     /// Moves the deadline to `from_now`, for work that takes longer than was thought. Survives a restart of the broker.
@@ -195,7 +196,7 @@ impl Context {
     /// Fails like [`Context::extend`], or with [`Error::BadPayload`].
     pub fn save_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<(), Error> {
         let checkpoint = encode(checkpoint, self.format)?;
-        self.insist(&Progress { checkpoint: Some(checkpoint), ..self.word() })
+        self.insist(&Progress { checkpoint: Some(checkpoint), ..self.word() }).map(drop)
     }
 
     /// What an earlier run saved; `None` when there is nothing.
@@ -208,11 +209,43 @@ impl Context {
     /// Adds a task that is submitted together with this run's result, in the same commit: both or neither. Nothing is
     /// submitted when the handler fails.
     ///
+    /// Gives its place among those that this run spawns, from 0: another may wait for it by that
+    /// ([`Task::after_number`](crate::Task::after_number)), or for this task itself by [`Context::id`], or join this task's group
+    /// ([`Task::join`](crate::Task::join)).
+    ///
     /// Fails when the task makes no sense, like [`Client::submit`](crate::Client::submit).
-    pub fn spawn(&self, task: Task) -> Result<(), Error> {
+    pub fn spawn(&self, task: Task) -> Result<usize, Error> {
         let task = task.into_new_task()?;
-        lock(&self.spawned).push(task);
-        Ok(())
+        let mut spawned = lock(&self.spawned);
+        spawned.push(task);
+        Ok(spawned.len() - 1)
+    }
+
+    /// How the tasks ended that this one waited for, by id, with their results. They travel when this is called, not before. One
+    /// that somebody has requeued since is there with the state `queued`.
+    ///
+    /// Fails like [`Context::extend`].
+    pub fn parents(&self) -> Result<Vec<Ended>, Error> {
+        let mut all: Vec<Ended> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |ended| ended.task.value());
+            let noted = self.insist(&Progress { parents: Some(after), ..self.word() })?;
+            let more = noted.more && !noted.parents.is_empty();
+            all.extend(noted.parents.into_iter().map(Ended::from));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The result of one task that this one waited for.
+    ///
+    /// Fails with [`Error::NotFound`] when it did not wait for that, with [`Error::NotDone`] when that ended otherwise, with
+    /// [`Error::BadPayload`] when the result is not a `T`, or like [`Context::extend`].
+    pub fn parent_result<T: DeserializeOwned>(&self, parent: TaskId) -> Result<T, Error> {
+        let noted = self.insist(&Progress { parents: Some(parent.value() - 1), ..self.word() })?;
+        let found = noted.parents.into_iter().find(|ended| ended.task == parent);
+        found.map(Ended::from).ok_or(Error::NotFound(parent))?.result()
     }
 
     pub(crate) fn held(&self) -> Held {
@@ -235,11 +268,12 @@ impl Context {
             extend_ms: None,
             data: None,
             checkpoint: None,
+            parents: None,
         }
     }
 
     /// Says it again while there is no broker, or one that does not know this worker yet.
-    fn insist(&self, progress: &Progress) -> Result<(), Error> {
+    fn insist(&self, progress: &Progress) -> Result<ProgressNoted, Error> {
         let until = Instant::now() + WORD_PATIENCE;
         loop {
             let said = self.say(progress.clone(), until.saturating_duration_since(Instant::now()));
@@ -250,7 +284,7 @@ impl Context {
         }
     }
 
-    fn say(&self, progress: Progress, patience: Duration) -> Result<(), Error> {
+    fn say(&self, progress: Progress, patience: Duration) -> Result<ProgressNoted, Error> {
         let started = Instant::now();
         let patience = Patience { connect: patience, answer: patience };
         let asked = lock(&self.slot.conn).ask(Request::Progress(progress), patience, &mut || true);
@@ -261,7 +295,7 @@ impl Context {
             self.slot.mirror(&link);
         }
         match answer {
-            Answer::Progress(_) => Ok(()),
+            Answer::Progress(noted) => Ok(noted),
             Answer::Error(error) if error.code == Code::Stale => Err(Error::Stale),
             Answer::Error(error) => Err(Error::Refused(error)),
             other => Err(Error::BadAnswer(format!("{other:?} to PROGRESS"))),

@@ -55,6 +55,7 @@
 #![warn(missing_docs)]
 
 mod barrier;
+mod batch;
 mod client;
 mod config;
 mod conn;
@@ -74,6 +75,7 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use barrier::Barrier;
+pub use batch::{Batch, StoredBatch};
 pub use client::{Client, Ended};
 pub use config::WorkerBuilder;
 pub use context::Context;
@@ -82,7 +84,7 @@ pub use error::Error;
 pub use handler::{Failure, Handler, snooze};
 /// The wire types, for those who need more than this library's own names.
 pub use laneway_protocol as protocol;
-pub use laneway_protocol::message::{Drain, Filter, ProgressEvent, Stored, Verdict};
+pub use laneway_protocol::message::{Drain, Filter, GroupRow, ProgressEvent, Stored, Verdict};
 pub use laneway_protocol::{Code, Format, Kind, LaneName, Lease, Payload, TaskId, TaskState, WireError};
 pub use payload::{decode, encode};
 #[doc(hidden)]

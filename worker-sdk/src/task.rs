@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
-use laneway_protocol::message::NewTask;
-use laneway_protocol::{Format, Kind, LaneName, Payload};
+use laneway_protocol::message::{After, NewTask};
+use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -142,6 +142,57 @@ impl Task {
                 return Err(Error::setting("trace", text));
             }
             task.trace = Some(trace);
+            Ok(())
+        })
+    }
+
+    /// Waits for the end of a stored task before it starts. When that one is dead or cancelled, this one is cancelled with it.
+    #[must_use]
+    pub fn after(self, task: TaskId) -> Self {
+        self.wait_for(After { task: Some(task), ..After::default() })
+    }
+
+    /// Like [`Task::after`], and runs though that one is dead or cancelled.
+    #[must_use]
+    pub fn after_anyway(self, task: TaskId) -> Self {
+        self.wait_for(After { task: Some(task), anyway: true, ..After::default() })
+    }
+
+    /// Waits for the end of a task of the same list, by its place there from 0: of those given to
+    /// [`Client::submit_together`](crate::Client::submit_together), of a [`Batch`](crate::Batch), or spawned by the same run
+    /// ([`Context::spawn`](crate::Context::spawn) gives their places).
+    #[must_use]
+    pub fn after_number(self, number: usize) -> Self {
+        self.wait_for(After { number: u32::try_from(number).ok(), ..After::default() })
+    }
+
+    /// Like [`Task::after_number`], and runs though that one is dead or cancelled.
+    #[must_use]
+    pub fn after_number_anyway(self, number: usize) -> Self {
+        self.wait_for(After { number: u32::try_from(number).ok(), anyway: true, ..After::default() })
+    }
+
+    /// Joins a group that is there already. The group's last task waits for it as well, while that has not started.
+    #[must_use]
+    pub fn group(self, group: u64) -> Self {
+        self.set(|task| {
+            task.group = Some(group);
+            Ok(())
+        })
+    }
+
+    /// Of a task that is spawned: joins the group of the task that spawns it, if that has one.
+    #[must_use]
+    pub fn join(self) -> Self {
+        self.set(|task| {
+            task.join = true;
+            Ok(())
+        })
+    }
+
+    fn wait_for(self, after: After) -> Self {
+        self.set(|task| {
+            task.after.push(after);
             Ok(())
         })
     }

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use laneway_protocol::message::{Answer, Filter, Final, KindValues, LaneValues, NewTask, StatusRows, Stored, Verdict};
+use laneway_protocol::message::{
+    Answer, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, StatusRows, Stored, Verdict,
+};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
 use crate::event::{FoundTask, OpId, QueueKey, ReplyTo};
@@ -102,10 +104,12 @@ pub enum Op {
     Ended(Ended),
     /// Progress, a checkpoint or a longer lease, of a running task. Not synced.
     Noted(Noted),
-    /// All or none. Synced. -> [`OpResult::Submitted`] or [`OpResult::Refused`]
+    /// All or none. Synced. -> [`OpResult::Submitted`], [`OpResult::SubmittedGroup`] or [`OpResult::Refused`]
     Submit {
         request: RequestId,
         tasks: Vec<NewTask>,
+        /// They become a group of their own.
+        group: Option<Box<NewGroup>>,
     },
     /// Queued ones end at once; running ones are marked. Synced. -> [`OpResult::Verdicts`]
     Cancel(Vec<TaskId>),
@@ -134,6 +138,24 @@ pub enum Op {
     },
     /// -> [`OpResult::Counts`]
     Counts,
+    /// Where a group stands, with up to `live` of its tasks that have not ended. -> [`OpResult::Group`]
+    Group {
+        group: u64,
+        live: usize,
+    },
+    /// Up to `rows` tasks of the group are asked to end, as an app asks. Synced. -> [`OpResult::GroupCancelled`]
+    CancelGroup {
+        group: u64,
+        rows: usize,
+    },
+    /// How the tasks ended that this one depended on: those with an id above `after`, by id, at most `rows` and about
+    /// `bytes` of results. -> [`OpResult::Parents`]
+    Parents {
+        task: TaskId,
+        after: u64,
+        rows: usize,
+        bytes: usize,
+    },
     /// Keeps who is connected, so that the next start knows whom to expect. Not synced.
     SessionUp {
         session: SessionName,
@@ -274,6 +296,8 @@ pub struct Noted {
 pub enum OpResult {
     Ended(EndedAs),
     Submitted(Vec<Stored>),
+    /// The same, in the new group of this id.
+    SubmittedGroup(Vec<Stored>, u64),
     /// Task number `index` of the submit makes no sense; nothing was stored.
     Refused {
         index: usize,
@@ -285,8 +309,24 @@ pub enum OpResult {
     Endings(Vec<(TaskId, Ending)>),
     Rows(StatusRows),
     Counts(Counts),
+    /// `None` when no task has the group's number and no row tells of it.
+    Group(Option<FoundGroup>),
+    GroupCancelled {
+        more: bool,
+    },
+    Parents {
+        endings: Vec<(TaskId, Ending)>,
+        more: bool,
+    },
     Paused,
     Set,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundGroup {
+    pub row: GroupRow,
+    /// Some of its tasks that have not ended; all, when they are fewer than were asked for.
+    pub live: Vec<TaskId>,
 }
 
 /// What the row says after an [`Ended`].

@@ -17,6 +17,7 @@ use crate::page;
 use crate::settle::{Pending, RowsAsked};
 use crate::time::Now;
 use crate::worker::Session;
+use crate::workflow::waits_for;
 
 impl Broker {
     pub(crate) fn on_status(&mut self, from: Asker, status: Status, now: Now) {
@@ -166,13 +167,16 @@ impl Broker {
     /// Why a task is where it is, in a sentence.
     fn explain(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         match row.state {
-            TaskState::Waiting => "it waits for the tasks that it depends on".into(),
+            TaskState::Waiting => waits_for(row),
             TaskState::Running => self.explain_running(id, row, now),
             TaskState::Queued => self.explain_queued(id, row, now),
             TaskState::Done => format!("it is done{}", twin(row)),
             TaskState::Dead if row.twin.is_some() => format!("it failed for good{}", twin(row)),
             TaskState::Dead => "it failed for good; `laneway task retry` queues it again".into(),
-            TaskState::Cancelled => format!("it was cancelled{}", twin(row)),
+            TaskState::Cancelled => {
+                let why = row.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+                format!("it was cancelled{why}{}", twin(row))
+            }
         }
     }
 

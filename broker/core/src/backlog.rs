@@ -58,7 +58,14 @@ impl Backlog {
 }
 
 fn is_question(pending: &Pending) -> bool {
-    matches!(pending, Pending::Rows { .. } | Pending::Lanes { .. } | Pending::Kinds { .. } | Pending::Stats { .. })
+    matches!(
+        pending,
+        Pending::Rows { .. }
+            | Pending::Lanes { .. }
+            | Pending::Kinds { .. }
+            | Pending::Stats { .. }
+            | Pending::Group { .. }
+    )
 }
 
 fn of_op(op: &Op) -> usize {
@@ -79,6 +86,9 @@ fn of_op(op: &Op) -> usize {
         | Op::FindKey { .. }
         | Op::List(_)
         | Op::Counts
+        | Op::Group { .. }
+        | Op::CancelGroup { .. }
+        | Op::Parents { .. }
         | Op::SessionUp { .. }
         | Op::SessionGone { .. }
         | Op::PauseLane { .. }
@@ -114,6 +124,7 @@ fn of_task(task: &NewTask) -> usize {
         + of_payload(task.payload.as_ref())
         + of_text(task.unique_key.as_deref())
         + of_text(task.trace.as_deref())
+        + size_of_val(task.after.as_slice())
 }
 
 fn of_payload(payload: Option<&Payload>) -> usize {
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn operations_are_counted_with_their_texts_and_payloads() {
         // A list of ids counts 8 bytes for each; what has no text of its own costs nothing more.
-        let submit = Op::Submit { request: RequestId([1; 16]), tasks: vec![task(), task()] };
+        let submit = Op::Submit { request: RequestId([1; 16]), tasks: vec![task(), task()], group: None };
         check(&submit, Pending::Nothing, 2 * (256 + 111));
         check(&ended(Next::Done(Some(payload(2_000))), vec![task()]), Pending::Nothing, 2_030 + 256 + 111);
         check(&ended(Next::Dead, Vec::new()), Pending::Nothing, 30);

@@ -218,9 +218,12 @@ impl Broker {
         {
             return self.refuse(from.reply, self.too_busy());
         }
-        if let Request::Status(_) | Request::Stats | Request::Lanes(_) | Request::Kinds(_) = &request
-            && self.pending.n_questions() >= QUESTIONS_MAX
-        {
+        let is_question = match &request {
+            Request::Status(_) | Request::Stats | Request::Lanes(_) | Request::Kinds(_) | Request::Group(_) => true,
+            Request::WaitFor(wait) => wait.group.is_some(),
+            _ => false,
+        };
+        if is_question && self.pending.n_questions() >= QUESTIONS_MAX {
             let text = format!("{QUESTIONS_MAX} questions about tasks wait for the database, as many as may");
             return self.refuse(from.reply, WireError::new(Code::Full, text).after_ms(100));
         }
@@ -241,6 +244,7 @@ impl Broker {
             Request::Drain(drain) => self.on_drain(from, &drain),
             Request::Bulk(bulk) => self.on_bulk(from, bulk, now),
             Request::Kinds(kinds) => self.on_kinds(from, kinds, now),
+            Request::Group(about) => self.on_group(from, &about, now),
             Request::Ping => {
                 self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() }));
             }
@@ -347,6 +351,7 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Lanes(_)
         | Request::Bulk(_)
         | Request::Kinds(_)
+        | Request::Group(_)
         | Request::Stats => true,
         Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }

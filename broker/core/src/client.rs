@@ -34,21 +34,32 @@ impl Broker {
         }
         self.hold_question(from.reply, now.mono.after(wait_ms + ANSWER_SLACK_MS));
         let pending = Pending::Submit { reply: from.reply, conn: from.conn, until: now.mono.after(wait_ms) };
-        self.store_for(Op::Submit { request: submit.request, tasks: submit.tasks }, pending);
+        self.store_for(
+            Op::Submit { request: submit.request, tasks: submit.tasks, group: submit.group.map(Box::new) },
+            pending,
+        );
     }
 
-    pub(crate) fn on_submitted(&mut self, reply: ReplyTo, conn: ConnId, until: Millis, stored: Vec<Stored>, now: Now) {
+    pub(crate) fn on_submitted(
+        &mut self,
+        reply: ReplyTo,
+        conn: ConnId,
+        until: Millis,
+        stored: Vec<Stored>,
+        group: Option<u64>,
+        now: Now,
+    ) {
         if !self.close_question(reply) {
             return;
         }
         if until <= now.mono {
-            return self.answer(reply, Answer::Submit(Submitted { tasks: stored, finals: Vec::new() }));
+            return self.answer(reply, Answer::Submit(Submitted { tasks: stored, finals: Vec::new(), group }));
         }
         let pending: BTreeSet<TaskId> = stored.iter().map(|task| task.task).collect();
         let ids = pending.iter().copied().collect();
         self.add_waiter(
             reply,
-            Waiter { conn, pending, finals: Vec::new(), until, alarm: until, asked: Asked::Submit(stored) },
+            Waiter { conn, pending, finals: Vec::new(), until, alarm: until, asked: Asked::Submit(stored, group) },
         );
         // They may have ended before this submit, or while word of it was on its way.
         self.store_for(Op::Endings(ids), Pending::Check { reply });
@@ -59,6 +70,9 @@ impl Broker {
             return self.refuse(from.reply, self.too_many_waiters());
         }
         let until = now.mono.after(wait.wait_ms.min(WAIT_MS_MAX));
+        if let Some(group) = wait.group {
+            return self.wait_for_group(from, group, &wait, until);
+        }
         match (&wait.kind, &wait.unique_key) {
             (Some(kind), Some(unique_key)) => {
                 let op = Op::FindKey { kind: kind.clone(), unique_key: unique_key.clone() };
@@ -126,7 +140,9 @@ impl Broker {
                 Ending::Final(ended) => {
                     self.leave_task(reply, task);
                     let waiter = self.waiters.get_mut(reply).expect("just looked up");
-                    waiter.finals.push(ended);
+                    if !matches!(waiter.asked, Asked::Group { .. }) {
+                        waiter.finals.push(ended);
+                    }
                 }
                 Ending::Live { done, total, note } => {
                     if done.is_some() || total.is_some() || note.is_some() {
@@ -144,6 +160,9 @@ impl Broker {
         }
         let Some(waiter) = self.waiters.get_mut(reply) else { return };
         let mut tells_stored = false;
+        if let Asked::Group { checked, .. } = &mut waiter.asked {
+            *checked = true;
+        }
         if let Asked::WaitFor { checked, fresh, .. } = &mut waiter.asked {
             *checked = true;
             tells_stored = *fresh && !stored.is_empty();
@@ -231,8 +250,12 @@ impl Broker {
             let text = format!("task {id} is no longer held under this lease");
             return self.refuse(from.reply, WireError::new(Code::Stale, text).field("lease"));
         }
+        let parents = progress.parents;
         let cancel = self.note_progress(progress, now);
-        self.answer(from.reply, Answer::Progress(ProgressNoted { cancel }));
+        match parents {
+            None => self.answer(from.reply, Answer::Progress(ProgressNoted { cancel, ..ProgressNoted::default() })),
+            Some(after) => self.ask_parents(from.reply, id, cancel, after, now),
+        }
         for reply in self.waiters.of_task(id) {
             self.answer_waiter_if_news(reply);
         }
@@ -280,7 +303,9 @@ impl Broker {
 
     /// A waiter has waited long enough: answers with what there is, if the store has told what there is.
     pub(crate) fn on_waiter_over(&mut self, reply: ReplyTo) {
-        let unchecked = |waiter: &Waiter| matches!(waiter.asked, Asked::WaitFor { checked: false, .. });
+        let unchecked = |waiter: &Waiter| {
+            matches!(waiter.asked, Asked::WaitFor { checked: false, .. } | Asked::Group { checked: false, .. })
+        };
         if self.waiters.get(reply).is_some_and(unchecked) {
             self.drop_waiter(reply);
             self.refuse(reply, self.late());
@@ -299,7 +324,8 @@ impl Broker {
     fn has_news(&self, reply: ReplyTo) -> bool {
         let Some(waiter) = self.waiters.get(reply) else { return false };
         match &waiter.asked {
-            Asked::Submit(_) => waiter.pending.is_empty(),
+            Asked::Submit(..) => waiter.pending.is_empty(),
+            Asked::Group { checked, .. } => *checked && waiter.pending.is_empty(),
             Asked::WaitFor { checked: false, .. } => false,
             Asked::WaitFor { n, gap, not_found, pruned, .. } => {
                 let has_events = |id| self.running.get(id).is_some_and(|task| task.events.after(*n).next().is_some());
@@ -311,11 +337,12 @@ impl Broker {
 
     fn answer_waiter(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
         let Some(waiter) = self.drop_waiter(reply) else { return };
-        let Waiter { finals, mut pending, asked, .. } = waiter;
+        let Waiter { conn, until, finals, mut pending, asked, .. } = waiter;
         let answer = match asked {
-            Asked::Submit(tasks) => {
+            Asked::Group { group, .. } => return self.ask_group_again(reply, conn, group, until),
+            Asked::Submit(tasks, group) => {
                 let Told { finals, .. } = page::told(finals, Vec::new(), &mut pending);
-                Answer::Submit(Submitted { tasks, finals })
+                Answer::Submit(Submitted { tasks, finals, group })
             }
             Asked::WaitFor { n, gap, fresh, not_found, pruned, .. } => {
                 let events = self.events_for(&pending, n, if fresh { stored } else { Vec::new() });
@@ -324,7 +351,7 @@ impl Broker {
                 let told_to = if cut_short { events.last().map_or(n, |event| event.n) } else { self.event_n };
                 let cursor = Cursor { epoch: self.epoch, n: told_to };
                 let pending = pending.into_iter().collect();
-                Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned })
+                Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned, group: None })
             }
         };
         self.answer(reply, answer);
@@ -342,7 +369,7 @@ impl Broker {
         events
     }
 
-    fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
+    pub(crate) fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
         self.timers.set(waiter.alarm, Timer::Waiter(reply));
         for task in self.waiters.add(reply, waiter) {
             self.out.push(Action::Watch(task));
@@ -368,7 +395,7 @@ impl Broker {
         self.questions.insert(reply, Question::Simple { late_at });
     }
 
-    fn too_many_waiters(&self) -> WireError {
+    pub(crate) fn too_many_waiters(&self) -> WireError {
         let text =
             format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
         WireError::new(Code::Full, text).after_ms(1_000)

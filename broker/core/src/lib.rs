@@ -42,13 +42,15 @@ mod time;
 mod timer;
 mod waiter;
 mod worker;
+mod workflow;
 
 pub use action::{
-    Action, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, Next, Noted, Op, OpResult, Started, WorkerEvent,
-    WorkerName,
+    Action, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted, Op, OpResult, Started,
+    WorkerEvent, WorkerName,
 };
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use lease::LeaseKey;
 pub use settings::{KindSettings, Settings};
 pub use time::{Millis, Now, UnixMillis};
+pub use workflow::waits_for;

@@ -42,6 +42,11 @@ pub(crate) const EVENT_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 pub(crate) const SLOTS_PER_SESSION_MAX: usize = 4_096;
 /// Hand-outs remembered until the socket is known to have taken them.
 pub(crate) const RECENT_HANDOUTS_MAX: usize = 4_096;
+/// Live tasks of a group that are watched at once for those who wait for it; and those that one operation cancels.
+pub(crate) const GROUP_WATCHED_MAX: usize = BATCH_MAX;
+pub(crate) const GROUP_CANCELLED_MAX: usize = BATCH_MAX;
+/// Ends of parents that one question of a child looks at.
+pub(crate) const PARENTS_TOLD_MAX: usize = 128;
 /// Ids with all their detail in one STATUS.
 pub(crate) const DETAIL_MAX: usize = 16;
 /// A stored progress of a task is written at most this often, but for the last.

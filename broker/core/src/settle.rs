@@ -10,6 +10,7 @@ use crate::limits::OPS_MAX;
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::worker::{SessionId, SlotId};
+use crate::workflow::GroupAsk;
 
 /// A question that is answered when the store has reported.
 #[derive(Debug)]
@@ -115,6 +116,18 @@ pub(crate) enum Pending {
         conn: ConnId,
         until: Millis,
     },
+    Group {
+        reply: ReplyTo,
+        ask: GroupAsk,
+    },
+    CancelGroup {
+        reply: ReplyTo,
+        group: u64,
+    },
+    Parents {
+        reply: ReplyTo,
+        cancel: bool,
+    },
     /// How a watched task ended, where the core does not know enough to tell.
     Look,
     /// Nobody waits for it.
@@ -138,6 +151,9 @@ impl Pending {
             | Pending::Stats { .. }
             | Pending::Check { .. }
             | Pending::Key { .. }
+            | Pending::Group { .. }
+            | Pending::CancelGroup { .. }
+            | Pending::Parents { .. }
             | Pending::Look => true,
         }
     }
@@ -223,7 +239,10 @@ impl Broker {
             (Pending::End(end), OpResult::Ended(ended)) => self.on_ended(op, end, ended, now),
             (Pending::Find { reply, find }, OpResult::Found(found)) => self.on_found(reply, find, found, now),
             (Pending::Submit { reply, conn, until }, OpResult::Submitted(stored)) => {
-                self.on_submitted(reply, conn, until, stored, now);
+                self.on_submitted(reply, conn, until, stored, None, now);
+            }
+            (Pending::Submit { reply, conn, until }, OpResult::SubmittedGroup(stored, group)) => {
+                self.on_submitted(reply, conn, until, stored, Some(group), now);
             }
             (Pending::Submit { reply, .. }, OpResult::Refused { index, field, reason }) => {
                 if self.close_question(reply) {
@@ -255,6 +274,13 @@ impl Broker {
                 self.on_kind_counts(reply, after.as_ref(), &counts);
             }
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
+            (Pending::Group { reply, ask }, OpResult::Group(found)) => self.on_group_found(reply, ask, found, now),
+            (Pending::CancelGroup { reply, group }, OpResult::GroupCancelled { more }) => {
+                self.on_group_cancelled(reply, group, more);
+            }
+            (Pending::Parents { reply, cancel }, OpResult::Parents { endings, more }) => {
+                self.on_parents_found(reply, cancel, endings, more);
+            }
             (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),
             (Pending::Key { reply, wait, conn, until }, OpResult::Found(found)) => {
                 self.on_key_found(reply, conn, *wait, until, &found);

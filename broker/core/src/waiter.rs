@@ -23,7 +23,9 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// `SUBMIT` with `wait_ms`: answered when all have ended.
-    Submit(Vec<Stored>),
+    Submit(Vec<Stored>, Option<u64>),
+    /// `WAIT_FOR` a group: these are some of its live tasks, and once all have ended the group is asked about again.
+    Group { group: u64, checked: bool },
     /// `WAIT_FOR`: answered at the first news after event `n`; `fresh` when it has heard nothing in this epoch, so that the
     /// progress that the rows show is news, too.
     WaitFor { n: u64, gap: bool, fresh: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
@@ -67,7 +69,9 @@ impl Waiters {
         for reply in &replies {
             let waiter = self.all.get_mut(reply).expect("a waiter stands in both maps");
             waiter.pending.remove(&ended.task);
-            waiter.finals.push(ended.clone());
+            if !matches!(waiter.asked, Asked::Group { .. }) {
+                waiter.finals.push(ended.clone());
+            }
         }
         replies
     }

@@ -77,6 +77,8 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Requeue(_) => ("REQUEUE", &[Role::Admin]),
         Request::Drain(_) => ("DRAIN", &[Role::Admin]),
         Request::Bulk(_) => ("BULK", &[Role::Admin]),
+        Request::Group(about) if about.cancel => ("GROUP with cancel", &[Role::Admin]),
+        Request::Group(_) => ("GROUP", &[Role::Submit, Role::Read]),
         Request::Ping => ("PING", &[]),
     }
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod broker;
 mod db;
+mod group;
 mod keygen;
 mod kind;
 mod offline;
@@ -118,6 +119,8 @@ enum Command {
     #[command(subcommand)]
     Task(task::TaskCommand),
     #[command(subcommand)]
+    Group(group::GroupCommand),
+    #[command(subcommand)]
     Lane(admin::LaneCommand),
     #[command(subcommand)]
     Kind(kind::KindCommand),
@@ -180,6 +183,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Broker(args) => broker::run(&common, &args),
         Command::Submit(args) => submit::run(&common, args),
         Command::Task(command) => task::run(&common, command),
+        Command::Group(command) => group::run(&common, command),
         Command::Lane(command) => admin::lane(&common, command),
         Command::Kind(command) => kind::run(&common, command),
         Command::Worker(command) => admin::worker(&common, &command),

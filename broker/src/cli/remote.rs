@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use laneway::{Curve, Ended};
 use laneway_protocol::message::{
-    Drain, Drained, Filter, KindState, Kinds, LaneRow, Lanes, NewTask, ProgressEvent, StatsReport, StatusRows, Stored,
-    Verdict, WorkerRow,
+    Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewTask, ProgressEvent, StatsReport,
+    StatusRows, Stored, Verdict, WorkerRow,
 };
 use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
@@ -201,6 +201,23 @@ impl Remote {
 
     pub(super) fn kinds(&self, kinds: Kinds) -> Result<Vec<KindState>, Error> {
         Ok(self.client.change_kinds(kinds)?)
+    }
+
+    pub(super) fn group(&self, group: u64) -> Result<GroupRow, Error> {
+        Ok(self.client.group(group)?)
+    }
+
+    pub(super) fn cancel_group(&self, group: u64) -> Result<GroupRow, Error> {
+        Ok(self.client.cancel_group(group)?)
+    }
+
+    pub(super) fn wait_group(
+        &self,
+        group: u64,
+        limit: Option<Duration>,
+        on_change: impl FnMut(&GroupRow),
+    ) -> Result<GroupRow, Error> {
+        Ok(self.client.wait_group(group, limit, on_change)?)
     }
 
     pub(super) fn workers(&self) -> Result<Vec<WorkerRow>, Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Zoned;
 use laneway::Ended;
-use laneway_protocol::message::{NewTask, ProgressEvent, Stored};
+use laneway_protocol::message::{After, NewTask, ProgressEvent, Stored};
 use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ Examples:
   laneway submit resize '{\"file\": \"a.png\"}'
   laneway submit report --lane low --run-at +1h --unique report-2030-01
   laneway submit import - --wait=60
+  laneway submit publish --after 41 --after 42 --after-anyway 43
   laneway submit mail '{\"to\": \"x@example.org\"}' --max-attempts 5 --expires-at 2030-01-31T18:00")]
 pub(super) struct SubmitArgs {
     /// The name that picks the handler
@@ -60,6 +61,18 @@ pub(super) struct SubmitArgs {
     /// The longest run, in milliseconds
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: Option<u64>,
+
+    /// Not before this task has ended; cancelled if that is dead or cancelled. As often as needed
+    #[arg(long, value_name = "ID")]
+    after: Vec<TaskId>,
+
+    /// Not before this task has ended, however it ends
+    #[arg(long, value_name = "ID")]
+    after_anyway: Vec<TaskId>,
+
+    /// Join this group
+    #[arg(long, value_name = "ID")]
+    group: Option<u64>,
 
     /// Wait for the result and print it, showing progress; with =TIME no longer than that (30, 500ms, 5m)
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = when::duration)]
@@ -130,7 +143,7 @@ fn await_end(remote: &Remote, task: TaskId, limit: Option<Duration>, output: Out
         ended => return ended,
     }
     let rows = remote.show(&[task])?.rows;
-    if let Some(row) = rows.first().filter(|row| row.state == TaskState::Queued)
+    if let Some(row) = rows.first().filter(|row| matches!(row.state, TaskState::Queued | TaskState::Waiting))
         && let Some(why) = &row.explain
     {
         output::note(&format!("task {task} waits: {why}"));
@@ -147,6 +160,10 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
     task.max_attempts = args.max_attempts;
     task.timeout_ms = args.timeout_ms;
     task.expires_at = args.expires_at;
+    let after = |anyway| move |task| After { task: Some(task), anyway, ..After::default() };
+    task.after = args.after.into_iter().map(after(false)).collect();
+    task.after.extend(args.after_anyway.into_iter().map(after(true)));
+    task.group = args.group;
     Ok(task)
 }
 

@@ -74,7 +74,7 @@ pub(super) struct ListArgs {
 /// Say why tasks are not running, or who runs them
 ///
 /// Which of its lane go before it (counted up to 10,000), what is paused, when it is due, that no worker offers its kind and
-/// what they offer, who runs it since when and for how long it may, or which live task has its key.
+/// what they offer, who runs it since when and for how long it may, which live task has its key, or for which tasks it waits.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  laneway task explain 12")]
 pub(super) struct ExplainArgs {
@@ -237,10 +237,10 @@ fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
             let why = row.explain.unwrap_or_default();
             match common.output {
                 Output::Json => {
-                    let (state, ahead, twin) = (row.state, row.ahead, row.twin);
-                    output::json(
-                        &json!({"task": row.id, "state": state, "explain": why, "ahead": ahead, "twin": twin}),
-                    )?;
+                    output::json(&json!({
+                        "task": row.id, "state": row.state, "explain": why, "ahead": row.ahead, "twin": row.twin,
+                        "waits_for": row.waits_for, "waits_for_n": row.waits_for_n,
+                    }))?;
                 }
                 Output::Table => output::line(&format!("task {} is {}: {why}", row.id, row.state))?,
             }
@@ -286,6 +286,7 @@ fn print_one(row: &TaskRow) -> Result<(), Error> {
     let texts = [
         ("timeout", row.timeout_ms.map(when::span)),
         ("unique key", row.unique_key.clone()),
+        ("group", row.group.map(|group| group.to_string())),
         ("worker", row.worker.clone()),
         ("progress", (progress(row) != "-").then(|| progress(row))),
         ("note", row.progress_note.clone()),

@@ -245,6 +245,9 @@ impl World {
             | Op::Noted(_)
             | Op::SessionUp { .. }
             | Op::SessionGone { .. } => OpResult::Paused,
+            Op::Group { .. } => OpResult::Group(None),
+            Op::CancelGroup { .. } => OpResult::GroupCancelled { more: false },
+            Op::Parents { .. } => OpResult::Parents { endings: Vec::new(), more: false },
         }
     }
 }

@@ -8,7 +8,7 @@ use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
 use super::table::{Durable, Table};
-use crate::store::{Fired, Intake, Load, LoadedRows, Opened, Retention, Store, StoreError, Swept, Sync};
+use crate::store::{Fired, Intake, Load, LoadedRows, Opened, Retention, Store, StoreError, Swept, Sync, Unstarted};
 
 /// What goes wrong while it is set, and what was committed. Shared by whoever sets it and the store.
 #[derive(Debug, Clone, Default)]
@@ -145,5 +145,14 @@ impl Store for Faulty {
 
     fn recount(&mut self, rows: usize) -> Result<bool, StoreError> {
         self.store.recount(rows)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.store.is_behind()
+    }
+
+    fn recheck(&mut self, edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError> {
+        self.write()?;
+        self.store.recheck(edges, now)
     }
 }

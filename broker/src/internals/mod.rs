@@ -9,4 +9,4 @@ mod table;
 pub use desk::{Desk, DeskSettings, Orders, Report};
 pub use faulty::Faults;
 pub use rusqlite::types::Value;
-pub use table::{Durable, Table};
+pub use table::{Durable, Edges, Table};

@@ -12,6 +12,9 @@ use crate::store::{Rules, Store, StoreError};
 
 type Cells = BTreeMap<&'static str, Value>;
 
+/// Task and parent, with whether the task runs though the parent fails.
+pub type Edges = BTreeMap<(i64, i64), bool>;
+
 /// Rows that outlive brokers. Every call is a transaction of an app.
 #[derive(Debug)]
 pub struct Table(Kind);
@@ -59,6 +62,57 @@ impl Table {
                 let marks = vec!["?"; cells.len()].join(", ");
                 let sql = format!("INSERT INTO tasks ({}) VALUES ({marks}) ON CONFLICT DO NOTHING", names.join(", "));
                 (run(app, &sql, cells) == 1).then(|| app.last_insert_rowid())
+            }
+        }
+    }
+
+    /// Inserts a row that waits for these, each with whether it runs though they fail.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn insert_waiting(&self, cells: &[(&'static str, Value)], parents: &[(i64, bool)]) -> Option<i64> {
+        match &self.0 {
+            Kind::Memory(apps) => apps.insert_waiting(cells, parents),
+            Kind::Sqlite { app, .. } => {
+                app.execute_batch("BEGIN IMMEDIATE").expect("nobody holds the lock between steps");
+                let id = self.insert(cells);
+                for (parent, anyway) in parents.iter().filter(|_| id.is_some()) {
+                    self.depend(id.expect("just looked at"), *parent, *anyway);
+                }
+                app.execute_batch("COMMIT").expect("a transaction that was begun can end");
+                id
+            }
+        }
+    }
+
+    /// Lets a row wait for one more.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn depend(&self, task: i64, parent: i64, anyway: bool) {
+        match &self.0 {
+            Kind::Memory(apps) => apps.depend(task, parent, anyway),
+            Kind::Sqlite { app, .. } => {
+                let sql = "INSERT OR IGNORE INTO task_dependencies (task, parent, anyway) VALUES (?1, ?2, ?3)";
+                app.execute(sql, (task, parent, anyway)).expect("nobody holds the lock between steps");
+            }
+        }
+    }
+
+    /// Who waits, or waited, for whom. Commits nothing.
+    ///
+    /// # Panics
+    /// When the file cannot be read.
+    pub fn edges(&self) -> Edges {
+        match &self.0 {
+            Kind::Memory(apps) => {
+                apps.edges().into_iter().map(|edge| ((edge.task, edge.parent), edge.anyway)).collect()
+            }
+            Kind::Sqlite { app, .. } => {
+                let sql = "SELECT task, parent, anyway FROM task_dependencies";
+                let mut statement = app.prepare_cached(sql).expect("the columns are known");
+                let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)));
+                rows.and_then(Iterator::collect).expect("a table can be read")
             }
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use laneway_core::{Op, OpId};
+use laneway_protocol::message::NewTask;
 
 type Ordered = (Option<OpId>, Op);
 
@@ -65,20 +66,21 @@ fn take(from: &mut VecDeque<Ordered>, rows: usize) -> Vec<Ordered> {
 
 /// Whether nothing but an answer depends on it.
 fn is_question(op: &Op) -> bool {
-    matches!(op, Op::List(_) | Op::Show { .. } | Op::Counts)
+    matches!(op, Op::List(_) | Op::Show { .. } | Op::Counts | Op::Group { .. })
 }
 
 /// About how many rows it reads or writes.
 fn weight(op: &Op) -> usize {
     match op {
-        Op::Submit { tasks, .. } => tasks.len(),
-        Op::Ended(ended) => 1 + ended.spawn.len(),
         Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Edit { tasks, .. } | Op::Find(tasks) | Op::Endings(tasks) => {
             tasks.len()
         }
+        Op::Submit { tasks, .. } => tasks.iter().map(of_new).sum(),
+        Op::Ended(ended) => 1 + ended.spawn.iter().map(of_new).sum::<usize>(),
+        Op::CancelGroup { rows, .. } | Op::Parents { rows, .. } => *rows,
         Op::Show { tasks, detail } => tasks.len() * if *detail { DETAIL_ROWS } else { 1 },
         Op::List(filter) => filter.limit as usize,
-        Op::Counts => COUNTS_ROWS,
+        Op::Counts | Op::Group { .. } => COUNTS_ROWS,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }
@@ -88,6 +90,11 @@ fn weight(op: &Op) -> usize {
         | Op::SetKind { .. }
         | Op::SetLane { .. } => 1,
     }
+}
+
+/// A task to be, and its dependencies.
+fn of_new(task: &NewTask) -> usize {
+    1 + task.after.len()
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ const RECOUNT_ROWS: usize = 20_000;
 const SLOTS_PER_TURN: usize = 256;
 /// Between two looks at schedules though nothing has told of a change: the clock may have been wrong.
 const SCHEDULES_LOOK_MS: u64 = 60_000;
+const RECHECK_EDGES: usize = 2_048;
 /// Between two steps of counting while there is something to count.
 const RECOUNT_INTERVAL_MS: u64 = 100;
 /// How long writes may fail before new work is refused.
@@ -138,6 +139,9 @@ struct Chores {
     looks: usize,
     /// Rows may have changed that the counts do not know of.
     recount: bool,
+    /// Walks over the open dependencies that are still to be made, the begun one among them.
+    rechecks: usize,
+    /// When the next step of either is due.
     recount_at: Millis,
     prune_at: Millis,
     schedules: Calendar,
@@ -164,6 +168,12 @@ struct Found {
     watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
     fired: Fired,
+}
+
+impl Chores {
+    fn is_counting(&self) -> bool {
+        self.recount || self.rechecks > 0
+    }
 }
 
 impl<S: Store> Scheduler<S> {
@@ -200,6 +210,7 @@ impl<S: Store> Scheduler<S> {
                 sweep_at: None,
                 looks: 0,
                 recount: true,
+                rechecks: 1,
                 recount_at: now.mono,
                 prune_at,
                 schedules: Calendar { look: true, next_at: None, look_at: now.mono.after(SCHEDULES_LOOK_MS) },
@@ -318,7 +329,7 @@ impl<S: Store> Scheduler<S> {
         let now = self.clock.now();
         let times = self.agenda.next_at().into_iter().chain(self.chores.sweep_at).chain(self.chores.schedules.next_at);
         let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
-        let recount = self.chores.recount.then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
+        let recount = self.chores.is_counting().then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
         next.into_iter().chain(recount).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
     }
 
@@ -330,7 +341,7 @@ impl<S: Store> Scheduler<S> {
         }
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
-        let recount = self.chores.recount && now.mono >= self.chores.recount_at;
+        let recount = self.chores.is_counting() && now.mono >= self.chores.recount_at;
         if self.has_work() || prune || recount || self.is_slot_due(now) {
             self.turn(now, prune, recount)?;
         }
@@ -343,6 +354,8 @@ impl<S: Store> Scheduler<S> {
         self.chores.sweep = true;
         self.chores.schedules.look = true;
         self.chores.recount = true;
+        // One that has begun may be past what was changed.
+        self.chores.rechecks = if self.chores.rechecks == 0 { 1 } else { 2 };
         self.chores.looks = self.watched.len();
         // An UPDATE, or an explicit id, is seen by no watermark: every queue that somebody wants to read from is looked at.
         self.agenda.mark_all();
@@ -417,14 +430,8 @@ impl<S: Store> Scheduler<S> {
             self.on_change();
         }
         self.fire(&mut found, now)?;
-        if self.chores.intake {
-            let intake = self.store.intake(self.pace.turn_rows, now)?;
-            self.chores.intake = intake.rows >= self.pace.turn_rows;
-            intake.due.into_iter().for_each(|key| self.agenda.mark(key));
-            for (key, at) in intake.later {
-                self.agenda.mark_at(key, at);
-            }
-            found.ended.extend(intake.rejected);
+        if self.chores.intake || self.store.is_behind() {
+            self.take_in(&mut found, now)?;
         }
         if self.chores.sweep {
             let swept = self.store.sweep(SWEEP_ROWS, now)?;
@@ -438,8 +445,21 @@ impl<S: Store> Scheduler<S> {
         if prune && self.store.prune(self.pace.retention, PRUNE_ROWS, now)? < PRUNE_ROWS {
             self.chores.prune_at = now.mono.after(self.pace.prune_interval_ms);
         }
+        let mut let_go = false;
+        if recount && self.chores.rechecks > 0 {
+            let (ended, complete) = self.store.recheck(RECHECK_EDGES, now)?;
+            found.ended.extend(ended);
+            self.chores.rechecks -= usize::from(complete);
+            // Whoever it let go is news.
+            let_go = true;
+            self.chores.recount_at = now.mono.after(RECOUNT_INTERVAL_MS);
+        }
+        // What the last steps have ended lets its children go in the same transaction.
+        if let_go || self.store.is_behind() {
+            self.take_in(&mut found, now)?;
+        }
         // Rows that the intake has yet to see would be counted twice, here and there.
-        if recount && !self.chores.intake {
+        if recount && self.chores.recount && !self.chores.intake {
             self.chores.recount = !self.store.recount(RECOUNT_ROWS)?;
             // A complete pass has met every queue, those of lanes that never were among them.
             self.chores.sweep |= !self.chores.recount;
@@ -447,6 +467,17 @@ impl<S: Store> Scheduler<S> {
         }
         self.store.commit()?;
         Ok((results, found))
+    }
+
+    fn take_in(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
+        let intake = self.store.intake(self.pace.turn_rows, now)?;
+        self.chores.intake = intake.rows >= self.pace.turn_rows || self.store.is_behind();
+        intake.due.into_iter().for_each(|key| self.agenda.mark(key));
+        for (key, at) in intake.later {
+            self.agenda.mark_at(key, at);
+        }
+        found.ended.extend(intake.rejected);
+        Ok(())
     }
 
     /// What an operation of our own does to the queues: our commits do not show as changes.
@@ -460,9 +491,9 @@ impl<S: Store> Scheduler<S> {
                 self.chores.intake |= matches!(next, Next::Queued { .. }) || !spawn.is_empty();
             }
             Op::Submit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
-            Op::Cancel(_) => self.chores.sweep = true,
             // What it brought into a queue the store tells with the next intake, and what must not be there the sweep finds.
             Op::Edit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
+            Op::Cancel(_) | Op::CancelGroup { .. } => self.chores.sweep = true,
             Op::Requeue(_) => {
                 self.agenda.mark_all();
                 self.chores.sweep = true;
@@ -626,7 +657,8 @@ fn needs_sync(op: &Op) -> bool {
         | Op::Edit { .. }
         | Op::PauseLane { .. }
         | Op::SetKind { .. }
-        | Op::SetLane { .. } => true,
+        | Op::SetLane { .. }
+        | Op::CancelGroup { .. } => true,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }
@@ -634,6 +666,8 @@ fn needs_sync(op: &Op) -> bool {
         | Op::List(_)
         | Op::Show { .. }
         | Op::Counts
+        | Op::Group { .. }
+        | Op::Parents { .. }
         | Op::SessionUp { .. }
         | Op::SessionGone { .. } => false,
     }

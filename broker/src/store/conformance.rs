@@ -1,8 +1,10 @@
 //! The one suite that every store must pass: each promise of [`Store`](super::Store) as a story in turns, told to the
 //! model and to SQLite alike. `random.rs` compares the two step by step; `subject.rs` is what the stories are told to.
 
+mod dependencies;
 mod edits;
 mod life;
+mod lists;
 mod queues;
 mod random;
 mod schedules;
@@ -95,4 +97,31 @@ suite! {
         a_clock_that_was_far_ahead_silences_no_schedule
         slots_are_remembered_to_a_bound
         a_fired_turn_that_is_undone_never_was;
+    dependencies:
+        a_child_is_queued_when_the_last_parent_has_ended
+        a_child_that_comes_late_is_judged_at_once
+        a_failure_runs_down_the_line_but_where_it_does_not_matter
+        every_hand_that_ends_a_parent_lets_its_children_go
+        rows_that_could_wait_for_ever_are_refused_with_the_ids
+        what_is_added_later_counts_and_may_close_a_ring
+        bad_values_of_a_waiting_row_are_told_at_once
+        a_waiting_row_can_be_cancelled_and_expires
+        an_undone_turn_lets_nobody_go
+        what_happened_while_no_broker_ran_is_found
+        a_row_that_an_app_made_wait_is_found_in_the_end
+        parents_are_kept_as_long_as_their_results_may_be_asked_for
+        a_wide_fan_is_let_go_in_parts;
+    lists:
+        a_list_waits_for_itself_in_any_order
+        what_a_list_may_not_say_is_refused_whole
+        a_task_that_was_met_is_waited_for_and_waits_for_nothing_new
+        a_group_is_counted_and_its_last_task_waits_for_all
+        a_last_task_is_cancelled_with_a_failure_or_runs_anyway
+        a_whole_group_is_cancelled_in_parts
+        what_a_run_spawns_may_wait_and_join
+        a_spawn_that_would_wait_for_itself_fails_its_run
+        parents_are_told_in_pages
+        a_waiting_row_names_for_whom_it_waits
+        a_group_is_kept_whole_as_long_as_it_lives
+        an_undone_list_leaves_nothing;
 }

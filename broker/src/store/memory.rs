@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "only tests and the simulation run the model")]
 
 mod cells;
+mod dependencies;
 mod edit;
+mod groups;
 mod life;
 mod questions;
 mod queues;
@@ -20,10 +22,12 @@ use laneway_protocol::{Epoch, Kind, LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use self::cells::{cell, found, int, state};
+pub(crate) use self::dependencies::Edge;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
     Intake, KnownKind, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync,
+    Unstarted,
 };
 
 /// The columns of `tasks`, but for the id, with their defaults.
@@ -87,6 +91,11 @@ struct News {
     rows: u64,
     due: BTreeSet<QueueKey>,
     later: BTreeMap<QueueKey, UnixMillis>,
+    /// Ended, children not looked at; and rows that wait and were not looked at.
+    ended: BTreeSet<i64>,
+    fresh: BTreeSet<i64>,
+    /// Some edge may be open.
+    live: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -95,19 +104,31 @@ struct Db {
     rows: BTreeMap<i64, Arc<Cells>>,
     newest_id: i64,
     failures: Vec<Failure>,
+    edges: Vec<Edge>,
+    groups: BTreeMap<i64, Group>,
+    newest_group: i64,
     epochs: Vec<([u8; 16], bool)>,
     lanes: BTreeMap<String, bool>,
     kinds: BTreeMap<Kind, (bool, KindValues)>,
     lane_values: BTreeMap<LaneName, LaneValues>,
     sessions: BTreeMap<String, KnownSession>,
-    requests: HashMap<[u8; 16], (i64, Vec<Stored>)>,
     schedules: BTreeMap<i64, Arc<Cells>>,
     newest_schedule: i64,
     /// By schedule and slot: the task, and whether it was new.
     slots: BTreeMap<(i64, i64), (i64, bool)>,
+    requests: HashMap<[u8; 16], (i64, Vec<Stored>, Option<u64>)>,
     overtaken: u64,
     /// Commits of apps.
     version: u64,
+}
+
+/// A row of `task_groups`.
+#[derive(Debug, Clone)]
+struct Group {
+    name: Option<String>,
+    last: Option<i64>,
+    anyway: bool,
+    created_at: i64,
 }
 
 /// A row of `failures`.
@@ -145,6 +166,36 @@ impl Apps {
             db.newest_id += 1;
         }
         id
+    }
+
+    /// With the tasks that it waits for, and whether it runs though they fail.
+    pub(crate) fn insert_waiting(&self, cells: &[(&'static str, Value)], parents: &[(i64, bool)]) -> Option<i64> {
+        let mut db = self.db();
+        let id = db.insert(cells);
+        match id {
+            None => db.newest_id += 1,
+            Some(task) => {
+                let edges =
+                    parents.iter().map(|(parent, anyway)| Edge { task, parent: *parent, anyway: *anyway, open: true });
+                db.edges.extend(edges);
+            }
+        }
+        id
+    }
+
+    /// One more task for a row to wait for.
+    pub(crate) fn depend(&self, task: i64, parent: i64, anyway: bool) {
+        let mut db = self.db();
+        if !db.edges.iter().any(|edge| (edge.task, edge.parent) == (task, parent)) {
+            db.edges.push(Edge { task, parent, anyway, open: true });
+        }
+    }
+
+    /// Without a commit; by task and parent.
+    pub(crate) fn edges(&self) -> Vec<Edge> {
+        let mut edges = self.0.lock().unwrap().edges.clone();
+        edges.sort_by_key(|edge| (edge.task, edge.parent));
+        edges
     }
 
     pub(crate) fn update(&self, id: i64, cells: &[(&'static str, Value)]) {
@@ -238,7 +289,7 @@ impl Store for MemoryStore {
         let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects };
         step.reject_running_without_lease(now);
         step.look_at_errors_anew();
-        step.news.watermark = step.db.newest_id;
+        *step.news = News { watermark: step.db.newest_id, live: step.any_open(), ..News::default() };
         let rows = db.rows.iter();
         let running = rows
             .filter(|(_, row)| state(row) == TaskState::Running)
@@ -336,9 +387,12 @@ impl Store for MemoryStore {
         for id in looked {
             let row = &db.rows[&id];
             let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
+            if state(row) == TaskState::Waiting {
+                self.news.live = true;
+                self.news.fresh.insert(id);
+            }
             let old = ended_at < now.wall.0.saturating_sub(age) || id <= id_before;
-            if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) {
-                db.delete(id);
+            if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) && db.delete(id) {
                 deleted += 1;
             }
         }
@@ -364,6 +418,14 @@ impl Store for MemoryStore {
             }
         }
         Ok(true)
+    }
+
+    fn is_behind(&self) -> bool {
+        !(self.news.ended.is_empty() && self.news.fresh.is_empty())
+    }
+
+    fn recheck(&mut self, _edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError> {
+        Ok((self.with(|step| step.recheck(now)), true))
     }
 }
 
@@ -396,8 +458,21 @@ impl Db {
 
     /// An ended row with its failures. False when something still needs it.
     fn delete(&mut self, id: i64) -> bool {
+        let group = int(&self.rows[&id], "group_id");
+        let in_group = |row: &&Arc<Cells>| group.is_some() && int(row, "group_id") == group;
+        let is_live = |id: &i64| self.rows.get(id).is_some_and(|row| !state(row).is_final());
+        let is_parent = self.edges.iter().any(|edge| edge.parent == id && is_live(&edge.task));
+        if is_parent || self.rows.values().filter(in_group).any(|row| !state(row).is_final()) {
+            return false;
+        }
         self.rows.remove(&id);
         self.failures.retain(|failure| failure.task != id);
+        self.edges.retain(|edge| edge.task != id);
+        if let Some(group) = group
+            && !self.rows.values().any(|row| int(row, "group_id") == Some(group))
+        {
+            self.groups.remove(&group);
+        }
         true
     }
 

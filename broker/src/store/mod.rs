@@ -10,6 +10,7 @@ pub(crate) mod care;
 pub(crate) mod checkpoint;
 #[cfg(test)]
 mod conformance;
+mod dependencies;
 pub(crate) mod lock;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod memory;
@@ -65,7 +66,7 @@ pub(crate) trait Store {
 
     /// Looks at up to `rows` rows that came in since the last intake, in id order: rejects those that make no sense
     /// (dead, with a reason that names the fix) and tells where work may be, the work of our own hand included: submits,
-    /// spawned tasks, retries, releases, requeues. Those do not show as a change.
+    /// spawned tasks, retries, releases, requeues, children whose parents have ended. Those do not show as a change.
     fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError>;
 
     /// Reads the head of one queue: due rows in order of due time and id, none of `skip`, at most `rows` rows and about
@@ -91,6 +92,13 @@ pub(crate) trait Store {
     /// Counts on, over at most `rows` rows of the queue. True when the pass is complete: the counts of [`Op::Counts`] were
     /// corrected, and the next call begins anew.
     fn recount(&mut self, rows: usize) -> Result<bool, StoreError>;
+
+    /// Whether ends were written whose children the next intake has to look at.
+    fn is_behind(&self) -> bool;
+
+    /// Walks on over up to `edges` open dependencies, for what happened to their parents unseen. Gives the tasks that were
+    /// ended just now, and whether the walk is complete; the next call begins anew.
+    fn recheck(&mut self, edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError>;
 }
 
 /// What an earlier life of the broker left.

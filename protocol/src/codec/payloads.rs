@@ -5,10 +5,10 @@
 
 use crate::error::WireError;
 use crate::message::{
-    Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, HandOut, HandedTask, Hello, KindRows,
-    KindState, Kinds, LaneRows, Lanes, ListWorkers, NewTask, Outcome, Payload, Pong, Progress, ProgressEvent,
-    ProgressNoted, Ready, StatsReport, Status, StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor,
-    Waited, Welcome, WorkerRow, WorkerRows,
+    AboutGroup, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, GroupRow, HandOut, HandedTask,
+    Hello, KindRows, KindState, Kinds, LaneRows, Lanes, ListWorkers, NewTask, Outcome, Payload, Pong, Progress,
+    ProgressEvent, ProgressNoted, Ready, StatsReport, Status, StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts,
+    Wait, WaitFor, Waited, Welcome, WorkerRow, WorkerRows,
 };
 
 /// A message, or a part of one, that may carry payloads.
@@ -58,6 +58,7 @@ carries! {
     HandOut: [tasks];
     HandedTask: [payload, checkpoint];
     Progress: [data, checkpoint];
+    ProgressNoted: [parents];
     Submit: [tasks];
     Submitted: [finals];
     Waited: [events, finals];
@@ -75,6 +76,7 @@ macro_rules! carries_none {
 }
 
 carries_none! {
-    Hello, Welcome, Wait, ProgressNoted, Beat, BeatNoted, ByeNoted, WaitFor, Status, Tasks, Verdicts, Lanes, LaneRows,
-    Bulk, Bulked, Drain, Drained, KindRows, KindState, Kinds, ListWorkers, Pong, StatsReport, WireError, WorkerRow, WorkerRows,
+    Hello, Welcome, Wait, Beat, BeatNoted, ByeNoted, WaitFor, Status, Tasks, Verdicts, Lanes,
+    LaneRows, Bulk, Bulked, Drain, Drained, KindRows, KindState, Kinds, ListWorkers, Pong, StatsReport, WireError,
+    WorkerRow, WorkerRows, AboutGroup, GroupRow,
 }

@@ -112,6 +112,7 @@ mod tests {
                 pending: vec![],
                 not_found: vec![],
                 pruned: vec![],
+                group: None,
             };
             let mut room = Room::with_reserved(128);
             loop {

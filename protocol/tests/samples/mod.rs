@@ -2,11 +2,11 @@
 //! these as bytes, and the mutation tests start from them. A changed sample is a changed contract.
 
 use laneway_protocol::message::{
-    Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow, Filter, Final,
-    HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues,
-    Lanes, ListWorkers, NewTask, Outcome, OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, SetKind,
-    SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts,
-    Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    AboutGroup, After, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow,
+    Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds,
+    LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewTask, Outcome, OutcomeCode, Pong, Progress,
+    ProgressEvent, ProgressNoted, Ready, SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit,
+    Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
@@ -124,6 +124,7 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
         ("workers", "no fields", Request::Workers(ListWorkers::default())),
         ("workers", "the next page", Request::Workers(ListWorkers { after: Some(session()) })),
         ("stats", "no fields", Request::Stats),
+        ("group", "cancel it", Request::Group(AboutGroup { group: 7, cancel: true })),
         ("drain", "all fields", Request::Drain(Drain { release: true, off: false })),
         (
             "bulk",
@@ -170,6 +171,7 @@ fn worker_requests() -> Vec<Sample<Request>> {
         extend_ms: Some(600_000),
         data: Some(Payload::json("[30]")),
         checkpoint: Some(Payload::bin(*b"\x01\x02")),
+        parents: Some(40),
     };
     let running = vec![held(41, 17), held(42, -18)];
     vec![
@@ -206,11 +208,18 @@ fn client_requests() -> Vec<Sample<Request>> {
         timeout_ms: Some(30_000),
         expires_at: Some(1_790_000_060_000),
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        after: vec![
+            After { task: Some(task(41)), number: None, anyway: true },
+            After { task: None, number: Some(1), anyway: false },
+        ],
+        group: Some(7),
+        join: true,
     };
     let submit = Submit {
         request: RequestId(*b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"),
         tasks: vec![new_task, NewTask::new(kind("echo"), None)],
         wait_ms: 2_000,
+        group: Some(NewGroup { name: Some("nightly".into()), last: Some(1), anyway: true }),
     };
     let wait_for = WaitFor {
         tasks: vec![task(41), task(TaskId::MAX)],
@@ -218,6 +227,7 @@ fn client_requests() -> Vec<Sample<Request>> {
         unique_key: Some("README.md".into()),
         cursor: Some(Cursor { epoch: Epoch(9), n: 500 }),
         wait_ms: 30_000,
+        group: Some(7),
     };
     let filter = Filter {
         state: Some(TaskState::Dead),
@@ -286,6 +296,8 @@ fn worker_answers() -> Vec<Sample<Answer>> {
         drain: true,
         release: false,
     };
+    let parent =
+        Final { task: task(41), state: TaskState::Done, result: Some(Payload::json(r#"{"words":12}"#)), error: None };
     vec![
         ("welcome", "all fields", Answer::Welcome(welcome)),
         ("tasks", "two tasks and what became of four outcomes", Answer::Tasks(hand_out)),
@@ -296,7 +308,16 @@ fn worker_answers() -> Vec<Sample<Answer>> {
             Answer::Wait(Wait { outcomes: codes.clone(), settled: 77, ..wait(1_000, WaitReason::Draining) }),
         ),
         ("wait", "stopping", Answer::Wait(wait(500, WaitReason::Stopping))),
-        ("progress_ok", "cancel requested", Answer::Progress(ProgressNoted { cancel: true })),
+        (
+            "progress_ok",
+            "cancel requested",
+            Answer::Progress(ProgressNoted { cancel: true, ..ProgressNoted::default() }),
+        ),
+        (
+            "progress_ok",
+            "parents",
+            Answer::Progress(ProgressNoted { cancel: false, parents: vec![parent], more: true }),
+        ),
         ("beat_ok", "all fields", Answer::Beat(beat)),
         ("bye_ok", "four outcomes", Answer::Bye(ByeNoted { outcomes: codes })),
     ]
@@ -324,6 +345,7 @@ fn client_answers() -> Vec<Sample<Answer>> {
         pending: vec![task(44)],
         not_found: vec![task(45)],
         pruned: vec![task(1)],
+        group: Some(group_row()),
     };
     let stored = vec![Stored { task: task(61), new: true }, Stored { task: task(41), new: false }];
     let rows =
@@ -331,7 +353,11 @@ fn client_answers() -> Vec<Sample<Answer>> {
     let cancelled = vec![Verdict::Cancelled, Verdict::Requested, Verdict::Unchanged, Verdict::NotFound];
     let requeued = vec![Verdict::Requeued, Verdict::Twin(task(99)), Verdict::NotFound];
     vec![
-        ("submit_ok", "one new, one known, results in time", Answer::Submit(Submitted { tasks: stored, finals })),
+        (
+            "submit_ok",
+            "one new, one known, results in time",
+            Answer::Submit(Submitted { tasks: stored, finals, group: Some(7) }),
+        ),
         ("wait_for_ok", "all fields", Answer::WaitFor(waited)),
         ("status_ok", "all fields", Answer::Status(rows)),
         ("cancel_ok", "every verdict", Answer::Cancel(Verdicts { verdicts: cancelled })),
@@ -376,6 +402,24 @@ fn task_row() -> TaskRow {
         explain: Some("done by thumbs-1 in its 2nd attempt".into()),
         ahead: Some(3),
         twin: Some(task(42)),
+        group: Some(7),
+        waits_for: vec![task(40)],
+        waits_for_n: 1,
+    }
+}
+
+fn group_row() -> GroupRow {
+    GroupRow {
+        group: 7,
+        name: Some("nightly".into()),
+        last: Some(task(62)),
+        created_at: 1_789_999_999_000,
+        waiting: 1,
+        queued: 2,
+        running: 3,
+        done: 4,
+        dead: 5,
+        cancelled: 6,
     }
 }
 
@@ -444,6 +488,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
         ("stats_ok", "all fields", Answer::Stats(stats)),
         ("kinds_ok", "one kind", Answer::Kinds(KindRows { kinds: vec![kind_state], next: Some(kind("mail")) })),
+        ("group_ok", "all fields", Answer::Group(group_row())),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
         ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts() })),
         ("pong", "all fields", Answer::Pong(Pong { epoch: Epoch(9), version: "0.1.0".into() })),

@@ -3,7 +3,8 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; the higher lane goes first; no slot is idle beside work; everybody is answered; each
+//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; no task goes before those
+//! that it waits for, and none waits for nobody; the higher lane goes first; no slot is idle beside work; everybody is answered; each
 //! slot of a schedule is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
@@ -15,10 +16,11 @@ mod limits;
 mod runs;
 mod schedules;
 mod table;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_broker::internals::Table;
+use laneway_broker::internals::{Edges, Table};
 use laneway_core::{OpId, ReplyTo};
 use laneway_protocol::message::{Change, Held, Hello, Request};
 use laneway_protocol::{TaskId, TaskState};
@@ -37,6 +39,8 @@ pub(crate) struct Auditor {
     pub(crate) tally: Tally,
     /// What the table says now.
     pub(crate) rows: BTreeMap<i64, Row>,
+    /// Who waits, or waited, for whom.
+    edges: Edges,
     /// What it said at the last synced commit.
     synced: BTreeMap<i64, Row>,
     /// The first thing that was wrong.
@@ -106,6 +110,8 @@ struct Waiting {
     told: (i64, BTreeMap<i64, Row>),
     /// Since when a task has been due, and with how many runs.
     since: BTreeMap<i64, (u64, i64)>,
+    /// Since when a task has waited for nobody.
+    vain: BTreeMap<i64, u64>,
     /// Tasks with a cancel on its way.
     cancelling: BTreeSet<i64>,
 }
@@ -145,7 +151,7 @@ impl Auditor {
     pub(crate) fn on_start(&mut self, now: u64, table: &Table) {
         self.tally.starts += 1;
         self.now = now;
-        self.rows = rows(table);
+        (self.rows, self.edges) = (rows(table), table.edges());
         self.disturbed(now);
         self.peers = Peers::default();
         self.waiting = Waiting::default();

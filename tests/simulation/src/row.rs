@@ -26,6 +26,7 @@ pub(crate) struct Row {
     pub(crate) cancel_requested: bool,
     pub(crate) unique_key: Option<String>,
     pub(crate) result: Option<String>,
+    pub(crate) group: Option<i64>,
 }
 
 pub(crate) fn rows(table: &Table) -> BTreeMap<i64, Row> {
@@ -58,5 +59,6 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         cancel_requested: int("cancel_requested").unwrap_or(0) != 0,
         unique_key: text("unique_key"),
         result: text("result"),
+        group: int("group_id"),
     }
 }

@@ -21,6 +21,9 @@ pub struct Tally {
     pub moved: u64,
     /// Of schedules, that were fired.
     pub slots: u64,
+    /// Tasks that were queued, or cancelled, because of their parents.
+    pub let_go: u64,
+    pub failed_with_parent: u64,
 }
 
 impl AddAssign for Tally {
@@ -36,5 +39,7 @@ impl AddAssign for Tally {
         self.purged += other.purged;
         self.moved += other.moved;
         self.slots += other.slots;
+        self.let_go += other.let_go;
+        self.failed_with_parent += other.failed_with_parent;
     }
 }

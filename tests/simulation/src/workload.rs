@@ -1,9 +1,11 @@
 //! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
 
+use std::collections::BTreeMap;
+
 use laneway_broker::internals::Value;
 use laneway_protocol::message::{
-    Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewTask, Payload, Request, SetKind, SetLane, Status,
-    Submit, Tasks, WaitFor,
+    AboutGroup, After, Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask, Payload, Request,
+    SetKind, SetLane, Status, Submit, Tasks, WaitFor,
 };
 use laneway_protocol::{RequestId, TaskId};
 
@@ -21,6 +23,7 @@ pub(crate) struct Client {
     asking: Option<Asking>,
     tokens: u64,
     known: Vec<TaskId>,
+    groups: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -81,13 +84,12 @@ impl World {
                 return Some((Request::Ping, 0));
             }
             self.tasks_left -= n;
-            let tasks = (0..n).map(|_| self.new_task()).collect();
-            let submit = Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0 };
-            return Some((Request::Submit(submit), 0));
+            return Some((Request::Submit(self.new_list(n, &known)), 0));
         }
         Some(match dice {
             ..70 => {
-                let wait = WaitFor { tasks: some(self), kind: None, unique_key: None, cursor: None, wait_ms };
+                let wait =
+                    WaitFor { tasks: some(self), kind: None, unique_key: None, cursor: None, wait_ms, group: None };
                 (Request::WaitFor(wait), wait_ms)
             }
             70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
@@ -104,6 +106,22 @@ impl World {
                 (Request::Bulk(bulk), 0)
             }
             94..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
+            97..99 if !self.clients[at].groups.is_empty() => {
+                let groups = self.clients[at].groups.clone();
+                let group = *self.chance.pick(&groups);
+                if self.chance.chance(60) {
+                    let wait = WaitFor {
+                        tasks: Vec::new(),
+                        kind: None,
+                        unique_key: None,
+                        cursor: None,
+                        wait_ms,
+                        group: Some(group),
+                    };
+                    return Some((Request::WaitFor(wait), wait_ms));
+                }
+                (Request::Group(AboutGroup { group, cancel: self.chance.chance(30) }), 0)
+            }
             _ => (Request::Stats, 0),
         })
     }
@@ -146,6 +164,35 @@ impl World {
         }
     }
 
+    /// Tasks that may wait for each other, in any order, or for known ones; some are a group.
+    fn new_list(&mut self, n: u64, known: &[TaskId]) -> Submit {
+        let mut tasks: Vec<NewTask> = (0..n).map(|_| self.new_task()).collect();
+        for at in 0..tasks.len() {
+            if at > 0 && self.chance.chance(30) {
+                let number = u32::try_from(self.chance.index(at)).ok();
+                tasks[at].after.push(After { number, anyway: self.chance.chance(40), ..After::default() });
+            }
+            if !known.is_empty() && self.chance.chance(15) {
+                let task = Some(*self.chance.pick(known));
+                tasks[at].after.push(After { task, anyway: self.chance.chance(40), ..After::default() });
+            }
+        }
+        if self.chance.chance(50) {
+            tasks.reverse();
+            for after in tasks.iter_mut().flat_map(|task| &mut task.after) {
+                after.number = after.number.map(|number| u32::try_from(n).expect("it is short") - 1 - number);
+            }
+        }
+        let group = (n > 1 && self.chance.chance(30)).then(|| {
+            // Nobody waits for the last one.
+            let waited: Vec<u32> = tasks.iter().flat_map(|task| &task.after).filter_map(|after| after.number).collect();
+            let free = (0..u32::try_from(n).expect("it is short")).find(|at| !waited.contains(at));
+            let free = free.filter(|at| tasks[*at as usize].unique_key.is_none());
+            NewGroup { name: None, last: free, anyway: self.chance.chance(50) }
+        });
+        Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, group }
+    }
+
     fn new_task(&mut self) -> NewTask {
         let wall = self.clocks().wall.0;
         let mut task = NewTask::new(kind(self.chance.pick::<&str>(&KINDS)), Some(Payload::json("1")));
@@ -167,6 +214,7 @@ impl World {
             Answer::Submit(stored) => {
                 let known = &mut self.clients[at].known;
                 known.extend(stored.tasks.iter().map(|stored| stored.task));
+                self.clients[at].groups.extend(stored.group);
                 false
             }
             Answer::WaitFor(waited) => !waited.pending.is_empty(),
@@ -212,9 +260,15 @@ impl World {
     pub(crate) fn app(&mut self) {
         for _ in 0..self.chance.between(1, 4).min(self.tasks_left) {
             self.tasks_left -= 1;
-            let cells = self.new_row();
-            let id = self.table.insert(&cells);
-            self.note(format_args!("an app inserts {id:?} {cells:?}"));
+            let mut cells = self.new_row();
+            let parents = self.some_parents();
+            let id = if parents.is_empty() {
+                self.table.insert(&cells)
+            } else {
+                cells.push(("state", Value::Text("waiting".into())));
+                self.table.insert_waiting(&cells, &parents)
+            };
+            self.note(format_args!("an app inserts {id:?} {cells:?} after {parents:?}"));
         }
         if !self.calm && self.plan.has(Fault::RoughApps) && self.chance.chance(40) {
             self.be_rough();
@@ -227,6 +281,19 @@ impl World {
             let ms = self.chance.between(5, 250);
             self.due_in(ms, Due::App);
         }
+    }
+
+    /// What a new row waits for: mostly nothing, else a few of the newest.
+    fn some_parents(&mut self) -> Vec<(i64, bool)> {
+        let ids: Vec<i64> = self.auditor.rows.keys().rev().take(8).copied().collect();
+        if ids.is_empty() || !self.chance.chance(35) {
+            return Vec::new();
+        }
+        let mut parents = BTreeMap::new();
+        for _ in 0..self.chance.between(1, 4) {
+            parents.insert(*self.chance.pick(&ids), self.chance.chance(40));
+        }
+        parents.into_iter().collect()
     }
 
     fn new_row(&mut self) -> Vec<(&'static str, Value)> {
@@ -249,7 +316,14 @@ impl World {
             return;
         }
         let id = *self.chance.pick(&ids);
-        let cell = match self.chance.below(5) {
+        let cell = match self.chance.below(6) {
+            5 => {
+                // Closes a ring, perhaps, or makes a row that has gone wait in vain.
+                let parent = *self.chance.pick(&ids);
+                self.note(format_args!("an app lets {id} wait for {parent}"));
+                self.auditor.on_touched(id);
+                return self.table.depend(id, parent, false);
+            }
             0 => ("cancel_requested", Value::Integer(1)),
             1 => ("state", Value::Text("done".into())),
             2 => ("lane", Value::Text((*self.chance.pick::<&str>(&LANES)).into())),

@@ -61,7 +61,21 @@ fn the_seeds_are_not_idle() {
     for seed in 0..100 {
         seen += run(Plan::of(seed)).tally;
     }
-    let Tally { starts, power_cuts, hand_outs, done, dead, cancelled, losses, stale, purged, moved, slots } = seen;
+    let Tally {
+        starts,
+        power_cuts,
+        hand_outs,
+        done,
+        dead,
+        cancelled,
+        losses,
+        stale,
+        purged,
+        moved,
+        slots,
+        let_go,
+        failed_with_parent,
+    } = seen;
     for (what, n) in [
         ("starts", starts),
         ("power cuts", power_cuts),
@@ -74,6 +88,8 @@ fn the_seeds_are_not_idle() {
         ("purged", purged),
         ("moved", moved),
         ("slots of schedules", slots),
+        ("let go", let_go),
+        ("cancelled with a parent", failed_with_parent),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

@@ -14,6 +14,7 @@ const BODY_RESERVE_BYTES: usize = 12 * 1024;
 /// Keys and numbers of one outcome in the body, at most.
 const OUTCOME_BODY_BYTES: usize = 112;
 /// Keys and numbers of one spawned task in the body, at most.
+const AFTER_BODY_BYTES: usize = 40;
 const SPAWN_BODY_BYTES: usize = 160;
 
 /// What one message may carry at most.
@@ -291,6 +292,7 @@ pub(crate) fn new_task_body_bytes(task: &NewTask) -> usize {
         + task.lane.as_ref().map_or(0, |lane| lane.as_str().len())
         + task.unique_key.as_ref().map_or(0, String::len)
         + task.trace.as_ref().map_or(0, String::len)
+        + task.after.len() * AFTER_BODY_BYTES
 }
 
 /// Stands in for an outcome that cannot be sent. Dead at once: another run would end in the same way.

@@ -195,7 +195,7 @@ impl State {
             }
             Request::Progress(progress) => {
                 self.progress.push(progress.clone());
-                Answer::Progress(ProgressNoted { cancel: false })
+                Answer::Progress(ProgressNoted { cancel: false, parents: Vec::new(), more: false })
             }
             Request::Bye(bye) => {
                 self.byes.push(bye.clone());
@@ -209,6 +209,7 @@ impl State {
                 Answer::Submit(Submitted {
                     tasks: vec![Stored { task: TaskId::new(id).unwrap(), new }],
                     finals: Vec::new(),
+                    group: None,
                 })
             }
             Request::WaitFor(wait) => {
@@ -230,6 +231,7 @@ impl State {
                     pending,
                     not_found: Vec::new(),
                     pruned: Vec::new(),
+                    group: None,
                 })
             }
             other => panic!("the fake broker does not know {other:?}"),

@@ -72,6 +72,7 @@ fn over_twice_the_backlog_only_what_asks_nothing_of_the_store_is_taken() {
         extend_ms: None,
         data: None,
         checkpoint: None,
+        parents: None,
     };
     for request in [
         Request::Ready(Ready { slot: 2, ..ready("w") }),

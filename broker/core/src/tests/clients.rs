@@ -44,6 +44,7 @@ fn word(n: u64, lease: Lease) -> Progress {
         extend_ms: None,
         data: None,
         checkpoint: None,
+        parents: None,
     }
 }
 

@@ -13,4 +13,5 @@ mod restart;
 mod sessions;
 mod table;
 mod words;
+mod workflows;
 mod world;

@@ -369,6 +369,7 @@ fn progress_extends_a_lease_and_hears_a_cancel() {
             extend_ms,
             data: None,
             checkpoint: None,
+            parents: None,
         })
     };
     world.ask(1, progress(Some(100_000)));

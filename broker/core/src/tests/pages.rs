@@ -156,6 +156,7 @@ fn words_of_progress_without_room_follow_behind_the_cursor() {
             extend_ms: None,
             data: None,
             checkpoint: None,
+            parents: None,
         };
         world.ask(1, Request::Progress(progress));
     }

@@ -293,6 +293,7 @@ impl Run {
             extend_ms: (y.is_multiple_of(3)).then_some(30_000),
             data: None,
             checkpoint: None,
+            parents: None,
         });
         self.world.ask(worker.conn, request);
     }

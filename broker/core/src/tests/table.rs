@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use laneway_protocol::message::{Final, KindValues, LaneValues, NewTask, StatusRows, Stored, TaskRow, Verdict};
+use laneway_protocol::message::{
+    Final, GroupRow, KindValues, LaneValues, NewTask, StatusRows, Stored, TaskRow, Verdict,
+};
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
-use crate::action::{Count, Counts, Edit, Ended, EndedAs, Ending, Next, Op, OpResult, Started};
+use crate::action::{Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started};
 use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
 use crate::time::{Now, UnixMillis};
 
@@ -61,6 +63,9 @@ pub(super) struct Table {
     pub(super) inbox: VecDeque<(Option<OpId>, Op)>,
     /// What the store has counted.
     pub(super) counts: Counts,
+    /// Which tasks are in which group, and which came before which.
+    pub(super) groups: BTreeMap<u64, Vec<TaskId>>,
+    pub(super) parents: BTreeMap<TaskId, Vec<TaskId>>,
 }
 
 impl Table {
@@ -108,6 +113,35 @@ impl Table {
         id
     }
 
+    fn group(&self, group: u64, live: usize) -> Option<FoundGroup> {
+        let rows: Vec<(TaskId, TaskState)> =
+            self.groups.get(&group)?.iter().map(|id| (*id, self.rows[id].state)).collect();
+        let count = |wanted| rows.iter().filter(|(_, state)| *state == wanted).count() as u64;
+        let row = GroupRow {
+            group,
+            queued: count(TaskState::Queued),
+            running: count(TaskState::Running),
+            done: count(TaskState::Done),
+            dead: count(TaskState::Dead),
+            cancelled: count(TaskState::Cancelled),
+            ..GroupRow::default()
+        };
+        let ids = rows.iter().filter(|(_, state)| !state.is_final()).map(|(id, _)| *id).take(live);
+        Some(FoundGroup { row, live: ids.collect() })
+    }
+
+    /// As the real one: rows are marked, and ended by the next look at them.
+    fn cancel_group(&mut self, group: u64) {
+        for id in &self.groups[&group] {
+            self.rows.get_mut(id).unwrap().cancel_requested = true;
+        }
+    }
+
+    fn parents(&self, task: TaskId, after: u64) -> Vec<(TaskId, Ending)> {
+        let parents = self.parents.get(&task).into_iter().flatten().filter(|id| id.value() > after);
+        parents.map(|id| (*id, self.ending(*id))).collect()
+    }
+
     pub(super) fn apply(&mut self, op: Op, now: Now) -> Option<OpResult> {
         match op {
             Op::Started(started) => self.started(&started),
@@ -117,7 +151,12 @@ impl Table {
                     row.progress = (noted.done, noted.total, noted.note);
                 }
             }
-            Op::Submit { tasks, .. } => return Some(self.submit(tasks, now)),
+            Op::Submit { tasks, group, .. } => {
+                return Some(match (self.submit(tasks, now), group) {
+                    (OpResult::Submitted(stored), Some(_)) => OpResult::SubmittedGroup(stored, 1),
+                    (result, _) => result,
+                });
+            }
             Op::Cancel(tasks) => {
                 return Some(OpResult::Verdicts(tasks.into_iter().map(|task| self.cancel(task)).collect()));
             }
@@ -142,6 +181,14 @@ impl Table {
             Op::List(_) => return Some(OpResult::Rows(StatusRows::default())),
             Op::Show { tasks, .. } => return Some(OpResult::Rows(self.show(&tasks))),
             Op::Counts => return Some(OpResult::Counts(self.counts.clone())),
+            Op::Group { group, live } => return Some(OpResult::Group(self.group(group, live))),
+            Op::CancelGroup { group, .. } => {
+                self.cancel_group(group);
+                return Some(OpResult::GroupCancelled { more: false });
+            }
+            Op::Parents { task, after, .. } => {
+                return Some(OpResult::Parents { endings: self.parents(task, after), more: false });
+            }
             Op::SessionUp { session, plain, .. } => {
                 self.sessions.insert(session, plain);
             }
@@ -350,6 +397,9 @@ impl Table {
                 explain: None,
                 ahead: row.ahead,
                 twin: None,
+                group: None,
+                waits_for: Vec::new(),
+                waits_for_n: 0,
             })
         };
         StatusRows { rows: tasks.iter().filter_map(row).collect(), ..StatusRows::default() }

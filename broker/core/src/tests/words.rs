@@ -76,6 +76,7 @@ fn answer_line(answer: &Answer) -> String {
         Answer::Lanes(_) => "LANES".into(),
         Answer::Workers(rows) => format!("WORKERS {}", rows.workers.len()),
         Answer::Stats(_) => "STATS".into(),
+        Answer::Group(row) => format!("GROUP {}", row.group),
         Answer::Pong(_) => "PONG".into(),
     }
 }
@@ -104,6 +105,9 @@ fn op_line(op: &Op) -> String {
         Op::List(_) => "list".into(),
         Op::Show { tasks, .. } => format!("show {}", join(tasks)),
         Op::Counts => "counts".into(),
+        Op::Group { group, .. } => format!("group {group}"),
+        Op::CancelGroup { group, .. } => format!("cancel group {group}"),
+        Op::Parents { task, after, .. } => format!("parents {task} after {after}"),
         Op::SessionUp { session, plain, .. } => format!("session {session} up{}", if *plain { " plain" } else { "" }),
         Op::SessionGone { session } => format!("session {session} gone"),
         Op::PauseLane { lane, paused } => format!("pause {lane} {paused}"),

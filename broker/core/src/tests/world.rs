@@ -466,11 +466,18 @@ pub(super) fn held(task: u64, lease: Lease) -> Held {
 }
 
 pub(super) fn submit(tasks: Vec<NewTask>, wait_ms: u64) -> Request {
-    Request::Submit(Submit { request: RequestId([1; 16]), tasks, wait_ms })
+    Request::Submit(Submit { request: RequestId([1; 16]), tasks, wait_ms, group: None })
 }
 
 pub(super) fn wait_for(tasks: &[u64], wait_ms: u64) -> WaitFor {
-    WaitFor { tasks: tasks.iter().map(|&n| id(n)).collect(), kind: None, unique_key: None, cursor: None, wait_ms }
+    WaitFor {
+        tasks: tasks.iter().map(|&n| id(n)).collect(),
+        kind: None,
+        unique_key: None,
+        cursor: None,
+        wait_ms,
+        group: None,
+    }
 }
 
 /// A world where session w, known by HELLO, holds tasks 1 and 2 in slot 0, by one hand-out. Gives them with their leases.

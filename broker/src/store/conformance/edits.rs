@@ -37,7 +37,8 @@ pub(super) fn a_moved_row_is_read_in_its_new_lane_and_keeps_its_counters<T: Subj
     let (id, run) = world.running();
     world.end(run.failed(None));
     let later = world.submit_one(NewTask { run_at: Some(world.now.wall.0 + 500), ..new_task("k") });
-    let waiting = world.insert(&[("kind", text("k")), ("state", text("waiting")), ("open_dependencies", 1.into())]);
+    let cells = [("kind", text("k")), ("state", text("waiting"))];
+    let waiting = world.subject.app_insert_waiting(&cells, &[(id, false)]).unwrap();
     let (busy, _) = world.running();
     let (ended, run) = world.running();
     world.end(run.done());

@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 
 use laneway_core::{Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
-use laneway_protocol::message::{NewTask, Payload};
+use laneway_protocol::message::{After, NewTask, Payload};
 use laneway_protocol::{Lease, RequestId, SessionName, TaskId};
 use proptest::prelude::*;
 use rusqlite::types::Value;
 
 use super::subject::{MemorySubject, START, SqliteSubject, Subject, World, key, kind, lane, new_task, task, text};
-use crate::store::memory::Failure;
+use crate::store::memory::{Edge, Failure};
 use crate::store::{Load, Retention, Store, Sync};
 
 /// Ids that steps talk about: low, so that they meet.
@@ -18,8 +18,14 @@ const IDS: std::ops::Range<i64> = 1..12;
 
 #[derive(Debug, Clone)]
 enum Act {
-    Turn { steps: Vec<Step>, commit: bool },
+    Turn {
+        steps: Vec<Step>,
+        commit: bool,
+    },
     AppInsert(Vec<(&'static str, Value)>),
+    /// A row that waits for these, each `anyway` or not.
+    AppInsertWaiting(Vec<(&'static str, Value)>, Vec<(i64, bool)>),
+    AppDepend(i64, i64, bool),
     AppUpdate(i64, &'static str, Value),
     AppDelete(i64),
     Later(i64),
@@ -29,11 +35,23 @@ enum Act {
 enum Step {
     Apply(Vec<RandomOp>),
     Intake(usize),
-    Load { lane: &'static str, kind: &'static str, rows: usize, bytes: usize, skip: Vec<i64> },
+    Load {
+        lane: &'static str,
+        kind: &'static str,
+        rows: usize,
+        bytes: usize,
+        skip: Vec<i64>,
+    },
     Sweep,
     Endings(Vec<i64>),
-    Prune { age_ms: u64, count_max: Option<u64>, rows: usize },
+    Prune {
+        age_ms: u64,
+        count_max: Option<u64>,
+        rows: usize,
+    },
     Recount,
+    /// With an intake before it, which tells SQLite that there is something to look at.
+    Recheck,
 }
 
 /// An operation about a row; lease and run come from its counter, so that most of them fit.
@@ -91,7 +109,9 @@ impl RandomOp {
                 note: done.map(|done| format!("at {done}")),
                 checkpoint: done.map(|done| Payload::json(done.to_string())),
             }),
-            Self::Submit { request, tasks } => Op::Submit { request: RequestId([*request; 16]), tasks: tasks.clone() },
+            Self::Submit { request, tasks } => {
+                Op::Submit { request: RequestId([*request; 16]), tasks: tasks.clone(), group: None }
+            }
             Self::Cancel(ids) => Op::Cancel(tasks(ids)),
             Self::Requeue(ids) => Op::Requeue(tasks(ids)),
             Self::Edit(edit, ids) => Op::Edit { edit: edit.clone(), tasks: tasks(ids) },
@@ -108,8 +128,11 @@ fn some_task() -> impl Strategy<Value = NewTask> {
     let keys = prop::sample::select(vec![None, None, Some("one"), Some("two")]);
     let times = prop::sample::select(vec![None, None, Some(START + 50), Some(START + 500), Some(12)]);
     let expiries = prop::sample::select(vec![None, None, None, Some(START + 300)]);
-    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries).prop_map(
-        |(name, lane_name, unique_key, run_at, expires_at)| NewTask {
+    let after = prop::collection::vec((IDS, prop::bool::ANY), 0..2);
+    let after = prop_oneof![4 => Just(Vec::new()), 1 => after];
+    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries, after).prop_map(
+        |(name, lane_name, unique_key, run_at, expires_at, after)| NewTask {
+            after: after.into_iter().map(|(id, anyway)| After { task: Some(task(id)), number: None, anyway }).collect(),
             lane: lane_name.map(lane),
             unique_key: unique_key.map(str::to_owned),
             run_at,
@@ -189,6 +212,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Endings),
         1 => prune.prop_map(|(age, count_max, rows)| Step::Prune { age_ms: age * 200, count_max, rows }),
         1 => Just(Step::Recount),
+        2 => Just(Step::Recheck),
     ]
 }
 
@@ -225,7 +249,17 @@ fn some_act() -> impl Strategy<Value = Act> {
         cells.extend(cell);
         Act::AppInsert(cells)
     });
+    let parents = prop::collection::btree_map(IDS, prop::bool::ANY, 0..4);
+    let waiting = (prop::sample::select(vec!["k", "alarm"]), prop::option::weighted(0.2, some_cell()), parents);
+    let waiting = waiting.prop_filter_map("waits", |(kind, cell, parents)| {
+        let mut cells = vec![("kind", text(kind)), ("state", text("waiting"))];
+        let waits = cell.as_ref().is_none_or(|cell| cell.0 != "state");
+        cells.extend(cell);
+        waits.then(|| Act::AppInsertWaiting(cells, parents.into_iter().collect()))
+    });
     prop_oneof![
+        3 => waiting,
+        1 => (IDS, IDS, prop::bool::ANY).prop_map(|(task, parent, anyway)| Act::AppDepend(task, parent, anyway)),
         8 => (prop::collection::vec(some_step(), 1..4), prop::bool::weighted(0.9))
             .prop_map(|(steps, commit)| Act::Turn { steps, commit }),
         4 => insert,
@@ -260,6 +294,18 @@ fn act<T: Subject>(world: &mut World<T>, act: &Act) -> Vec<String> {
             let mut all = vec![("created_at", Value::Integer(world.now.wall.0))];
             all.extend(cells.iter().cloned());
             vec![format!("{:?}", world.subject.app_insert(&all))]
+        }
+        Act::AppInsertWaiting(cells, parents) => {
+            let mut all = vec![("created_at", Value::Integer(world.now.wall.0))];
+            all.extend(cells.iter().cloned());
+            vec![format!("{:?}", world.subject.app_insert_waiting(&all, parents))]
+        }
+        Act::AppDepend(task, parent, anyway) => {
+            // Of another row it means nothing, and when it is cleared away is nobody's business.
+            if world.subject.rows().get(task).is_some_and(|row| row["state"] == text("waiting")) {
+                world.subject.app_depend(*task, *parent, *anyway);
+            }
+            Vec::new()
         }
         Act::AppUpdate(id, column, value) => {
             world.subject.app_update(*id, &[(*column, value.clone())]);
@@ -325,6 +371,18 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             while !store.recount(7).unwrap() {}
             String::new()
         }
+        Step::Recheck => {
+            let mut gone = store.intake(999, now).unwrap().rejected;
+            loop {
+                let (more, complete) = store.recheck(3, now).unwrap();
+                gone.extend(more);
+                if complete {
+                    break;
+                }
+            }
+            gone.sort_by_key(|ended| ended.end.task);
+            format!("{gone:?}")
+        }
     }
 }
 
@@ -333,6 +391,13 @@ fn failures<T: Subject>(world: &World<T>) -> Vec<Failure> {
     let mut failures = world.subject.failures();
     failures.sort_by_key(|failure| failure.task);
     failures
+}
+
+/// Of rows that wait. What others waited for is closed when somebody comes by.
+fn edges<T: Subject>(world: &World<T>) -> Vec<Edge> {
+    let rows = world.subject.rows();
+    let waits = |edge: &Edge| rows.get(&edge.task).is_some_and(|row| row["state"] == text("waiting"));
+    world.subject.edges().into_iter().filter(waits).collect()
 }
 
 /// Queued rows by the counts, once a pass has mended them.
@@ -357,6 +422,7 @@ proptest! {
             prop_assert_eq!(expected, got, "after {:?}", next);
             prop_assert_eq!(model.subject.rows(), sqlite.subject.rows(), "after {:?}", next);
             prop_assert_eq!(failures(&model), failures(&sqlite), "after {:?}", next);
+            prop_assert_eq!(edges(&model), edges(&sqlite), "after {:?}", next);
         }
         prop_assert_eq!(counted(&mut model), counted(&mut sqlite));
     }

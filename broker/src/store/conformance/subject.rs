@@ -10,7 +10,7 @@ use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId, Ta
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::store::memory::{Apps, COLUMNS, Cells, Failure, MemoryStore, SCHEDULE_COLUMNS};
+use crate::store::memory::{Apps, COLUMNS, Cells, Edge, Failure, MemoryStore, SCHEDULE_COLUMNS};
 use crate::store::sqlite::{SqliteStore, connect};
 use crate::store::{Load, LoadedRows, Opened, Rules, Store, Sync};
 
@@ -23,6 +23,9 @@ pub(super) trait Subject {
     /// Another store on the same rows; the first one stays.
     fn another(&mut self, rules: Rules) -> Self::Store;
     fn app_insert(&mut self, cells: &[(&'static str, Value)]) -> Option<i64>;
+    /// Together with the tasks that the row waits for, and whether it runs though they fail.
+    fn app_insert_waiting(&mut self, cells: &[(&'static str, Value)], parents: &[(i64, bool)]) -> Option<i64>;
+    fn app_depend(&mut self, task: i64, parent: i64, anyway: bool);
     fn app_update(&mut self, id: i64, cells: &[(&'static str, Value)]);
     fn app_delete(&mut self, id: i64);
     fn rows(&self) -> BTreeMap<i64, Cells>;
@@ -33,6 +36,8 @@ pub(super) trait Subject {
     fn schedules(&self) -> BTreeMap<i64, Cells>;
     /// Schedule, slot, task, and whether that was new; in order.
     fn slots(&self) -> Vec<(i64, i64, i64, bool)>;
+    /// By task and parent.
+    fn edges(&self) -> Vec<Edge>;
 }
 
 pub(super) fn rules() -> Rules {
@@ -94,6 +99,14 @@ impl Subject for MemorySubject {
         self.apps.insert(cells)
     }
 
+    fn app_insert_waiting(&mut self, cells: &[(&'static str, Value)], parents: &[(i64, bool)]) -> Option<i64> {
+        self.apps.insert_waiting(cells, parents)
+    }
+
+    fn app_depend(&mut self, task: i64, parent: i64, anyway: bool) {
+        self.apps.depend(task, parent, anyway);
+    }
+
     fn app_update(&mut self, id: i64, cells: &[(&'static str, Value)]) {
         self.apps.update(id, cells);
     }
@@ -128,6 +141,10 @@ impl Subject for MemorySubject {
 
     fn slots(&self) -> Vec<(i64, i64, i64, bool)> {
         self.apps.slots()
+    }
+
+    fn edges(&self) -> Vec<Edge> {
+        self.apps.edges()
     }
 }
 
@@ -183,6 +200,21 @@ impl Subject for SqliteSubject {
         (self.app.execute(&sql, values).unwrap() == 1).then(|| self.app.last_insert_rowid())
     }
 
+    fn app_insert_waiting(&mut self, cells: &[(&'static str, Value)], parents: &[(i64, bool)]) -> Option<i64> {
+        self.app.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let id = self.app_insert(cells);
+        for (parent, anyway) in parents.iter().filter(|_| id.is_some()) {
+            self.app_depend(id.unwrap(), *parent, *anyway);
+        }
+        self.app.execute_batch("COMMIT").unwrap();
+        id
+    }
+
+    fn app_depend(&mut self, task: i64, parent: i64, anyway: bool) {
+        let sql = "INSERT OR IGNORE INTO task_dependencies (task, parent, anyway) VALUES (?1, ?2, ?3)";
+        self.app.execute(sql, (task, parent, anyway)).unwrap();
+    }
+
     fn app_update(&mut self, id: i64, cells: &[(&'static str, Value)]) {
         self.update("tasks", id, cells);
     }
@@ -231,6 +263,15 @@ impl Subject for SqliteSubject {
         let sql = "SELECT schedule, slot, task, new FROM schedule_slots ORDER BY schedule, slot";
         let mut statement = self.app.prepare(sql).unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    fn edges(&self) -> Vec<Edge> {
+        let sql = "SELECT task, parent, anyway, open FROM task_dependencies ORDER BY task, parent";
+        let mut statement = self.app.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| {
+            Ok(Edge { task: row.get(0)?, parent: row.get(1)?, anyway: row.get(2)?, open: row.get(3)? })
+        });
         rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
     }
 }
@@ -289,7 +330,7 @@ impl<T: Subject> World<T> {
         self.requests += 1;
         let mut request = [0; 16];
         request[..8].copy_from_slice(&self.requests.to_be_bytes());
-        self.ask(Op::Submit { request: RequestId(request), tasks })
+        self.ask(Op::Submit { request: RequestId(request), tasks, group: None })
     }
 
     pub(super) fn submit_one(&mut self, task: NewTask) -> i64 {

@@ -19,7 +19,7 @@ pub(super) fn a_turn_that_is_rolled_back_never_was<T: Subject>(world: &mut World
     let ops = [
         Op::Started(run.started.clone()),
         Op::Ended(run.failed(Some(world.now.wall.after(500)))),
-        Op::Submit { request: RequestId([5; 16]), tasks: vec![new_task("y")] },
+        Op::Submit { request: RequestId([5; 16]), tasks: vec![new_task("y")], group: None },
         Op::SessionUp { session: SessionName::new("s").unwrap(), name: "n".into(), plain: false },
     ];
     let before = world.subject.rows();
@@ -129,7 +129,8 @@ pub(super) fn submits_are_all_or_none_and_said_twice_stored_once<T: Subject>(wor
     assert!(world.subject.rows().is_empty());
 
     let keyed = NewTask { unique_key: Some("one".into()), ..new_task("k") };
-    let submit = Op::Submit { request: RequestId([5; 16]), tasks: vec![keyed.clone(), new_task("k"), keyed] };
+    let submit =
+        Op::Submit { request: RequestId([5; 16]), tasks: vec![keyed.clone(), new_task("k"), keyed], group: None };
     let stored = [(1, true), (2, true), (1, false)].map(|(id, new)| Stored { task: task(id), new });
     let stored = OpResult::Submitted(stored.to_vec());
     assert_eq!(world.ask(submit.clone()), stored);

@@ -138,5 +138,8 @@ pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
         explain: None,
         ahead: None,
         twin: None,
+        group: int(row, "group_id").and_then(|n| u64::try_from(n).ok()),
+        waits_for: Vec::new(),
+        waits_for_n: 0,
     }
 }

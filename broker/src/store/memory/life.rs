@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
-use laneway_protocol::message::{KindValues, LaneValues, NewTask, Stored, Verdict};
+use laneway_protocol::message::{KindValues, LaneValues, NewGroup, NewTask, Stored, Verdict};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
 use super::cells::{cell, found, int, requested, sql, sql_payload, state, task_id, text};
+use super::groups::NewList;
 use super::{Cells, Failure, Step};
 use crate::store::KnownSession;
 use crate::store::validate::Bad;
@@ -23,7 +24,10 @@ impl Step<'_> {
                 self.note(noted);
                 return None;
             }
-            Op::Submit { request, tasks } => self.submit(*request, tasks, now),
+            Op::Submit { request, tasks, group } => self.submit(*request, tasks, group.as_deref(), now),
+            Op::Group { group, live } => OpResult::Group(self.group(*group, *live)),
+            Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: self.cancel_group(*group, *rows) },
+            Op::Parents { task, after, rows, .. } => self.parents(sql(*task), *after, *rows),
             Op::Cancel(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.cancel(sql(*task), now)).collect()),
             Op::Requeue(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.requeue(sql(*task), now)).collect()),
             Op::Edit { edit, tasks } => {
@@ -117,29 +121,41 @@ impl Step<'_> {
     }
 
     fn end(&mut self, ended: &Ended, now: Now) -> EndedAs {
-        let bad = ended.spawn.iter().enumerate().find_map(|(i, task)| Some((i, self.judge.task(task).err()?)));
-        if let Some((index, bad)) = bad {
+        if ended.next == Next::Already {
+            return self.already(ended, now);
+        }
+        let list = NewList { tasks: &ended.spawn, group: None, spawned_by: Some(sql(ended.task)) };
+        let before = (self.db.clone(), self.news.clone());
+        let spawned = self.insert_list(list, now);
+        if spawned.is_err() || self.db.rows.get(&sql(ended.task)).is_none_or(|row| !runs_under(row, ended)) {
+            (*self.db, *self.news) = before;
+        }
+        if let Err((index, bad)) = spawned {
             let reason = format!("spawned task {index} makes no sense: {}", bad.reason);
             return match self.write(&failed(ended, &reason), now) {
                 Some(state) => EndedAs::SpawnRefused { state, reason },
                 None => self.look_again(ended),
             };
         }
-        if ended.next == Next::Already {
-            return match self.db.rows.get(&sql(ended.task)) {
-                Some(row) if state(row) == TaskState::Running && int(row, "lease") == Some(ended.lease.value()) => {
-                    let reason = "the worker said that it had finished the row by SQL, and the row was still running";
-                    EndedAs::Written(self.write(&failed(ended, reason), now).unwrap())
-                }
-                Some(row) if state(row).is_final() => EndedAs::Recorded(state(row)),
-                _ => self.look_again(ended),
-            };
+        match self.write(ended, now) {
+            Some(written) => EndedAs::Written(written),
+            None => self.look_again(ended),
         }
-        let Some(written) = self.write(ended, now) else { return self.look_again(ended) };
-        for task in &ended.spawn {
-            self.insert(task, now);
+    }
+
+    fn already(&mut self, ended: &Ended, now: Now) -> EndedAs {
+        match self.db.rows.get(&sql(ended.task)) {
+            Some(row) if runs_under(row, ended) => {
+                let reason = "the worker said that it had finished the row by SQL, and the row was still running";
+                EndedAs::Written(self.write(&failed(ended, reason), now).unwrap())
+            }
+            Some(row) if state(row).is_final() => {
+                let state = state(row);
+                self.ended(sql(ended.task));
+                EndedAs::Recorded(state)
+            }
+            _ => self.look_again(ended),
         }
-        EndedAs::Written(written)
     }
 
     fn write(&mut self, ended: &Ended, now: Now) -> Option<TaskState> {
@@ -190,6 +206,7 @@ impl Step<'_> {
             }
         } else {
             row.insert("finished_at", Value::Integer(ended.at.0));
+            self.ended(id);
         }
         if let Some(cause) = ended.cause {
             let error = ended.error.clone().unwrap_or_else(|| cause.as_str().into());
@@ -217,6 +234,9 @@ impl Step<'_> {
     }
 
     fn look_again(&mut self, ended: &Ended) -> EndedAs {
+        if self.state_of(sql(ended.task)).is_some_and(TaskState::is_final) {
+            self.ended(sql(ended.task));
+        }
         if let Some(row) = self.db.rows.get(&sql(ended.task)) {
             let same_end = state(row).is_final() && int(row, "lease") == Some(ended.lease.value());
             let same_return = state(row) == TaskState::Queued
@@ -247,23 +267,27 @@ impl Step<'_> {
         row.extend(cells.into_iter().filter_map(|(column, value)| Some((column, value?))));
     }
 
-    fn submit(&mut self, request: RequestId, tasks: &[NewTask], now: Now) -> OpResult {
-        if let Some((at, stored)) = self.db.requests.get(&request.0)
+    fn submit(&mut self, request: RequestId, tasks: &[NewTask], group: Option<&NewGroup>, now: Now) -> OpResult {
+        if let Some((at, stored, group)) = self.db.requests.get(&request.0)
             && *at > now.wall.0 - 600_000
         {
-            return OpResult::Submitted(stored.clone());
+            return submitted(stored.clone(), *group);
         }
-        for (index, task) in tasks.iter().enumerate() {
-            if let Err(Bad { field, reason }) = self.judge.task(task) {
-                return OpResult::Refused { index, field, reason };
+        let before = (self.db.clone(), self.news.clone());
+        match self.insert_list(NewList { tasks, group, spawned_by: None }, now) {
+            Ok((stored, group)) => {
+                self.db.requests.insert(request.0, (now.wall.0, stored.clone(), group));
+                submitted(stored, group)
+            }
+            Err((index, Bad { field, reason })) => {
+                (*self.db, *self.news) = before;
+                OpResult::Refused { index, field, reason }
             }
         }
-        let stored: Vec<Stored> = tasks.iter().map(|task| self.insert(task, now)).collect();
-        self.db.requests.insert(request.0, (now.wall.0, stored.clone()));
-        OpResult::Submitted(stored)
     }
 
-    pub(super) fn insert(&mut self, task: &NewTask, now: Now) -> Stored {
+    /// A row without what it waits for.
+    pub(super) fn insert(&mut self, task: &NewTask, waits: bool, group: Option<i64>, now: Now) -> Stored {
         let int = |value: Option<i64>| value.map_or(Value::Null, Value::Integer);
         let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::Text);
         let cells = [
@@ -277,6 +301,8 @@ impl Step<'_> {
             ("expires_at", int(task.expires_at)),
             ("trace", text(&task.trace)),
             ("created_at", Value::Integer(now.wall.0)),
+            ("state", Value::Text(if waits { "waiting" } else { "queued" }.into())),
+            ("group_id", int(group)),
         ];
         let Some(id) = self.db.insert(&cells) else {
             let twin = self.db.live_twin(&cells[0].1, &cells[4].1).unwrap();
@@ -286,7 +312,11 @@ impl Step<'_> {
             self.news.watermark = id;
             self.news.rows += 1;
         }
-        self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
+        if waits {
+            self.waits(id);
+        } else {
+            self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
+        }
         Stored { task: task_id(id), new: true }
     }
 
@@ -340,6 +370,17 @@ impl Step<'_> {
         }
         Verdict::Requeued
     }
+}
+
+fn submitted(stored: Vec<Stored>, group: Option<u64>) -> OpResult {
+    match group {
+        Some(group) => OpResult::SubmittedGroup(stored, group),
+        None => OpResult::Submitted(stored),
+    }
+}
+
+fn runs_under(row: &Cells, ended: &Ended) -> bool {
+    state(row) == TaskState::Running && int(row, "lease") == Some(ended.lease.value())
 }
 
 /// The run as it is recorded when what its worker said cannot be.

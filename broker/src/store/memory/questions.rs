@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use laneway_core::{Counts, Ending, Now};
-use laneway_protocol::limits::AHEAD_MAX;
+use laneway_protocol::limits::{AHEAD_MAX, WAITS_FOR_MAX};
 use laneway_protocol::message::{Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
 
-use super::cells::{cell, int, payload, sql, state, task_row, text};
+use super::cells::{cell, int, payload, sql, state, task_id, task_row, text};
 use super::{Cells, Step};
 
 impl Step<'_> {
@@ -68,6 +68,11 @@ impl Step<'_> {
             let mut row = task_row(sql(*task), &self.db.rows[&sql(*task)], &self.judge.rules);
             if detail {
                 row.twin = self.twin(&row);
+                if row.state == TaskState::Waiting {
+                    let open = self.open_edges(sql(*task));
+                    row.waits_for = open.iter().take(WAITS_FOR_MAX).map(|edge| task_id(edge.parent)).collect();
+                    row.waits_for_n = u32::try_from(open.len()).unwrap_or(u32::MAX);
+                }
                 row.ahead = self.ahead(&row, now).filter(|_| tasks.len() == 1);
             }
             row

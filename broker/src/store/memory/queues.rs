@@ -26,13 +26,14 @@ impl Step<'_> {
                     Ok((key, good)) => self.queued(key, good.run_at, now),
                     Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
                 },
-                TaskState::Waiting if int(row, "open_dependencies").unwrap_or(0) <= 0 => {
-                    let reason = "state is 'waiting' without dependencies, so it would wait for ever: insert no state";
-                    found.rejected.push(self.reject(id, &Bad::new("state", reason.into()), now));
-                }
+                TaskState::Waiting => match self.judged(id) {
+                    Ok(_) => self.waits(id),
+                    Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
+                },
                 _ => {}
             }
         }
+        found.rejected.extend(self.resolve(now));
         found.due = std::mem::take(&mut self.news.due).into_iter().collect();
         found.later = std::mem::take(&mut self.news.later).into_iter().collect();
         found
@@ -197,6 +198,7 @@ impl Step<'_> {
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", Value::Text(bad.reason.clone()));
         let run = u32::try_from(int(row, "runs").unwrap_or(0)).unwrap_or(0);
+        self.ended(id);
         self.db.fail(Failure { task: id, run, cause: "rejected", worker: None, error: bad.reason.clone() });
         let error = Some(bad.reason.clone());
         Unstarted { end: Final { task: task_id(id), state: TaskState::Dead, result: None, error }, key }
@@ -214,6 +216,7 @@ impl Step<'_> {
         row.insert("finished_at", Value::Integer(now.wall.0));
         row.insert("error", error.map_or(Value::Null, |error| Value::Text(error.into())));
         let error = error.map(str::to_owned);
+        self.ended(id);
         Unstarted { end: Final { task: task_id(id), state: TaskState::Cancelled, result: None, error }, key }
     }
 }

@@ -159,7 +159,7 @@ impl Step<'_> {
             if self.db.slots.contains_key(&(schedule.id, slot.0)) {
                 continue;
             }
-            let stored = self.insert(&due.task, now);
+            let stored = self.insert(&due.task, false, None, now);
             self.db.slots.insert((schedule.id, slot.0), (sql(stored.task), stored.new));
             self.set(schedule.id, "last_at", Value::Integer(slot.0));
             self.set(schedule.id, "last_task", Value::Integer(sql(stored.task)));

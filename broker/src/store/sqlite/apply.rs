@@ -14,9 +14,9 @@ use rusqlite::{Connection, params};
 use super::edit::edit;
 use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
-use super::submit::{live_twin, submit};
+use super::submit::{NewList, live_twin, submit};
 use super::sweep::{End, end_unstarted};
-use super::{State, limits, query};
+use super::{State, group, limits, query};
 use crate::store::StoreError;
 use crate::store::validate::clipped;
 
@@ -66,7 +66,13 @@ fn single<'c>(
             note(conn, noted)?;
             return Ok(None);
         }
-        Op::Submit { request, tasks } => submit(conn, state, *request, tasks, now)?,
+        Op::Submit { request, tasks, group } => {
+            let list = NewList { tasks, group: group.as_deref(), spawned_by: None };
+            submit(conn, state, *request, list, now)?
+        }
+        Op::Group { group, live } => OpResult::Group(group::find(conn, *group, *live)?),
+        Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: group::cancel(conn, *group, *rows)? },
+        Op::Parents { task, after, rows, bytes } => query::parents(conn, *task, *after, *rows, *bytes)?,
         Op::Cancel(tasks) => OpResult::Verdicts(each(tasks, |task| cancel(conn, state, task, now))?),
         Op::Requeue(tasks) => OpResult::Verdicts(each(tasks, |task| requeue(conn, state, task, now))?),
         Op::Edit { edit: what, tasks } => OpResult::Verdicts(each(tasks, |task| edit(conn, state, what, task, now))?),
@@ -153,7 +159,9 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
                     open.remove(task);
                 }
             }
-            Op::FindKey { .. } | Op::List(_) => open.clear(),
+            Op::FindKey { .. } | Op::List(_) | Op::Group { .. } | Op::CancelGroup { .. } | Op::Parents { .. } => {
+                open.clear();
+            }
             Op::Submit { .. }
             | Op::Counts
             | Op::SessionUp { .. }

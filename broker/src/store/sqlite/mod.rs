@@ -5,7 +5,9 @@
 mod ahead;
 mod apply;
 mod count;
+mod dependencies;
 mod edit;
+mod group;
 mod guard;
 mod limits;
 mod news;
@@ -31,13 +33,16 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::count::Tally;
+use self::dependencies::Dependencies;
 use self::guard::Guard;
 use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
 use super::schedules::Fired;
 use super::validate::Judge;
-use super::{Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync};
+use super::{
+    Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync, Unstarted,
+};
 
 pub(super) use self::query::{list, paused_lanes, show};
 pub(super) use self::schema::{NAMES, SCHEMA_VERSION, names_are_free, version};
@@ -87,6 +92,7 @@ struct State {
     tally: Tally,
     news: News,
     forgetting: Forgetting,
+    dependencies: Dependencies,
     /// Where the last prune stopped.
     pruned_to: i64,
     mending: schedules::Mending,
@@ -115,6 +121,7 @@ impl SqliteStore {
                 tally: Tally::default(),
                 news: News::default(),
                 forgetting: Forgetting::default(),
+                dependencies: Dependencies::default(),
                 pruned_to: 0,
                 mending: schedules::Mending::default(),
             },
@@ -220,6 +227,7 @@ impl Store for SqliteStore {
         self.guard = Guard::new([self.path.as_path(), self.wal.as_path()]);
         // The first demands find the backlog; what is inserted from here on is told by the intake.
         self.state.news.start_behind(&self.conn)?;
+        self.state.dependencies = Dependencies::start(&self.conn)?;
         Ok(opened)
     }
 
@@ -259,6 +267,7 @@ impl Store for SqliteStore {
         }
         self.state.tally.commit();
         self.state.news.commit();
+        self.state.dependencies.commit();
         if self.hint.take() {
             // The rest of a checkpoint that cannot finish beside a steady writer. A failure only leaves the WAL long.
             if let Err(error) = self.hint.finish(&self.conn) {
@@ -276,6 +285,7 @@ impl Store for SqliteStore {
         }
         self.state.tally.rollback();
         self.state.news.rollback();
+        self.state.dependencies.rollback();
     }
 
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError> {
@@ -299,7 +309,7 @@ impl Store for SqliteStore {
     }
 
     fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError> {
-        prune::prune(&self.conn, &mut self.state.pruned_to, retention, rows, now)
+        prune::prune(&self.conn, &mut self.state, retention, rows, now)
     }
 
     fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {
@@ -308,6 +318,14 @@ impl Store for SqliteStore {
 
     fn recount(&mut self, rows: usize) -> Result<bool, StoreError> {
         count::recount(&self.conn, &mut self.state.tally, &self.state.judge, rows)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.state.dependencies.is_behind()
+    }
+
+    fn recheck(&mut self, edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError> {
+        dependencies::recheck(&self.conn, &mut self.state, edges, now)
     }
 }
 

@@ -105,6 +105,14 @@ impl State {
         self.queued(key, id, run_at, now);
     }
 
+    /// The store itself has inserted a row that waits for others.
+    pub(super) fn inserted_waiting(&mut self, id: i64) {
+        if id == self.news.watermark() + 1 {
+            self.news.looked_at(id);
+        }
+        self.dependencies.waits(id);
+    }
+
     /// A row has left its queue.
     pub(super) fn unqueued(&mut self, key: QueueKey, id: i64) {
         if id <= self.news.watermark() {

@@ -7,13 +7,15 @@ use laneway_core::Now;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
+use super::dependencies::forget;
+use super::group::{forget_if_empty, group_of};
 use super::news::newest_id;
-use super::row;
+use super::{State, row};
 use crate::store::{Retention, StoreError};
 
 pub(super) fn prune(
     conn: &Connection,
-    pruned_to: &mut i64,
+    state: &mut State,
     retention: Retention,
     rows: usize,
     now: Now,
@@ -23,36 +25,50 @@ pub(super) fn prune(
         Some(count_max) => newest_id(conn)?.saturating_sub(i64::try_from(count_max).unwrap_or(i64::MAX)),
         None => 0,
     };
-    let mut old: Vec<i64> = Vec::new();
+    let (mut old, mut waiting): (Vec<i64>, Vec<i64>) = Default::default();
     let mut looked = 0;
     {
         let sql = "SELECT id, state, finished_at, created_at FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = conn.prepare_cached(sql)?;
-        let mut found = statement.query(params![*pruned_to, i64::try_from(rows).unwrap_or(i64::MAX)])?;
+        let mut found = statement.query(params![state.pruned_to, i64::try_from(rows).unwrap_or(i64::MAX)])?;
         while let Some(row) = found.next()? {
             looked += 1;
             let id = row.get(0)?;
-            *pruned_to = id;
+            state.pruned_to = id;
             // An app that ended the row by SQL may have set no time.
             let ended_at = row::int(row.get_ref(2)?).or(row::int(row.get_ref(3)?)).unwrap_or(0);
             let ended = matches!(row.get_ref(1)?, ValueRef::Text(b"done" | b"cancelled"));
             if ended && (ended_at < ended_before || id <= id_before) {
                 old.push(id);
+            } else if row.get_ref(1)? == ValueRef::Text(b"waiting") {
+                waiting.push(id);
             }
         }
     }
     if looked < rows {
-        *pruned_to = 0;
+        state.pruned_to = 0;
     }
-    for id in &old {
-        delete(conn, *id)?;
+    for id in waiting {
+        // Put there by an app that took nobody's notice: whether it waits for anything is looked at.
+        state.dependencies.waits(id);
     }
-    Ok(old.len())
+    let mut deleted = 0;
+    for id in old {
+        deleted += usize::from(delete(conn, id)?);
+    }
+    Ok(deleted)
 }
 
 /// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`. Pruning and people's own
 /// deletes both ask here, and nowhere else.
-const NEEDED_BY: [&str; 0] = [];
+const NEEDED_BY: [&str; 2] = [
+    // A child that has not ended may ask for its result.
+    "EXISTS (SELECT 1 FROM task_dependencies AS edge INDEXED BY task_dependencies_parent \
+     JOIN tasks AS child ON child.id = edge.task WHERE edge.parent = tasks.id AND child.state >= 'queued')",
+    // The counts of a group mean something as long as one of its tasks is live.
+    "EXISTS (SELECT 1 FROM tasks AS other INDEXED BY tasks_group \
+     WHERE other.group_id = tasks.group_id AND other.group_id IS NOT NULL AND other.state >= 'queued')",
+];
 
 static DELETE: LazyLock<String> = LazyLock::new(|| {
     let kept: String = NEEDED_BY.iter().map(|needed| format!(" AND NOT ({needed})")).collect();
@@ -61,8 +77,13 @@ static DELETE: LazyLock<String> = LazyLock::new(|| {
 
 /// Deletes an ended row with its failures. False when something still needs it.
 pub(super) fn delete(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+    let group = group_of(conn, id)?;
     if conn.prepare_cached(&DELETE)?.execute([id])? == 0 {
         return Ok(false);
+    }
+    forget(conn, id)?;
+    if let Some(group) = group {
+        forget_if_empty(conn, group)?;
     }
     conn.prepare_cached("DELETE FROM failures WHERE task = ?1")?.execute([id])?;
     Ok(true)

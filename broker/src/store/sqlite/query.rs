@@ -1,15 +1,16 @@
 //! Looks tasks up, for the core, for those who wait and for people. Changes nothing; shared by the store and the offline
 //! commands.
 
-use laneway_core::{Ending, FoundTask, Now};
-use laneway_protocol::limits::BATCH_MAX;
+use laneway_core::{Ending, FoundTask, Now, OpResult};
+use laneway_protocol::limits::{BATCH_MAX, WAITS_FOR_MAX};
 use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ahead::ahead;
+use super::dependencies;
 use super::news::newest_id;
-use super::row::{self, sql_id};
+use super::row::{self, sql_id, sql_u64};
 use crate::store::validate::Judge;
 use crate::store::{Rules, StoreError};
 
@@ -86,6 +87,38 @@ pub(super) fn endings(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId
     Ok(endings)
 }
 
+/// How the parents of a task ended: those with an id above `after`, by id, at most `rows`, and no further once their results
+/// have `bytes`.
+pub(super) fn parents(
+    conn: &Connection,
+    task: TaskId,
+    after: u64,
+    rows: usize,
+    bytes: usize,
+) -> Result<OpResult, StoreError> {
+    let ids = dependencies::parents(conn, sql_id(task), sql_u64(after), rows + 1)?;
+    let mut found = Vec::with_capacity(ids.len());
+    let mut left = bytes;
+    for id in ids.iter().take(rows).filter_map(|id| TaskId::new(id.unsigned_abs())) {
+        let ending = endings(conn, &[id])?;
+        let size = ending.iter().map(|(_, ending)| result_bytes(ending)).sum::<usize>();
+        if !found.is_empty() && size > left {
+            break;
+        }
+        left = left.saturating_sub(size);
+        found.extend(ending);
+    }
+    let more = found.len() < ids.len();
+    Ok(OpResult::Parents { endings: found, more })
+}
+
+fn result_bytes(ending: &Ending) -> usize {
+    match ending {
+        Ending::Final(Final { result: Some(result), .. }) => result.bytes.len(),
+        _ => 0,
+    }
+}
+
 /// Those of `tasks` that have ended, or are gone.
 pub(super) fn ended(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId, Option<Final>)>, StoreError> {
     // The result is read only of those that have ended.
@@ -111,7 +144,7 @@ pub(super) fn ended(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId, 
 
 const ROW: &str = "id, kind, lane, state, run_at, unique_key, max_attempts, timeout_ms, expires_at, runs, attempts, \
     losses, releases, worker, created_at, started_at, finished_at, progress_done, progress_total, progress_note, \
-    cancel_requested, error";
+    cancel_requested, error, group_id";
 
 fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
     let (Some(id), Some(state)) = (row::task_id(row, 0)?, row::state(row.get_ref(3)?)) else { return Ok(None) };
@@ -147,6 +180,9 @@ fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
         explain: None,
         ahead: None,
         twin: None,
+        group: row::unsigned(row.get_ref(22)?),
+        waits_for: Vec::new(),
+        waits_for_n: 0,
     }))
 }
 
@@ -217,8 +253,8 @@ pub(crate) fn show(
         let read = |row: &Row<'_>| {
             let Some(mut task) = task_row(row, &judge.rules)? else { return Ok(None) };
             if detail {
-                task.payload = row::payload(row.get_ref(22)?);
-                task.result = row::payload(row.get_ref(23)?);
+                task.payload = row::payload(row.get_ref(23)?);
+                task.result = row::payload(row.get_ref(24)?);
             }
             Ok(Some(task))
         };
@@ -229,6 +265,11 @@ pub(crate) fn show(
         if detail {
             row.failures = failures(conn, *task)?;
             row.twin = twin(conn, &row)?;
+            if row.state == TaskState::Waiting {
+                let (open, n) = dependencies::open_parents(conn, sql_id(*task), WAITS_FOR_MAX)?;
+                row.waits_for = open.into_iter().filter_map(|id| TaskId::new(id.unsigned_abs())).collect();
+                row.waits_for_n = u32::try_from(n).unwrap_or(u32::MAX);
+            }
             // Counting takes up to some milliseconds, which nobody else should wait for sixteen times.
             if tasks.len() == 1 {
                 row.ahead = ahead(conn, judge, &row, now)?;
@@ -289,7 +330,7 @@ pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &Paused, now: N
     let error = || row.error.as_deref().unwrap_or("no reason is recorded");
     let twin = row.twin.map_or_else(String::new, |twin| format!("; its key is live again in task {twin}"));
     match row.state {
-        TaskState::Waiting => "waits for tasks that have not ended".into(),
+        TaskState::Waiting => laneway_core::waits_for(row),
         TaskState::Queued => explain_queued(row, judge, paused, now),
         TaskState::Running if row.cancel_requested => "runs; its worker was asked to stop".into(),
         TaskState::Running => format!("runs in worker {}", row.worker.as_deref().unwrap_or("unknown")),

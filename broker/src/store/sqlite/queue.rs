@@ -8,9 +8,11 @@ use laneway_protocol::TaskId;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row, Statement, params};
 
+use super::dependencies::resolve;
 use super::news::earliest;
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
+use crate::store::dependencies::EDGES_PER_TURN;
 use crate::store::validate::{Bad, Good, Judge, Values};
 use crate::store::{Intake, Load, LoadedRows, StoreError};
 
@@ -77,12 +79,19 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
                     }
                     bad.push((id, reason));
                 }
+                Look::Waiting => state.dependencies.waits(id),
                 Look::Elsewhere => {}
             }
         }
     }
     for (id, reason) in bad {
         found.rejected.extend(reject(conn, state, id, &reason, now)?);
+    }
+    found.rejected.extend(resolve(conn, state, EDGES_PER_TURN, now)?);
+    let (let_go, let_go_later) = state.news.tell();
+    due.extend(let_go);
+    for (key, at) in let_go_later {
+        earliest(&mut later, key, at);
     }
     found.due = due.into_iter().collect();
     found.later = later.into_iter().collect();
@@ -94,27 +103,26 @@ enum Look {
     Queued(QueueKey, Good),
     /// With its queue, when it is in one.
     Bad(Bad, Option<QueueKey>),
+    Waiting,
     /// In no queue.
     Elsewhere,
 }
 
 fn look(row: &Row<'_>, judge: &Judge, keys: &mut LastKey) -> Look {
     let cell = |column| row.get_ref(column).expect("the column is in the statement");
-    match cell(3) {
-        ValueRef::Text(b"queued") => {}
-        ValueRef::Text(b"waiting") if row::int(cell(4)).unwrap_or(0) <= 0 => {
-            let reason = "state is 'waiting' without dependencies, so it would wait for ever: insert no state";
-            return Look::Bad(Bad::new("state", reason.into()), None);
-        }
+    let waits = match cell(3) {
+        ValueRef::Text(b"queued") => false,
+        ValueRef::Text(b"waiting") => true,
         _ => return Look::Elsewhere,
-    }
+    };
     let key = match keys.key(judge, cell(1), cell(2)) {
         Ok(key) => key,
         Err(bad) => return Look::Bad(bad, None),
     };
-    match judge.values(&values(row, 5).expect("the columns are in the statement")) {
+    match judge.values(&values(row, 4).expect("the columns are in the statement")) {
+        Ok(_) if waits => Look::Waiting,
         Ok(good) => Look::Queued(key, good),
-        Err(bad) => Look::Bad(bad, Some(key)),
+        Err(bad) => Look::Bad(bad, (!waits).then_some(key)),
     }
 }
 
@@ -328,7 +336,7 @@ pub(super) const PLANS: [(&str, &str); 3] = [
 mod const_sql {
     //! `values` fixes the order of the columns.
 
-    pub(super) const INTAKE: &str = "SELECT id, kind, lane, state, open_dependencies, \
+    pub(super) const INTAKE: &str = "SELECT id, kind, lane, state, \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
         typeof(payload), octet_length(payload) \
         FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::State;
 use super::row::{self, SqlPayload, sql_id};
-use super::submit::{insert_judged, judge_all};
+use super::submit::{Inserted, NewList, in_savepoint, insert_list};
 use super::sweep::{Failure, reject};
 use crate::store::StoreError;
 use crate::store::validate::{Bad, clipped};
@@ -67,6 +67,7 @@ pub(super) fn run<'c>(
         return start_then_end(conn, state, hot, started, ended, now);
     }
     state.unqueued(queue_of(started), sql_id(ended.task));
+    state.ended(sql_id(ended.task));
     Ok(EndedAs::Written(TaskState::Done))
 }
 
@@ -106,10 +107,6 @@ fn start<'c>(conn: &'c Connection, state: &mut State, hot: &mut Hot<'c>, started
 }
 
 pub(super) fn end(conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<EndedAs, StoreError> {
-    let keys = match judge_all(&state.judge, &ended.spawn) {
-        Ok(keys) => keys,
-        Err((index, bad)) => return refuse_spawn(conn, state, ended, index, &bad, now),
-    };
     let write = match &ended.next {
         Next::Done(result) => Write::last(TaskState::Done, ended, result.as_ref()),
         Next::Dead => Write::last(TaskState::Dead, ended, None),
@@ -117,11 +114,31 @@ pub(super) fn end(conn: &Connection, state: &mut State, ended: &Ended, now: Now)
         Next::Queued { run_at } => Write { run_at: *run_at, ..Write::last(TaskState::Queued, ended, None) },
         Next::Already => return already(conn, state, ended, now),
     };
-    let Some(written) = write.go(conn, state, ended, now)? else { return look_again(conn, state, ended) };
-    if !ended.spawn.is_empty() {
-        insert_judged(conn, &ended.spawn, keys, now, |key, id, run_at| state.inserted(key, id, run_at, now))?;
+    if ended.spawn.is_empty() {
+        return Ok(match write.go(conn, state, ended, now)? {
+            Some(written) => EndedAs::Written(written),
+            None => look_again(conn, state, ended)?,
+        });
     }
-    Ok(EndedAs::Written(written))
+    // First what may be refused: it leaves the run as it is, to be recorded as failed.
+    let list = NewList { tasks: &ended.spawn, group: None, spawned_by: Some(sql_id(ended.task)) };
+    let mut overtaken = false;
+    let spawned = in_savepoint(conn, || {
+        if before(conn, state, ended)?.is_none() {
+            overtaken = true;
+            return Ok(Ok(Inserted::default()));
+        }
+        insert_list(conn, &state.judge, list, now)
+    })?;
+    match spawned {
+        _ if overtaken => look_again(conn, state, ended),
+        Err((index, bad)) => refuse_spawn(conn, state, ended, index, &bad, now),
+        Ok(inserted) => {
+            let written = write.go(conn, state, ended, now)?.expect("it runs under this lease");
+            state.take_inserted(inserted, now);
+            Ok(EndedAs::Written(written))
+        }
+    }
 }
 
 /// A run whose spawned tasks make no sense has failed: trying again would say the same.
@@ -193,7 +210,10 @@ fn already(conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Res
                 None => EndedAs::Overtaken,
             })
         }
-        Some(stands) if stands.state.is_final() => Ok(EndedAs::Recorded(stands.state)),
+        Some(stands) if stands.state.is_final() => {
+            state.ended(sql_id(ended.task));
+            Ok(EndedAs::Recorded(stands.state))
+        }
         Some(_) | None => look_again(conn, state, ended),
     }
 }
@@ -248,7 +268,11 @@ impl<'a> Write<'a> {
         now: Now,
     ) -> Result<Option<TaskState>, StoreError> {
         if self.next == TaskState::Done && ended.cause.is_none() {
-            return Ok(self.update_last(conn, ended, TaskState::Done)?.then_some(TaskState::Done));
+            let written = self.update_last(conn, ended, TaskState::Done)?;
+            if written {
+                state.ended(sql_id(ended.task));
+            }
+            return Ok(written.then_some(TaskState::Done));
         }
         let Some(before) = before(conn, state, ended)? else { return Ok(None) };
         let cancelled = before.cancel_requested && self.next != TaskState::Done;
@@ -263,6 +287,7 @@ impl<'a> Write<'a> {
             }
         } else {
             self.update_last(conn, ended, next)?;
+            state.ended(id);
         }
         if next == TaskState::Dead {
             state.tally.died(id);
@@ -368,6 +393,10 @@ fn name_workers(conn: &Connection, id: i64) -> Result<(), StoreError> {
 /// Nothing was written: because the same word was, or because the row is not this run's any more.
 fn look_again(conn: &Connection, state: &mut State, ended: &Ended) -> Result<EndedAs, StoreError> {
     if let Some(stands) = stands(conn, ended.task)? {
+        if stands.state.is_final() {
+            // By an app's hand, perhaps, whose commit this turn has not looked at yet.
+            state.ended(sql_id(ended.task));
+        }
         let same_end = stands.state.is_final() && stands.lease == Some(ended.lease.value());
         // A row that went back has no lease; the run and who had it tell as much.
         let same_return = stands.state == TaskState::Queued

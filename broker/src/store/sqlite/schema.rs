@@ -19,7 +19,7 @@ pub(crate) const SCHEMA_VERSION: u32 = 5;
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but those that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "tasks",
     "failures",
     "task_view",
@@ -30,6 +30,8 @@ pub(crate) const NAMES: [&str; 11] = [
     "laneway_lanes",
     "laneway_requests",
     "laneway_sessions",
+    "task_dependencies",
+    "task_groups",
     HISTORY,
 ];
 

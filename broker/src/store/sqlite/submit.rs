@@ -1,13 +1,16 @@
 //! New rows by the store's own hand: submits, said once or twice, and the tasks that an outcome spawns.
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::{NewTask, Stored};
+use laneway_protocol::message::{NewGroup, NewTask, Stored};
 use laneway_protocol::{LaneName, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
-use super::row::{SqlPayload, sql_u64};
+use super::dependencies::{depend, state_of, walk};
+use super::group::{group_exists, group_of, new_group, waiting_last};
+use super::row::{SqlPayload, sql_id, sql_u64};
 use crate::store::StoreError;
+use crate::store::dependencies::{is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before};
 use crate::store::validate::{Bad, Judge};
 
 /// A submit said again within this time gets the same ids.
@@ -28,77 +31,132 @@ pub(super) fn submit(
     conn: &Connection,
     state: &mut State,
     request: RequestId,
-    tasks: &[NewTask],
+    list: NewList<'_>,
     now: Now,
 ) -> Result<OpResult, StoreError> {
-    if let Some(stored) = said_before(conn, request, now)? {
-        return Ok(OpResult::Submitted(stored));
+    if let Some((stored, group)) = said_before(conn, request, now)? {
+        return Ok(submitted(stored, group));
     }
-    let keys = match judge_all(&state.judge, tasks) {
-        Ok(keys) => keys,
-        Err((index, Bad { field, reason })) => return Ok(OpResult::Refused { index, field, reason }),
-    };
     // What a trigger of an app refuses costs this submit and nothing else.
-    conn.prepare_cached("SAVEPOINT submit")?.execute([])?;
-    let mut inserted = Vec::with_capacity(tasks.len());
-    let stored = match insert_judged(conn, tasks, keys, now, |key, id, run_at| inserted.push((key, id, run_at))) {
-        Ok(stored) => stored,
-        Err(StoreError::Refused(reason)) => {
-            conn.prepare_cached("ROLLBACK TO submit")?.execute([])?;
-            conn.prepare_cached("RELEASE submit")?.execute([])?;
-            return Ok(OpResult::Refused { index: 0, field: "kind", reason });
+    match in_savepoint(conn, || insert_list(conn, &state.judge, list, now)) {
+        Ok(Ok(inserted)) => {
+            let (stored, group) = state.take_inserted(inserted, now);
+            remember(conn, request, &stored, group, now)?;
+            forget(conn, &mut state.forgetting, now)?;
+            Ok(submitted(stored, group))
         }
-        Err(error) => return Err(error),
-    };
-    conn.prepare_cached("RELEASE submit")?.execute([])?;
-    for (key, id, run_at) in inserted {
-        state.inserted(key, id, run_at, now);
+        Ok(Err((index, Bad { field, reason }))) => Ok(OpResult::Refused { index, field, reason }),
+        Err(StoreError::Refused(reason)) => Ok(OpResult::Refused { index: 0, field: "kind", reason }),
+        Err(error) => Err(error),
     }
-    remember(conn, request, &stored, now)?;
-    forget(conn, &mut state.forgetting, now)?;
-    Ok(OpResult::Submitted(stored))
 }
 
-/// The queue of each task, or which one makes no sense and why.
-pub(super) fn judge_all(judge: &Judge, tasks: &[NewTask]) -> Result<Vec<QueueKey>, (usize, Bad)> {
-    let judged = tasks.iter().enumerate();
-    judged.map(|(index, task)| judge.task(task).map_err(|bad| (index, bad))).collect()
+fn submitted(stored: Vec<Stored>, group: Option<u64>) -> OpResult {
+    match group {
+        Some(group) => OpResult::SubmittedGroup(stored, group),
+        None => OpResult::Submitted(stored),
+    }
 }
 
-/// Judges and inserts, all or none, for the offline commands.
+/// Tasks to be, with what they are to each other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewList<'a> {
+    pub(super) tasks: &'a [NewTask],
+    pub(super) group: Option<&'a NewGroup>,
+    /// The task that spawns them.
+    pub(super) spawned_by: Option<i64>,
+}
+
+/// What was inserted, for the state to hear of once nothing can undo it.
+#[derive(Debug, Default)]
+pub(super) struct Inserted {
+    pub(super) stored: Vec<Stored>,
+    queued: Vec<(QueueKey, i64, Option<UnixMillis>)>,
+    waiting: Vec<i64>,
+    group: Option<u64>,
+}
+
+pub(super) type Judged<T> = Result<T, (usize, Bad)>;
+
+/// Does it whole or not at all: what fails, or is found bad on the way, leaves nothing.
+pub(super) fn in_savepoint<T>(
+    conn: &Connection,
+    step: impl FnOnce() -> Result<Judged<T>, StoreError>,
+) -> Result<Judged<T>, StoreError> {
+    conn.prepare_cached("SAVEPOINT list")?.execute([])?;
+    let done = step();
+    if !matches!(done, Ok(Ok(_))) {
+        conn.prepare_cached("ROLLBACK TO list")?.execute([])?;
+    }
+    conn.prepare_cached("RELEASE list")?.execute([])?;
+    done
+}
+
+/// Judges and inserts, all or none, for the offline commands; the caller undoes what was refused.
 pub(crate) fn insert_all(
     conn: &Connection,
     judge: &Judge,
     tasks: &[NewTask],
     now: Now,
-) -> Result<Result<Vec<Stored>, (usize, Bad)>, StoreError> {
-    match judge_all(judge, tasks) {
-        Ok(keys) => Ok(Ok(insert_judged(conn, tasks, keys, now, |_, _, _| ())?)),
-        Err(bad) => Ok(Err(bad)),
-    }
+) -> Result<Judged<Vec<Stored>>, StoreError> {
+    let list = NewList { tasks, group: None, spawned_by: None };
+    Ok(insert_list(conn, judge, list, now)?.map(|inserted| inserted.stored))
 }
 
-/// Inserts tasks that were judged to be good, telling `inserted` of each new row.
+/// Judges and inserts. When it is refused, some may have been inserted.
+pub(super) fn insert_list(
+    conn: &Connection,
+    judge: &Judge,
+    list: NewList<'_>,
+    now: Now,
+) -> Result<Judged<Inserted>, StoreError> {
+    let mut keys = Vec::with_capacity(list.tasks.len());
+    for (index, task) in list.tasks.iter().enumerate() {
+        match judge.task(task) {
+            Ok(key) => keys.push(key),
+            Err(bad) => return Ok(Err((index, bad))),
+        }
+    }
+    let mut inserted = Inserted { stored: Vec::with_capacity(list.tasks.len()), ..Inserted::default() };
+    if is_plain(list.tasks, list.group) {
+        insert_plain(conn, list.tasks, keys, now, &mut inserted)?;
+        return Ok(Ok(inserted));
+    }
+    if let Err(bad) = judge_list(list.tasks, list.group, list.spawned_by.is_some()) {
+        return Ok(Err(bad));
+    }
+    Ok(insert_related(conn, list, keys, now, &mut inserted)?.map(|()| inserted))
+}
+
+/// Inserts tasks that were judged to be good and say nothing of others, telling `tell` of each new row.
 pub(super) fn insert_judged(
     conn: &Connection,
     tasks: &[NewTask],
     keys: Vec<QueueKey>,
     now: Now,
-    mut inserted: impl FnMut(QueueKey, i64, Option<UnixMillis>),
+    mut tell: impl FnMut(QueueKey, i64, Option<UnixMillis>),
 ) -> Result<Vec<Stored>, StoreError> {
+    let mut inserted = Inserted::default();
+    insert_plain(conn, tasks, keys, now, &mut inserted)?;
+    inserted.queued.into_iter().for_each(|(key, id, run_at)| tell(key, id, run_at));
+    Ok(inserted.stored)
+}
+
+/// Tasks that say nothing of others.
+fn insert_plain(
+    conn: &Connection,
+    tasks: &[NewTask],
+    keys: Vec<QueueKey>,
+    now: Now,
+    inserted: &mut Inserted,
+) -> Result<(), StoreError> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
-    let mut stored = Vec::with_capacity(tasks.len());
     for (task, key) in tasks.iter().zip(keys) {
-        // Asked for beforehand: a conflict would use an id up, and the intake would take the gap for an app's row.
-        let twin = match &task.unique_key {
-            Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key)?,
-            None => None,
-        };
-        if let Some(twin) = twin {
-            stored.push(Stored { task: given_out(twin)?, new: false });
+        if let Some(twin) = twin_of(conn, task)? {
+            inserted.stored.push(Stored { task: given_out(twin)?, new: false });
             continue;
         }
         insert.execute(params![
@@ -114,10 +172,143 @@ pub(super) fn insert_judged(
             now.wall.0,
         ])?;
         let id = conn.last_insert_rowid();
-        inserted(key, id, task.run_at.map(UnixMillis));
-        stored.push(Stored { task: given_out(id)?, new: true });
+        inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
+        inserted.stored.push(Stored { task: given_out(id)?, new: true });
     }
-    Ok(stored)
+    Ok(())
+}
+
+/// Tasks that wait for others or belong to a group.
+fn insert_related(
+    conn: &Connection,
+    list: NewList<'_>,
+    keys: Vec<QueueKey>,
+    now: Now,
+    inserted: &mut Inserted,
+) -> Result<Judged<()>, StoreError> {
+    let own_group = list.group.map(|group| new_group(conn, group, now)).transpose()?;
+    let spawner_group = match list.spawned_by {
+        Some(id) if list.tasks.iter().any(|task| task.join) => group_of(conn, id)?,
+        _ => None,
+    };
+    let sql = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
+               created_at, state, group_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let mut insert = conn.prepare_cached(sql)?;
+    let last = list.group.and_then(|group| group.last).map(|last| last as usize);
+    let mut joined = Vec::new();
+    for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
+        if let Some(twin) = twin_of(conn, task)? {
+            if last == Some(at) {
+                return Ok(Err((at, last_has_twin(twin))));
+            }
+            inserted.stored.push(Stored { task: given_out(twin)?, new: false });
+            continue;
+        }
+        if let Some(parent) = missing_of(conn, task)? {
+            return Ok(Err((at, missing_parent(parent))));
+        }
+        let group = task.group.map(sql_u64).or(own_group).or(spawner_group.filter(|_| task.join));
+        if let Some(named) = task.group
+            && !group_exists(conn, named)?
+        {
+            return Ok(Err((at, missing_group(named))));
+        }
+        let waits = !(task.after.is_empty() && (last != Some(at) || list.tasks.len() == 1));
+        insert.execute(params![
+            task.kind.as_str(),
+            task.lane.as_ref().map(LaneName::as_str),
+            SqlPayload(task.payload.as_ref()),
+            task.run_at,
+            task.unique_key,
+            task.max_attempts,
+            task.timeout_ms.map(sql_u64),
+            task.expires_at,
+            task.trace,
+            now.wall.0,
+            if waits { "waiting" } else { "queued" },
+            group,
+        ])?;
+        let id = conn.last_insert_rowid();
+        if waits {
+            inserted.waiting.push(id);
+        } else {
+            inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
+        }
+        joined.extend(group.filter(|_| own_group.is_none()).map(|group| (at, id, group)));
+        inserted.stored.push(Stored { task: given_out(id)?, new: true });
+    }
+    inserted.group = own_group.map(i64::unsigned_abs);
+    insert_edges(conn, list, &inserted.stored)?;
+    if let (Some(group), Some(last)) = (own_group, last) {
+        let sql = "UPDATE task_groups SET last_task = ?2 WHERE id = ?1";
+        conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[last].task)])?;
+    }
+    join(conn, &joined, list.tasks)
+}
+
+/// The edges of new tasks. Those that were met instead of made wait for what they waited for.
+fn insert_edges(conn: &Connection, list: NewList<'_>, stored: &[Stored]) -> Result<(), StoreError> {
+    for (at, (task, own)) in list.tasks.iter().zip(stored).enumerate().filter(|(_, (_, own))| own.new) {
+        for after in &task.after {
+            if let Some(parent) = after.task {
+                depend(conn, sql_id(own.task), sql_id(parent), after.anyway)?;
+            }
+        }
+        for (number, anyway) in numbers_before(list.tasks, list.group, at) {
+            depend(conn, sql_id(own.task), sql_id(stored[number].task), anyway)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the last task of a group that was there already wait for those that join it, unless it has gone.
+fn join(conn: &Connection, joined: &[(usize, i64, i64)], tasks: &[NewTask]) -> Result<Judged<()>, StoreError> {
+    for (_, id, group) in joined {
+        if let Some((last, anyway)) = waiting_last(conn, *group)? {
+            depend(conn, last, *id, anyway)?;
+        }
+    }
+    // A task that waits for the last one of its own group, perhaps through others, would wait for itself.
+    for (at, id, _) in joined.iter().filter(|(at, ..)| !tasks[*at].after.is_empty()) {
+        if let Some(bad) = walk(conn, *id)? {
+            return Ok(Err((*at, bad)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The live row with the task's key. Asked for beforehand: a conflict would use an id up, and the intake would take the gap for
+/// an app's row.
+fn twin_of(conn: &Connection, task: &NewTask) -> Result<Option<i64>, StoreError> {
+    match &task.unique_key {
+        Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key),
+        None => Ok(None),
+    }
+}
+
+fn missing_of(conn: &Connection, task: &NewTask) -> Result<Option<i64>, StoreError> {
+    for parent in task.after.iter().filter_map(|after| after.task) {
+        if state_of(conn, sql_id(parent))?.is_none() {
+            return Ok(Some(sql_id(parent)));
+        }
+    }
+    Ok(None)
+}
+
+impl State {
+    /// Takes in what was inserted, now that nothing but the turn's end can undo it.
+    pub(super) fn take_inserted(&mut self, inserted: Inserted, now: Now) -> (Vec<Stored>, Option<u64>) {
+        // In order of ids, each behind the watermark proves that no app's row lies between.
+        let mut waiting = inserted.waiting.into_iter().peekable();
+        for (key, id, run_at) in inserted.queued {
+            while let Some(id) = waiting.next_if(|waits| *waits < id) {
+                self.inserted_waiting(id);
+            }
+            self.inserted(key, id, run_at, now);
+        }
+        waiting.for_each(|id| self.inserted_waiting(id));
+        (inserted.stored, inserted.group)
+    }
 }
 
 fn given_out(id: i64) -> Result<TaskId, StoreError> {
@@ -135,24 +326,37 @@ pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Resu
 /// Set in the number of a task that the request met instead of making it: ids have 53 bits.
 const MET: u64 = 1 << 63;
 
-fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Vec<Stored>>, StoreError> {
-    let sql = "SELECT tasks FROM laneway_requests WHERE request = ?1 AND at > ?2";
+fn said_before(
+    conn: &Connection,
+    request: RequestId,
+    now: Now,
+) -> Result<Option<(Vec<Stored>, Option<u64>)>, StoreError> {
+    let sql = "SELECT tasks, group_id FROM laneway_requests WHERE request = ?1 AND at > ?2";
     let oldest = now.wall.0 - REQUEST_KEPT_MS;
-    let tasks: Option<Vec<u8>> =
-        conn.prepare_cached(sql)?.query_row(params![request.0, oldest], |row| row.get(0)).optional()?;
+    let said: Option<(Vec<u8>, Option<i64>)> = conn
+        .prepare_cached(sql)?
+        .query_row(params![request.0, oldest], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
     let stored = |bytes: &[u8; 8]| {
         let number = u64::from_be_bytes(*bytes);
         Some(Stored { task: TaskId::new(number & !MET)?, new: number & MET == 0 })
     };
-    Ok(tasks.map(|tasks| tasks.as_chunks().0.iter().filter_map(stored).collect()))
+    Ok(said
+        .map(|(tasks, group)| (tasks.as_chunks().0.iter().filter_map(stored).collect(), group.map(i64::unsigned_abs))))
 }
 
-fn remember(conn: &Connection, request: RequestId, stored: &[Stored], now: Now) -> Result<(), StoreError> {
+fn remember(
+    conn: &Connection,
+    request: RequestId,
+    stored: &[Stored],
+    group: Option<u64>,
+    now: Now,
+) -> Result<(), StoreError> {
     let number = |stored: &Stored| stored.task.value() | if stored.new { 0 } else { MET };
     let ids: Vec<u8> = stored.iter().flat_map(|stored| number(stored).to_be_bytes()).collect();
     // One too old to count may still be there.
-    let sql = "INSERT OR REPLACE INTO laneway_requests (request, at, tasks) VALUES (?1, ?2, ?3)";
-    conn.prepare_cached(sql)?.execute(params![request.0, now.wall.0, ids])?;
+    let sql = "INSERT OR REPLACE INTO laneway_requests (request, at, tasks, group_id) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(params![request.0, now.wall.0, ids, group.map(sql_u64)])?;
     Ok(())
 }
 

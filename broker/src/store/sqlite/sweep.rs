@@ -20,10 +20,12 @@ const ATTENTION: &str = "(cancel_requested <> 0 \
     OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18))) AND state >= 'queued'";
 
 /// Why a task ends that never started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Cancelled,
     Expired,
+    /// A task that it waits for has failed; how, in words.
+    Parent(String),
 }
 
 pub(super) fn sweep(conn: &Connection, state: &mut State, rows: usize, now: Now) -> Result<Swept, StoreError> {
@@ -188,6 +190,7 @@ pub(super) fn reject(
         return Ok(None);
     }
     was.left(state, id);
+    state.ended(id);
     let failure = Failure { task: id, run: was.runs, cause: Cause::Rejected, worker: None, started_at: None };
     failure.insert(conn, error, now.wall)?;
     state.tally.died(id);
@@ -206,14 +209,16 @@ pub(super) fn end_unstarted(
     let Some(was) = was(conn, state, id)? else { return Ok(None) };
     let error = match end {
         End::Cancelled => None,
-        End::Expired => Some("expired"),
+        End::Expired => Some("expired".to_owned()),
+        End::Parent(how) => Some(how),
     };
     let sql = "UPDATE tasks SET state = 'cancelled', finished_at = ?2, error = ?3 WHERE id = ?1";
     if !tolerated(conn.prepare_cached(sql)?.execute(params![id, now.wall.0, error]), id)? {
         return Ok(None);
     }
     was.left(state, id);
-    Ok(was.ended(TaskState::Cancelled, error.map(str::to_owned)))
+    state.ended(id);
+    Ok(was.ended(TaskState::Cancelled, error))
 }
 
 /// False when a trigger or a constraint of the app refused a write: the row stays as it is, and costs nobody else anything.

@@ -36,7 +36,7 @@ fn submit(store: &mut SqliteStore, request: u32, bytes: usize) {
     id[..4].copy_from_slice(&request.to_be_bytes());
     let task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::bin(vec![0; bytes])));
     store.begin(Sync::Process).unwrap();
-    store.apply(&[Op::Submit { request: RequestId(id), tasks: vec![task] }], NOW).unwrap();
+    store.apply(&[Op::Submit { request: RequestId(id), tasks: vec![task], group: None }], NOW).unwrap();
     store.commit().unwrap();
 }
 
@@ -53,6 +53,10 @@ fn the_queue_is_read_from_its_index_alone_and_in_order() {
     };
     for (sql, seek) in super::queue::PLANS.into_iter().chain(super::ahead::PLANS) {
         assert_eq!(plan(sql), format!("SEARCH tasks USING COVERING INDEX tasks_queue ({seek})"), "{sql}");
+    }
+    for (sql, seek) in super::dependencies::PLANS.into_iter().chain(super::group::PLANS) {
+        let plan = plan(sql);
+        assert!(plan.contains(&format!("({seek})")) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
 }
 

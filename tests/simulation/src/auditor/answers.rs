@@ -2,7 +2,7 @@
 
 use laneway_core::{Now, ReplyTo};
 use laneway_protocol::TaskState;
-use laneway_protocol::message::{Answer, End, Outcome, OutcomeCode, Request};
+use laneway_protocol::message::{Answer, End, Outcome, OutcomeCode, Request, Waited};
 
 use super::{Auditor, held, id};
 use crate::plan::LANES;
@@ -43,6 +43,8 @@ impl Auditor {
             (Request::Kinds(_), Answer::Kinds(_)) | (Request::Lanes(_), Answer::Lanes(_)) => {
                 self.on_limit_answered(reply)
             }
+            (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
+            | (Request::Group(_), Answer::Group(row)) => self.check_group(row),
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),

@@ -82,6 +82,9 @@ impl Auditor {
         let now = clocks.mono.0;
         self.now = now;
         self.note_held();
+        if let Some(found) = self.waits_in_vain() {
+            self.fail(found);
+        }
         if let Some(found) = self.idle_beside(clocks) {
             self.fail(found);
         }

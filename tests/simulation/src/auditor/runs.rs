@@ -49,6 +49,7 @@ impl Auditor {
         match op {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;
+                self.check_start(id(started.task));
                 let (task, lease) = (id(started.task), started.lease.value());
                 let before = self.leases.of.get(&task).cloned().unwrap_or_default();
                 let made = self.rows.get(&task).map_or(0, |row| row.created_at);

@@ -13,11 +13,11 @@ use crate::row::rows;
 impl Auditor {
     /// An app has written.
     pub(crate) fn on_table(&mut self, table: &Table) {
-        self.rows = rows(table);
+        (self.rows, self.edges) = (rows(table), table.edges());
     }
 
     pub(crate) fn turn_begins(&mut self, table: &Table, now: Now) {
-        self.rows = rows(table);
+        (self.rows, self.edges) = (rows(table), table.edges());
         self.waiting.begun = (now.wall.0, self.rows.clone());
     }
 
@@ -44,6 +44,12 @@ impl Auditor {
 
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
+        self.edges = table.edges();
+        for task in before.keys() {
+            if let Some(new) = self.rows.get(task).cloned() {
+                self.check_wait(*task, &before, &new);
+            }
+        }
         for (task, old) in &before {
             if self.touched.contains(task) {
                 continue;
@@ -91,7 +97,7 @@ impl Auditor {
 
     pub(crate) fn on_power_loss(&mut self, table: &Table) {
         self.tally.power_cuts += 1;
-        self.rows = rows(table);
+        (self.rows, self.edges) = (rows(table), table.edges());
         self.synced = self.rows.clone();
         self.slots_on_power_loss(table);
         self.check_promises();

@@ -1,12 +1,27 @@
 //! What the handlers in worker processes do: succeed, fail, hang, take their process down, say words of progress. Each does
 //! what the seed says of its task and run, whatever else is different.
 
-use laneway_protocol::message::{End, Held, NewTask, Outcome, Payload, Progress, Request};
+use laneway_protocol::message::{After, End, Held, NewTask, Outcome, Payload, Progress, Request};
 
 use super::Run;
 use crate::plan::{Fault, KINDS, kind};
 use crate::random::Random;
 use crate::world::{Due, Peer, Tag, World};
+
+/// One that waits for nobody, one that waits for it, one for the task that spawns them; some join its group.
+fn spawned(random: &mut Random, own: Held) -> Vec<NewTask> {
+    let afters = [
+        None,
+        Some(After { number: Some(0), anyway: random.chance(50), ..After::default() }),
+        Some(After { task: Some(own.0), ..After::default() }),
+    ];
+    let n = random.index(3) + 1;
+    let task = |after: Option<After>| {
+        let join = random.chance(60);
+        NewTask { after: after.into_iter().collect(), join, ..NewTask::new(kind(random.pick::<&str>(&KINDS)), None) }
+    };
+    afters.into_iter().take(n).map(task).collect()
+}
 
 impl World {
     pub(super) fn run_task(&mut self, at: usize, slot: usize) {
@@ -35,7 +50,7 @@ impl World {
                 17..22 => (outcome.end, outcome.after_ms) = (End::Snooze, Some(random.between(0, 300))),
                 22..25 => outcome.end = End::Release,
                 25..27 => outcome.end = End::Cancelled,
-                27..31 => outcome.spawn = vec![NewTask::new(kind(random.pick::<&str>(&KINDS)), None)],
+                27..33 => outcome.spawn = spawned(&mut random, held),
                 _ => {}
             }
             if outcome.end != End::Done {
@@ -96,6 +111,7 @@ impl World {
             extend_ms: None,
             data: None,
             checkpoint: None,
+            parents: None,
         };
         self.send(conn, Tag::Progress(held), Request::Progress(progress));
     }

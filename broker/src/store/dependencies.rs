@@ -1,0 +1,206 @@
+//! The bounds of what a task may wait for, and the words for what it may not. Shared by every store.
+
+use laneway_protocol::limits::GROUP_NAME_BYTES_MAX;
+use laneway_protocol::message::{After, NewGroup, NewTask};
+
+use super::validate::{Bad, clipped};
+
+/// Tasks that one may wait for.
+pub(crate) const PARENTS_MAX: usize = 10_000;
+/// Edges that a search for a ring follows.
+pub(crate) const WALK_MAX: usize = 10_000;
+/// Edges that one turn follows.
+pub(crate) const EDGES_PER_TURN: usize = 4_096;
+/// Ids of a ring that are named.
+const NAMED_MAX: usize = 16;
+
+pub(super) fn never_waits() -> Bad {
+    let reason = "state is 'waiting' without dependencies, so it would wait for ever: insert its rows of task_dependencies \
+                  in the same transaction, or insert no state";
+    Bad::new("state", reason.into())
+}
+
+pub(super) fn missing_parent(parent: i64) -> Bad {
+    Bad::new(
+        "after",
+        format!("depends on task {parent}, which is not in the table: insert parents before their children"),
+    )
+}
+
+pub(super) fn too_many_parents() -> Bad {
+    let reason =
+        format!("depends on more than {PARENTS_MAX} tasks: let some depend on a part each, and this one on those");
+    Bad::new("after", reason)
+}
+
+/// `path` begins and ends with the same task; each depends on the next.
+pub(super) fn ring(path: &[i64]) -> Bad {
+    let mut words: Vec<String> = path.iter().take(NAMED_MAX).map(i64::to_string).collect();
+    if path.len() > NAMED_MAX {
+        words.push("...".into());
+    }
+    Bad::new("after", format!("depends on itself: {}", words.join(" -> ")))
+}
+
+pub(super) fn walks_too_far() -> Bad {
+    let reason = format!(
+        "depends on a task with a higher id, and through it on more than {WALK_MAX} others: insert parents before their children"
+    );
+    Bad::new("after", reason)
+}
+
+pub(super) fn missing_group(group: u64) -> Bad {
+    Bad::new("group", format!("group {group} is not in the table: make it with the tasks that it begins with"))
+}
+
+pub(super) fn last_has_twin(twin: i64) -> Bad {
+    Bad::new(
+        "unique_key",
+        format!("the last task of a group must be new, and task {twin} has this key: choose another"),
+    )
+}
+
+/// The name of a group as it is kept.
+pub(super) fn group_name(group: &NewGroup) -> Option<&str> {
+    group.name.as_deref().map(|name| clipped(name, GROUP_NAME_BYTES_MAX))
+}
+
+/// Whether a list of tasks to be says anything about other tasks.
+pub(super) fn is_plain(tasks: &[NewTask], group: Option<&NewGroup>) -> bool {
+    group.is_none() && tasks.iter().all(|task| task.after.is_empty() && task.group.is_none() && !task.join)
+}
+
+/// Judges what the tasks of one list say about each other, before any of them is stored. Gives the number of the task that is
+/// at fault.
+pub(super) fn judge_list(tasks: &[NewTask], group: Option<&NewGroup>, is_spawn: bool) -> Result<(), (usize, Bad)> {
+    for (at, task) in tasks.iter().enumerate() {
+        judge_one(task, at, tasks.len(), group.is_some(), is_spawn).map_err(|bad| (at, bad))?;
+    }
+    if let Some(last) = group.and_then(|group| group.last)
+        && last as usize >= tasks.len()
+    {
+        let reason = format!("last {last} is no number of a task: there are {}, from 0", tasks.len());
+        return Err((0, Bad::new("group", reason)));
+    }
+    ring_of_numbers(tasks, group)
+}
+
+fn judge_one(task: &NewTask, at: usize, n_tasks: usize, in_group: bool, is_spawn: bool) -> Result<(), Bad> {
+    for after in &task.after {
+        match after {
+            After { task: Some(_), number: None, .. } => {}
+            After { task: None, number: Some(number), .. } if *number as usize == at => {
+                return Err(Bad::new("after", format!("depends on itself: number {number} -> {number}")));
+            }
+            After { task: None, number: Some(number), .. } if (*number as usize) < n_tasks => {}
+            After { task: None, number: Some(number), .. } => {
+                let reason = format!("depends on number {number}: there are {n_tasks} tasks, from 0");
+                return Err(Bad::new("after", reason));
+            }
+            _ => {
+                return Err(Bad::new(
+                    "after",
+                    "name each task by `task`, its id, or by `number`, and not by both".into(),
+                ));
+            }
+        }
+    }
+    if task.after.len() > PARENTS_MAX {
+        return Err(too_many_parents());
+    }
+    if in_group && (task.group.is_some() || task.join) {
+        return Err(Bad::new(
+            "group",
+            "the tasks of a new group can be in no other: leave `group` and `join` out".into(),
+        ));
+    }
+    if task.join && !is_spawn {
+        return Err(Bad::new("join", "only a task that another spawns can join that one's group: name `group`".into()));
+    }
+    if task.join && task.group.is_some() {
+        return Err(Bad::new("join", "`group` and `join` name two groups: leave one of them out".into()));
+    }
+    Ok(())
+}
+
+/// The numbers that a task of the list waits for, and whether it runs though they fail. Those of a group's last task are all
+/// others.
+pub(super) fn numbers_before(tasks: &[NewTask], group: Option<&NewGroup>, at: usize) -> Vec<(usize, bool)> {
+    let named = tasks[at].after.iter().filter_map(|after| Some((after.number? as usize, after.anyway)));
+    let mut before: Vec<(usize, bool)> = named.collect();
+    if let Some(group) = group.filter(|group| group.last == u32::try_from(at).ok()) {
+        before.extend((0..tasks.len()).filter(|other| *other != at).map(|other| (other, group.anyway)));
+    }
+    before
+}
+
+/// Takes away whoever waits for nobody that is left; who remains is in a ring, or behind one.
+fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (usize, Bad)> {
+    let mut before: Vec<Vec<usize>> = (0..tasks.len())
+        .map(|at| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number).collect())
+        .collect();
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    for (at, numbers) in before.iter_mut().enumerate() {
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.iter().for_each(|number| children[*number].push(at));
+    }
+    let mut open: Vec<usize> = before.iter().map(Vec::len).collect();
+    let mut free: Vec<usize> = (0..tasks.len()).filter(|at| open[*at] == 0).collect();
+    while let Some(at) = free.pop() {
+        for child in &children[at] {
+            open[*child] -= 1;
+            if open[*child] == 0 {
+                free.push(*child);
+            }
+        }
+    }
+    let Some(first) = (0..tasks.len()).find(|at| open[*at] > 0) else { return Ok(()) };
+    // Whoever is left waits for one that is left, so that the walk comes to a task that it has met.
+    let mut path = vec![first];
+    loop {
+        let at = *path.last().expect("it is never empty");
+        let next = *before[at].iter().find(|number| open[**number] > 0).expect("it is left because of one");
+        if let Some(met) = path.iter().position(|number| *number == next) {
+            let mut words: Vec<String> = path[met..].iter().map(usize::to_string).collect();
+            words.push(next.to_string());
+            words.truncate(NAMED_MAX);
+            return Err((next, Bad::new("after", format!("depends on itself: number {}", words.join(" -> ")))));
+        }
+        path.push(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use laneway_protocol::Kind;
+
+    fn list(after: &[&[u32]]) -> Vec<NewTask> {
+        let task = |numbers: &&[u32]| {
+            let after = numbers.iter().map(|number| After { number: Some(*number), ..After::default() });
+            NewTask { after: after.collect(), ..NewTask::new(Kind::new("k").expect("a name"), None) }
+        };
+        after.iter().map(task).collect()
+    }
+
+    #[test]
+    fn a_list_may_be_in_any_order_but_a_ring() {
+        // The numbers of a ring are named in order; what only waits behind it is not.
+        let last = |last| NewGroup { last: Some(last), ..NewGroup::default() };
+        let cases: [(&[&[u32]], Option<NewGroup>, Option<(usize, &str)>); 7] = [
+            (&[&[1, 2], &[2], &[]], None, None),
+            (&[&[], &[], &[]], Some(last(1)), None),
+            (&[&[0]], None, Some((0, "depends on itself: number 0 -> 0"))),
+            (&[&[1], &[2], &[3], &[1]], None, Some((1, "depends on itself: number 1 -> 2 -> 3 -> 1"))),
+            (&[&[1], &[]], Some(last(1)), Some((0, "depends on itself: number 0 -> 1 -> 0"))),
+            (&[&[2], &[]], None, Some((0, "depends on number 2: there are 2 tasks, from 0"))),
+            (&[&[]], Some(last(1)), Some((0, "last 1 is no number of a task: there are 1, from 0"))),
+        ];
+        for (after, group, expected) in cases {
+            let judged = judge_list(&list(after), group.as_ref(), false);
+            let judged = judged.err().map(|(at, bad)| (at, bad.reason));
+            assert_eq!(judged, expected.map(|(at, reason)| (at, reason.to_owned())), "{after:?}");
+        }
+    }
+}

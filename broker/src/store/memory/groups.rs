@@ -1,0 +1,162 @@
+//! The model's lists of tasks that say something of each other, and its groups.
+
+use laneway_core::{FoundGroup, Now, OpResult};
+use laneway_protocol::message::{GroupRow, NewGroup, NewTask, Stored};
+use laneway_protocol::{TaskId, TaskState};
+use rusqlite::types::Value;
+use std::sync::Arc;
+
+use super::cells::{int, sql, state, task_id};
+use super::dependencies::Edge;
+use super::{Group, Step};
+use crate::store::dependencies::{
+    group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
+};
+use crate::store::validate::Bad;
+
+pub(super) struct NewList<'a> {
+    pub(super) tasks: &'a [NewTask],
+    pub(super) group: Option<&'a NewGroup>,
+    pub(super) spawned_by: Option<i64>,
+}
+
+impl Step<'_> {
+    /// When it is refused, whoever calls goes back to what was before.
+    pub(super) fn insert_list(
+        &mut self,
+        list: NewList<'_>,
+        now: Now,
+    ) -> Result<(Vec<Stored>, Option<u64>), (usize, Bad)> {
+        for (at, task) in list.tasks.iter().enumerate() {
+            self.judge.task(task).map_err(|bad| (at, bad))?;
+        }
+        judge_list(list.tasks, list.group, list.spawned_by.is_some())?;
+        let own = list.group.map(|group| self.new_group(group, now));
+        let spawner = list.spawned_by.and_then(|id| int(self.db.rows.get(&id)?, "group_id"));
+        let last = list.group.and_then(|group| group.last).map(|last| last as usize);
+        let (mut stored, mut joined) = (Vec::new(), Vec::new());
+        for (at, task) in list.tasks.iter().enumerate() {
+            let key = task.unique_key.clone().map_or(Value::Null, Value::Text);
+            if let Some(twin) = self.db.live_twin(&Value::Text(task.kind.as_str().into()), &key) {
+                if last == Some(at) {
+                    return Err((at, last_has_twin(twin)));
+                }
+                stored.push(Stored { task: task_id(twin), new: false });
+                continue;
+            }
+            let mut parents = task.after.iter().filter_map(|after| after.task).map(sql);
+            if let Some(parent) = parents.find(|parent| !self.db.rows.contains_key(parent)) {
+                return Err((at, missing_parent(parent)));
+            }
+            if let Some(group) = task.group.filter(|group| !self.db.groups.contains_key(&group.cast_signed())) {
+                return Err((at, missing_group(group)));
+            }
+            let group = task.group.map(u64::cast_signed).or(own).or(spawner.filter(|_| task.join));
+            let waits = !task.after.is_empty() || (last == Some(at) && list.tasks.len() > 1);
+            let new = self.insert(task, waits, group, now);
+            joined.extend(group.filter(|_| own.is_none()).map(|group| (at, sql(new.task), group)));
+            stored.push(new);
+        }
+        for (at, (task, new)) in list.tasks.iter().zip(&stored).enumerate().filter(|(_, (_, new))| new.new) {
+            let named = task.after.iter().filter_map(|after| Some((sql(after.task?), after.anyway)));
+            let numbered = numbers_before(list.tasks, list.group, at).into_iter();
+            let parents: Vec<(i64, bool)> =
+                named.chain(numbered.map(|(number, anyway)| (sql(stored[number].task), anyway))).collect();
+            for (parent, anyway) in parents {
+                self.depend(sql(new.task), parent, anyway);
+            }
+        }
+        if let (Some(own), Some(last)) = (own, last) {
+            self.db.groups.get_mut(&own).expect("just made").last = Some(sql(stored[last].task));
+        }
+        self.join(&joined, list.tasks)?;
+        Ok((stored, own.map(i64::unsigned_abs)))
+    }
+
+    fn join(&mut self, joined: &[(usize, i64, i64)], tasks: &[NewTask]) -> Result<(), (usize, Bad)> {
+        for (_, id, group) in joined {
+            let Some(group) = self.db.groups.get(group) else { continue };
+            let (last, anyway) = (group.last, group.anyway);
+            if let Some(last) = last.filter(|last| self.state_of(*last) == Some(TaskState::Waiting)) {
+                self.depend(last, *id, anyway);
+            }
+        }
+        for (at, id, _) in joined.iter().filter(|(at, ..)| !tasks[*at].after.is_empty()) {
+            self.walk(*id).map_or(Ok(()), |bad| Err((*at, bad)))?;
+        }
+        Ok(())
+    }
+
+    fn depend(&mut self, task: i64, parent: i64, anyway: bool) {
+        if !self.db.edges.iter().any(|edge| (edge.task, edge.parent) == (task, parent)) {
+            self.db.edges.push(Edge { task, parent, anyway, open: true });
+        }
+    }
+
+    fn new_group(&mut self, group: &NewGroup, now: Now) -> i64 {
+        self.db.newest_group += 1;
+        let row = Group {
+            name: group_name(group).map(str::to_owned),
+            last: None,
+            anyway: group.anyway,
+            created_at: now.wall.0,
+        };
+        self.db.groups.insert(self.db.newest_group, row);
+        self.db.newest_group
+    }
+
+    pub(super) fn group(&self, group: u64, live: usize) -> Option<FoundGroup> {
+        let of_group = |row: &&Arc<super::Cells>| int(row, "group_id") == Some(group.cast_signed());
+        let count = |wanted| {
+            let rows = self.db.rows.values().filter(of_group);
+            rows.filter(|row| state(row) == wanted).count() as u64
+        };
+        let known = self.db.groups.get(&group.cast_signed());
+        let row = GroupRow {
+            group,
+            name: known.and_then(|group| group.name.clone()),
+            last: known.and_then(|group| group.last).map(task_id),
+            created_at: known.map_or(0, |group| group.created_at),
+            waiting: count(TaskState::Waiting),
+            queued: count(TaskState::Queued),
+            running: count(TaskState::Running),
+            done: count(TaskState::Done),
+            dead: count(TaskState::Dead),
+            cancelled: count(TaskState::Cancelled),
+        };
+        if known.is_none() && row.total() == 0 {
+            return None;
+        }
+        let mut ids: Vec<(TaskState, TaskId)> = (self.db.rows.iter())
+            .filter(|(_, row)| of_group(row) && !state(row).is_final())
+            .map(|(id, row)| (state(row), task_id(*id)))
+            .collect();
+        // As the index has them.
+        ids.sort_by_key(|(state, id)| (state.as_str(), *id));
+        Some(FoundGroup { row, live: ids.into_iter().take(live).map(|(_, id)| id).collect() })
+    }
+
+    pub(super) fn cancel_group(&mut self, group: u64, rows: usize) -> bool {
+        let is_wanted = |row: &Arc<super::Cells>| {
+            int(row, "group_id") == Some(group.cast_signed())
+                && !state(row).is_final()
+                && row["cancel_requested"] == Value::Integer(0)
+        };
+        let wanted: Vec<i64> =
+            self.db.rows.iter().filter(|(_, row)| is_wanted(row)).map(|(id, _)| *id).take(rows).collect();
+        for id in &wanted {
+            let row = self.db.rows.get_mut(id).map(Arc::make_mut).expect("just read");
+            row.insert("cancel_requested", Value::Integer(1));
+        }
+        wanted.len() == rows
+    }
+
+    pub(super) fn parents(&self, task: i64, after: u64, rows: usize) -> OpResult {
+        let edges = self.db.edges.iter().filter(|edge| edge.task == task && edge.parent > after.cast_signed());
+        let mut parents: Vec<i64> = edges.map(|edge| edge.parent).collect();
+        parents.sort_unstable();
+        let more = parents.len() > rows;
+        let told: Vec<TaskId> = parents.into_iter().take(rows).map(task_id).collect();
+        OpResult::Parents { endings: self.endings(&told), more }
+    }
+}

@@ -1,0 +1,111 @@
+//! Groups: tasks that name the same number in `group_id`. Counted from their index when somebody asks.
+
+use laneway_core::{FoundGroup, Now};
+use laneway_protocol::TaskState;
+use laneway_protocol::limits::GROUP_COUNT_MAX;
+use laneway_protocol::message::{GroupRow, NewGroup};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::{self, sql_u64};
+use crate::store::StoreError;
+use crate::store::dependencies::group_name;
+
+pub(super) fn new_group(conn: &Connection, group: &NewGroup, now: Now) -> Result<i64, StoreError> {
+    let sql = "INSERT INTO task_groups (name, anyway, created_at) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute(params![group_name(group), group.anyway, now.wall.0])?;
+    Ok(conn.last_insert_rowid())
+}
+
+pub(super) fn group_exists(conn: &Connection, group: u64) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM task_groups WHERE id = ?1)";
+    Ok(conn.prepare_cached(sql)?.query_row([sql_u64(group)], |row| row.get(0))?)
+}
+
+/// The group of a task.
+pub(super) fn group_of(conn: &Connection, id: i64) -> Result<Option<i64>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT group_id FROM tasks WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| Ok(row::int(row.get_ref(0)?))).optional()?.flatten())
+}
+
+/// The last task of a group, while it waits, and whether it runs though others fail.
+pub(super) fn waiting_last(conn: &Connection, group: i64) -> Result<Option<(i64, bool)>, StoreError> {
+    let sql = "SELECT tasks.id, anyway FROM task_groups JOIN tasks ON tasks.id = last_task \
+               WHERE task_groups.id = ?1 AND tasks.state = 'waiting'";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_row([group], |row| Ok((row.get(0)?, row::requested(row.get_ref(1)?)))).optional()?)
+}
+
+/// Where a group stands, with up to `live` of its tasks that have not ended. `None` when nobody has heard of it.
+pub(super) fn find(conn: &Connection, group: u64, live: usize) -> Result<Option<FoundGroup>, StoreError> {
+    let mut row = GroupRow { group, ..GroupRow::default() };
+    let sql = "SELECT name, last_task, created_at FROM task_groups WHERE id = ?1";
+    let known = conn.prepare_cached(sql)?.query_row([sql_u64(group)], |found| {
+        row.name = row::text(found.get_ref(0)?);
+        row.last = row::task_id(found, 1)?;
+        row.created_at = row::int(found.get_ref(2)?).unwrap_or(0);
+        Ok(())
+    });
+    let known = known.optional()?.is_some();
+    for state in TaskState::ALL {
+        *count_of(&mut row, state) = count(conn, group, state)?;
+    }
+    if !known && row.total() == 0 {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare_cached(const_sql::LIVE)?;
+    let limit = i64::try_from(live).unwrap_or(i64::MAX);
+    let ids = statement.query_map(params![sql_u64(group), limit], |row| row::task_id(row, 0))?;
+    let live = ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    Ok(Some(FoundGroup { row, live }))
+}
+
+fn count(conn: &Connection, group: u64, state: TaskState) -> Result<u64, StoreError> {
+    let mut statement = conn.prepare_cached(const_sql::COUNT)?;
+    let n: i64 =
+        statement.query_row(params![sql_u64(group), state.as_str(), sql_u64(GROUP_COUNT_MAX)], |row| row.get(0))?;
+    Ok(n.unsigned_abs())
+}
+
+fn count_of(row: &mut GroupRow, state: TaskState) -> &mut u64 {
+    match state {
+        TaskState::Waiting => &mut row.waiting,
+        TaskState::Queued => &mut row.queued,
+        TaskState::Running => &mut row.running,
+        TaskState::Done => &mut row.done,
+        TaskState::Dead => &mut row.dead,
+        TaskState::Cancelled => &mut row.cancelled,
+    }
+}
+
+/// Asks up to `rows` live tasks of a group to end, as an app would; the next sweep sees to it. True when there are more.
+pub(super) fn cancel(conn: &Connection, group: u64, rows: usize) -> Result<bool, StoreError> {
+    let limit = i64::try_from(rows).unwrap_or(i64::MAX);
+    let asked = conn.prepare_cached(const_sql::CANCEL)?.execute(params![sql_u64(group), limit])?;
+    Ok(asked == rows)
+}
+
+/// Forgets a group that has no tasks any more.
+pub(super) fn forget_if_empty(conn: &Connection, group: i64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM task_groups WHERE id = ?1 AND NOT EXISTS \
+               (SELECT 1 FROM tasks INDEXED BY tasks_group WHERE group_id = ?1 AND group_id IS NOT NULL)";
+    conn.prepare_cached(sql)?.execute([group])?;
+    Ok(())
+}
+
+/// Statements that must look at nothing but their group, each with the columns that the index is entered by.
+#[cfg(test)]
+pub(super) const PLANS: [(&str, &str); 3] = [
+    (const_sql::COUNT, "group_id=? AND state=?"),
+    (const_sql::LIVE, "group_id=? AND state>?"),
+    (const_sql::CANCEL, "group_id=? AND state>?"),
+];
+
+mod const_sql {
+    pub(super) const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_group \
+        WHERE group_id = ?1 AND group_id IS NOT NULL AND state = ?2 LIMIT ?3)";
+    pub(super) const LIVE: &str = "SELECT id FROM tasks INDEXED BY tasks_group \
+        WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' LIMIT ?2";
+    pub(super) const CANCEL: &str = "UPDATE tasks SET cancel_requested = 1 WHERE id IN (SELECT id FROM tasks \
+        INDEXED BY tasks_group WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' \
+        AND cancel_requested = 0 LIMIT ?2)";
+}
