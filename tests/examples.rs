@@ -38,6 +38,63 @@ fn the_examples_do_what_they_show() {
 }
 
 #[test]
+fn a_log_is_counted_in_pieces_as_one_pass_of_awk_counts_it() {
+    // Proves that lines at the edges of pieces are counted once, with more pieces than lines and with fewer.
+    let programs = build();
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let worker = Program::start(Command::new(&programs["logs"]).arg("worker").arg(place.endpoint()));
+    let log = place.path("access.log");
+    let line = |n: usize| {
+        let (status, bytes) = (["200", "304", "404", "500"][n * 7 % 4], n * 137 % 9_000);
+        let bytes = if status == "304" { "-".to_owned() } else { bytes.to_string() };
+        let page = "x".repeat(n * 31 % 90);
+        format!(
+            "10.0.0.{} - - [17/May/2015:10:05:03 +0000] \"GET /{page} HTTP/1.1\" {status} {bytes} \"-\" \"-\"\n",
+            n % 250
+        )
+    };
+    std::fs::write(&log, (0..997).map(line).collect::<String>()).unwrap();
+    let awk = "{ n++; b += $10; if ($9 >= 400) e++ } END { printf \"%d %d %d\\n\", n, b, e }";
+    let expected = output_of(Command::new("awk").arg(awk).arg(&log));
+    for pieces in ["1", "7", "500"] {
+        let said = output_of(Command::new(&programs["logs"]).arg(&log).arg(pieces).arg(place.endpoint()));
+        assert_eq!(said, expected, "in {pieces} pieces");
+    }
+    assert_eq!(worker.stop(), 0);
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn photos_are_resized_before_three_others_read_them() {
+    // Proves that the pipeline works on real files, and that what follows a file that is no image is cancelled.
+    let programs = build();
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let worker = Program::start(Command::new(&programs["images"]).arg("worker").arg(place.endpoint()));
+    let folder = place.path("photos");
+    std::fs::create_dir(&folder).unwrap();
+    let mut photo = b"P6\n200 100\n255\n".to_vec();
+    photo.extend([10, 20, 30].repeat(200 * 100));
+    for name in ["a.ppm", "b.ppm"] {
+        std::fs::write(folder.join(name), &photo).unwrap();
+    }
+    std::fs::write(folder.join("c.ppm"), "no image").unwrap();
+    let said = output_of(Command::new(&programs["images"]).arg(&folder).arg(place.endpoint()));
+    let good = r#"4 of 4 done {"height":32,"mean":[10,20,30],"width":64}"#;
+    assert_eq!(said.matches(good).count(), 2, "{said}");
+    assert!(said.contains("c.ppm: 0 of 4 done null"), "{said}");
+    assert_eq!(std::fs::read(folder.join("a.small.ppm")).unwrap().len(), "P6\n64 32\n255\n".len() + 64 * 32 * 3);
+    for name in ["stream.jsonl", "outbox.jsonl"] {
+        assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap().lines().count(), 2);
+    }
+    let table = Table::open(&place);
+    assert_eq!(table.count("state = 'cancelled' AND error LIKE '%which it depends on, is dead'"), 3);
+    assert_eq!(worker.stop(), 0);
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
 fn a_program_that_ends_with_an_error_of_the_library_says_it_in_words() {
     // Proves that `fn main() -> Result<...>`, as the README has it, prints a sentence and not the variant's fields.
     let mut submit = Command::new(&build()["submit"]);
