@@ -3,6 +3,7 @@
 //! A question is asked again, unchanged, when its answer was lost, so every call is safe to be said twice: a submit keeps
 //! its request id, everything else sets a state. One client asks one question at a time; a clone has its own socket.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -338,11 +339,12 @@ impl Client {
     fn ask_noting(&self, request: &Request, wait: Duration, away: &mut Away) -> Result<Answer, Error> {
         let started = Instant::now();
         let until = started + wait + self.timeout;
+        let mut request = Cow::Borrowed(request);
         loop {
             let asked_at = Instant::now();
             let left = until.saturating_duration_since(asked_at);
             let patience = Patience { connect: left, answer: left.min(wait + ANSWER_SLACK) };
-            let asked = lock(&self.conn).ask(request.clone(), patience, &mut || true);
+            let asked = lock(&self.conn).ask(request.clone().into_owned(), patience, &mut || true);
             away.note(asked_at, asked.as_ref().err());
             let pause = match asked {
                 Ok(Answer::Error(error)) => {
@@ -357,6 +359,7 @@ impl Client {
                     if Instant::now() + RETRY_PAUSE >= until {
                         return Err(miss.into_error(&self.endpoint, started.elapsed()));
                     }
+                    without_wait(&mut request);
                     RETRY_PAUSE
                 }
                 Err(miss) => return Err(miss.into_error(&self.endpoint, started.elapsed())),
@@ -501,6 +504,16 @@ impl Away {
 
     fn lasts(&self) -> Duration {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// A submit that was broken off asks for the ids alone when it is said again: they can be waited for as long as it takes, while a
+/// wait for the ends would be broken off by each further restart until the time of the submit is over.
+fn without_wait(request: &mut Cow<'_, Request>) {
+    if matches!(request.as_ref(), Request::Submit(submit) if submit.wait_ms > 0)
+        && let Request::Submit(submit) = request.to_mut()
+    {
+        submit.wait_ms = 0;
     }
 }
 

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use fake::Broker;
-use laneway::{Client, Context, Error, Failure, Task, TaskId, TaskState, Worker};
+use laneway::protocol::message::{End, Outcome};
+use laneway::{Client, Context, Error, Failure, Lease, Task, TaskId, TaskState, Worker};
 
 #[test]
 fn a_wait_hears_progress_and_the_result_across_a_restart() {
@@ -62,6 +63,28 @@ fn a_submit_is_stored_once_and_a_bad_task_never_leaves() {
     let error = client.submit(Task::new("k").max_attempts(0)).unwrap_err();
     assert!(matches!(error, Error::BadSetting { setting: "max_attempts", .. }));
     assert_eq!(client.clone().ping().unwrap().version, "fake");
+}
+
+#[test]
+fn a_call_outlives_a_broker_that_dies_again_and_again() {
+    // A submit that waits is said again without a wait: it learns its id from a broker that lives for a moment only, and waits
+    // for that, which has no end.
+    let mut broker = Broker::start();
+    let client = Client::connect(&broker.endpoint).unwrap();
+    let call = thread::spawn(move || client.submit_and_wait(Task::new("k")));
+    broker.wait_until("the submit", |state| !state.requests.is_empty());
+    broker.down();
+    broker.up();
+    broker.wait_until("the submit said again", |state| state.submits.len() == 2);
+    {
+        let mut state = broker.state();
+        let [first, second] = &state.submits[..] else { panic!("{:?}", state.submits) };
+        assert_eq!(first.request, second.request);
+        assert!(first.wait_ms > 0 && second.wait_ms == 0, "{} then {}", first.wait_ms, second.wait_ms);
+        let task = TaskId::new(77).unwrap();
+        state.outcomes.push(Outcome::new(task, Lease::new(1), End::Done));
+    }
+    assert_eq!(call.join().unwrap().unwrap().state, TaskState::Done);
 }
 
 #[test]

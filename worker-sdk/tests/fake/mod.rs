@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use laneway::protocol::codec::{decode_request, encode_answer};
 use laneway::protocol::message::{
     BeatNoted, Bye, ByeNoted, Cursor, Final, HandOut, HandedTask, Held, Hello, Outcome, OutcomeCode, Pong, Progress,
-    ProgressEvent, ProgressNoted, Ready, Stored, Submitted, Wait, WaitReason, Waited, Welcome,
+    ProgressEvent, ProgressNoted, Ready, Stored, Submit, Submitted, Wait, WaitReason, Waited, Welcome,
 };
 use laneway::protocol::{Answer, Epoch, Request, SessionName};
 use laneway::{Code, Kind, LaneName, Lease, Payload, TaskId, TaskState, WireError};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) cancel: Vec<Held>,
     pub(crate) drain: bool,
     pub(crate) requests: BTreeMap<[u8; 16], u64>,
+    /// Each one that came, said again or not.
+    pub(crate) submits: Vec<Submit>,
     /// Refuses HELLO with this.
     pub(crate) refuse: Option<WireError>,
     known: BTreeSet<SessionName>,
@@ -143,6 +145,9 @@ fn serve(state: &Mutex<State>, stop: &AtomicBool, endpoint: &str) {
                     |other| !matches!(&other.request, Request::Ready(r) if (r.session.clone(), r.slot) == slot),
                 );
             }
+            if let Request::Submit(submit) = &request {
+                state.lock().unwrap().submits.push(submit.clone());
+            }
             let until = Instant::now() + Duration::from_millis(wait_ms(&request));
             parked.push(Parked { envelope: frames, until, request });
         }
@@ -165,6 +170,7 @@ fn wait_ms(request: &Request) -> u64 {
         Request::Ready(ready) => ready.wait_ms,
         Request::Beat(beat) => beat.wait_ms,
         Request::WaitFor(wait) => wait.wait_ms,
+        Request::Submit(submit) => submit.wait_ms,
         _ => 0,
     }
 }
@@ -206,6 +212,9 @@ impl State {
             Request::Submit(submit) => {
                 let new = !self.requests.contains_key(&submit.request.0);
                 let id = *self.requests.entry(submit.request.0).or_insert(77);
+                if !over {
+                    return None;
+                }
                 Answer::Submit(Submitted {
                     tasks: vec![Stored { task: TaskId::new(id).unwrap(), new }],
                     finals: Vec::new(),
