@@ -107,7 +107,12 @@ impl Bench {
             request[..8].copy_from_slice(&batch.to_be_bytes());
             self.turn(
                 Sync::Process,
-                &[Op::Submit { request: RequestId(request), tasks: self.tasks(BATCH), group: None }],
+                &[Op::Submit {
+                    request: RequestId(request),
+                    tasks: self.tasks(BATCH),
+                    group: None,
+                    secured: Vec::new(),
+                }],
             )?;
         }
         Ok(())
@@ -117,7 +122,10 @@ impl Bench {
         for i in 0..n {
             let mut request = [u8::from(sync == Sync::Power) + 1; 16];
             request[..8].copy_from_slice(&i.to_be_bytes());
-            self.turn(sync, &[Op::Submit { request: RequestId(request), tasks: self.tasks(1), group: None }])?;
+            self.turn(
+                sync,
+                &[Op::Submit { request: RequestId(request), tasks: self.tasks(1), group: None, secured: Vec::new() }],
+            )?;
         }
         Ok(())
     }

@@ -41,6 +41,8 @@ pub enum Code {
     Stopping,
     /// The peer's role does not allow this.
     Denied,
+    /// The unique key is taken and the submit asked to be refused then; the text names the task that has it.
+    Conflict,
     /// A code of a newer broker.
     #[serde(other)]
     Unknown,
@@ -48,7 +50,7 @@ pub enum Code {
 
 impl Code {
     /// Every code that a broker of this version can send.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 17] = [
         Code::BadMagic,
         Code::BadVersion,
         Code::BadType,
@@ -65,6 +67,7 @@ impl Code {
         Code::Storage,
         Code::Stopping,
         Code::Denied,
+        Code::Conflict,
     ];
 
     /// As it stands on the wire.
@@ -86,6 +89,7 @@ impl Code {
             Code::Storage => "storage",
             Code::Stopping => "stopping",
             Code::Denied => "denied",
+            Code::Conflict => "conflict",
             Code::Unknown => "unknown",
         }
     }

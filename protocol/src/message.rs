@@ -458,6 +458,15 @@ pub struct NewTask {
     pub expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// What happens when the unique key is taken.
+    #[serde(default, skip_serializing_if = "OnConflict::is_keep")]
+    pub on_conflict: OnConflict,
+    /// With a unique key: it stays taken for so long after its task is done, so that late callers get that one's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_for_ms: Option<u64>,
+    /// Makes the unique key out of the payload; not beside `unique_key`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unique_by_payload: bool,
     /// Tasks that must have ended before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
@@ -467,6 +476,26 @@ pub struct NewTask {
     /// With `spawn`: joins the group of the task that spawns it, if that has one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub join: bool,
+}
+
+/// What a submit does when a task with its kind and unique key is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// That task stands for the new one.
+    #[default]
+    Keep,
+    /// As `keep`; one that is still queued gets the payload and `run_at` of the new one. Not in `spawn`.
+    Replace,
+    /// Nothing of the submit is stored: `conflict`.
+    Reject,
+}
+
+impl OnConflict {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
 }
 
 /// One task that another waits for: a stored one by its id, or one of the same list by its number.
@@ -495,6 +524,9 @@ impl NewTask {
             timeout_ms: None,
             expires_at: None,
             trace: None,
+            on_conflict: OnConflict::Keep,
+            unique_for_ms: None,
+            unique_by_payload: false,
             after: Vec::new(),
             group: None,
             join: false,
@@ -544,8 +576,23 @@ pub struct Submitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     pub task: TaskId,
-    /// False: a live task with the same kind and unique key was met. The same again when the request is said again.
+    /// False: a task with the same kind and unique key was met. The same again when the request is said again.
     pub new: bool,
+    /// The task that was met got the payload and `run_at` of the submit, and has not started with the old ones.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub replaced: bool,
+}
+
+impl Stored {
+    /// A task that was not there before.
+    pub fn new(task: TaskId) -> Self {
+        Self { task, new: true, replaced: false }
+    }
+
+    /// One that was.
+    pub fn met(task: TaskId) -> Self {
+        Self { task, new: false, replaced: false }
+    }
 }
 
 /// Wait for tasks to end, hearing their progress.

@@ -241,7 +241,7 @@ fn an_answer_of_a_newer_broker_is_understood() {
     let Answer::Tasks(hand_out) = answer else { panic!("not TASKS: {answer:?}") };
     assert_eq!(hand_out.outcomes, [OutcomeCode::Ok, OutcomeCode::Unknown]);
 
-    let stored = vec![laneway_protocol::message::Stored { task: samples::task(1), new: true }; BATCH_MAX + 1];
+    let stored = vec![laneway_protocol::message::Stored::new(samples::task(1)); BATCH_MAX + 1];
     let long = Answer::Submit(Submitted { tasks: stored, finals: Vec::new(), group: None });
     assert_eq!(codec::decode_answer(codec::encode_answer(long.clone()).unwrap()).unwrap(), long);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
-use laneway_protocol::message::{After, NewTask};
+use laneway_protocol::message::{After, NewTask, OnConflict};
 use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId};
 use serde::Serialize;
 
@@ -88,6 +88,39 @@ impl Task {
                 return Err(Error::setting("unique_key", text));
             }
             task.unique_key = Some(key);
+            Ok(())
+        })
+    }
+
+    /// The key is made out of the payload: of the same kind and payload there is one live task. Not beside
+    /// [`Task::unique_key`].
+    #[must_use]
+    pub fn unique_by_payload(self) -> Self {
+        self.set(|task| {
+            task.unique_by_payload = true;
+            Ok(())
+        })
+    }
+
+    /// The key stays taken for so long after its task is done: a submit is then answered with that task's id, and its result
+    /// is there at once. 1 ms to 10 years; needs a key. Rows that apps insert by SQL only see tasks that have not ended.
+    #[must_use]
+    pub fn unique_for(self, window: Duration) -> Self {
+        self.set(|task| {
+            let unique_for_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+            if unique_for_ms == 0 {
+                return Err(Error::setting("unique_for", "it is below 1 ms, the least"));
+            }
+            task.unique_for_ms = Some(unique_for_ms);
+            Ok(())
+        })
+    }
+
+    /// What happens when the key is taken. Default [`OnConflict::Keep`].
+    #[must_use]
+    pub fn on_conflict(self, on_conflict: OnConflict) -> Self {
+        self.set(|task| {
+            task.on_conflict = on_conflict;
             Ok(())
         })
     }

@@ -110,6 +110,9 @@ pub enum Op {
         tasks: Vec<NewTask>,
         /// They become a group of their own.
         group: Option<Box<NewGroup>>,
+        /// Queued tasks that nobody will start before this is applied: only these may be replaced. Afterwards they are to be
+        /// read ahead again.
+        secured: Vec<TaskId>,
     },
     /// Queued ones end at once; running ones are marked. Synced. -> [`OpResult::Verdicts`]
     Cancel(Vec<TaskId>),
@@ -127,6 +130,8 @@ pub enum Op {
         kind: Kind,
         unique_key: String,
     },
+    /// The live tasks with these keys. -> [`OpResult::Found`]
+    FindTwins(Vec<(Kind, String)>),
     /// How tasks ended, for those who wait. -> [`OpResult::Endings`]
     Endings(Vec<TaskId>),
     /// -> [`OpResult::Rows`]

@@ -43,6 +43,11 @@ impl Backlog {
         self.ops.get(&id).map(|(pending, _)| pending)
     }
 
+    /// All of it, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.ops.values().map(|(pending, _)| pending)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
     }
@@ -81,6 +86,7 @@ fn of_op(op: &Op) -> usize {
         | Op::Find(tasks)
         | Op::Endings(tasks)
         | Op::Show { tasks, .. } => tasks.len() * size_of::<u64>(),
+        Op::FindTwins(keys) => keys.iter().map(|(_, key)| of_text(Some(key))).sum(),
         Op::Noted(noted) => of_text(noted.note.as_deref()) + of_payload(noted.checkpoint.as_ref()),
         Op::Started(_)
         | Op::FindKey { .. }
@@ -114,6 +120,7 @@ fn of_pending(pending: &Pending) -> usize {
             };
             answer.tasks.iter().map(bytes_of).sum()
         }
+        Pending::Twins { submit, .. } => submit.tasks.iter().map(of_task).sum(),
         Pending::End(end) => of_payload(end.result.as_ref()) + of_text(end.error.as_deref()),
         _ => 0,
     }
@@ -200,7 +207,8 @@ mod tests {
     #[test]
     fn operations_are_counted_with_their_texts_and_payloads() {
         // A list of ids counts 8 bytes for each; what has no text of its own costs nothing more.
-        let submit = Op::Submit { request: RequestId([1; 16]), tasks: vec![task(), task()], group: None };
+        let submit =
+            Op::Submit { request: RequestId([1; 16]), tasks: vec![task(), task()], group: None, secured: Vec::new() };
         check(&submit, Pending::Nothing, 2 * (256 + 111));
         check(&ended(Next::Done(Some(payload(2_000))), vec![task()]), Pending::Nothing, 2_030 + 256 + 111);
         check(&ended(Next::Dead, Vec::new()), Pending::Nothing, 30);

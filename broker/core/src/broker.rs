@@ -27,6 +27,7 @@ use crate::stop::Drain;
 use crate::task::Running;
 use crate::time::{Millis, Now};
 use crate::timer::{Timer, Timers};
+use crate::unique::Secured;
 use crate::waiter::Waiters;
 use crate::worker::{SessionId, SlotId, Workers};
 
@@ -53,6 +54,8 @@ pub struct Broker {
     pub(crate) questions: HashMap<ReplyTo, Question>,
     pub(crate) pending: Backlog,
     pub(crate) waiters: Waiters,
+    /// Not to be started before a submit that replaces them is on disk.
+    pub(crate) secured: Secured,
     pub(crate) timers: Timers,
     /// The latest hand-outs, until it is sure that the socket took them.
     pub(crate) handed: VecDeque<(ReplyTo, SlotId, u64)>,
@@ -134,6 +137,7 @@ impl Broker {
             questions: HashMap::new(),
             pending: Backlog::default(),
             waiters: Waiters::default(),
+            secured: Secured::default(),
             timers: Timers::default(),
             handed: VecDeque::new(),
             hold: None,

@@ -21,6 +21,7 @@ impl Broker {
         self.check_slots();
         self.check_settling();
         self.check_gates();
+        self.check_secured();
         for (reply, question) in &self.questions {
             assert!(
                 self.timers.contains(question.late_at(), Timer::Question(*reply)),
@@ -76,6 +77,20 @@ impl Broker {
             }
         }
         assert_eq!(self.dispatch.ready(), parked, "slots in line and slots parked");
+    }
+
+    fn check_secured(&self) {
+        let secured = self.pending.iter().filter_map(|pending| match pending {
+            Pending::Submit { secured, .. } => Some(secured),
+            _ => None,
+        });
+        let mut n_secured = 0;
+        for task in secured.flatten() {
+            n_secured += 1;
+            assert!(self.secured.contains(*task), "task {task} is to be replaced and may start");
+            assert!(!self.dispatch.is_read_ahead(*task), "task {task} is to be replaced and read ahead");
+        }
+        assert_eq!(n_secured, self.secured.len(), "tasks kept for submits that are over");
     }
 
     fn check_settling(&self) {

@@ -17,10 +17,11 @@ use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
+use crate::unique::{derive_key, replaces};
 use crate::waiter::{Asked, Waiter};
 
 impl Broker {
-    pub(crate) fn on_submit(&mut self, from: Asker, submit: Submit, now: Now) {
+    pub(crate) fn on_submit(&mut self, from: Asker, mut submit: Submit, now: Now) {
         if let Some(error) = self.intake_refusal() {
             return self.refuse(from.reply, error);
         }
@@ -32,12 +33,27 @@ impl Broker {
         if wait_ms > 0 && self.waiters.len() >= self.settings.waiters_max {
             return self.refuse(from.reply, self.too_many_waiters());
         }
-        self.hold_question(from.reply, now.mono.after(wait_ms + ANSWER_SLACK_MS));
-        let pending = Pending::Submit { reply: from.reply, conn: from.conn, until: now.mono.after(wait_ms) };
-        self.store_for(
-            Op::Submit { request: submit.request, tasks: submit.tasks, group: submit.group.map(Box::new) },
-            pending,
-        );
+        let (reply, conn, until) = (from.reply, from.conn, now.mono.after(wait_ms));
+        self.hold_question(reply, until.after(ANSWER_SLACK_MS));
+        submit.tasks.iter_mut().for_each(derive_key);
+        let replaces = replaces(&submit.tasks);
+        if replaces.is_empty() {
+            return self.submit((reply, conn, until), submit, Vec::new());
+        }
+        let pending = Pending::Twins { reply, conn, until, submit: Box::new(submit) };
+        self.store_for(Op::FindTwins(replaces), pending);
+    }
+
+    /// Gives the store what a submit wants stored; of live tasks it may replace those that are secured.
+    pub(crate) fn submit(
+        &mut self,
+        (reply, conn, until): (ReplyTo, ConnId, Millis),
+        submit: Submit,
+        secured: Vec<TaskId>,
+    ) {
+        let Submit { request, tasks, group, .. } = submit;
+        let op = Op::Submit { request, tasks, group: group.map(Box::new), secured: secured.clone() };
+        self.store_for(op, Pending::Submit { reply, conn, until, secured });
     }
 
     pub(crate) fn on_submitted(

@@ -52,6 +52,10 @@ impl Broker {
         let rows = loaded.tasks.len();
         let mut unload = Vec::new();
         loaded.tasks.retain(|task| {
+            if self.secured.contains(task.id) {
+                // The store gives it again when it is replaced.
+                return false;
+            }
             if self.settling.contains_key(&task.id) {
                 // Read while the end of its last run is still to be reported: to be read again.
                 unload.push(task.id);

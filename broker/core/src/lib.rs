@@ -40,6 +40,7 @@ mod task;
 mod tests;
 mod time;
 mod timer;
+mod unique;
 mod waiter;
 mod worker;
 mod workflow;
@@ -53,4 +54,5 @@ pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedT
 pub use lease::LeaseKey;
 pub use settings::{KindSettings, Settings};
 pub use time::{Millis, Now, UnixMillis};
+pub use unique::derive_key;
 pub use workflow::waits_for;

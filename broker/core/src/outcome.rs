@@ -15,6 +15,7 @@ use crate::settle::{EndHook, FindFor, Pending, PendingEnd, Settling};
 use crate::task::{RunEnd, Running};
 use crate::time::Now;
 use crate::timer::Timer;
+use crate::unique::derive_key;
 use crate::worker::{SessionId, SlotId};
 
 /// Where outcomes came from.
@@ -127,7 +128,8 @@ impl Broker {
 
     /// Ends the run that an outcome is about; its lease was found good.
     fn record_outcome(&mut self, outcome: Outcome, hook: EndHook, now: Now) {
-        let Outcome { task, end, result, error, after_ms, dead, spawn, .. } = outcome;
+        let Outcome { task, end, result, error, after_ms, dead, mut spawn, .. } = outcome;
+        spawn.iter_mut().for_each(derive_key);
         let bytes_max = self.settings.payload_bytes_max;
         let end = match end {
             End::Done => match result {

@@ -1,6 +1,8 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
-use laneway_protocol::message::{Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Verdicts, WaitFor};
+use laneway_protocol::message::{
+    Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Submit, Verdicts, WaitFor,
+};
 use laneway_protocol::{Code, Kind, Lease, Payload, TaskId, TaskState, WireError};
 
 use crate::action::{EndedAs, Ending, Op, OpResult};
@@ -78,6 +80,15 @@ pub(crate) enum Pending {
         reply: ReplyTo,
         conn: ConnId,
         until: Millis,
+        /// What it may replace.
+        secured: Vec<TaskId>,
+    },
+    /// The live tasks that a submit wants to replace.
+    Twins {
+        reply: ReplyTo,
+        conn: ConnId,
+        until: Millis,
+        submit: Box<Submit>,
     },
     Cancel {
         reply: ReplyTo,
@@ -142,6 +153,7 @@ impl Pending {
             Pending::Nothing => false,
             Pending::Find { .. }
             | Pending::Submit { .. }
+            | Pending::Twins { .. }
             | Pending::Cancel { .. }
             | Pending::Requeue { .. }
             | Pending::Edit { .. }
@@ -238,15 +250,25 @@ impl Broker {
         match (pending, result) {
             (Pending::End(end), OpResult::Ended(ended)) => self.on_ended(op, end, ended, now),
             (Pending::Find { reply, find }, OpResult::Found(found)) => self.on_found(reply, find, found, now),
-            (Pending::Submit { reply, conn, until }, OpResult::Submitted(stored)) => {
+            (Pending::Submit { reply, conn, until, secured }, OpResult::Submitted(stored)) => {
+                self.release_secured(&secured);
                 self.on_submitted(reply, conn, until, stored, None, now);
             }
-            (Pending::Submit { reply, conn, until }, OpResult::SubmittedGroup(stored, group)) => {
+            (Pending::Submit { reply, conn, until, secured }, OpResult::SubmittedGroup(stored, group)) => {
+                self.release_secured(&secured);
                 self.on_submitted(reply, conn, until, stored, Some(group), now);
             }
-            (Pending::Submit { reply, .. }, OpResult::Refused { index, field, reason }) => {
+            (Pending::Twins { reply, conn, until, submit }, OpResult::Found(found)) => {
+                self.on_twins_found((reply, conn, until), *submit, &found);
+            }
+            (Pending::Submit { reply, secured, .. }, OpResult::Refused { index, field, reason }) => {
+                self.release_secured(&secured);
                 if self.close_question(reply) {
-                    let code = if field == "lane" { Code::UnknownLane } else { Code::BadTask };
+                    let code = match field {
+                        "lane" => Code::UnknownLane,
+                        "on_conflict" => Code::Conflict,
+                        _ => Code::BadTask,
+                    };
                     let error = WireError::new(code, format!("task number {index}: {reason}"));
                     self.refuse(reply, error.field(format!("tasks[{index}].{field}")));
                 }

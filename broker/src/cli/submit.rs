@@ -3,10 +3,10 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use laneway::Ended;
-use laneway_protocol::message::{After, NewTask, ProgressEvent, Stored};
+use laneway_protocol::message::{After, NewTask, OnConflict, ProgressEvent, Stored};
 use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ Examples:
   laneway submit resize '{\"file\": \"a.png\"}'
   laneway submit report --lane low --run-at +1h --unique report-2030-01
   laneway submit import - --wait=60
+  laneway submit search '{\"q\": \"cats\"}' --unique-payload --unique-for 10m --wait
+  laneway submit sync '{\"page\": 7}' --unique feed --on-conflict replace --run-at +1m
   laneway submit publish --after 41 --after 42 --after-anyway 43
   laneway submit mail '{\"to\": \"x@example.org\"}' --max-attempts 5 --expires-at 2030-01-31T18:00")]
 pub(super) struct SubmitArgs {
@@ -54,6 +56,18 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "KEY")]
     unique: Option<String>,
 
+    /// Make the key out of the payload: of the same kind and payload there is one live task
+    #[arg(long, conflicts_with = "unique")]
+    unique_payload: bool,
+
+    /// Keep the key taken for so long after the task is done (30, 500ms, 5m): a later submit gets its result
+    #[arg(long, value_name = "TIME", value_parser = when::duration)]
+    unique_for: Option<Duration>,
+
+    /// What to do when the key is taken
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Conflict::Keep, hide_default_value = true)]
+    on_conflict: Conflict,
+
     /// Attempts before it is dead, at least 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
@@ -78,6 +92,26 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = when::duration)]
     #[expect(clippy::option_option, reason = "absent, for ever, or for this long")]
     wait: Option<Option<Duration>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Conflict {
+    /// The task that has it stands for this one [default]
+    Keep,
+    /// The same; while it is queued it gets this payload and --run-at
+    Replace,
+    /// Refuse this one
+    Reject,
+}
+
+impl From<Conflict> for OnConflict {
+    fn from(conflict: Conflict) -> Self {
+        match conflict {
+            Conflict::Keep => Self::Keep,
+            Conflict::Replace => Self::Replace,
+            Conflict::Reject => Self::Reject,
+        }
+    }
 }
 
 pub(super) fn kind(text: &str) -> Result<Kind, String> {
@@ -157,6 +191,9 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
     task.lane = args.lane;
     task.run_at = args.run_at;
     task.unique_key = args.unique;
+    task.unique_by_payload = args.unique_payload;
+    task.unique_for_ms = args.unique_for.map(|window| u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
+    task.on_conflict = args.on_conflict.into();
     task.max_attempts = args.max_attempts;
     task.timeout_ms = args.timeout_ms;
     task.expires_at = args.expires_at;
@@ -197,15 +234,21 @@ fn standard_input() -> Result<Vec<u8>, Error> {
 }
 
 fn existing(stored: Stored) -> &'static str {
-    if stored.new { "" } else { " existed already" }
+    match stored {
+        Stored { new: true, .. } => "",
+        Stored { replaced: true, .. } => " was replaced",
+        Stored { .. } => " existed already",
+    }
 }
 
 fn print_id(stored: Stored, output: Output) -> Result<(), Error> {
     if output == Output::Json {
         return output::json(&stored);
     }
-    if !stored.new {
-        output::note("a live task has this key already");
+    if stored.replaced {
+        output::note("a queued task had this key; it has the new payload now");
+    } else if !stored.new {
+        output::note("a task has this key already");
     }
     output::line(&stored.task.to_string())
 }

@@ -227,14 +227,14 @@ impl World {
             Op::Submit { tasks, .. } => {
                 let stored = tasks.iter().map(|_| {
                     self.n_tasks += 1;
-                    Stored { task: TaskId::new(self.n_tasks).unwrap(), new: true }
+                    Stored::new(TaskId::new(self.n_tasks).unwrap())
                 });
                 OpResult::Submitted(stored.collect())
             }
             Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Edit { tasks, .. } => {
                 OpResult::Verdicts(vec![Verdict::NotFound; tasks.len()])
             }
-            Op::Find(_) | Op::FindKey { .. } => OpResult::Found(Vec::new()),
+            Op::Find(_) | Op::FindKey { .. } | Op::FindTwins(_) => OpResult::Found(Vec::new()),
             Op::Endings(tasks) => OpResult::Endings(tasks.into_iter().map(|task| (task, Ending::NotFound)).collect()),
             Op::List(_) | Op::Show { .. } => OpResult::Rows(StatusRows::default()),
             Op::Counts => OpResult::Counts(Counts::default()),

@@ -77,6 +77,7 @@ fn weight(op: &Op) -> usize {
         }
         Op::Submit { tasks, .. } => tasks.iter().map(of_new).sum(),
         Op::Ended(ended) => 1 + ended.spawn.iter().map(of_new).sum::<usize>(),
+        Op::FindTwins(keys) => keys.len(),
         Op::CancelGroup { rows, .. } | Op::Parents { rows, .. } => *rows,
         Op::Show { tasks, detail } => tasks.len() * if *detail { DETAIL_ROWS } else { 1 },
         Op::List(filter) => filter.limit as usize,

@@ -422,8 +422,8 @@ impl<S: Store> Scheduler<S> {
     ) -> Result<(Vec<Option<OpResult>>, Found), StoreError> {
         let mut found = Found::default();
         let results = if ops.is_empty() { Vec::new() } else { self.store.apply(ops, now)? };
-        for op in ops {
-            self.note_effects(op);
+        for (op, result) in ops.iter().zip(results.iter().chain(std::iter::repeat(&None))) {
+            self.note_effects(op, result.as_ref());
         }
         // A commit that landed between the last look and the begin is part of this turn already.
         if self.store.changed()? {
@@ -481,7 +481,7 @@ impl<S: Store> Scheduler<S> {
     }
 
     /// What an operation of our own does to the queues: our commits do not show as changes.
-    fn note_effects(&mut self, op: &Op) {
+    fn note_effects(&mut self, op: &Op, result: Option<&OpResult>) {
         match op {
             Op::Started(started) => {
                 self.out.remove(&started.task);
@@ -490,7 +490,12 @@ impl<S: Store> Scheduler<S> {
             Op::Ended(Ended { next, spawn, .. }) => {
                 self.chores.intake |= matches!(next, Next::Queued { .. }) || !spawn.is_empty();
             }
-            Op::Submit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
+            Op::Submit { secured, .. } => {
+                (self.chores.intake, self.chores.sweep) = (true, true);
+                if !secured.is_empty() {
+                    self.give_back(secured, result);
+                }
+            }
             // What it brought into a queue the store tells with the next intake, and what must not be there the sweep finds.
             Op::Edit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Cancel(_) | Op::CancelGroup { .. } => self.chores.sweep = true,
@@ -519,6 +524,21 @@ impl<S: Store> Scheduler<S> {
         self.chores.schedules.look_at = now.mono.after(SCHEDULES_LOOK_MS);
         self.chores.intake |= !found.fired.slots.is_empty();
         Ok(())
+    }
+
+    /// Tasks that a submit was free to replace are to be read ahead again. The store has told the queues of those that it
+    /// replaced; the others are few, and anywhere.
+    fn give_back(&mut self, secured: &[TaskId], result: Option<&OpResult>) {
+        let replaced = |task: &TaskId| {
+            let Some(OpResult::Submitted(stored) | OpResult::SubmittedGroup(stored, _)) = result else { return false };
+            stored.iter().any(|stored| stored.replaced && stored.task == *task)
+        };
+        for task in secured {
+            self.out.remove(task);
+        }
+        if !secured.iter().all(replaced) {
+            self.agenda.mark_all();
+        }
     }
 
     fn look_at_watched(&mut self, found: &mut Found) -> Result<(), StoreError> {
@@ -662,6 +682,7 @@ fn needs_sync(op: &Op) -> bool {
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }
+        | Op::FindTwins(_)
         | Op::Endings(_)
         | Op::List(_)
         | Op::Show { .. }

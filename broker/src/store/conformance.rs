@@ -10,6 +10,7 @@ mod random;
 mod schedules;
 mod subject;
 mod turns;
+mod unique;
 
 use subject::{MemorySubject, SqliteSubject, World};
 
@@ -124,4 +125,13 @@ suite! {
         a_waiting_row_names_for_whom_it_waits
         a_group_is_kept_whole_as_long_as_it_lives
         an_undone_list_leaves_nothing;
+    unique:
+        a_done_task_answers_for_its_key_as_long_as_asked
+        a_row_is_kept_for_its_window
+        a_submit_can_ask_to_be_refused
+        a_spawned_task_can_be_refused_and_replaces_none
+        a_queued_row_is_replaced_when_it_is_secured
+        a_replaced_row_is_told_to_its_queue
+        live_twins_are_found
+        wishes_without_a_key_make_no_sense;
 }

@@ -12,6 +12,7 @@ mod life;
 mod questions;
 mod queues;
 mod schedules;
+mod unique;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -117,6 +118,8 @@ struct Db {
     /// By schedule and slot: the task, and whether it was new.
     slots: BTreeMap<(i64, i64), (i64, bool)>,
     requests: HashMap<[u8; 16], (i64, Vec<Stored>, Option<u64>)>,
+    /// Rows that are kept after they are done, and for how long.
+    windows: BTreeMap<i64, i64>,
     overtaken: u64,
     /// Commits of apps.
     version: u64,
@@ -392,7 +395,7 @@ impl Store for MemoryStore {
                 self.news.fresh.insert(id);
             }
             let old = ended_at < now.wall.0.saturating_sub(age) || id <= id_before;
-            if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) && db.delete(id) {
+            if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) && db.delete(id, now) {
                 deleted += 1;
             }
         }
@@ -457,7 +460,13 @@ impl Db {
     }
 
     /// An ended row with its failures. False when something still needs it.
-    fn delete(&mut self, id: i64) -> bool {
+    fn delete(&mut self, id: i64, now: Now) -> bool {
+        let row = &self.rows[&id];
+        let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
+        let kept = self.windows.get(&id).is_some_and(|unique_for_ms| ended_at + unique_for_ms > now.wall.0);
+        if kept && state(row) == TaskState::Done {
+            return false;
+        }
         let group = int(&self.rows[&id], "group_id");
         let in_group = |row: &&Arc<Cells>| group.is_some() && int(row, "group_id") == group;
         let is_live = |id: &i64| self.rows.get(id).is_some_and(|row| !state(row).is_final());
@@ -465,6 +474,7 @@ impl Db {
         if is_parent || self.rows.values().filter(in_group).any(|row| !state(row).is_final()) {
             return false;
         }
+        self.windows.remove(&id);
         self.rows.remove(&id);
         self.failures.retain(|failure| failure.task != id);
         self.edges.retain(|edge| edge.task != id);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use laneway_core::{Now, UnixMillis};
+use laneway_core::{Now, UnixMillis, derive_key};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
 use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
 use laneway_protocol::{LaneName, TaskId};
@@ -84,8 +84,10 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
 /// Gives [`Bad`] when it makes no sense, as far as the file tells: its lanes are those of the last broker.
 pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Result<Stored, Bad>, StoreError> {
     let (mut conn, judge) = open(path)?;
+    let mut task = task.clone();
+    derive_key(&mut task);
     let turn = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let stored = match sqlite::insert_all(&turn, &judge, std::slice::from_ref(task), now())? {
+    let stored = match sqlite::insert_all(&turn, &judge, &[task], now())? {
         Ok(stored) => stored[0],
         Err((_, bad)) => return Ok(Err(bad)),
     };

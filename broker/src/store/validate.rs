@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use laneway_core::{QueueKey, UnixMillis};
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
-use laneway_protocol::message::{Format, NewTask};
+use laneway_protocol::message::{Format, NewTask, OnConflict};
 use laneway_protocol::{Kind, LaneName};
 use rusqlite::types::{Type, ValueRef};
 
@@ -30,6 +30,20 @@ pub(crate) struct Bad {
 impl Bad {
     pub(super) fn new(field: &'static str, reason: String) -> Self {
         Self { field, reason }
+    }
+
+    /// A unique key that somebody has, where the task asked to be refused then.
+    pub(super) fn taken(task: &NewTask, by: &str) -> Self {
+        let key = clipped(task.unique_key.as_deref().unwrap_or_default(), 64);
+        let reason = format!("the unique key '{key}' of kind '{}' is taken by {by}", task.kind);
+        Self::new("on_conflict", reason)
+    }
+
+    /// A spawned task that wants to replace another: nobody keeps that one from starting meanwhile.
+    pub(super) fn replacing(spawn: &[NewTask]) -> Option<(usize, Self)> {
+        let index = spawn.iter().position(|task| task.on_conflict == OnConflict::Replace)?;
+        let reason = "a spawned task cannot replace another: use on_conflict keep or reject, or submit it";
+        Some((index, Self::new("on_conflict", reason.into())))
     }
 }
 
@@ -147,6 +161,7 @@ impl Judge {
             return Err(Bad::new("payload", "payload says it is JSON and is not UTF-8: send it as bin".into()));
         }
         self.values(&Values::of(task))?;
+        unique(task)?;
         Ok(QueueKey { lane, kind: task.kind.clone() })
     }
 
@@ -224,6 +239,22 @@ impl Judge {
         let names: Vec<&str> = self.rules.lanes.iter().map(LaneName::as_str).collect();
         format!("use one of {}", names.join(", "))
     }
+}
+
+/// What a task asks of its unique key.
+fn unique(task: &NewTask) -> Result<(), Bad> {
+    if task.unique_by_payload {
+        let reason = "unique_by_payload beside a unique_key: leave one of them out";
+        return Err(Bad::new("unique_by_payload", reason.into()));
+    }
+    if task.unique_key.is_none() && (task.on_conflict != OnConflict::Keep || task.unique_for_ms.is_some()) {
+        let reason =
+            "on_conflict and unique_for_ms mean nothing without a unique key: give unique_key or unique_by_payload";
+        return Err(Bad::new("unique_key", reason.into()));
+    }
+    let unique_for_ms = task.unique_for_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    bounded("unique_for_ms", unique_for_ms.map_or(ValueRef::Null, ValueRef::Integer), TIMEOUT_MS_MAX)?;
+    Ok(())
 }
 
 fn wrong_type(field: &'static str, value: ValueRef<'_>, fix: &str) -> Bad {

@@ -4,9 +4,10 @@
 use laneway_protocol::message::{
     AboutGroup, After, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow,
     Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds,
-    LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewTask, Outcome, OutcomeCode, Pong, Progress,
-    ProgressEvent, ProgressNoted, Ready, SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit,
-    Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewTask, OnConflict, Outcome, OutcomeCode, Pong,
+    Progress, ProgressEvent, ProgressNoted, Ready, SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored,
+    Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow,
+    WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
@@ -208,6 +209,9 @@ fn client_requests() -> Vec<Sample<Request>> {
         timeout_ms: Some(30_000),
         expires_at: Some(1_790_000_060_000),
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        on_conflict: OnConflict::Replace,
+        unique_for_ms: Some(600_000),
+        unique_by_payload: true,
         after: vec![
             After { task: Some(task(41)), number: None, anyway: true },
             After { task: None, number: Some(1), anyway: false },
@@ -347,7 +351,7 @@ fn client_answers() -> Vec<Sample<Answer>> {
         pruned: vec![task(1)],
         group: Some(group_row()),
     };
-    let stored = vec![Stored { task: task(61), new: true }, Stored { task: task(41), new: false }];
+    let stored = vec![Stored::new(task(61)), Stored::met(task(41)), Stored { replaced: true, ..Stored::met(task(42)) }];
     let rows =
         StatusRows { rows: vec![task_row()], not_found: vec![task(45)], next: Some(task(41)), left: vec![task(46)] };
     let cancelled = vec![Verdict::Cancelled, Verdict::Requested, Verdict::Unchanged, Verdict::NotFound];

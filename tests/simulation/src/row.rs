@@ -25,6 +25,7 @@ pub(crate) struct Row {
     pub(crate) releases: i64,
     pub(crate) cancel_requested: bool,
     pub(crate) unique_key: Option<String>,
+    pub(crate) payload: Option<String>,
     pub(crate) result: Option<String>,
     pub(crate) group: Option<i64>,
 }
@@ -58,6 +59,7 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         releases: int("releases").unwrap_or(0),
         cancel_requested: int("cancel_requested").unwrap_or(0) != 0,
         unique_key: text("unique_key"),
+        payload: text("payload"),
         result: text("result"),
         group: int("group_id"),
     }

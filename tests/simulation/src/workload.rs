@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use laneway_broker::internals::Value;
 use laneway_protocol::message::{
-    AboutGroup, After, Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask, Payload, Request,
-    SetKind, SetLane, Status, Submit, Tasks, WaitFor,
+    AboutGroup, After, Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask, OnConflict,
+    Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
 };
 use laneway_protocol::{RequestId, TaskId};
 
@@ -166,7 +166,7 @@ impl World {
 
     /// Tasks that may wait for each other, in any order, or for known ones; some are a group.
     fn new_list(&mut self, n: u64, known: &[TaskId]) -> Submit {
-        let mut tasks: Vec<NewTask> = (0..n).map(|_| self.new_task()).collect();
+        let mut tasks: Vec<NewTask> = (0..n).map(|_| self.new_wire_task()).collect();
         for at in 0..tasks.len() {
             if at > 0 && self.chance.chance(30) {
                 let number = u32::try_from(self.chance.index(at)).ok();
@@ -187,7 +187,10 @@ impl World {
             // Nobody waits for the last one.
             let waited: Vec<u32> = tasks.iter().flat_map(|task| &task.after).filter_map(|after| after.number).collect();
             let free = (0..u32::try_from(n).expect("it is short")).find(|at| !waited.contains(at));
-            let free = free.filter(|at| tasks[*at as usize].unique_key.is_none());
+            let free = free.filter(|at| {
+                let task = &tasks[*at as usize];
+                task.unique_key.is_none() && !task.unique_by_payload
+            });
             NewGroup { name: None, last: free, anyway: self.chance.chance(50) }
         });
         Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, group }
@@ -195,13 +198,26 @@ impl World {
 
     fn new_task(&mut self) -> NewTask {
         let wall = self.clocks().wall.0;
-        let mut task = NewTask::new(kind(self.chance.pick::<&str>(&KINDS)), Some(Payload::json("1")));
+        let payload = Payload::json(self.chance.below(10).to_string());
+        let mut task = NewTask::new(kind(self.chance.pick::<&str>(&KINDS)), Some(payload));
         task.lane = self.chance.chance(60).then(|| lane(self.chance.pick::<&str>(&LANES)));
         task.unique_key = self.chance.chance(30).then(|| (*self.chance.pick(&KEYS)).to_owned());
         task.run_at =
             self.chance.chance(20).then(|| wall + i64::try_from(self.chance.below(800)).expect("it is short"));
         task.max_attempts = self.chance.chance(20).then_some(1);
         task.expires_at = self.chance.chance(5).then_some(wall + 1_000);
+        task
+    }
+
+    /// A task for the wire, which can ask for more than a row.
+    fn new_wire_task(&mut self) -> NewTask {
+        let mut task = self.new_task();
+        task.unique_by_payload = task.unique_key.is_none() && self.chance.chance(5);
+        if task.unique_key.is_some() || task.unique_by_payload {
+            let wishes = [OnConflict::Keep, OnConflict::Replace, OnConflict::Replace, OnConflict::Reject];
+            task.on_conflict = *self.chance.pick(&wishes);
+            task.unique_for_ms = self.chance.chance(20).then(|| self.chance.between(1, 2_000));
+        }
         task
     }
 
@@ -305,7 +321,8 @@ impl World {
         cells.extend(task.run_at.map(|at| ("run_at", Value::Integer(at))));
         cells.extend(task.max_attempts.map(|n| ("max_attempts", Value::Integer(n.into()))));
         cells.extend(task.expires_at.map(|at| ("expires_at", Value::Integer(at))));
-        cells.push(("payload", text("1")));
+        let payload = task.payload.map(|payload| String::from_utf8(payload.bytes).expect("it is a number"));
+        cells.extend(payload.map(|payload| ("payload", Value::Text(payload))));
         cells
     }
 

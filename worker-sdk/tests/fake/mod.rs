@@ -216,7 +216,7 @@ impl State {
                     return None;
                 }
                 Answer::Submit(Submitted {
-                    tasks: vec![Stored { task: TaskId::new(id).unwrap(), new }],
+                    tasks: vec![Stored { new, ..Stored::met(TaskId::new(id).unwrap()) }],
                     finals: Vec::new(),
                     group: None,
                 })

@@ -1,7 +1,7 @@
 //! Those who submit, wait and look.
 
 use laneway_protocol::message::{
-    Answer, Cursor, End, Final, Hello, NewTask, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor,
+    Answer, Cursor, End, Final, Hello, NewTask, OnConflict, Outcome, Progress, Ready, Request, Status, Tasks, WaitFor,
 };
 use laneway_protocol::{Code, Epoch, Lease, Payload, TaskState};
 
@@ -74,6 +74,64 @@ fn a_submit_to_a_lane_that_nobody_knows_says_which_task_it_was() {
         let Answer::Error(error) = &world.answers[&reply] else { panic!("it was taken") };
         assert_eq!((error.code, error.field.clone()), (code, Some(format!("tasks[1].{field}"))));
     }
+}
+
+fn replacing(key: &str) -> NewTask {
+    NewTask { on_conflict: OnConflict::Replace, payload: Some(Payload::json("2")), ..task(Some(key)) }
+}
+
+#[test]
+fn a_queued_task_is_replaced_before_anybody_starts_it() {
+    // Read ahead or read while the submit is on its way, it is kept from the worker that asks meanwhile.
+    let mut world = World::new();
+    world.hello("w", 1, &["a"]);
+    world.ask(1, Request::Ready(Ready { wait_ms: 0, ..ready("w") }));
+    world.insert_with("normal", "a", |row| row.unique_key = Some("x".into()));
+    world.commit();
+    world.take();
+    world.ask(9, submit(vec![replacing("x")], 0));
+    assert_eq!(world.take(), ["find twins x"]);
+    world.commit_ops();
+    assert!(world.take().contains(&"submit 1 replacing 1".into()));
+    let reply = world.ask(1, Request::Ready(ready("w")));
+    world.load();
+    assert!(!world.answers.contains_key(&reply), "the task is to be replaced");
+    world.commit();
+    let said = world.said();
+    assert!(said.iter().any(|line| line.ends_with("SUBMITTED [1 replaced] finals []")), "{said:?}");
+    let Answer::Tasks(tasks) = &world.answers[&reply] else { panic!("it waits") };
+    assert_eq!(tasks.tasks[0].payload, Some(Payload::json("2")));
+}
+
+#[test]
+fn a_task_that_a_worker_has_is_not_replaced() {
+    // Whether the row shows the hand-out or not.
+    for recorded in [false, true] {
+        let mut world = World::new();
+        world.insert_with("normal", "a", |row| row.unique_key = Some("x".into()));
+        let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
+        world.load();
+        assert_eq!(world.tasks(reply).len(), 1);
+        if recorded {
+            world.commit();
+        }
+        world.ask(9, submit(vec![replacing("x")], 0));
+        world.commit();
+        let said = world.said();
+        assert!(said.iter().any(|line| line.ends_with("SUBMITTED [1 known] finals []")), "{said:?}");
+    }
+}
+
+#[test]
+fn a_conflict_is_told_by_its_own_code() {
+    // A caller tells it from a task that makes no sense; asking again unchanged is no use.
+    let mut world = World::new();
+    let reply = world.ask(9, submit(vec![task(Some("x"))], 0));
+    let (op, _) = world.table.inbox.pop_front().unwrap();
+    let refused = OpResult::Refused { index: 0, field: "on_conflict", reason: "taken".into() };
+    world.event(Event::Committed(vec![(op.unwrap(), refused)]));
+    let Answer::Error(error) = &world.answers[&reply] else { panic!("it was taken") };
+    assert_eq!((error.code, error.retry), (Code::Conflict, false));
 }
 
 #[test]

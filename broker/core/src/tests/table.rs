@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use laneway_protocol::message::{
-    Final, GroupRow, KindValues, LaneValues, NewTask, StatusRows, Stored, TaskRow, Verdict,
+    Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, StatusRows, Stored, TaskRow, Verdict,
 };
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
@@ -151,8 +151,8 @@ impl Table {
                     row.progress = (noted.done, noted.total, noted.note);
                 }
             }
-            Op::Submit { tasks, group, .. } => {
-                return Some(match (self.submit(tasks, now), group) {
+            Op::Submit { tasks, group, secured, .. } => {
+                return Some(match (self.submit(tasks, &secured, now), group) {
                     (OpResult::Submitted(stored), Some(_)) => OpResult::SubmittedGroup(stored, 1),
                     (result, _) => result,
                 });
@@ -174,6 +174,15 @@ impl Table {
                 let has_key = |row: &Row| row.kind == kind && row.unique_key.as_ref() == Some(&unique_key);
                 let newest = self.rows.iter().rev().find(|(_, row)| has_key(row)).map(|(&id, _)| id);
                 return Some(OpResult::Found(newest.and_then(|id| self.find(id)).into_iter().collect()));
+            }
+            Op::FindTwins(keys) => {
+                let live = |(id, row): (&TaskId, &Row)| {
+                    let has = keys.iter().any(|(kind, key)| row.kind == *kind && row.unique_key.as_ref() == Some(key));
+                    (has && !row.state.is_final()).then_some(*id)
+                };
+                return Some(OpResult::Found(
+                    self.rows.iter().filter_map(live).filter_map(|id| self.find(id)).collect(),
+                ));
             }
             Op::Endings(tasks) => {
                 return Some(OpResult::Endings(tasks.into_iter().map(|task| (task, self.ending(task))).collect()));
@@ -260,7 +269,12 @@ impl Table {
         EndedAs::Written(row.state)
     }
 
-    fn submit(&mut self, tasks: Vec<NewTask>, now: Now) -> OpResult {
+    fn submit(&mut self, tasks: Vec<NewTask>, secured: &[TaskId], now: Now) -> OpResult {
+        // To be read again, replaced or not.
+        for task in secured {
+            self.out.remove(task);
+        }
+
         if let Some(index) = tasks.iter().position(|task| task.max_attempts == Some(0)) {
             return OpResult::Refused { index, field: "max_attempts", reason: "0 is not at least 1".into() };
         }
@@ -268,8 +282,15 @@ impl Table {
         for task in tasks {
             let live = |row: &Row| row.kind == task.kind && !row.state.is_final() && row.unique_key == task.unique_key;
             let twin = task.unique_key.as_ref().and(self.rows.iter().find(|(_, row)| live(row)).map(|(&id, _)| id));
-            if let Some(task) = twin {
-                stored.push(Stored { task, new: false });
+            if let Some(id) = twin {
+                let row = self.rows.get_mut(&id).expect("just found");
+                let replaced =
+                    task.on_conflict == OnConflict::Replace && secured.contains(&id) && row.state == TaskState::Queued;
+                if replaced {
+                    row.payload.clone_from(&task.payload);
+                    row.queued_in = self.turn;
+                }
+                stored.push(Stored { replaced, ..Stored::met(id) });
                 continue;
             }
             let lane = task.lane.unwrap_or_else(|| LaneName::new("normal").unwrap());
@@ -277,7 +298,7 @@ impl Table {
                 (row.max_attempts, row.timeout_ms) = (task.max_attempts, task.timeout_ms);
                 (row.unique_key, row.payload) = (task.unique_key, task.payload);
             });
-            stored.push(Stored { task: id, new: true });
+            stored.push(Stored::new(id));
         }
         OpResult::Submitted(stored)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use laneway_protocol::TaskId;
-use laneway_protocol::message::{Answer, Final, Held, OutcomeCode, Settled};
+use laneway_protocol::message::{Answer, Final, Held, OutcomeCode, Settled, Stored};
 
 use crate::action::{Action, Next, Op, WorkerEvent};
 
@@ -51,7 +51,17 @@ fn answer_line(answer: &Answer) -> String {
             let stored: Vec<String> = submitted
                 .tasks
                 .iter()
-                .map(|stored| format!("{}{}", stored.task, if stored.new { "" } else { " known" }))
+                .map(|stored| {
+                    format!(
+                        "{}{}",
+                        stored.task,
+                        match stored {
+                            Stored { new: true, .. } => "",
+                            Stored { replaced: true, .. } => " replaced",
+                            Stored { .. } => " known",
+                        }
+                    )
+                })
                 .collect();
             format!("SUBMITTED [{}] finals [{}]", stored.join(", "), finals(&submitted.finals))
         }
@@ -95,12 +105,16 @@ fn op_line(op: &Op) -> String {
             format!("ended {} {next}, {}{cause}", ended.task, format!("{:?}", ended.count).to_lowercase())
         }
         Op::Noted(noted) => format!("noted {} {:?}", noted.task, noted.done),
-        Op::Submit { tasks, .. } => format!("submit {}", tasks.len()),
+        Op::Submit { tasks, secured, .. } if secured.is_empty() => format!("submit {}", tasks.len()),
+        Op::Submit { tasks, secured, .. } => format!("submit {} replacing {}", tasks.len(), join(secured)),
         Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
         Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
         Op::Edit { edit, tasks } => format!("edit {edit:?} {}", join(tasks)),
         Op::Find(tasks) => format!("find {}", join(tasks)),
         Op::FindKey { unique_key, .. } => format!("find key {unique_key}"),
+        Op::FindTwins(keys) => {
+            format!("find twins {}", keys.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join(" "))
+        }
         Op::Endings(tasks) => format!("endings {}", join(tasks)),
         Op::List(_) => "list".into(),
         Op::Show { tasks, .. } => format!("show {}", join(tasks)),

@@ -122,6 +122,7 @@ fn a_running_child_is_told_how_its_parents_ended() {
             note: None,
             extend_ms: None,
             data: None,
+            log: None,
             checkpoint: None,
             parents: Some(after),
         };

@@ -32,7 +32,7 @@ impl<T: Subject> World<T> {
 
     fn batch(&mut self, tasks: Vec<NewTask>, group: NewGroup) -> (Vec<i64>, u64) {
         let request = RequestId([77; 16]);
-        match self.ask(Op::Submit { request, tasks, group: Some(Box::new(group)) }) {
+        match self.ask(Op::Submit { request, tasks, group: Some(Box::new(group)), secured: Vec::new() }) {
             OpResult::SubmittedGroup(stored, group) => (ids(&stored), group),
             other => panic!("not stored: {other:?}"),
         }
@@ -149,7 +149,7 @@ pub(super) fn a_last_task_is_cancelled_with_a_failure_or_runs_anyway<T: Subject>
         let group = NewGroup { last: Some(1), anyway, ..NewGroup::default() };
         let request = RequestId([if anyway { 1 } else { 2 }; 16]);
         let tasks = vec![new_task("k"), new_task("k")];
-        let result = world.ask(Op::Submit { request, tasks, group: Some(Box::new(group)) });
+        let result = world.ask(Op::Submit { request, tasks, group: Some(Box::new(group)), secured: Vec::new() });
         let OpResult::SubmittedGroup(stored, _) = result else { panic!("not stored: {result:?}") };
         let list = ids(&stored);
         world.ended(list[0], Next::Dead);
@@ -159,7 +159,7 @@ pub(super) fn a_last_task_is_cancelled_with_a_failure_or_runs_anyway<T: Subject>
     world.submit_one(keyed.clone());
     let group = Some(Box::new(NewGroup { last: Some(0), ..NewGroup::default() }));
     let request = RequestId([3; 16]);
-    let refused = world.ask(Op::Submit { request, tasks: vec![keyed, new_task("k")], group });
+    let refused = world.ask(Op::Submit { request, tasks: vec![keyed, new_task("k")], group, secured: Vec::new() });
     assert!(matches!(refused, OpResult::Refused { index: 0, field: "unique_key", .. }), "{refused:?}");
 }
 
@@ -284,7 +284,12 @@ pub(super) fn an_undone_list_leaves_nothing<T: Subject>(world: &mut World<T>) {
     let now = world.now;
     let store = world.subject.store();
     store.begin(crate::store::Sync::Power).unwrap();
-    let submit = Op::Submit { request: RequestId([8; 16]), tasks: vec![new_task("k"), after(&[0])], group: None };
+    let submit = Op::Submit {
+        request: RequestId([8; 16]),
+        tasks: vec![new_task("k"), after(&[0])],
+        group: None,
+        secured: Vec::new(),
+    };
     store.apply(&[submit.clone()], now).unwrap();
     store.rollback();
     assert!(!world.subject.store().is_behind());

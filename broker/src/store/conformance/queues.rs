@@ -286,7 +286,12 @@ pub(super) fn a_lane_of_earlier_settings_keeps_its_backlog<T: Subject>(world: &m
     assert_eq!(ids(&loaded.tasks), [id]);
     let mut task = new_task("k");
     task.lane = Some(lane("low"));
-    let submit = Op::Submit { request: laneway_protocol::RequestId([9; 16]), tasks: vec![task], group: None };
+    let submit = Op::Submit {
+        request: laneway_protocol::RequestId([9; 16]),
+        tasks: vec![task],
+        group: None,
+        secured: Vec::new(),
+    };
     let result = second.apply(&[submit], now).unwrap().remove(0);
     second.commit().unwrap();
     assert!(matches!(result, Some(OpResult::Refused { index: 0, field: "lane", .. })), "{result:?}");

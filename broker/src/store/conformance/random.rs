@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use laneway_core::{Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
-use laneway_protocol::message::{After, NewTask, Payload};
+use laneway_protocol::message::{After, NewTask, OnConflict, Payload};
 use laneway_protocol::{Lease, RequestId, SessionName, TaskId};
 use proptest::prelude::*;
 use rusqlite::types::Value;
@@ -60,7 +60,8 @@ enum RandomOp {
     Started { id: i64, run: u32 },
     Ended { id: i64, run: u32, next: Next, count: Count, cause: Option<Cause>, spawn: Option<NewTask> },
     Noted { id: i64, run: u32, done: Option<u64> },
-    Submit { request: u8, tasks: Vec<NewTask> },
+    Submit { request: u8, tasks: Vec<NewTask>, secured: Vec<i64> },
+    FindTwins(Vec<(&'static str, &'static str)>),
     Cancel(Vec<i64>),
     Requeue(Vec<i64>),
     Edit(Edit, Vec<i64>),
@@ -109,8 +110,12 @@ impl RandomOp {
                 note: done.map(|done| format!("at {done}")),
                 checkpoint: done.map(|done| Payload::json(done.to_string())),
             }),
-            Self::Submit { request, tasks } => {
-                Op::Submit { request: RequestId([*request; 16]), tasks: tasks.clone(), group: None }
+            Self::Submit { request, tasks: new, secured } => {
+                let (request, tasks, secured) = (RequestId([*request; 16]), new.clone(), tasks(secured));
+                Op::Submit { request, tasks, group: None, secured }
+            }
+            Self::FindTwins(keys) => {
+                Op::FindTwins(keys.iter().map(|(name, key)| (kind(name), (*key).to_owned())).collect())
             }
             Self::Cancel(ids) => Op::Cancel(tasks(ids)),
             Self::Requeue(ids) => Op::Requeue(tasks(ids)),
@@ -130,8 +135,13 @@ fn some_task() -> impl Strategy<Value = NewTask> {
     let expiries = prop::sample::select(vec![None, None, None, Some(START + 300)]);
     let after = prop::collection::vec((IDS, prop::bool::ANY), 0..2);
     let after = prop_oneof![4 => Just(Vec::new()), 1 => after];
-    (prop::sample::select(vec!["k", "alarm"]), lanes, keys, times, expiries, after).prop_map(
-        |(name, lane_name, unique_key, run_at, expires_at, after)| NewTask {
+    let conflicts = prop::sample::select(vec![OnConflict::Keep, OnConflict::Replace, OnConflict::Reject]);
+    let windows = prop::sample::select(vec![None, None, Some(0), Some(60), Some(400)]);
+    let names = prop::sample::select(vec!["k", "alarm"]);
+    (names, lanes, keys, times, expiries, after, conflicts, windows).prop_map(
+        |(name, lane_name, unique_key, run_at, expires_at, after, on_conflict, unique_for_ms)| NewTask {
+            on_conflict: if unique_key.is_some() { on_conflict } else { OnConflict::Keep },
+            unique_for_ms: unique_for_ms.filter(|_| unique_key.is_some()),
             after: after.into_iter().map(|(id, anyway)| After { task: Some(task(id)), number: None, anyway }).collect(),
             lane: lane_name.map(lane),
             unique_key: unique_key.map(str::to_owned),
@@ -168,8 +178,10 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
         6 => (IDS, 1..4_u32, nexts, counts, causes, spawns)
             .prop_map(|(id, run, next, count, cause, spawn)| RandomOp::Ended { id, run, next, count, cause, spawn }),
         1 => (IDS, 1..4_u32, prop::option::of(0..9_u64)).prop_map(|(id, run, done)| RandomOp::Noted { id, run, done }),
-        2 => (0..4_u8, prop::collection::vec(some_task(), 0..3))
-            .prop_map(|(request, tasks)| RandomOp::Submit { request, tasks }),
+        3 => (0..6_u8, prop::collection::vec(some_task(), 0..3), prop::collection::vec(IDS, 0..6))
+            .prop_map(|(request, tasks, secured)| RandomOp::Submit { request, tasks, secured }),
+        1 => prop::sample::subsequence(vec![("k", "one"), ("k", "two"), ("alarm", "one")], 1..3)
+            .prop_map(RandomOp::FindTwins),
         1 => ids().prop_map(RandomOp::Cancel),
         2 => ids().prop_map(RandomOp::Requeue),
         2 => (some_edit(), ids()).prop_map(|(edit, ids)| RandomOp::Edit(edit, ids)),

@@ -330,7 +330,7 @@ impl<T: Subject> World<T> {
         self.requests += 1;
         let mut request = [0; 16];
         request[..8].copy_from_slice(&self.requests.to_be_bytes());
-        self.ask(Op::Submit { request: RequestId(request), tasks, group: None })
+        self.ask(Op::Submit { request: RequestId(request), tasks, group: None, secured: Vec::new() })
     }
 
     pub(super) fn submit_one(&mut self, task: NewTask) -> i64 {

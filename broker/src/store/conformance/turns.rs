@@ -19,7 +19,7 @@ pub(super) fn a_turn_that_is_rolled_back_never_was<T: Subject>(world: &mut World
     let ops = [
         Op::Started(run.started.clone()),
         Op::Ended(run.failed(Some(world.now.wall.after(500)))),
-        Op::Submit { request: RequestId([5; 16]), tasks: vec![new_task("y")], group: None },
+        Op::Submit { request: RequestId([5; 16]), tasks: vec![new_task("y")], group: None, secured: Vec::new() },
         Op::SessionUp { session: SessionName::new("s").unwrap(), name: "n".into(), plain: false },
     ];
     let before = world.subject.rows();
@@ -129,9 +129,13 @@ pub(super) fn submits_are_all_or_none_and_said_twice_stored_once<T: Subject>(wor
     assert!(world.subject.rows().is_empty());
 
     let keyed = NewTask { unique_key: Some("one".into()), ..new_task("k") };
-    let submit =
-        Op::Submit { request: RequestId([5; 16]), tasks: vec![keyed.clone(), new_task("k"), keyed], group: None };
-    let stored = [(1, true), (2, true), (1, false)].map(|(id, new)| Stored { task: task(id), new });
+    let submit = Op::Submit {
+        request: RequestId([5; 16]),
+        tasks: vec![keyed.clone(), new_task("k"), keyed],
+        group: None,
+        secured: Vec::new(),
+    };
+    let stored = [(1, true), (2, true), (1, false)].map(|(id, new)| Stored { new, ..Stored::met(task(id)) });
     let stored = OpResult::Submitted(stored.to_vec());
     assert_eq!(world.ask(submit.clone()), stored);
     world.later(599_999);
@@ -167,9 +171,9 @@ pub(super) fn a_live_key_gives_the_same_task<T: Subject>(world: &mut World<T>) {
     };
     let stored = submit(world, "k");
     let id = stored[0].task;
-    assert_eq!(stored, [Stored { task: id, new: true }, Stored { task: id, new: false }]);
+    assert_eq!(stored, [Stored::new(id), Stored::met(id)]);
     let run = world.started(1);
-    assert!(submit(world, "k").iter().all(|stored| *stored == Stored { task: id, new: false }));
+    assert!(submit(world, "k").iter().all(|stored| *stored == Stored::met(id)));
     assert!(submit(world, "other")[0].new);
     world.end(run.failed(None));
     assert!(!submit(world, "k")[0].new);

@@ -18,17 +18,17 @@ impl Step<'_> {
         match edit {
             Edit::Requeue => self.requeue(id, now),
             Edit::Cancel => self.cancel(id, now),
-            Edit::Purge => self.purge(id),
+            Edit::Purge => self.purge(id, now),
             Edit::Move(lane) => self.relane(id, lane, now),
             Edit::RunNow => self.run_now(id, now),
         }
     }
 
-    fn purge(&mut self, id: i64) -> Verdict {
+    fn purge(&mut self, id: i64, now: Now) -> Verdict {
         if !state(&self.db.rows[&id]).is_final() {
             return Verdict::Unchanged;
         }
-        if self.db.delete(id) { Verdict::Purged } else { Verdict::Needed }
+        if self.db.delete(id, now) { Verdict::Purged } else { Verdict::Needed }
     }
 
     fn relane(&mut self, id: i64, lane: &LaneName, now: Now) -> Verdict {

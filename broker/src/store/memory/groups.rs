@@ -14,10 +14,12 @@ use crate::store::dependencies::{
 };
 use crate::store::validate::Bad;
 
+#[derive(Default)]
 pub(super) struct NewList<'a> {
     pub(super) tasks: &'a [NewTask],
     pub(super) group: Option<&'a NewGroup>,
     pub(super) spawned_by: Option<i64>,
+    pub(super) secured: &'a [TaskId],
 }
 
 impl Step<'_> {
@@ -30,18 +32,23 @@ impl Step<'_> {
         for (at, task) in list.tasks.iter().enumerate() {
             self.judge.task(task).map_err(|bad| (at, bad))?;
         }
+        if list.spawned_by.is_some()
+            && let Some(bad) = Bad::replacing(list.tasks)
+        {
+            return Err(bad);
+        }
         judge_list(list.tasks, list.group, list.spawned_by.is_some())?;
         let own = list.group.map(|group| self.new_group(group, now));
         let spawner = list.spawned_by.and_then(|id| int(self.db.rows.get(&id)?, "group_id"));
         let last = list.group.and_then(|group| group.last).map(|last| last as usize);
         let (mut stored, mut joined) = (Vec::new(), Vec::new());
         for (at, task) in list.tasks.iter().enumerate() {
-            let key = task.unique_key.clone().map_or(Value::Null, Value::Text);
-            if let Some(twin) = self.db.live_twin(&Value::Text(task.kind.as_str().into()), &key) {
+            if let Some(twin) = self.standing(task, now) {
                 if last == Some(at) {
                     return Err((at, last_has_twin(twin)));
                 }
-                stored.push(Stored { task: task_id(twin), new: false });
+                let met = self.meet(task, twin, &stored, list.secured, now).map_err(|bad| (at, bad))?;
+                stored.push(met);
                 continue;
             }
             let mut parents = task.after.iter().filter_map(|after| after.task).map(sql);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
-use laneway_protocol::message::{KindValues, LaneValues, NewGroup, NewTask, Stored, Verdict};
+use laneway_protocol::message::{KindValues, LaneValues, NewTask, Stored, Verdict};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
@@ -24,7 +24,10 @@ impl Step<'_> {
                 self.note(noted);
                 return None;
             }
-            Op::Submit { request, tasks, group } => self.submit(*request, tasks, group.as_deref(), now),
+            Op::Submit { request, tasks, group, secured } => {
+                let list = NewList { tasks, group: group.as_deref(), spawned_by: None, secured };
+                self.submit(*request, list, now)
+            }
             Op::Group { group, live } => OpResult::Group(self.group(*group, *live)),
             Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: self.cancel_group(*group, *rows) },
             Op::Parents { task, after, rows, .. } => self.parents(sql(*task), *after, *rows),
@@ -44,6 +47,7 @@ impl Step<'_> {
                 });
                 OpResult::Found(row.and_then(|(id, row)| found(*id, row, self.judge)).into_iter().collect())
             }
+            Op::FindTwins(keys) => OpResult::Found(self.find_twins(keys)),
             Op::Endings(tasks) => OpResult::Endings(self.endings(tasks)),
             Op::List(filter) => OpResult::Rows(self.list(filter)),
             Op::Show { tasks, detail } => OpResult::Rows(self.show(tasks, *detail, now)),
@@ -124,7 +128,7 @@ impl Step<'_> {
         if ended.next == Next::Already {
             return self.already(ended, now);
         }
-        let list = NewList { tasks: &ended.spawn, group: None, spawned_by: Some(sql(ended.task)) };
+        let list = NewList { tasks: &ended.spawn, spawned_by: Some(sql(ended.task)), ..NewList::default() };
         let before = (self.db.clone(), self.news.clone());
         let spawned = self.insert_list(list, now);
         if spawned.is_err() || self.db.rows.get(&sql(ended.task)).is_none_or(|row| !runs_under(row, ended)) {
@@ -267,14 +271,14 @@ impl Step<'_> {
         row.extend(cells.into_iter().filter_map(|(column, value)| Some((column, value?))));
     }
 
-    fn submit(&mut self, request: RequestId, tasks: &[NewTask], group: Option<&NewGroup>, now: Now) -> OpResult {
+    fn submit(&mut self, request: RequestId, list: NewList<'_>, now: Now) -> OpResult {
         if let Some((at, stored, group)) = self.db.requests.get(&request.0)
             && *at > now.wall.0 - 600_000
         {
             return submitted(stored.clone(), *group);
         }
         let before = (self.db.clone(), self.news.clone());
-        match self.insert_list(NewList { tasks, group, spawned_by: None }, now) {
+        match self.insert_list(list, now) {
             Ok((stored, group)) => {
                 self.db.requests.insert(request.0, (now.wall.0, stored.clone(), group));
                 submitted(stored, group)
@@ -304,10 +308,7 @@ impl Step<'_> {
             ("state", Value::Text(if waits { "waiting" } else { "queued" }.into())),
             ("group_id", int(group)),
         ];
-        let Some(id) = self.db.insert(&cells) else {
-            let twin = self.db.live_twin(&cells[0].1, &cells[4].1).unwrap();
-            return Stored { task: task_id(twin), new: false };
-        };
+        let id = self.db.insert(&cells).expect("it has no twin");
         if id == self.news.watermark + 1 {
             self.news.watermark = id;
             self.news.rows += 1;
@@ -317,7 +318,8 @@ impl Step<'_> {
         } else {
             self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
         }
-        Stored { task: task_id(id), new: true }
+        self.keep_for(id, task);
+        Stored::new(task_id(id))
     }
 
     pub(super) fn cancel(&mut self, id: i64, now: Now) -> Verdict {

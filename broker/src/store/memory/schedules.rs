@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use laneway_core::{Now, UnixMillis};
+use laneway_protocol::message::Stored;
 use rusqlite::types::Value;
 
-use super::cells::{int, payload, sql, text};
+use super::cells::{int, payload, sql, task_id, text};
 use super::{Apps, Cells, Step};
 use crate::schedule;
 use crate::store::Bad;
@@ -159,7 +160,10 @@ impl Step<'_> {
             if self.db.slots.contains_key(&(schedule.id, slot.0)) {
                 continue;
             }
-            let stored = self.insert(&due.task, false, None, now);
+            let stored = match self.standing(&due.task, now) {
+                Some(twin) => Stored::met(task_id(twin)),
+                None => self.insert(&due.task, false, None, now),
+            };
             self.db.slots.insert((schedule.id, slot.0), (sql(stored.task), stored.new));
             self.set(schedule.id, "last_at", Value::Integer(slot.0));
             self.set(schedule.id, "last_task", Value::Integer(sql(stored.task)));

@@ -14,8 +14,9 @@ use rusqlite::{Connection, params};
 use super::edit::edit;
 use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
-use super::submit::{NewList, live_twin, submit};
+use super::submit::{NewList, submit};
 use super::sweep::{End, end_unstarted};
+use super::unique::{self, live_twin};
 use super::{State, group, limits, query};
 use crate::store::StoreError;
 use crate::store::validate::clipped;
@@ -66,8 +67,8 @@ fn single<'c>(
             note(conn, noted)?;
             return Ok(None);
         }
-        Op::Submit { request, tasks, group } => {
-            let list = NewList { tasks, group: group.as_deref(), spawned_by: None };
+        Op::Submit { request, tasks, group, secured } => {
+            let list = NewList { tasks, group: group.as_deref(), spawned_by: None, secured };
             submit(conn, state, *request, list, now)?
         }
         Op::Group { group, live } => OpResult::Group(group::find(conn, *group, *live)?),
@@ -80,6 +81,7 @@ fn single<'c>(
         Op::FindKey { kind, unique_key } => {
             OpResult::Found(query::find_key(conn, &state.judge.rules, kind.as_str(), unique_key)?)
         }
+        Op::FindTwins(keys) => OpResult::Found(unique::find_twins(conn, &state.judge.rules, keys)?),
         Op::Endings(tasks) => OpResult::Endings(query::endings(conn, tasks)?),
         Op::List(filter) => OpResult::Rows(query::list(conn, &state.judge.rules, filter)?),
         Op::Show { tasks, detail } => OpResult::Rows(query::show(conn, &state.judge, tasks, *detail, now)?),
@@ -159,7 +161,12 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
                     open.remove(task);
                 }
             }
-            Op::FindKey { .. } | Op::List(_) | Op::Group { .. } | Op::CancelGroup { .. } | Op::Parents { .. } => {
+            Op::FindKey { .. }
+            | Op::FindTwins(_)
+            | Op::List(_)
+            | Op::Group { .. }
+            | Op::CancelGroup { .. }
+            | Op::Parents { .. } => {
                 open.clear();
             }
             Op::Submit { .. }

@@ -23,7 +23,7 @@ pub(super) fn edit(
     let verdict = match edit {
         Edit::Requeue => requeue(conn, state, task, now),
         Edit::Cancel => cancel(conn, state, task, now),
-        Edit::Purge => purge(conn, state, task),
+        Edit::Purge => purge(conn, state, task, now),
         Edit::Move(lane) => relane(conn, state, task, lane, now),
         Edit::RunNow => run_now(conn, state, task, now),
     };
@@ -36,13 +36,13 @@ pub(super) fn edit(
     }
 }
 
-fn purge(conn: &Connection, state: &mut State, task: TaskId) -> Result<Verdict, StoreError> {
+fn purge(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let Some(stands) = run::stands(conn, task)? else { return Ok(Verdict::NotFound) };
     if !stands.state.is_final() {
         return Ok(Verdict::Unchanged);
     }
     let id = sql_id(task);
-    if !delete(conn, id)? {
+    if !delete(conn, id, now)? {
         return Ok(Verdict::Needed);
     }
     if stands.state == TaskState::Dead {

@@ -22,6 +22,7 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unique;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use super::dependencies::forget;
 use super::group::{forget_if_empty, group_of};
 use super::news::newest_id;
+use super::unique::{IN_WINDOW, forget_window};
 use super::{State, row};
 use crate::store::{Retention, StoreError};
 
@@ -54,14 +55,15 @@ pub(super) fn prune(
     }
     let mut deleted = 0;
     for id in old {
-        deleted += usize::from(delete(conn, id)?);
+        deleted += usize::from(delete(conn, id, now)?);
     }
     Ok(deleted)
 }
 
-/// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`. Pruning and people's own
+/// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`; `?2` is now. Pruning and people's own
 /// deletes both ask here, and nowhere else.
-const NEEDED_BY: [&str; 2] = [
+const NEEDED_BY: [&str; 3] = [
+    IN_WINDOW,
     // A child that has not ended may ask for its result.
     "EXISTS (SELECT 1 FROM task_dependencies AS edge INDEXED BY task_dependencies_parent \
      JOIN tasks AS child ON child.id = edge.task WHERE edge.parent = tasks.id AND child.state >= 'queued')",
@@ -76,9 +78,9 @@ static DELETE: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Deletes an ended row with its failures. False when something still needs it.
-pub(super) fn delete(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+pub(super) fn delete(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
     let group = group_of(conn, id)?;
-    if conn.prepare_cached(&DELETE)?.execute([id])? == 0 {
+    if conn.prepare_cached(&DELETE)?.execute(params![id, now.wall.0])? == 0 {
         return Ok(false);
     }
     forget(conn, id)?;
@@ -86,5 +88,6 @@ pub(super) fn delete(conn: &Connection, id: i64) -> Result<bool, StoreError> {
         forget_if_empty(conn, group)?;
     }
     conn.prepare_cached("DELETE FROM failures WHERE task = ?1")?.execute([id])?;
+    forget_window(conn, id)?;
     Ok(true)
 }

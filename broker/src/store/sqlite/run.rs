@@ -121,7 +121,7 @@ pub(super) fn end(conn: &Connection, state: &mut State, ended: &Ended, now: Now)
         });
     }
     // First what may be refused: it leaves the run as it is, to be recorded as failed.
-    let list = NewList { tasks: &ended.spawn, group: None, spawned_by: Some(sql_id(ended.task)) };
+    let list = NewList { tasks: &ended.spawn, spawned_by: Some(sql_id(ended.task)), ..NewList::default() };
     let mut overtaken = false;
     let spawned = in_savepoint(conn, || {
         if before(conn, state, ended)?.is_none() {

@@ -11,7 +11,7 @@ use super::row::{self, sql_id};
 use super::submit::insert_judged;
 use crate::schedule;
 use crate::store::schedules::{Due, Fired, FiredSlot, MEND_INTERVAL_MS, ROWS_PER_TURN, SLOTS_KEPT, Schedule, Verdict};
-use crate::store::validate::clipped;
+use crate::store::validate::{Judge, clipped};
 use crate::store::{Bad, StoreError};
 
 /// When the far future is to be looked into again.
@@ -126,7 +126,7 @@ fn fire_due(
     conn.prepare_cached("SAVEPOINT schedule")?.execute([])?;
     let (mut done, mut inserted) = (Vec::new(), Vec::new());
     for slot in due.slots.iter().take(slots) {
-        match fire_slot(conn, schedule, due, *slot, now, &mut inserted) {
+        match fire_slot(conn, &state.judge, schedule, due, *slot, now, &mut inserted) {
             Ok(stored) => done.extend(stored.map(|stored| (*slot, stored))),
             Err(StoreError::Refused(reason)) => {
                 conn.prepare_cached("ROLLBACK TO schedule")?.execute([])?;
@@ -159,6 +159,7 @@ fn fire_due(
 /// `None` when the slot was fired before.
 fn fire_slot(
     conn: &Connection,
+    judge: &Judge,
     schedule: &Schedule,
     due: &Due,
     slot: UnixMillis,
@@ -170,7 +171,8 @@ fn fire_slot(
         return Ok(None);
     }
     let tasks = std::slice::from_ref(&due.task);
-    let stored = insert_judged(conn, tasks, vec![due.key.clone()], now, |key, id, at| inserted.push((key, id, at)))?;
+    let stored =
+        insert_judged(conn, judge, tasks, vec![due.key.clone()], now, |key, id, at| inserted.push((key, id, at)))?;
     let stored = stored[0];
     let sql = "INSERT INTO schedule_slots (schedule, slot, task, new, fired_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     let row = params![schedule.id, slot.0, sql_id(stored.task), stored.new, now.wall.0];

@@ -13,13 +13,13 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 5;
+pub(crate) const SCHEMA_VERSION: u32 = 6;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but those that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "tasks",
     "failures",
     "task_view",
@@ -30,6 +30,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "laneway_lanes",
     "laneway_requests",
     "laneway_sessions",
+    "laneway_windows",
     "task_dependencies",
     "task_groups",
     HISTORY,

@@ -1,7 +1,7 @@
 //! New rows by the store's own hand: submits, said once or twice, and the tasks that an outcome spawns.
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::{NewGroup, NewTask, Stored};
+use laneway_protocol::message::{NewGroup, NewTask, OnConflict, Stored};
 use laneway_protocol::{LaneName, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -9,6 +9,7 @@ use super::State;
 use super::dependencies::{depend, state_of, walk};
 use super::group::{group_exists, group_of, new_group, waiting_last};
 use super::row::{SqlPayload, sql_id, sql_u64};
+use super::unique::{keep_for, replace, twin};
 use crate::store::StoreError;
 use crate::store::dependencies::{is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before};
 use crate::store::validate::{Bad, Judge};
@@ -59,12 +60,14 @@ fn submitted(stored: Vec<Stored>, group: Option<u64>) -> OpResult {
 }
 
 /// Tasks to be, with what they are to each other.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NewList<'a> {
     pub(super) tasks: &'a [NewTask],
     pub(super) group: Option<&'a NewGroup>,
     /// The task that spawns them.
     pub(super) spawned_by: Option<i64>,
+    /// Queued tasks that may be replaced, for nobody can start them meanwhile.
+    pub(super) secured: &'a [TaskId],
 }
 
 /// What was inserted, for the state to hear of once nothing can undo it.
@@ -73,6 +76,8 @@ pub(super) struct Inserted {
     pub(super) stored: Vec<Stored>,
     queued: Vec<(QueueKey, i64, Option<UnixMillis>)>,
     waiting: Vec<i64>,
+    /// Rows that stand for tasks of the list and have become those.
+    replaced: Vec<(QueueKey, i64, Option<UnixMillis>)>,
     group: Option<u64>,
 }
 
@@ -99,7 +104,7 @@ pub(crate) fn insert_all(
     tasks: &[NewTask],
     now: Now,
 ) -> Result<Judged<Vec<Stored>>, StoreError> {
-    let list = NewList { tasks, group: None, spawned_by: None };
+    let list = NewList { tasks, ..NewList::default() };
     Ok(insert_list(conn, judge, list, now)?.map(|inserted| inserted.stored))
 }
 
@@ -117,27 +122,35 @@ pub(super) fn insert_list(
             Err(bad) => return Ok(Err((index, bad))),
         }
     }
+    if list.spawned_by.is_some()
+        && let Some(bad) = Bad::replacing(list.tasks)
+    {
+        return Ok(Err(bad));
+    }
     let mut inserted = Inserted { stored: Vec::with_capacity(list.tasks.len()), ..Inserted::default() };
     if is_plain(list.tasks, list.group) {
-        insert_plain(conn, list.tasks, keys, now, &mut inserted)?;
-        return Ok(Ok(inserted));
+        return Ok(insert_plain(conn, judge, list, keys, now, &mut inserted)?.map(|()| inserted));
     }
     if let Err(bad) = judge_list(list.tasks, list.group, list.spawned_by.is_some()) {
         return Ok(Err(bad));
     }
-    Ok(insert_related(conn, list, keys, now, &mut inserted)?.map(|()| inserted))
+    Ok(insert_related(conn, judge, list, keys, now, &mut inserted)?.map(|()| inserted))
 }
 
 /// Inserts tasks that were judged to be good and say nothing of others, telling `tell` of each new row.
 pub(super) fn insert_judged(
     conn: &Connection,
+    judge: &Judge,
     tasks: &[NewTask],
     keys: Vec<QueueKey>,
     now: Now,
     mut tell: impl FnMut(QueueKey, i64, Option<UnixMillis>),
 ) -> Result<Vec<Stored>, StoreError> {
     let mut inserted = Inserted::default();
-    insert_plain(conn, tasks, keys, now, &mut inserted)?;
+    let list = NewList { tasks, ..NewList::default() };
+    if let Err((_, Bad { reason, .. })) = insert_plain(conn, judge, list, keys, now, &mut inserted)? {
+        return Err(StoreError::Refused(reason));
+    }
     inserted.queued.into_iter().for_each(|(key, id, run_at)| tell(key, id, run_at));
     Ok(inserted.stored)
 }
@@ -145,19 +158,22 @@ pub(super) fn insert_judged(
 /// Tasks that say nothing of others.
 fn insert_plain(
     conn: &Connection,
-    tasks: &[NewTask],
+    judge: &Judge,
+    list: NewList<'_>,
     keys: Vec<QueueKey>,
     now: Now,
     inserted: &mut Inserted,
-) -> Result<(), StoreError> {
+) -> Result<Judged<()>, StoreError> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
-    for (task, key) in tasks.iter().zip(keys) {
-        if let Some(twin) = twin_of(conn, task)? {
-            inserted.stored.push(Stored { task: given_out(twin)?, new: false });
-            continue;
+    for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
+        if let Some(twin) = twin(conn, task, now)? {
+            match meet(conn, judge, list, at, twin, inserted)? {
+                Ok(()) => continue,
+                Err(bad) => return Ok(Err(bad)),
+            }
         }
         insert.execute(params![
             task.kind.as_str(),
@@ -172,15 +188,46 @@ fn insert_plain(
             now.wall.0,
         ])?;
         let id = conn.last_insert_rowid();
+        keep_for(conn, id, task)?;
         inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
-        inserted.stored.push(Stored { task: given_out(id)?, new: true });
+        inserted.stored.push(Stored::new(given_out(id)?));
     }
-    Ok(())
+    Ok(Ok(()))
+}
+
+/// A task of the list is not inserted, for another stands for it: that one is kept, or replaced, or the list is refused.
+fn meet(
+    conn: &Connection,
+    judge: &Judge,
+    list: NewList<'_>,
+    at: usize,
+    twin: i64,
+    inserted: &mut Inserted,
+) -> Result<Judged<()>, StoreError> {
+    let task = &list.tasks[at];
+    if task.on_conflict == OnConflict::Reject {
+        let own = inserted.stored.iter().position(|stored| stored.new && sql_id(stored.task) == twin);
+        let by =
+            own.map_or_else(|| format!("task {twin}"), |number| format!("task number {number} of the same message"));
+        return Ok(Err((at, Bad::taken(task, &by))));
+    }
+    let mut stored = Stored::met(given_out(twin)?);
+    if task.on_conflict == OnConflict::Replace
+        && list.secured.contains(&stored.task)
+        && let Some(key) = replace(conn, judge, twin, task)?
+    {
+        stored.replaced = true;
+        inserted.replaced.push((key, twin, task.run_at.map(UnixMillis)));
+    }
+    keep_for(conn, twin, task)?;
+    inserted.stored.push(stored);
+    Ok(Ok(()))
 }
 
 /// Tasks that wait for others or belong to a group.
 fn insert_related(
     conn: &Connection,
+    judge: &Judge,
     list: NewList<'_>,
     keys: Vec<QueueKey>,
     now: Now,
@@ -197,12 +244,14 @@ fn insert_related(
     let last = list.group.and_then(|group| group.last).map(|last| last as usize);
     let mut joined = Vec::new();
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
-        if let Some(twin) = twin_of(conn, task)? {
+        if let Some(twin) = twin(conn, task, now)? {
             if last == Some(at) {
                 return Ok(Err((at, last_has_twin(twin))));
             }
-            inserted.stored.push(Stored { task: given_out(twin)?, new: false });
-            continue;
+            match meet(conn, judge, list, at, twin, inserted)? {
+                Ok(()) => continue,
+                Err(bad) => return Ok(Err(bad)),
+            }
         }
         if let Some(parent) = missing_of(conn, task)? {
             return Ok(Err((at, missing_parent(parent))));
@@ -235,7 +284,8 @@ fn insert_related(
             inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
         }
         joined.extend(group.filter(|_| own_group.is_none()).map(|group| (at, id, group)));
-        inserted.stored.push(Stored { task: given_out(id)?, new: true });
+        keep_for(conn, id, task)?;
+        inserted.stored.push(Stored::new(given_out(id)?));
     }
     inserted.group = own_group.map(i64::unsigned_abs);
     insert_edges(conn, list, &inserted.stored)?;
@@ -277,15 +327,6 @@ fn join(conn: &Connection, joined: &[(usize, i64, i64)], tasks: &[NewTask]) -> R
     Ok(Ok(()))
 }
 
-/// The live row with the task's key. Asked for beforehand: a conflict would use an id up, and the intake would take the gap for
-/// an app's row.
-fn twin_of(conn: &Connection, task: &NewTask) -> Result<Option<i64>, StoreError> {
-    match &task.unique_key {
-        Some(unique_key) => live_twin(conn, task.kind.as_str(), unique_key),
-        None => Ok(None),
-    }
-}
-
 fn missing_of(conn: &Connection, task: &NewTask) -> Result<Option<i64>, StoreError> {
     for parent in task.after.iter().filter_map(|after| after.task) {
         if state_of(conn, sql_id(parent))?.is_none() {
@@ -307,6 +348,11 @@ impl State {
             self.inserted(key, id, run_at, now);
         }
         waiting.for_each(|id| self.inserted_waiting(id));
+        for (key, id, run_at) in inserted.replaced {
+            // Out of the queue and into it again: at once, or at another time.
+            self.unqueued(key.clone(), id);
+            self.queued(key, id, run_at, now);
+        }
         (inserted.stored, inserted.group)
     }
 }
@@ -316,15 +362,9 @@ fn given_out(id: i64) -> Result<TaskId, StoreError> {
     task.ok_or_else(|| StoreError::Broken(format!("the table gave out id {id}, which no task can have")))
 }
 
-/// The live row with this key.
-pub(super) fn live_twin(conn: &Connection, kind: &str, unique_key: &str) -> Result<Option<i64>, StoreError> {
-    let sql = "SELECT id FROM tasks INDEXED BY tasks_live_key WHERE kind = ?1 AND unique_key = ?2 \
-               AND unique_key IS NOT NULL AND state >= 'queued'";
-    Ok(conn.prepare_cached(sql)?.query_row(params![kind, unique_key], |row| row.get(0)).optional()?)
-}
-
-/// Set in the number of a task that the request met instead of making it: ids have 53 bits.
+/// Set in the number of a task that the request met instead of making it, and that it replaced: ids have 53 bits.
 const MET: u64 = 1 << 63;
+const REPLACED: u64 = 1 << 62;
 
 fn said_before(
     conn: &Connection,
@@ -339,7 +379,8 @@ fn said_before(
         .optional()?;
     let stored = |bytes: &[u8; 8]| {
         let number = u64::from_be_bytes(*bytes);
-        Some(Stored { task: TaskId::new(number & !MET)?, new: number & MET == 0 })
+        let task = TaskId::new(number & !(MET | REPLACED))?;
+        Some(Stored { task, new: number & MET == 0, replaced: number & REPLACED != 0 })
     };
     Ok(said
         .map(|(tasks, group)| (tasks.as_chunks().0.iter().filter_map(stored).collect(), group.map(i64::unsigned_abs))))
@@ -352,7 +393,9 @@ fn remember(
     group: Option<u64>,
     now: Now,
 ) -> Result<(), StoreError> {
-    let number = |stored: &Stored| stored.task.value() | if stored.new { 0 } else { MET };
+    let number = |stored: &Stored| {
+        stored.task.value() | if stored.new { 0 } else { MET } | if stored.replaced { REPLACED } else { 0 }
+    };
     let ids: Vec<u8> = stored.iter().flat_map(|stored| number(stored).to_be_bytes()).collect();
     // One too old to count may still be there.
     let sql = "INSERT OR REPLACE INTO laneway_requests (request, at, tasks, group_id) VALUES (?1, ?2, ?3, ?4)";

@@ -36,7 +36,9 @@ fn submit(store: &mut SqliteStore, request: u32, bytes: usize) {
     id[..4].copy_from_slice(&request.to_be_bytes());
     let task = NewTask::new(Kind::new("k").unwrap(), Some(Payload::bin(vec![0; bytes])));
     store.begin(Sync::Process).unwrap();
-    store.apply(&[Op::Submit { request: RequestId(id), tasks: vec![task], group: None }], NOW).unwrap();
+    store
+        .apply(&[Op::Submit { request: RequestId(id), tasks: vec![task], group: None, secured: Vec::new() }], NOW)
+        .unwrap();
     store.commit().unwrap();
 }
 

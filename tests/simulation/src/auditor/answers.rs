@@ -2,7 +2,7 @@
 
 use laneway_core::{Now, ReplyTo};
 use laneway_protocol::TaskState;
-use laneway_protocol::message::{Answer, End, Outcome, OutcomeCode, Request, Waited};
+use laneway_protocol::message::{Answer, End, HandedTask, Outcome, OutcomeCode, Request, Waited};
 
 use super::{Auditor, held, id};
 use crate::plan::LANES;
@@ -33,6 +33,7 @@ impl Auditor {
             (Request::Ready(ready), Answer::Tasks(tasks)) => {
                 self.on_outcomes(&ready.outcomes, &tasks.outcomes);
                 for task in &tasks.tasks {
+                    self.has_payload_of_row(task);
                     let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
                     if let Some(first) = self.goes_first(ready, rank, now) {
                         self.fail(format!("task {} of lane {} starts before {first}", task.task, task.lane));
@@ -49,6 +50,16 @@ impl Auditor {
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),
             _ => {}
+        }
+    }
+
+    /// A task is handed out with what its row says, and not with what a submit has replaced.
+    fn has_payload_of_row(&mut self, task: &HandedTask) {
+        let handed = task.payload.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+        let row = self.rows.get(&id(task.task)).filter(|_| !self.touched.contains(&id(task.task)));
+        if let Some(row) = row.filter(|row| row.payload != handed) {
+            let found = format!("task {} is handed out with {handed:?}, its row says {:?}", task.task, row.payload);
+            self.fail(found);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who is served: the higher lane first, no slot idle beside work, and everybody answered in time.
 
-use laneway_core::Now;
-use laneway_protocol::message::{Ready, Request};
+use laneway_core::{Now, derive_key};
+use laneway_protocol::message::{NewTask, OnConflict, Ready, Request};
 use laneway_protocol::{Kind, LaneName, TaskState};
 
 use super::{Auditor, LATE_MS};
@@ -38,7 +38,24 @@ impl Auditor {
             && !self.touched.contains(&task)
             && !self.waiting.cancelling.contains(&task)
             && self.follows(row)
+            && !self.is_being_replaced(row)
             && self.is_in_reach(row)
+    }
+
+    /// Nobody may start it while a submit that wants to replace it is on its way.
+    fn is_being_replaced(&self, row: &Row) -> bool {
+        let replaces = |task: &NewTask| {
+            let mut task = task.clone();
+            derive_key(&mut task);
+            task.on_conflict == OnConflict::Replace
+                && task.kind.as_str() == row.kind
+                && task.unique_key == row.unique_key
+        };
+        row.unique_key.is_some()
+            && self.open.values().any(|open| match &open.request {
+                Request::Submit(submit) => submit.tasks.iter().any(replaces),
+                _ => false,
+            })
     }
 
     /// Lower lanes do not wait for what stands behind a whole window of suspects.
