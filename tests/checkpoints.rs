@@ -134,6 +134,7 @@ impl Plain {
             note: None,
             extend_ms: None,
             data: None,
+            log: None,
             checkpoint: Some(checkpoint),
             parents: None,
         };

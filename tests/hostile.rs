@@ -445,6 +445,7 @@ fn stolen_leases(target: &Target<'_>) {
             note: None,
             extend_ms: Some(1),
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         };

@@ -54,6 +54,26 @@ fn a_failing_task_is_retried_with_backoff_and_then_dead() {
     assert!(table.column::<String>(panics, "error").contains("it always panics"));
 }
 
+/// Lines of a log and pieces of data come to a waiter in the order in which the handler said them, and the result after them.
+#[test]
+fn lines_of_a_log_and_data_come_in_order() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let client = broker.client();
+    let task = client.submit(Task::new("log").payload(&json!({"lines": 20})).run_at_ms(now_ms() + 300)).unwrap().task;
+    let mut heard = Vec::new();
+    let ended = client
+        .wait_with(task, |event| {
+            heard.extend(event.log.clone());
+            heard.extend(event.data.as_ref().map(|data| String::from_utf8_lossy(&data.bytes).into_owned()));
+        })
+        .unwrap();
+    assert_eq!(ended.state, TaskState::Done);
+    let said: Vec<String> = (1..=20).flat_map(|n| [format!("line {n}"), n.to_string()]).collect();
+    assert_eq!(heard, said);
+}
+
 /// A dead task is queued again with its counters at zero; not when its key is live again, which is told with its twin.
 #[test]
 fn a_dead_task_is_requeued_unless_its_key_lives_again() {

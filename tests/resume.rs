@@ -124,6 +124,7 @@ fn a_plain_worker_keeps_its_task_over_a_restart() {
         note: None,
         extend_ms: Some(60_000),
         data: None,
+        log: None,
         checkpoint: None,
         parents: None,
     };
@@ -177,6 +178,7 @@ fn a_hand_out_that_was_not_recorded_is_adopted() {
         note: None,
         extend_ms: None,
         data: None,
+        log: None,
         checkpoint: None,
         parents: None,
     };

@@ -159,6 +159,7 @@ fn a_session_says_hello_works_and_leaves() {
         note: Some("nearly".into()),
         extend_ms: None,
         data: None,
+        log: None,
         checkpoint: None,
         parents: None,
     };

@@ -282,6 +282,7 @@ fn every_word_under_an_old_lease_is_refused() {
             note: None,
             extend_ms,
             data: None,
+            log: None,
             checkpoint,
             parents: None,
         };

@@ -357,6 +357,9 @@ pub struct Progress {
     /// A piece of the result, for those who wait for the task; not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Payload>,
+    /// Lines of a log, for those who wait for the task; not kept. At most 8 KiB, cut at a character boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// Kept in the row and handed out with the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Payload>,
@@ -698,6 +701,8 @@ pub struct ProgressEvent {
     pub note: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Payload>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// How a task ended.

@@ -89,6 +89,7 @@ fn request() -> impl Strategy<Value = Request> {
             note: None,
             extend_ms: None,
             data,
+            log: None,
             checkpoint,
             parents: None,
         })),

@@ -147,7 +147,7 @@ pub(crate) fn now_us() -> u64 {
 ///
 /// Kinds: `echo` gives its payload back; `sleep` {"ms": n} sleeps and gives how long, ending early as cancelled; `stuck`
 /// {"ms": n} sleeps and does not listen; `fail`, `panic` and `die` do so always; `fail_once` fails in its first attempt;
-/// `progress` {"steps": n} reports each step with a piece of data; `gate` {"path": p} waits until the file exists; `who`
+/// `progress` {"steps": n} reports each step with a piece of data; `log` {"lines": n} tells each line and then its number as data; `gate` {"path": p} waits until the file exists; `who`
 /// {"path": p} waits for the file p.RUN, does not listen, and gives its process id.
 pub(crate) fn worker_main() {
     let Ok(options) = std::env::var(OPTIONS) else { return };
@@ -170,7 +170,7 @@ pub(crate) fn worker_main() {
     if let (Some(secret), Some(broker)) = (options.get("secret"), options.get("broker")) {
         builder = builder.curve(Curve::from_files(secret, broker).unwrap());
     }
-    let kinds = ["echo", "sleep", "stuck", "fail", "fail_once", "panic", "die", "progress", "gate", "who"];
+    let kinds = ["echo", "sleep", "stuck", "fail", "fail_once", "panic", "die", "progress", "log", "gate", "who"];
     let wanted: Vec<&str> = options.get("kinds").map_or(kinds.to_vec(), |names| names.split(',').collect());
     for kind in wanted {
         let journal = journal.clone();
@@ -215,6 +215,13 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
                 std::thread::sleep(ms);
             }
             Ok(serde_json::json!({ "steps": steps }))
+        }
+        "log" => {
+            for line in 1..=payload["lines"].as_u64().unwrap() {
+                ctx.log(format!("line {line}")).map_err(Failure::new)?;
+                ctx.send_data(&line).map_err(Failure::new)?;
+            }
+            Ok(payload["lines"].clone())
         }
         "gate" => {
             let path = PathBuf::from(payload["path"].as_str().unwrap());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::{HandedTask, Held, NewTask, Progress, ProgressNoted};
 use laneway_protocol::{Answer, Code, Format, Kind, LaneName, Lease, Payload, Request, SessionName, TaskId};
 use serde::Serialize;
@@ -178,6 +179,16 @@ impl Context {
         self.insist(&Progress { data: Some(data), ..self.word() }).map(drop)
     }
 
+    /// Tells lines of a log to those who wait for the task, in order with its progress and data. Not kept: a waiter that comes
+    /// later may miss them. Longer ones are cut at 8 KiB. Tried for 5 s, like [`Context::send_data`].
+    ///
+    /// Fails with [`Error::Stale`], [`Error::NoBroker`] or what the broker refused.
+    pub fn log(&self, lines: impl Into<String>) -> Result<(), Error> {
+        let mut lines = lines.into();
+        lines.truncate(lines.floor_char_boundary(TEXT_BYTES_MAX));
+        self.insist(&Progress { log: Some(lines), ..self.word() }).map(drop)
+    }
+
     /// Moves the deadline to `from_now`, for work that takes longer than was thought. Survives a restart of the broker.
     ///
     /// Fails with [`Error::Stale`] when it is too late, with [`Error::NoBroker`], or with what the broker refused.
@@ -267,6 +278,7 @@ impl Context {
             note: None,
             extend_ms: None,
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         }

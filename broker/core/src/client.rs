@@ -162,7 +162,8 @@ impl Broker {
                 }
                 Ending::Live { done, total, note } => {
                     if done.is_some() || total.is_some() || note.is_some() {
-                        stored.push(ProgressEvent { n: self.event_n, task, done, total, note, data: None });
+                        let n = self.event_n;
+                        stored.push(ProgressEvent { n, task, done, total, note, data: None, log: None });
                     }
                 }
                 ending @ (Ending::Pruned | Ending::NotFound) => {
@@ -279,17 +280,18 @@ impl Broker {
 
     /// Takes a progress in. Gives whether its task is to stop.
     fn note_progress(&mut self, progress: Progress, now: Now) -> bool {
-        let Progress { task: id, lease, done, total, note, extend_ms, data, checkpoint, .. } = progress;
-        let note = note.map(cut);
+        let Progress { task: id, lease, done, total, note, extend_ms, data, log, checkpoint, .. } = progress;
+        let (note, log) = (note.map(cut), log.map(cut));
         let task = self.running.get_mut(&id).expect("the caller has looked it up");
         if let Some(extend_ms) = extend_ms.filter(|_| task.stop.is_none()) {
             self.timers.clear(task.deadline, Timer::Lease(id));
             task.deadline = now.mono.after(extend_ms);
             self.timers.set(task.deadline, Timer::Lease(id));
         }
-        if done.is_some() || total.is_some() || note.is_some() || data.is_some() {
+        if done.is_some() || total.is_some() || note.is_some() || data.is_some() || log.is_some() {
             self.event_n += 1;
-            task.events.push(ProgressEvent { n: self.event_n, task: id, done, total, note: note.clone(), data });
+            let n = self.event_n;
+            task.events.push(ProgressEvent { n, task: id, done, total, note: note.clone(), data, log });
         }
         if done.is_some() || total.is_some() || note.is_some() || checkpoint.is_some() {
             if let Some(at) = task.note_at() {

@@ -197,7 +197,8 @@ impl Events {
 }
 
 fn event_bytes(event: &ProgressEvent) -> usize {
-    event.data.as_ref().map_or(0, |data| data.bytes.len()) + event.note.as_ref().map_or(0, String::len)
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    event.data.as_ref().map_or(0, |data| data.bytes.len()) + text(&event.note) + text(&event.log)
 }
 
 /// When a hand-out's lease ends, from what the row says or its kind.
@@ -217,7 +218,7 @@ mod tests {
     fn event(n: u64, data: usize, note: usize) -> ProgressEvent {
         let task = TaskId::new(1).unwrap();
         let (data, note) = (Some(Payload::bin(vec![0; data])), Some("x".repeat(note)));
-        ProgressEvent { n, task, done: None, total: None, note, data }
+        ProgressEvent { n, task, done: None, total: None, note, data, log: None }
     }
 
     /// The numbers of the events that are left of these, numbered from 1, and of the last that was dropped.
@@ -244,5 +245,8 @@ mod tests {
         check(&[(half, 1), (0, half), (half, 0)], 2..=3);
         check(&[(0, 0), (3 * half, 0)], 2..=2);
         check(&[(3 * half, 0), (half, 0), (half, 0)], 2..=3);
+        let (log, task) = (Some("x".repeat(9)), TaskId::new(1).unwrap());
+        let line = ProgressEvent { n: 1, task, done: None, total: None, note: None, data: None, log };
+        assert_eq!(event_bytes(&line), 9, "lines of a log count as well");
     }
 }

@@ -266,7 +266,12 @@ pub(super) fn show_progress(event: &ProgressEvent, output: Output) {
     };
     let parts = [count, event.note.clone(), event.data.as_ref().map(output::payload_text)];
     let text: Vec<String> = parts.iter().flatten().map(|part| output::clean(part)).collect();
-    output::note(&format!("task {}: {}", event.task, text.join(" ")));
+    if !text.is_empty() {
+        output::note(&format!("task {}: {}", event.task, text.join(" ")));
+    }
+    for line in event.log.iter().flat_map(|log| log.lines()) {
+        output::note(&format!("task {} | {}", event.task, output::clean(line)));
+    }
 }
 
 /// A task that was waited for in vain, so that a program learns its id and goes on asking.

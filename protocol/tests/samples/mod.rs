@@ -171,6 +171,7 @@ fn worker_requests() -> Vec<Sample<Request>> {
         note: Some("page 30".into()),
         extend_ms: Some(600_000),
         data: Some(Payload::json("[30]")),
+        log: Some("read page 30\n".into()),
         checkpoint: Some(Payload::bin(*b"\x01\x02")),
         parents: Some(40),
     };
@@ -340,6 +341,7 @@ fn client_answers() -> Vec<Sample<Answer>> {
         total: Some(2),
         note: Some("half".into()),
         data: Some(Payload::bin([1])),
+        log: Some("read page 1\n".into()),
     };
     let waited = Waited {
         cursor: Cursor { epoch: Epoch(9), n: 501 },

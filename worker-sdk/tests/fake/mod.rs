@@ -326,6 +326,7 @@ fn event((n, said): (u64, &Progress)) -> ProgressEvent {
         total: said.total,
         note: said.note.clone(),
         data: said.data.clone(),
+        log: said.log.clone(),
     }
 }
 

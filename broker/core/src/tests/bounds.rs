@@ -71,6 +71,7 @@ fn over_twice_the_backlog_only_what_asks_nothing_of_the_store_is_taken() {
         note: None,
         extend_ms: None,
         data: None,
+        log: None,
         checkpoint: None,
         parents: None,
     };

@@ -43,6 +43,7 @@ fn word(n: u64, lease: Lease) -> Progress {
         note: None,
         extend_ms: None,
         data: None,
+        log: None,
         checkpoint: None,
         parents: None,
     }
@@ -245,15 +246,16 @@ fn words_of_progress_are_written_together() {
 
 #[test]
 fn each_sort_of_progress_goes_where_it_belongs() {
-    // Numbers and words to those who wait and to the row, partial data to those who wait, a checkpoint to the row, which has
+    // Numbers and words to those who wait and to the row, partial data and lines of a log to those who wait, a checkpoint to the row, which has
     // it at once; what says nothing goes nowhere.
     type With = fn(Progress, Option<Payload>) -> Progress;
     let bytes = || Some(Payload::bin(vec![0; 3]));
-    let cases: [(&str, With, bool, bool); 6] = [
+    let cases: [(&str, With, bool, bool); 7] = [
         ("done", |word, _| Progress { done: Some(7), ..word }, true, true),
         ("total", |word, _| Progress { total: Some(7), ..word }, true, true),
         ("note", |word, _| Progress { note: Some("half".into()), ..word }, true, true),
         ("data", |word, data| Progress { data, ..word }, true, false),
+        ("log", |word, _| Progress { log: Some("a line".into()), ..word }, true, false),
         ("checkpoint", |word, checkpoint| Progress { checkpoint, ..word }, false, true),
         ("nothing", |word, _| word, false, false),
     ];

@@ -368,6 +368,7 @@ fn progress_extends_a_lease_and_hears_a_cancel() {
             note: None,
             extend_ms,
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         })

@@ -155,6 +155,7 @@ fn words_of_progress_without_room_follow_behind_the_cursor() {
             note,
             extend_ms: None,
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         };

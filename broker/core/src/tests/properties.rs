@@ -292,6 +292,7 @@ impl Run {
             note: None,
             extend_ms: (y.is_multiple_of(3)).then_some(30_000),
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         });

@@ -110,6 +110,7 @@ impl World {
             note: None,
             extend_ms: None,
             data: None,
+            log: None,
             checkpoint: None,
             parents: None,
         };
