@@ -387,6 +387,7 @@ fn unknown_types(target: &Target<'_>) {
             | Answer::Stats(_)
             | Answer::Workers(_)
             | Answer::Lanes(_)
+            | Answer::Schedules(_)
             | Answer::Status(_)
             | Answer::Cancel(_)
             | Answer::Requeue(_) => {}

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::tools::libfaketime;
-use harness::{Broker, Place, Random, Table, WorkerProcess, now_us, wait_until};
+use harness::{Broker, Place, Random, Said, Table, WorkerProcess, now_us, wait_until};
+use laneway_protocol::Kind;
+use laneway_protocol::message::{NewSchedule, Payload};
+use serde_json::json;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -197,4 +200,101 @@ fn a_night_on_which_the_clock_leaps_has_its_run() {
     wait_until("the night's run", || !slots(&table, id).is_empty());
     assert_eq!(slots(&table, id)[0].0, leap_s * 1_000);
     assert_eq!(cell::<i64>(&table, id, "next_at"), (leap_s + 86_400 - 1_800) * 1_000);
+}
+
+fn laneway(place: &Place, words: &[&str]) -> Said {
+    let endpoint = place.endpoint();
+    Said::by(place, &[], &[&["--endpoint", &endpoint], words].concat())
+}
+
+#[test]
+fn people_add_look_at_pause_run_and_remove_schedules() {
+    // Proves the whole group of commands, for eyes and for programs, and what a mistake is answered with.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let said = laneway(
+        &place,
+        &[
+            "schedule",
+            "add",
+            "nightly",
+            "30 2 * * *",
+            "echo",
+            r#"{"n": 1}"#,
+            "--tz",
+            "Europe/Berlin",
+            "--catch-up",
+            "all",
+            "--catch-up-max",
+            "5",
+            "--unique-key",
+            "night",
+            "--max-attempts",
+            "7",
+            "-o",
+            "json",
+        ],
+    );
+    said.is(0, "");
+    let added = &said.json()[0];
+    assert_eq!(
+        (&added["name"], &added["catch_up"], &added["catch_up_max"]),
+        (&json!("nightly"), &json!("all"), &json!(5))
+    );
+    let show = |words: &[&str]| laneway(&place, &[&["schedule", "show", "nightly"], words].concat());
+    wait_until("the next time", || show(&["-o", "json"]).json()[0]["next_at"].is_i64());
+    let shown = show(&["-o", "json"]).json().remove(0);
+    assert_eq!((&shown["payload"], &shown["max_attempts"]), (&json!({"n": 1}), &json!(7)));
+    assert_eq!(shown["slots"].as_array().unwrap().len(), 5);
+    let text = show(&[]).out;
+    assert!(text.matches("02:30:00 +0").count() >= 4 && text.contains("Europe/Berlin"), "{text}");
+
+    let said = laneway(&place, &["schedule", "run", "nightly", "-o", "json"]);
+    said.is(0, "");
+    let task = said.json()[0]["task"].as_i64().unwrap();
+    assert_eq!(table.column::<String>(task, "kind || payload || unique_key || max_attempts"), "echo{\"n\": 1}night7");
+    assert_eq!(
+        laneway(&place, &["schedule", "run", "nightly", "-o", "json"]).json()[0]["new"],
+        json!(false),
+        "its key lives"
+    );
+    assert_eq!(table.one::<i64>("SELECT count(*) FROM schedule_slots", []), 0);
+
+    laneway(&place, &["schedule", "add", "tick", "* * * * * *", "echo"]).is(0, "");
+    wait_until("a tick", || table.one::<i64>("SELECT count(*) FROM schedule_slots", []) > 0);
+    let list = laneway(&place, &["schedule", "list"]).out;
+    assert!(list.lines().count() == 3 && list.contains("nightly") && list.contains("live"), "{list}");
+    assert!(laneway(&place, &["schedule", "pause", "tick"]).out.contains("paused"));
+    laneway(&place, &["schedule", "resume", "tick", "tock"]).is(4, "no schedule 'tock'");
+    laneway(&place, &["schedule", "remove", "tick"]).is(0, "");
+    laneway(&place, &["schedule", "show", "tick"]).is(4, "no schedule 'tick'");
+    assert_eq!(laneway(&place, &["schedule", "list", "-o", "json"]).json().len(), 1);
+
+    laneway(&place, &["schedule", "add", "bad", "every day", "echo"]).is(5, "write minute, hour");
+    laneway(&place, &["schedule", "add", "bad", "* * * * *", "echo", "--tz", "Berlin"]).is(5, "such as Europe/Berlin");
+    laneway(&place, &["schedule", "add", "bad", "* * * * *", "echo", "--lane", "hihg"]).is(5, "hihg");
+    laneway(&place, &["schedule", "add", "bad", "* * * * *", "echo", "--catch-up", "twice"]).is(2, "twice");
+}
+
+#[test]
+fn an_app_keeps_its_schedules_by_the_library() {
+    // Proves the client's own methods: the same schedule said again at each start of an app disturbs nothing.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let client = broker.client();
+    let nightly = || NewSchedule::new("nightly", "0 3 * * *", Kind::new("echo").unwrap(), Some(Payload::json("1")));
+    client.put_schedule(nightly()).unwrap();
+    wait_until("the next time", || client.schedule("nightly").unwrap().unwrap().next_at.is_some());
+    let planned = client.schedule("nightly").unwrap().unwrap();
+    assert_eq!(client.put_schedule(nightly()).unwrap().next_at, planned.next_at);
+    for n in 0..600 {
+        client.put_schedule(NewSchedule { name: format!("s{n:03}"), ..nightly() }).unwrap();
+    }
+    let names: Vec<String> = client.schedules().unwrap().into_iter().map(|row| row.name).collect();
+    assert_eq!((names.len(), names.is_sorted()), (601, true));
+    let rows = client.change_schedules(Vec::new(), Vec::new(), vec!["s000".into(), "gone".into()]).unwrap();
+    assert_eq!(rows.not_found, ["gone"]);
+    assert!(client.run_schedule("nightly").unwrap().unwrap().new);
+    assert_eq!(client.run_schedule("s000").unwrap(), None);
 }

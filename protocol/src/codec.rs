@@ -22,7 +22,7 @@ use crate::error::{Code, WireError};
 use crate::limits::{
     BATCH_MAX, BODY_BYTES_MAX, KINDS_PER_WORKER_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX,
 };
-use crate::message::{Answer, Drain, Kinds, ListWorkers, Pong, Request};
+use crate::message::{Answer, Drain, Kinds, ListWorkers, Pong, Request, Schedules};
 
 /// The first two bytes of every header, `LW`.
 pub const MAGIC: [u8; 2] = *b"LW";
@@ -46,6 +46,7 @@ pub mod message_type {
     pub const WORKERS: u8 = 0x22;
     pub const STATS: u8 = 0x23;
     pub const DRAIN: u8 = 0x24;
+    pub const SCHEDULES: u8 = 0x25;
     pub const BULK: u8 = 0x26;
     pub const KINDS: u8 = 0x27;
     pub const PING: u8 = 0x7e;
@@ -81,6 +82,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Workers(workers) => seal(ty::WORKERS, workers),
         Request::Stats => Ok(without_fields(ty::STATS)),
         Request::Drain(drain) => seal(ty::DRAIN, drain),
+        Request::Schedules(schedules) => seal(ty::SCHEDULES, schedules),
         Request::Bulk(bulk) => seal(ty::BULK, bulk),
         Request::Kinds(kinds) => seal(ty::KINDS, kinds),
         Request::Group(group) => seal(ty::GROUP, group),
@@ -109,6 +111,7 @@ pub fn encode_answer(answer: Answer) -> Result<Vec<Vec<u8>>, EncodeError> {
         Answer::Workers(rows) => seal(ty::WORKERS | ty::ANSWER, rows),
         Answer::Stats(report) => seal(ty::STATS | ty::ANSWER, report),
         Answer::Drain(drained) => seal(ty::DRAIN | ty::ANSWER, drained),
+        Answer::Schedules(rows) => seal(ty::SCHEDULES | ty::ANSWER, rows),
         Answer::Bulk(bulked) => seal(ty::BULK | ty::ANSWER, bulked),
         Answer::Kinds(rows) => seal(ty::KINDS | ty::ANSWER, rows),
         Answer::Group(row) => seal(ty::GROUP | ty::ANSWER, row),
@@ -157,6 +160,7 @@ pub fn decode_answer(frames: Vec<Vec<u8>>) -> Result<Answer, WireError> {
             ty::WORKERS => Answer::Workers(parts.open(ANY)?),
             ty::STATS => Answer::Stats(parts.open(ANY)?),
             ty::DRAIN => Answer::Drain(parts.open(ANY)?),
+            ty::SCHEDULES => Answer::Schedules(parts.open(ANY)?),
             ty::BULK => Answer::Bulk(parts.open(ANY)?),
             ty::KINDS => Answer::Kinds(parts.open(ANY)?),
             ty::GROUP => Answer::Group(parts.open(ANY)?),
@@ -273,6 +277,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::DRAIN => Request::Drain(parts.or_no_body().open::<Drain>(BATCH_MAX)?),
         ty::BULK => Request::Bulk(parts.open(BATCH_MAX)?),
         ty::KINDS => Request::Kinds(parts.or_no_body().open::<Kinds>(BATCH_MAX)?),
+        ty::SCHEDULES => Request::Schedules(parts.or_no_body().open::<Schedules>(BATCH_MAX)?),
         ty::PING => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Ping)?,
         other => return Err(WireError::new(Code::BadType, format!("type {other:#04x} is not a question"))),
     })

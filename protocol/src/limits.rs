@@ -53,3 +53,5 @@ pub const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
 pub const BACKOFF_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// The shares of all lanes together, in per cent.
 pub const SHARE_MAX: u32 = 100;
+/// The name of a schedule.
+pub const SCHEDULE_NAME_CHARS_MAX: usize = 128;

@@ -4,6 +4,7 @@
 //! travel in a frame of their own, in the order in which the payloads stand in the message.
 
 mod bulk;
+mod schedules;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -12,6 +13,7 @@ use crate::ids::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 use crate::rate::Rate;
 
 pub use self::bulk::{Bulk, Bulked, Change};
+pub use self::schedules::{CatchUp, NewSchedule, ScheduleRow, ScheduleRows, Schedules};
 
 /// Asked by a client or a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,7 @@ pub enum Request {
     Workers(ListWorkers),
     Stats,
     Drain(Drain),
+    Schedules(Schedules),
     Bulk(Bulk),
     Kinds(Kinds),
     Group(AboutGroup),
@@ -54,6 +57,7 @@ pub enum Answer {
     Workers(WorkerRows),
     Stats(StatsReport),
     Drain(Drained),
+    Schedules(ScheduleRows),
     Bulk(Bulked),
     Kinds(KindRows),
     Group(GroupRow),

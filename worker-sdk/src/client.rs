@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
     Bulk, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes, ListWorkers, NewGroup,
-    NewTask, Pong, ProgressEvent, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor,
-    Waited, WorkerRow,
+    NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows, Schedules, StatsReport, Status, StatusRows,
+    Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
 };
-use laneway_protocol::{Answer, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
+use laneway_protocol::{Answer, Code, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
 
 use crate::conn::{Address, Conn, Miss, Patience};
@@ -194,7 +194,7 @@ impl Client {
         };
         match self.wait_for(question, Duration::ZERO, &mut Away::default()) {
             Ok(waited) => Ok(waited.pending.first().copied().or_else(|| waited.finals.first().map(|end| end.task))),
-            Err(Error::Refused(error)) if error.code == laneway_protocol::Code::NotFound => Ok(None),
+            Err(Error::Refused(error)) if error.code == Code::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -316,6 +316,68 @@ impl Client {
     pub fn drain(&self, drain: Drain) -> Result<Drained, Error> {
         match self.ask(&Request::Drain(drain), Duration::ZERO)? {
             Answer::Drain(drained) => Ok(drained),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All schedules, by name, without their payloads.
+    pub fn schedules(&self) -> Result<Vec<ScheduleRow>, Error> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = self.ask_schedules(Schedules { after, ..Schedules::default() })?;
+            all.extend(rows.schedules);
+            after = rows.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One schedule, with its payload; `None` when there is none of this name.
+    pub fn schedule(&self, name: &str) -> Result<Option<ScheduleRow>, Error> {
+        let question = Schedules { name: Some(name.into()), ..Schedules::default() };
+        Ok(self.ask_schedules(question)?.schedules.pop())
+    }
+
+    /// Adds a schedule, or changes the one that has its name. On disk when it returns. Another rhythm begins from now.
+    pub fn put_schedule(&self, schedule: NewSchedule) -> Result<ScheduleRow, Error> {
+        let mut rows = self.ask_schedules(Schedules { put: Some(Box::new(schedule)), ..Schedules::default() })?;
+        let row = rows.schedules.pop();
+        row.ok_or_else(|| unexpected(&Answer::Schedules(rows)))
+    }
+
+    /// Pauses, resumes and removes schedules by name, in this order and all in one commit. Gives those that are there; names
+    /// that are not stand in `not_found`.
+    pub fn change_schedules(
+        &self,
+        pause: Vec<String>,
+        resume: Vec<String>,
+        remove: Vec<String>,
+    ) -> Result<ScheduleRows, Error> {
+        self.ask_schedules(Schedules { pause, resume, remove, ..Schedules::default() })
+    }
+
+    /// Submits the task that a slot of this schedule would make now, beside its slots, paused or not. `None` when there is no
+    /// schedule of this name.
+    pub fn run_schedule(&self, name: &str) -> Result<Option<Stored>, Error> {
+        let Some(row) = self.schedule(name)? else { return Ok(None) };
+        let makes_no_sense = |text: String| Error::Refused(WireError::new(Code::BadTask, text));
+        let kind = Kind::new(row.kind).map_err(|error| makes_no_sense(error.to_string()))?;
+        let lane = row.lane.map(LaneName::new).transpose().map_err(|error| makes_no_sense(error.to_string()))?;
+        let task = NewTask {
+            lane,
+            unique_key: row.unique_key,
+            max_attempts: row.max_attempts,
+            timeout_ms: row.timeout_ms,
+            ..NewTask::new(kind, row.payload)
+        };
+        Ok(Some(self.submit_page(vec![task], Duration::ZERO)?.tasks[0]))
+    }
+
+    fn ask_schedules(&self, question: Schedules) -> Result<ScheduleRows, Error> {
+        match self.ask(&Request::Schedules(question), Duration::ZERO)? {
+            Answer::Schedules(rows) => Ok(rows),
             other => Err(unexpected(&other)),
         }
     }

@@ -4,7 +4,8 @@
 use std::fmt;
 
 use laneway_protocol::message::{
-    Answer, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, StatusRows, Stored, Verdict,
+    Answer, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, ScheduleRows, Schedules, StatusRows,
+    Stored, Verdict,
 };
 use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
@@ -187,6 +188,8 @@ pub enum Op {
         lane: LaneName,
         values: LaneValues,
     },
+    /// Synced when it changes anything. -> [`OpResult::Schedules`] or [`OpResult::Refused`]
+    Schedules(Box<Schedules>),
 }
 
 /// What is to become of a task; a row that is in no state for it is left alone. As in
@@ -325,6 +328,7 @@ pub enum OpResult {
     },
     Paused,
     Set,
+    Schedules(ScheduleRows),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,11 +1,12 @@
-//! Those who look and steer: STATUS, CANCEL, REQUEUE, WORKERS, STATS. LANES and KINDS are in `kinds.rs`.
+//! Those who look and steer: STATUS, CANCEL, REQUEUE, WORKERS, STATS, SCHEDULES. LANES and KINDS are in `kinds.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::codec::Room;
 use laneway_protocol::limits::{AHEAD_MAX, ANSWER_SLACK_MS};
 use laneway_protocol::message::{
-    Answer, KindRow, ListWorkers, StatsReport, Status, StatusRows, TaskRow, WorkerRow, WorkerRows,
+    Answer, KindRow, ListWorkers, ScheduleRows, Schedules, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
+    WorkerRows,
 };
 use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
 
@@ -53,6 +54,21 @@ impl Broker {
         }
         let pending = Pending::Requeue { reply: from.reply };
         self.ask_store(from.reply, Op::Requeue(tasks), pending, now);
+    }
+
+    pub(crate) fn on_schedules(&mut self, from: Asker, schedules: Schedules, now: Now) {
+        if schedules.is_change()
+            && let Some(error) = self.intake_refusal()
+        {
+            return self.refuse(from.reply, error);
+        }
+        self.ask_store(from.reply, Op::Schedules(Box::new(schedules)), Pending::Schedules { reply: from.reply }, now);
+    }
+
+    pub(crate) fn on_schedule_rows(&mut self, reply: ReplyTo, rows: ScheduleRows) {
+        if self.close_question(reply) {
+            self.answer(reply, Answer::Schedules(page::schedules(rows)));
+        }
     }
 
     pub(crate) fn on_stats(&mut self, from: Asker, now: Now) {

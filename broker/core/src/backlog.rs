@@ -70,6 +70,7 @@ fn is_question(pending: &Pending) -> bool {
             | Pending::Kinds { .. }
             | Pending::Stats { .. }
             | Pending::Group { .. }
+            | Pending::Schedules { .. }
     )
 }
 
@@ -87,6 +88,11 @@ fn of_op(op: &Op) -> usize {
         | Op::Endings(tasks)
         | Op::Show { tasks, .. } => tasks.len() * size_of::<u64>(),
         Op::FindTwins(keys) => keys.iter().map(|(_, key)| of_text(Some(key))).sum(),
+        Op::Schedules(schedules) => {
+            let names = schedules.pause.iter().chain(&schedules.resume).chain(&schedules.remove);
+            names.map(String::len).sum::<usize>()
+                + schedules.put.as_ref().map_or(0, |put| BASE_BYTES + of_payload(put.payload.as_ref()))
+        }
         Op::Noted(noted) => of_text(noted.note.as_deref()) + of_payload(noted.checkpoint.as_ref()),
         Op::Started(_)
         | Op::FindKey { .. }

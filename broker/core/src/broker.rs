@@ -223,7 +223,12 @@ impl Broker {
             return self.refuse(from.reply, self.too_busy());
         }
         let is_question = match &request {
-            Request::Status(_) | Request::Stats | Request::Lanes(_) | Request::Kinds(_) | Request::Group(_) => true,
+            Request::Status(_)
+            | Request::Stats
+            | Request::Lanes(_)
+            | Request::Kinds(_)
+            | Request::Schedules(_)
+            | Request::Group(_) => true,
             Request::WaitFor(wait) => wait.group.is_some(),
             _ => false,
         };
@@ -246,6 +251,7 @@ impl Broker {
             Request::Workers(question) => self.on_workers(from, &question, now),
             Request::Stats => self.on_stats(from, now),
             Request::Drain(drain) => self.on_drain(from, &drain),
+            Request::Schedules(schedules) => self.on_schedules(from, schedules, now),
             Request::Bulk(bulk) => self.on_bulk(from, bulk, now),
             Request::Kinds(kinds) => self.on_kinds(from, kinds, now),
             Request::Group(about) => self.on_group(from, &about, now),
@@ -356,6 +362,7 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Bulk(_)
         | Request::Kinds(_)
         | Request::Group(_)
+        | Request::Schedules(_)
         | Request::Stats => true,
         Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }

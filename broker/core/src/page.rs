@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use laneway_protocol::TaskId;
 use laneway_protocol::codec::Room;
 use laneway_protocol::limits::{TEXT_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
-use laneway_protocol::message::{Final, ProgressEvent, StatusRows, TaskRow};
+use laneway_protocol::message::{Final, ProgressEvent, ScheduleRows, StatusRows, TaskRow};
 
 use crate::limits::{ANSWER_LIST_BYTES, FINALS_BYTES_MAX};
 use crate::outcome::{cut, cut_to};
@@ -21,6 +21,22 @@ pub(crate) fn rows(mut found: StatusRows, listed: bool) -> StatusRows {
         found.left.extend(left.iter().map(|row| row.id));
     } else if !left.is_empty() {
         found.next = found.rows.last().map(|row| row.id);
+    }
+    found
+}
+
+/// The end of a page without room comes with the next one; texts that apps have written at any length are cut.
+pub(crate) fn schedules(mut found: ScheduleRows) -> ScheduleRows {
+    let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
+    for row in &mut found.schedules {
+        let names = [Some(&mut row.name), Some(&mut row.cron), Some(&mut row.time_zone), Some(&mut row.kind)];
+        let names = names.into_iter().chain([row.lane.as_mut(), row.unique_key.as_mut(), Some(&mut row.catch_up)]);
+        names.flatten().for_each(|name| cut_to(name, UNIQUE_KEY_BYTES_MAX));
+        row.error.iter_mut().for_each(|error| cut_to(error, TEXT_BYTES_MAX));
+    }
+    if let Some(n_rows) = found.schedules.iter_mut().position(|row| !room.take_schedule(row)) {
+        found.schedules.truncate(n_rows.max(1));
+        found.next = found.schedules.last().map(|row| row.name.clone());
     }
     found
 }

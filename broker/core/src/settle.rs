@@ -116,6 +116,9 @@ pub(crate) enum Pending {
     Stats {
         reply: ReplyTo,
     },
+    Schedules {
+        reply: ReplyTo,
+    },
     /// Which of a waiter's tasks have ended already.
     Check {
         reply: ReplyTo,
@@ -161,6 +164,7 @@ impl Pending {
             | Pending::Lanes { .. }
             | Pending::Kinds { .. }
             | Pending::Stats { .. }
+            | Pending::Schedules { .. }
             | Pending::Check { .. }
             | Pending::Key { .. }
             | Pending::Group { .. }
@@ -302,6 +306,13 @@ impl Broker {
             }
             (Pending::Parents { reply, cancel }, OpResult::Parents { endings, more }) => {
                 self.on_parents_found(reply, cancel, endings, more);
+            }
+            (Pending::Schedules { reply }, OpResult::Schedules(rows)) => self.on_schedule_rows(reply, rows),
+            (Pending::Schedules { reply }, OpResult::Refused { field, reason, .. }) => {
+                if self.close_question(reply) {
+                    let code = if field == "lane" { Code::UnknownLane } else { Code::BadTask };
+                    self.refuse(reply, WireError::new(code, reason).field(format!("put.{field}")));
+                }
             }
             (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),
             (Pending::Key { reply, wait, conn, until }, OpResult::Found(found)) => {

@@ -79,6 +79,8 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Bulk(_) => ("BULK", &[Role::Admin]),
         Request::Group(about) if about.cancel => ("GROUP with cancel", &[Role::Admin]),
         Request::Group(_) => ("GROUP", &[Role::Submit, Role::Read]),
+        Request::Schedules(schedules) if !schedules.is_change() => ("SCHEDULES", &[Role::Read]),
+        Request::Schedules(_) => ("SCHEDULES with a change", &[Role::Admin]),
         Request::Ping => ("PING", &[]),
     }
 }
@@ -93,7 +95,7 @@ mod samples;
 mod tests {
     use std::sync::Arc;
 
-    use laneway_protocol::message::{Drain, Kinds, Lanes};
+    use laneway_protocol::message::{Drain, Kinds, Lanes, Schedules};
 
     use super::super::Listed;
     use super::*;
@@ -113,10 +115,11 @@ mod tests {
             ("submit", "submit admin"),
             ("wait_for", "submit read admin"),
             ("status workers stats", "read admin"),
-            ("lanes kinds cancel requeue drain bulk", "admin"),
+            ("lanes kinds cancel requeue drain bulk schedules", "admin"),
             ("ping", "work submit read admin"),
         ];
-        for (name, _, request) in samples::requests() {
+        let looks = |request: &Request| matches!(request, Request::Schedules(schedules) if !schedules.is_change());
+        for (name, _, request) in samples::requests().into_iter().filter(|sample| !looks(&sample.2)) {
             let row = table.iter().find(|(names, _)| names.split(' ').any(|known| known == name));
             let (_, may) = row.unwrap_or_else(|| panic!("{name} is in no row"));
             for role in ROLES {
@@ -130,6 +133,9 @@ mod tests {
         for look in [Request::Lanes(Lanes::default()), Request::Kinds(Kinds::default())] {
             assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes and kinds needs more");
         }
+        let look = Request::Schedules(Schedules::default());
+        assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of schedules needs more");
+        assert!(check(&peer(&[Role::Submit]), &look).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod kind;
 mod offline;
 pub(crate) mod output;
 mod remote;
+mod schedule;
 mod submit;
 mod task;
 mod when;
@@ -126,6 +127,8 @@ enum Command {
     Kind(kind::KindCommand),
     #[command(subcommand)]
     Worker(admin::WorkerCommand),
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Show the broker's numbers
     #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
     Stats,
@@ -187,6 +190,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Lane(command) => admin::lane(&common, command),
         Command::Kind(command) => kind::run(&common, command),
         Command::Worker(command) => admin::worker(&common, &command),
+        Command::Schedule(command) => schedule::run(&common, command),
         Command::Stats => admin::stats(&common),
         Command::Drain(args) => admin::drain(&common, &args),
         Command::Work(args) => work::run(&common, args),

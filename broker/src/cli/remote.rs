@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use laneway::{Curve, Ended};
 use laneway_protocol::message::{
-    Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewTask, ProgressEvent, StatsReport,
-    StatusRows, Stored, Verdict, WorkerRow,
+    Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewSchedule, NewTask, ProgressEvent,
+    ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
 };
 use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
@@ -224,6 +224,32 @@ impl Remote {
         Ok(self.client.workers()?)
     }
 
+    pub(super) fn schedules(&self) -> Result<Vec<ScheduleRow>, Error> {
+        Ok(self.client.schedules()?)
+    }
+
+    /// With its payload.
+    pub(super) fn schedule(&self, name: &str) -> Result<ScheduleRow, Error> {
+        self.client.schedule(name)?.ok_or_else(|| no_schedule(name))
+    }
+
+    pub(super) fn put_schedule(&self, schedule: NewSchedule) -> Result<ScheduleRow, Error> {
+        Ok(self.client.put_schedule(schedule)?)
+    }
+
+    pub(super) fn change_schedules(
+        &self,
+        pause: Vec<String>,
+        resume: Vec<String>,
+        remove: Vec<String>,
+    ) -> Result<ScheduleRows, Error> {
+        Ok(self.client.change_schedules(pause, resume, remove)?)
+    }
+
+    pub(super) fn run_schedule(&self, name: &str) -> Result<Stored, Error> {
+        self.client.run_schedule(name)?.ok_or_else(|| no_schedule(name))
+    }
+
     pub(super) fn stats(&self) -> Result<StatsReport, Error> {
         Ok(self.client.stats()?)
     }
@@ -231,6 +257,10 @@ impl Remote {
     pub(super) fn drain(&self, question: Drain) -> Result<Drained, Error> {
         Ok(self.client.drain(question)?)
     }
+}
+
+fn no_schedule(name: &str) -> Error {
+    Error::NotFound(format!("no schedule '{name}'"))
 }
 
 /// A refusal in the words of somebody who submitted one task: the wire counts them.

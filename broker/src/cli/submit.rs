@@ -204,7 +204,7 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
     Ok(task)
 }
 
-fn read_payload(payload: String, bin: bool) -> Result<Payload, Error> {
+pub(super) fn read_payload(payload: String, bin: bool) -> Result<Payload, Error> {
     let bytes = if payload == "-" { standard_input()? } else { payload.into_bytes() };
     if bin {
         return Ok(Payload::bin(bytes));
@@ -241,7 +241,7 @@ fn existing(stored: Stored) -> &'static str {
     }
 }
 
-fn print_id(stored: Stored, output: Output) -> Result<(), Error> {
+pub(super) fn print_id(stored: Stored, output: Output) -> Result<(), Error> {
     if output == Output::Json {
         return output::json(&stored);
     }

@@ -7,7 +7,7 @@ use laneway_core::{
     Action, Asker, Broker, ConnId, Counts, EndedAs, Ending, Event, Loaded, Millis, Now, Op, OpId, OpResult, QueueKey,
     QueuedTask, ReplyTo, Start, UnixMillis,
 };
-use laneway_protocol::message::{StatusRows, Stored, Verdict};
+use laneway_protocol::message::{ScheduleRows, StatusRows, Stored, Verdict};
 use laneway_protocol::{Answer, Epoch, Payload, TaskId, TaskState, codec};
 
 use super::Input;
@@ -238,6 +238,7 @@ impl World {
             Op::Endings(tasks) => OpResult::Endings(tasks.into_iter().map(|task| (task, Ending::NotFound)).collect()),
             Op::List(_) | Op::Show { .. } => OpResult::Rows(StatusRows::default()),
             Op::Counts => OpResult::Counts(Counts::default()),
+            Op::Schedules(_) => OpResult::Schedules(ScheduleRows::default()),
             Op::SetKind { .. }
             | Op::SetLane { .. }
             | Op::PauseLane { .. }

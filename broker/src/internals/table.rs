@@ -31,7 +31,7 @@ pub struct Durable(Copied);
 
 #[derive(Debug, Clone)]
 enum Copied {
-    Memory(Image),
+    Memory(Box<Image>),
     Sqlite { main: Vec<u8>, wal: Vec<u8> },
 }
 
@@ -201,7 +201,7 @@ impl Table {
     /// When the files cannot be read.
     pub fn copy(&self) -> Durable {
         Durable(match &self.0 {
-            Kind::Memory(apps) => Copied::Memory(apps.image()),
+            Kind::Memory(apps) => Copied::Memory(Box::new(apps.image())),
             Kind::Sqlite { path, .. } => {
                 let read = |path: &Path| std::fs::read(path).expect("the files of the table can be read");
                 Copied::Sqlite { main: read(path), wal: read(&beside(path, "-wal")) }

@@ -66,7 +66,11 @@ fn take(from: &mut VecDeque<Ordered>, rows: usize) -> Vec<Ordered> {
 
 /// Whether nothing but an answer depends on it.
 fn is_question(op: &Op) -> bool {
-    matches!(op, Op::List(_) | Op::Show { .. } | Op::Counts | Op::Group { .. })
+    match op {
+        Op::List(_) | Op::Show { .. } | Op::Counts | Op::Group { .. } => true,
+        Op::Schedules(schedules) => !schedules.is_change(),
+        _ => false,
+    }
 }
 
 /// About how many rows it reads or writes.
@@ -81,7 +85,10 @@ fn weight(op: &Op) -> usize {
         Op::CancelGroup { rows, .. } | Op::Parents { rows, .. } => *rows,
         Op::Show { tasks, detail } => tasks.len() * if *detail { DETAIL_ROWS } else { 1 },
         Op::List(filter) => filter.limit as usize,
-        Op::Counts | Op::Group { .. } => COUNTS_ROWS,
+        Op::Schedules(schedules) if schedules.is_change() => {
+            1 + schedules.pause.len() + schedules.resume.len() + schedules.remove.len()
+        }
+        Op::Counts | Op::Group { .. } | Op::Schedules(_) => COUNTS_ROWS,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }

@@ -496,6 +496,7 @@ impl<S: Store> Scheduler<S> {
                     self.give_back(secured, result);
                 }
             }
+            Op::Schedules(schedules) => self.chores.schedules.look |= schedules.is_change(),
             // What it brought into a queue the store tells with the next intake, and what must not be there the sweep finds.
             Op::Edit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Cancel(_) | Op::CancelGroup { .. } => self.chores.sweep = true,
@@ -679,6 +680,7 @@ fn needs_sync(op: &Op) -> bool {
         | Op::SetKind { .. }
         | Op::SetLane { .. }
         | Op::CancelGroup { .. } => true,
+        Op::Schedules(schedules) => schedules.is_change(),
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }

@@ -90,6 +90,7 @@ suite! {
         a_schedule_fires_each_slot_once
         what_passed_while_nobody_looked_is_made_up_for
         a_turn_fires_no_more_than_it_is_asked_to
+        many_that_never_come_take_turns
         a_fired_slot_is_never_fired_again
         a_slot_whose_key_is_live_makes_no_second_task
         a_schedule_that_makes_no_sense_costs_nobody_else_anything
@@ -97,7 +98,9 @@ suite! {
         a_paused_schedule_fires_nothing_and_makes_up_for_nothing
         a_clock_that_was_far_ahead_silences_no_schedule
         slots_are_remembered_to_a_bound
-        a_fired_turn_that_is_undone_never_was;
+        a_fired_turn_that_is_undone_never_was
+        schedules_are_added_changed_and_removed_by_the_wire
+        a_schedule_of_the_wire_that_makes_no_sense_is_refused;
     dependencies:
         a_child_is_queued_when_the_last_parent_has_ended
         a_child_that_comes_late_is_judged_at_once

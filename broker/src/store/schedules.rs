@@ -2,7 +2,8 @@
 //! slot before it, or has slots that are due. Changes nothing.
 
 use laneway_core::{Now, QueueKey, UnixMillis};
-use laneway_protocol::message::{NewTask, Payload};
+use laneway_protocol::limits::SCHEDULE_NAME_CHARS_MAX;
+use laneway_protocol::message::{NewSchedule, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, TaskId};
 
 use super::Bad;
@@ -11,6 +12,8 @@ use crate::schedule::{self, CatchUp, Rhythm};
 
 /// Schedules looked at in one turn.
 pub(super) const ROWS_PER_TURN: usize = 64;
+/// Of these, such as make no sense: to find that no time will ever match takes milliseconds.
+pub(super) const WRONG_PER_TURN: usize = 8;
 /// Fired slots remembered for each schedule.
 pub(super) const SLOTS_KEPT: usize = 1_000;
 /// How often slots that a wrong clock has fired in the far future are looked for.
@@ -72,6 +75,50 @@ pub(super) struct Due {
     pub(super) next_at: Option<UnixMillis>,
     pub(super) task: NewTask,
     pub(super) key: QueueKey,
+}
+
+/// Schedules that the wire adds; rows that apps insert beyond it work as well.
+pub(super) const SCHEDULES_MAX: usize = 10_000;
+/// Rows of a page.
+pub(super) const PAGE_ROWS: usize = 512;
+
+/// Whether a schedule that the wire brings makes sense.
+pub(super) fn judge_new(new: &NewSchedule, judge: &Judge, now: Now) -> Result<(), Bad> {
+    let chars = new.name.chars().count();
+    if !(1..=SCHEDULE_NAME_CHARS_MAX).contains(&chars) || new.name.chars().any(char::is_control) {
+        let text = format!(
+            "name has {chars} characters: use 1 to {SCHEDULE_NAME_CHARS_MAX}, none of them a control character"
+        );
+        return Err(Bad::new("name", text));
+    }
+    if let Some(max) = new.catch_up_max.filter(|max| !(1..=schedule::CATCH_UP_MAX).contains(max)) {
+        let text = format!("catch_up_max {max} is not 1 to {}", schedule::CATCH_UP_MAX);
+        return Err(Bad::new("catch_up_max", text));
+    }
+    let schedule = Schedule {
+        id: 0,
+        name: new.name.clone(),
+        cron: new.cron.clone(),
+        time_zone: new.time_zone.clone(),
+        kind: new.kind.as_str().into(),
+        lane: new.lane.as_ref().map(|lane| lane.as_str().into()),
+        unique_key: new.unique_key.clone(),
+        max_attempts: new.max_attempts.map(i64::from),
+        timeout_ms: new.timeout_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+        catch_up: None,
+        catch_up_max: None,
+        payload: new.payload.clone(),
+        next_at: None,
+        last_at: None,
+    };
+    schedule.verdict(judge, now).map(|_| ())
+}
+
+/// Told where one more would be too many.
+pub(super) fn too_many() -> Bad {
+    let text =
+        format!("there are {SCHEDULES_MAX} schedules, as many as may be added: remove some, or insert rows by SQL");
+    Bad::new("name", text)
 }
 
 impl Schedule {

@@ -6,9 +6,9 @@
 use crate::error::WireError;
 use crate::message::{
     AboutGroup, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, GroupRow, HandOut, HandedTask,
-    Hello, KindRows, KindState, Kinds, LaneRows, Lanes, ListWorkers, NewTask, Outcome, Payload, Pong, Progress,
-    ProgressEvent, ProgressNoted, Ready, StatsReport, Status, StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts,
-    Wait, WaitFor, Waited, Welcome, WorkerRow, WorkerRows,
+    Hello, KindRows, KindState, Kinds, LaneRows, Lanes, ListWorkers, NewSchedule, NewTask, Outcome, Payload, Pong,
+    Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, StatsReport, Status,
+    StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor, Waited, Welcome, WorkerRow, WorkerRows,
 };
 
 /// A message, or a part of one, that may carry payloads.
@@ -22,6 +22,12 @@ impl<T: Carries> Carries for Option<T> {
         if let Some(part) = self {
             part.payloads(visit);
         }
+    }
+}
+
+impl<T: Carries> Carries for Box<T> {
+    fn payloads(&mut self, visit: &mut dyn FnMut(&mut Payload)) {
+        (**self).payloads(visit);
     }
 }
 
@@ -66,6 +72,10 @@ carries! {
     Final: [result];
     StatusRows: [rows];
     TaskRow: [payload, result];
+    Schedules: [put];
+    NewSchedule: [payload];
+    ScheduleRows: [schedules];
+    ScheduleRow: [payload];
 }
 
 /// Messages without payloads.

@@ -2,12 +2,12 @@
 //! these as bytes, and the mutation tests start from them. A changed sample is a changed contract.
 
 use laneway_protocol::message::{
-    AboutGroup, After, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Change, Cursor, Drain, Drained, End, FailureRow,
-    Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds,
-    LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewTask, OnConflict, Outcome, OutcomeCode, Pong,
-    Progress, ProgressEvent, ProgressNoted, Ready, SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored,
-    Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow,
-    WorkerRows,
+    AboutGroup, After, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, CatchUp, Change, Cursor, Drain, Drained, End,
+    FailureRow, Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues,
+    Kinds, LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict, Outcome,
+    OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, SetKind,
+    SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts,
+    Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
@@ -132,9 +132,70 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
             "two tasks by id",
             Request::Bulk(Bulk { change: Change::Move, lane: Some(lane("low")), tasks: vec![task(41), task(42)] }),
         ),
+        ("schedules", "no fields", Request::Schedules(Schedules::default())),
+        (
+            "schedules",
+            "one by its name",
+            Request::Schedules(Schedules { name: Some("report".into()), ..Schedules::default() }),
+        ),
+        (
+            "schedules",
+            "the next page",
+            Request::Schedules(Schedules { after: Some("report".into()), ..Schedules::default() }),
+        ),
+        (
+            "schedules",
+            "a new one",
+            Request::Schedules(Schedules { put: Some(Box::new(new_schedule())), ..Schedules::default() }),
+        ),
+        (
+            "schedules",
+            "each change",
+            Request::Schedules(Schedules {
+                pause: vec!["report".into()],
+                resume: vec!["cleanup".into()],
+                remove: vec!["old".into()],
+                ..Schedules::default()
+            }),
+        ),
         ("ping", "no fields", Request::Ping),
     ]);
     samples
+}
+
+fn new_schedule() -> NewSchedule {
+    NewSchedule {
+        time_zone: Some("Europe/Berlin".into()),
+        lane: Some(lane("low")),
+        unique_key: Some("report".into()),
+        max_attempts: Some(5),
+        timeout_ms: Some(60_000),
+        catch_up: Some(CatchUp::All),
+        catch_up_max: Some(7),
+        ..NewSchedule::new("report", "30 7 * * MON-FRI", kind("report"), Some(Payload::json("{}")))
+    }
+}
+
+fn schedule_row() -> ScheduleRow {
+    ScheduleRow {
+        name: "report".into(),
+        cron: "30 7 * * MON-FRI".into(),
+        time_zone: "Europe/Berlin".into(),
+        kind: "report".into(),
+        lane: Some("low".into()),
+        unique_key: Some("report".into()),
+        max_attempts: Some(5),
+        timeout_ms: Some(60_000),
+        catch_up: "all".into(),
+        catch_up_max: Some(7),
+        paused: false,
+        created_at: 1_820_000_000_000,
+        next_at: Some(1_820_036_600_000),
+        last_at: Some(1_819_950_200_000),
+        last_task: Some(task(41)),
+        error: Some("cron '61 * * * *' makes no sense".into()),
+        payload: Some(Payload::json("{}")),
+    }
 }
 
 fn worker_requests() -> Vec<Sample<Request>> {
@@ -497,6 +558,15 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("group_ok", "all fields", Answer::Group(group_row())),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
         ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts() })),
+        (
+            "schedules_ok",
+            "all fields",
+            Answer::Schedules(ScheduleRows {
+                schedules: vec![schedule_row()],
+                next: Some("report".into()),
+                not_found: vec!["old".into()],
+            }),
+        ),
         ("pong", "all fields", Answer::Pong(Pong { epoch: Epoch(9), version: "0.1.0".into() })),
         ("err", "all fields", Answer::Error(refused)),
         ("err", "no more than must be", Answer::Error(WireError::new(Code::Stale, "task 41 went elsewhere"))),

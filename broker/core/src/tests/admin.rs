@@ -1,8 +1,8 @@
 //! Those who look and steer: what they are told of tasks, lanes, workers and the whole.
 
 use laneway_protocol::message::{
-    Answer, Drain, End, Filter, Hello, KindRow, LaneRow, Lanes, ListWorkers, Outcome, Ready, Request, StatsReport,
-    Status, Tasks, WorkerRow,
+    Answer, Drain, End, Filter, Hello, KindRow, LaneRow, Lanes, ListWorkers, NewSchedule, Outcome, Ready, Request,
+    Schedules, StatsReport, Status, Tasks, WorkerRow,
 };
 use laneway_protocol::{Lease, TaskState};
 
@@ -321,4 +321,28 @@ fn what_becomes_of_a_running_task_is_told() {
     assert_eq!(explain(&mut world, 1), "its worker w has not come back since the broker was started");
     world.overtake(1, Some(TaskState::Running));
     assert_eq!(explain(&mut world, 1), "worker w has just ended it, or the row was changed by SQL");
+}
+
+#[test]
+fn schedules_are_the_stores_and_a_refusal_names_the_field() {
+    // A look and a change are answered after their commit. While the store refuses writes a change is not asked of it.
+    let mut world = World::new();
+    let put = |cron: &str| Schedules {
+        put: Some(Box::new(NewSchedule::new("s", cron, kind("a"), None))),
+        ..Schedules::default()
+    };
+    world.ask(9, Request::Schedules(Schedules::default()));
+    world.ask(9, Request::Schedules(put("* * * * *")));
+    assert_eq!(world.take(), ["schedules change false", "schedules change true"]);
+    world.commit();
+    assert_eq!(world.take(), ["#1 SCHEDULES 0", "#2 SCHEDULES 0"]);
+    let reply = world.ask(9, Request::Schedules(put("")));
+    world.commit();
+    world.take();
+    let Some(Answer::Error(error)) = world.answers.get(&reply) else { panic!("it was taken") };
+    assert_eq!((error.code.as_str(), error.field.as_deref()), ("bad_task", Some("put.cron")));
+    world.event(Event::StoreFailed("disk full".into()));
+    world.take();
+    world.ask(9, Request::Schedules(put("* * * * *")));
+    assert_eq!(world.take(), ["#4 ERR storage"]);
 }

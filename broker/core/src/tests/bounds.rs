@@ -1,7 +1,7 @@
 //! What any peer can make the broker hold while the disk stands, what it still does then, and who is waited for.
 
 use laneway_protocol::message::{
-    Bye, Drain, Filter, Lanes, ListWorkers, NewTask, Outcome, Progress, Ready, Request, Status, Tasks,
+    Bye, Drain, Filter, Lanes, ListWorkers, NewTask, Outcome, Progress, Ready, Request, Schedules, Status, Tasks,
 };
 use laneway_protocol::{Answer, Code, Lease};
 
@@ -58,6 +58,7 @@ fn over_twice_the_backlog_only_what_asks_nothing_of_the_store_is_taken() {
         Request::Requeue(tasks()),
         Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new(), ..Lanes::default() }),
         Request::Stats,
+        Request::Schedules(Schedules::default()),
     ] {
         let text = format!("{request:?}");
         assert_eq!(asked(request), full, "{text}");
@@ -103,7 +104,7 @@ fn questions_that_wait_for_the_database_are_bounded() {
         assert!(!world.broker_only(9, listed()));
     }
     for request in
-        [listed(), Request::Stats, Request::Lanes(Lanes { pause: Vec::new(), resume: Vec::new(), ..Lanes::default() })]
+        [listed(), Request::Stats, Request::Schedules(Schedules::default()), Request::Lanes(Lanes::default())]
     {
         let reply = world.ask(9, request);
         assert_eq!(refusal(&world, reply), Some((Code::Full, Some(100))));

@@ -1,7 +1,8 @@
 //! Lists longer than a message: every page fits, nothing is left out and nothing comes twice.
 
 use laneway_protocol::message::{
-    Cursor, FailureRow, Filter, Final, ListWorkers, Progress, Request, Status, StatusRows, TaskRow, WaitFor,
+    Cursor, FailureRow, Filter, Final, ListWorkers, Progress, Request, ScheduleRow, ScheduleRows, Schedules, Status,
+    StatusRows, TaskRow, WaitFor,
 };
 use laneway_protocol::{Answer, Payload, SessionName, TaskId, TaskState, codec};
 
@@ -178,4 +179,42 @@ fn words_of_progress_without_room_follow_behind_the_cursor() {
         Request::Ready(laneway_protocol::message::Ready { outcomes: vec![done(1, lease)], ..plain("w", &["a"]) }),
     );
     world.commit();
+}
+
+#[test]
+fn any_number_of_schedules_is_listed_in_pages() {
+    // What finds no room comes with the next page; texts of any length are cut, so that one row always fits.
+    let mut world = World::new();
+    let row = |n: usize| ScheduleRow {
+        name: format!("s{n:03}"),
+        cron: "*".repeat(3_000),
+        time_zone: "UTC".into(),
+        kind: "k".into(),
+        lane: None,
+        unique_key: None,
+        max_attempts: None,
+        timeout_ms: None,
+        catch_up: "one".into(),
+        catch_up_max: None,
+        paused: false,
+        created_at: 0,
+        next_at: None,
+        last_at: None,
+        last_task: None,
+        error: Some("é".repeat(20_000)),
+        payload: None,
+    };
+    let (mut listed, mut next) = (0, 0);
+    while next < 20 {
+        world.table.schedules = ScheduleRows { schedules: (next..20).map(row).collect(), ..ScheduleRows::default() };
+        let reply = world.ask(9, Request::Schedules(Schedules::default()));
+        world.commit();
+        let Answer::Schedules(page) = answer(&world, reply) else { panic!("no schedules") };
+        assert!(!page.schedules.is_empty());
+        assert!(page.schedules.iter().enumerate().all(|(n, row)| row.name == format!("s{:03}", next + n)));
+        listed += page.schedules.len();
+        next += page.schedules.len();
+        assert_eq!(page.next.is_some(), next < 20);
+    }
+    assert_eq!(listed, 20);
 }

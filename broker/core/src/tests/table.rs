@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use laneway_protocol::message::{
-    Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, StatusRows, Stored, TaskRow, Verdict,
+    Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, ScheduleRows, StatusRows, Stored, TaskRow, Verdict,
 };
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
@@ -66,6 +66,7 @@ pub(super) struct Table {
     /// Which tasks are in which group, and which came before which.
     pub(super) groups: BTreeMap<u64, Vec<TaskId>>,
     pub(super) parents: BTreeMap<TaskId, Vec<TaskId>>,
+    pub(super) schedules: ScheduleRows,
 }
 
 impl Table {
@@ -198,6 +199,10 @@ impl Table {
             Op::Parents { task, after, .. } => {
                 return Some(OpResult::Parents { endings: self.parents(task, after), more: false });
             }
+            Op::Schedules(asked) if asked.put.as_ref().is_some_and(|put| put.cron.is_empty()) => {
+                return Some(OpResult::Refused { index: 0, field: "cron", reason: "cron is empty".into() });
+            }
+            Op::Schedules(_) => return Some(OpResult::Schedules(self.schedules.clone())),
             Op::SessionUp { session, plain, .. } => {
                 self.sessions.insert(session, plain);
             }

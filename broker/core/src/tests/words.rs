@@ -84,6 +84,7 @@ fn answer_line(answer: &Answer) -> String {
         Answer::Status(rows) => format!("STATUS {:?}", rows.rows.iter().map(|row| &row.explain).collect::<Vec<_>>()),
         Answer::Kinds(_) => "KINDS".into(),
         Answer::Lanes(_) => "LANES".into(),
+        Answer::Schedules(rows) => format!("SCHEDULES {}", rows.schedules.len()),
         Answer::Workers(rows) => format!("WORKERS {}", rows.workers.len()),
         Answer::Stats(_) => "STATS".into(),
         Answer::Group(row) => format!("GROUP {}", row.group),
@@ -127,6 +128,7 @@ fn op_line(op: &Op) -> String {
         Op::PauseLane { lane, paused } => format!("pause {lane} {paused}"),
         Op::SetKind { kind, paused, .. } => format!("set kind {kind} paused {paused}"),
         Op::SetLane { lane, .. } => format!("set lane {lane}"),
+        Op::Schedules(schedules) => format!("schedules change {}", schedules.is_change()),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Schedules: which slots fire, once each, and what an app may do to the rows meanwhile. The world's clock stands at 19:33:20
 //! UTC on the 3rd of September 2027, a whole number of seconds.
 
-use laneway_core::{Millis, UnixMillis};
+use laneway_core::{Millis, Op, OpResult, UnixMillis};
 use laneway_protocol::TaskState;
+use laneway_protocol::message::{CatchUp, NewSchedule, Payload, ScheduleRows, Schedules};
 use rusqlite::types::Value;
 
-use super::subject::{START, Subject, World, ids, key, rules, text};
+use super::subject::{START, Subject, World, ids, key, kind, lane, rules, text};
 use crate::store::{Fired, Store, Sync};
 
 /// The first second that is the first of its minute.
@@ -143,6 +144,24 @@ pub(super) fn a_turn_fires_no_more_than_it_is_asked_to<T: Subject>(world: &mut W
     assert_eq!((fired.slots.len(), fired.next_at), (0, Some(world.now.wall)));
 }
 
+pub(super) fn many_that_never_come_take_turns<T: Subject>(world: &mut World<T>) {
+    // Each turn finds a few of them out, and a good one behind them has its slot.
+    for _ in 0..20 {
+        world.schedule("0 0 30 2 *", &[]);
+    }
+    world.schedule("* * * * *", &[]);
+    let mut n_turns = 0;
+    let fired = loop {
+        n_turns += 1;
+        let fired = world.turn(|store, now| store.fire(0, now).unwrap());
+        assert!(fired.wrong.len() <= 8);
+        if !fired.more {
+            break fired;
+        }
+    };
+    assert_eq!((n_turns, fired.next_at), (3, Some(UnixMillis(MINUTE))));
+}
+
 pub(super) fn a_fired_slot_is_never_fired_again<T: Subject>(world: &mut World<T>) {
     // Not when the clock goes back, nor when its next slot is forgotten then, nor when an app sets it to the past.
     let id = world.schedule("* * * * *", &[("catch_up", text("all"))]);
@@ -214,7 +233,7 @@ pub(super) fn a_schedule_that_makes_no_sense_costs_nobody_else_anything<T: Subje
     world.subject.app_update_schedule(good, &[("lane", text("new"))]);
     assert_eq!(world.fire_at(MINUTE + 180_000).wrong.len(), 1);
     let mut rules = rules();
-    rules.lanes.push(super::subject::lane("new"));
+    rules.lanes.push(lane("new"));
     let mut store = world.subject.another(rules);
     store.open_epoch([2; 16], world.now).unwrap();
     store.begin(Sync::Power).unwrap();
@@ -304,4 +323,87 @@ pub(super) fn a_fired_turn_that_is_undone_never_was<T: Subject>(world: &mut Worl
     assert_eq!(seconds(&world.fire()), [0]);
     assert_eq!(world.state(1), TaskState::Queued);
     assert_eq!(world.subject.rows().len(), 1);
+}
+
+/// What the store says to somebody who asks by the wire.
+fn ask<T: Subject>(world: &mut World<T>, asked: Schedules) -> ScheduleRows {
+    match world.ask(Op::Schedules(Box::new(asked))) {
+        OpResult::Schedules(rows) => rows,
+        other => panic!("no schedules: {other:?}"),
+    }
+}
+
+fn names(rows: &ScheduleRows) -> Vec<&str> {
+    rows.schedules.iter().map(|row| row.name.as_str()).collect()
+}
+
+pub(super) fn schedules_are_added_changed_and_removed_by_the_wire<T: Subject>(world: &mut World<T>) {
+    // The row is as an app would have inserted it; another rhythm begins from now, anything else leaves the next slot alone.
+    let new = NewSchedule {
+        time_zone: Some("Europe/Berlin".into()),
+        lane: Some(lane("low")),
+        unique_key: Some("key".into()),
+        max_attempts: Some(5),
+        timeout_ms: Some(60_000),
+        catch_up: Some(CatchUp::All),
+        catch_up_max: Some(7),
+        ..NewSchedule::new("nightly", "0 3 * * *", kind("k"), Some(Payload::json("{}")))
+    };
+    let put = |new: &NewSchedule| Schedules { put: Some(Box::new(new.clone())), ..Schedules::default() };
+    let added = ask(world, put(&new)).schedules.remove(0);
+    assert_eq!((added.name.as_str(), added.time_zone.as_str(), added.created_at), ("nightly", "Europe/Berlin", START));
+    assert_eq!((added.catch_up.as_str(), added.catch_up_max, added.next_at), ("all", Some(7), None));
+    world.fire();
+    let by_name = |name: &str| Schedules { name: Some(name.into()), ..Schedules::default() };
+    let shown = ask(world, by_name("nightly")).schedules.remove(0);
+    assert_eq!((shown.payload, shown.timeout_ms, shown.max_attempts), (new.payload.clone(), Some(60_000), Some(5)));
+    assert!(shown.next_at.is_some());
+    let changed = NewSchedule { payload: None, lane: None, ..new.clone() };
+    let changed = ask(world, put(&changed)).schedules.remove(0);
+    assert_eq!((changed.next_at, changed.lane), (shown.next_at, None));
+    let changed = ask(world, put(&NewSchedule { cron: "0 4 * * *".into(), ..new })).schedules.remove(0);
+    assert_eq!(changed.next_at, None);
+    assert_eq!(world.subject.schedules().len(), 1);
+
+    for name in ["a", "b"] {
+        ask(world, put(&NewSchedule::new(name, "* * * * *", kind("k"), None)));
+    }
+    let listed = ask(world, Schedules::default());
+    assert_eq!((names(&listed), listed.next.as_deref()), (vec!["a", "b", "nightly"], None));
+    assert!(listed.schedules[2].payload.is_none(), "only where it is asked for by name");
+    let behind = Schedules { after: Some("a".into()), ..Schedules::default() };
+    assert_eq!(names(&ask(world, behind)), ["b", "nightly"]);
+    let change = Schedules {
+        pause: vec!["a".into(), "gone".into()],
+        remove: vec!["b".into(), "never".into()],
+        ..Schedules::default()
+    };
+    let rows = ask(world, change);
+    assert_eq!((names(&rows), rows.schedules[0].paused), (vec!["a"], true));
+    assert_eq!(rows.not_found, ["gone", "never"]);
+    let resumed = ask(world, Schedules { resume: vec!["a".into()], ..Schedules::default() });
+    assert!(!resumed.schedules[0].paused);
+    assert_eq!(ask(world, by_name("b")).not_found, ["b"]);
+}
+
+pub(super) fn a_schedule_of_the_wire_that_makes_no_sense_is_refused<T: Subject>(world: &mut World<T>) {
+    // With the field and what to write instead; nothing is stored or changed.
+    let good = NewSchedule::new("s", "* * * * *", kind("k"), None);
+    let cases: [(&str, &str, NewSchedule); 6] = [
+        ("cron", "write minute, hour", NewSchedule { cron: "soon".into(), ..good.clone() }),
+        ("time_zone", "such as Europe/Berlin", NewSchedule { time_zone: Some("Mars".into()), ..good.clone() }),
+        ("lane", "use one of high, normal, low", NewSchedule { lane: Some(lane("hihg")), ..good.clone() }),
+        ("name", "use 1 to 128", NewSchedule { name: "x".repeat(129), ..good.clone() }),
+        ("catch_up_max", "is not 1 to 1000", NewSchedule { catch_up_max: Some(0), ..good.clone() }),
+        ("max_attempts", "is not 1 to 1000000", NewSchedule { max_attempts: Some(0), ..good }),
+    ];
+    for (field, part, new) in cases {
+        let asked = Schedules { put: Some(Box::new(new)), ..Schedules::default() };
+        let OpResult::Refused { field: told, reason, .. } = world.ask(Op::Schedules(Box::new(asked))) else {
+            panic!("{field} was taken")
+        };
+        assert_eq!(told, field);
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert!(world.subject.schedules().is_empty());
 }

@@ -83,6 +83,7 @@ impl Step<'_> {
                 }
                 OpResult::Set
             }
+            Op::Schedules(asked) => self.ask_schedules(asked, now),
         })
     }
 

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use laneway_core::{Now, UnixMillis};
-use laneway_protocol::message::Stored;
+use laneway_core::{Now, OpResult, UnixMillis};
+use laneway_protocol::message::{NewSchedule, ScheduleRow, ScheduleRows, Schedules, Stored};
 use rusqlite::types::Value;
 
-use super::cells::{int, payload, sql, task_id, text};
+use super::cells::{int, payload, sql, sql_payload, task_id, text};
 use super::{Apps, Cells, Step};
 use crate::schedule;
 use crate::store::Bad;
-use crate::store::schedules::{Due, Fired, FiredSlot, ROWS_PER_TURN, SLOTS_KEPT, Schedule, Verdict};
+use crate::store::schedules::{
+    Due, Fired, FiredSlot, PAGE_ROWS, ROWS_PER_TURN, SCHEDULES_MAX, SLOTS_KEPT, Schedule, Verdict, WRONG_PER_TURN,
+    judge_new, too_many,
+};
 
 /// The columns of `schedules`, but for the id, with their defaults.
 pub(crate) const SCHEDULE_COLUMNS: [(&str, Value); 17] = [
@@ -114,6 +117,7 @@ impl Step<'_> {
             match self.first() {
                 None => break,
                 Some((Some(at), _)) if at > now.wall.0 || left == 0 => break,
+                Some(_) if fired.wrong.len() >= WRONG_PER_TURN => break,
                 Some((_, id)) => left -= self.one(id, left, now, &mut fired),
             }
         }
@@ -180,6 +184,110 @@ impl Step<'_> {
             self.wrong(schedule, &schedule.over(), fired);
         }
         due.slots.len().min(slots)
+    }
+
+    pub(super) fn ask_schedules(&mut self, asked: &Schedules, now: Now) -> OpResult {
+        let mut found = ScheduleRows::default();
+        if let Some(new) = &asked.put {
+            let full = self.id_of(&new.name).is_none() && self.db.schedules.len() >= SCHEDULES_MAX;
+            let judged = if full { Err(too_many()) } else { judge_new(new, self.judge, now) };
+            if let Err(Bad { field, reason }) = judged {
+                return OpResult::Refused { index: 0, field, reason };
+            }
+            self.put_schedule(new, now);
+            found.schedules.extend(self.shown(&new.name, false));
+        }
+        for (names, paused) in [(&asked.pause, 1), (&asked.resume, 0)] {
+            for name in names {
+                if let Some(id) = self.id_of(name) {
+                    let row = self.db.schedules.get_mut(&id).map(Arc::make_mut).unwrap();
+                    change(row, &[("paused", Value::Integer(paused))]);
+                }
+                match self.shown(name, false) {
+                    Some(row) => found.schedules.push(row),
+                    None => found.not_found.push(name.clone()),
+                }
+            }
+        }
+        for name in &asked.remove {
+            match self.id_of(name) {
+                Some(id) => {
+                    self.db.schedules.remove(&id);
+                    self.db.slots.retain(|(schedule, _), _| *schedule != id);
+                }
+                None => found.not_found.push(name.clone()),
+            }
+        }
+        match &asked.name {
+            _ if asked.is_change() => {}
+            Some(name) => match self.shown(name, true) {
+                Some(row) => found.schedules.push(row),
+                None => found.not_found.push(name.clone()),
+            },
+            None => {
+                let mut names: Vec<&str> = self.db.schedules.values().filter_map(|row| text(row, "name")).collect();
+                names.sort_unstable();
+                names.retain(|name| asked.after.as_deref().is_none_or(|after| *name > after));
+                names.truncate(PAGE_ROWS);
+                found.next = (names.len() == PAGE_ROWS).then(|| names[PAGE_ROWS - 1].to_owned());
+                found.schedules = names.iter().filter_map(|name| self.shown(name, false)).collect();
+            }
+        }
+        OpResult::Schedules(found)
+    }
+
+    fn put_schedule(&mut self, new: &NewSchedule, now: Now) {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let maybe = |value: Option<i64>| value.map_or(Value::Null, Value::Integer);
+        let cells = [
+            ("cron", text(&new.cron)),
+            ("time_zone", text(new.time_zone.as_deref().unwrap_or("UTC"))),
+            ("kind", text(new.kind.as_str())),
+            ("lane", new.lane.as_ref().map_or(Value::Null, |lane| text(lane.as_str()))),
+            ("unique_key", new.unique_key.as_deref().map_or(Value::Null, text)),
+            ("max_attempts", maybe(new.max_attempts.map(i64::from))),
+            ("timeout_ms", maybe(new.timeout_ms.map(|ms| i64::try_from(ms).unwrap()))),
+            ("catch_up", text(new.catch_up.unwrap_or(laneway_protocol::message::CatchUp::One).as_str())),
+            ("catch_up_max", maybe(new.catch_up_max.map(i64::from))),
+            ("payload", sql_payload(new.payload.as_ref())),
+        ];
+        if let Some(id) = self.id_of(&new.name) {
+            return change(self.db.schedules.get_mut(&id).map(Arc::make_mut).unwrap(), &cells);
+        }
+        self.db.newest_schedule += 1;
+        let mut row: Cells = SCHEDULE_COLUMNS.into_iter().collect();
+        row.extend(cells);
+        row.extend([("name", text(&new.name)), ("created_at", Value::Integer(now.wall.0))]);
+        self.db.schedules.insert(self.db.newest_schedule, Arc::new(row));
+    }
+
+    fn id_of(&self, name: &str) -> Option<i64> {
+        self.db.schedules.iter().find(|(_, row)| text(row, "name") == Some(name)).map(|(id, _)| *id)
+    }
+
+    fn shown(&self, name: &str, detail: bool) -> Option<ScheduleRow> {
+        let row = &self.db.schedules[&self.id_of(name)?];
+        let owned = |column| text(row, column).map(str::to_owned);
+        let small = |column| int(row, column).and_then(|n| u32::try_from(n).ok());
+        Some(ScheduleRow {
+            name: name.to_owned(),
+            cron: owned("cron")?,
+            time_zone: owned("time_zone").unwrap_or_else(|| "UTC".into()),
+            kind: owned("kind")?,
+            lane: owned("lane"),
+            unique_key: owned("unique_key"),
+            max_attempts: small("max_attempts"),
+            timeout_ms: int(row, "timeout_ms").map(i64::unsigned_abs),
+            catch_up: owned("catch_up").unwrap_or_else(|| "one".into()),
+            catch_up_max: small("catch_up_max"),
+            paused: int(row, "paused") == Some(1),
+            created_at: int(row, "created_at").unwrap_or(0),
+            next_at: int(row, "next_at"),
+            last_at: int(row, "last_at"),
+            last_task: int(row, "last_task").map(task_id),
+            error: owned("error"),
+            payload: payload(&row["payload"]).filter(|_| detail),
+        })
     }
 
     fn wrong(&mut self, schedule: &Schedule, bad: &Bad, fired: &mut Fired) {

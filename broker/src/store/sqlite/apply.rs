@@ -17,7 +17,7 @@ use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
 use super::submit::{NewList, submit};
 use super::sweep::{End, end_unstarted};
 use super::unique::{self, live_twin};
-use super::{State, group, limits, query};
+use super::{State, group, limits, query, schedules};
 use crate::store::StoreError;
 use crate::store::validate::clipped;
 
@@ -109,6 +109,7 @@ fn single<'c>(
             limits::set_lane(conn, lane, values)?;
             OpResult::Set
         }
+        Op::Schedules(asked) => schedules::ask(conn, &state.judge, asked, now)?,
     }))
 }
 
@@ -169,7 +170,8 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
             | Op::Parents { .. } => {
                 open.clear();
             }
-            Op::Submit { .. }
+            Op::Schedules(_)
+            | Op::Submit { .. }
             | Op::Counts
             | Op::SessionUp { .. }
             | Op::SessionGone { .. }

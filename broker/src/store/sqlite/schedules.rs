@@ -1,16 +1,20 @@
 //! Schedules: which are to be looked at, told by one partial index, and what firing a slot writes. A slot is a row of its own,
 //! so that it is fired once, by whoever comes first.
 
-use laneway_core::{Millis, Now, UnixMillis};
+use laneway_core::{Millis, Now, OpResult, QueueKey, UnixMillis};
+use laneway_protocol::LaneName;
 use laneway_protocol::limits::TEXT_BYTES_MAX;
-use laneway_protocol::message::Stored;
+use laneway_protocol::message::{CatchUp, NewSchedule, ScheduleRow, ScheduleRows, Schedules, Stored};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::State;
-use super::row::{self, sql_id};
+use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::submit::insert_judged;
 use crate::schedule;
-use crate::store::schedules::{Due, Fired, FiredSlot, MEND_INTERVAL_MS, ROWS_PER_TURN, SLOTS_KEPT, Schedule, Verdict};
+use crate::store::schedules::{
+    Due, Fired, FiredSlot, MEND_INTERVAL_MS, PAGE_ROWS, ROWS_PER_TURN, SCHEDULES_MAX, SLOTS_KEPT, Schedule, Verdict,
+    WRONG_PER_TURN, judge_new, too_many,
+};
 use crate::store::validate::{Judge, clipped};
 use crate::store::{Bad, StoreError};
 
@@ -31,6 +35,7 @@ pub(super) fn fire(conn: &Connection, state: &mut State, slots: usize, now: Now)
         let id = match next {
             None => break,
             Some(Head { next_at: Some(at), .. }) if at > now.wall || left == 0 => break,
+            Some(_) if fired.wrong.len() >= WRONG_PER_TURN => break,
             Some(Head { id, .. }) => id,
         };
         match one(conn, state, id, left, now, &mut fired) {
@@ -164,7 +169,7 @@ fn fire_slot(
     due: &Due,
     slot: UnixMillis,
     now: Now,
-    inserted: &mut Vec<(laneway_core::QueueKey, i64, Option<UnixMillis>)>,
+    inserted: &mut Vec<(QueueKey, i64, Option<UnixMillis>)>,
 ) -> Result<Option<Stored>, StoreError> {
     let known = "SELECT 1 FROM schedule_slots WHERE schedule = ?1 AND slot = ?2";
     if conn.prepare_cached(known)?.query_row(params![schedule.id, slot.0], |_| Ok(())).optional()?.is_some() {
@@ -198,7 +203,132 @@ fn reject(conn: &Connection, schedule: &Schedule, bad: &Bad, fired: &mut Fired) 
     Ok(())
 }
 
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
+// ----------------------------------------------------------------------------------------------------------- the wire
+
+/// Changes schedules, all or none, and gives those that were changed or asked for.
+pub(super) fn ask(conn: &Connection, judge: &Judge, asked: &Schedules, now: Now) -> Result<OpResult, StoreError> {
+    if !asked.is_change() {
+        return answer(conn, judge, asked, now);
+    }
+    // What a trigger of an app refuses costs this question and nothing else.
+    conn.prepare_cached("SAVEPOINT schedules")?.execute([])?;
+    let answered = match answer(conn, judge, asked, now) {
+        Err(StoreError::Refused(reason)) => {
+            conn.prepare_cached("ROLLBACK TO schedules")?.execute([])?;
+            OpResult::Refused { index: 0, field: "name", reason }
+        }
+        answered => answered?,
+    };
+    conn.prepare_cached("RELEASE schedules")?.execute([])?;
+    Ok(answered)
+}
+
+fn answer(conn: &Connection, judge: &Judge, asked: &Schedules, now: Now) -> Result<OpResult, StoreError> {
+    let mut found = ScheduleRows::default();
+    if let Some(new) = &asked.put {
+        let known = shown(conn, &new.name, false)?.is_some();
+        let judged = if !known && count(conn)? >= SCHEDULES_MAX { Err(too_many()) } else { judge_new(new, judge, now) };
+        if let Err(Bad { field, reason }) = judged {
+            return Ok(OpResult::Refused { index: 0, field, reason });
+        }
+        put(conn, new, now)?;
+        found.schedules.extend(shown(conn, &new.name, false)?);
+    }
+    for (names, paused) in [(&asked.pause, true), (&asked.resume, false)] {
+        for name in names {
+            let sql = "UPDATE schedules SET paused = ?2 WHERE name = ?1";
+            conn.prepare_cached(sql)?.execute(params![name, paused])?;
+            match shown(conn, name, false)? {
+                Some(row) => found.schedules.push(row),
+                None => found.not_found.push(name.clone()),
+            }
+        }
+    }
+    for name in &asked.remove {
+        if conn.prepare_cached("DELETE FROM schedules WHERE name = ?1")?.execute([name])? == 0 {
+            found.not_found.push(name.clone());
+        }
+    }
+    match &asked.name {
+        _ if asked.is_change() => {}
+        Some(name) => match shown(conn, name, true)? {
+            Some(row) => found.schedules.push(row),
+            None => found.not_found.push(name.clone()),
+        },
+        None => {
+            let sql = format!("SELECT {SHOWN}, NULL FROM schedules WHERE name > ?1 ORDER BY name LIMIT ?2");
+            let page = params![asked.after.as_deref().unwrap_or(""), i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX)];
+            let rows = conn.prepare_cached(&sql)?.query_map(page, show)?.collect::<Result<Vec<_>, _>>()?;
+            found.next = (rows.len() == PAGE_ROWS).then(|| rows[PAGE_ROWS - 1].name.clone());
+            found.schedules = rows;
+        }
+    }
+    Ok(OpResult::Schedules(found))
+}
+
+fn put(conn: &Connection, new: &NewSchedule, now: Now) -> Result<(), StoreError> {
+    let sql = "INSERT INTO schedules (name, cron, time_zone, kind, lane, unique_key, max_attempts, timeout_ms, catch_up, \
+               catch_up_max, payload, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+               ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, time_zone = excluded.time_zone, kind = excluded.kind, \
+               lane = excluded.lane, unique_key = excluded.unique_key, max_attempts = excluded.max_attempts, \
+               timeout_ms = excluded.timeout_ms, catch_up = excluded.catch_up, catch_up_max = excluded.catch_up_max, \
+               payload = excluded.payload";
+    conn.prepare_cached(sql)?.execute(params![
+        new.name,
+        new.cron,
+        new.time_zone.as_deref().unwrap_or("UTC"),
+        new.kind.as_str(),
+        new.lane.as_ref().map(LaneName::as_str),
+        new.unique_key,
+        new.max_attempts,
+        new.timeout_ms.map(sql_u64),
+        new.catch_up.unwrap_or(CatchUp::One).as_str(),
+        new.catch_up_max,
+        SqlPayload(new.payload.as_ref()),
+        now.wall.0,
+    ])?;
+    Ok(())
+}
+
+fn count(conn: &Connection) -> Result<usize, StoreError> {
+    let n: i64 = conn.prepare_cached("SELECT count(*) FROM schedules")?.query_row([], |row| row.get(0))?;
+    Ok(usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+fn shown(conn: &Connection, name: &str, payload: bool) -> Result<Option<ScheduleRow>, StoreError> {
+    let sql = format!("SELECT {SHOWN}, CASE WHEN ?2 THEN payload END FROM schedules WHERE name = ?1");
+    Ok(conn.prepare_cached(&sql)?.query_row(params![name, payload], show).optional()?)
+}
+
+/// The columns of `show`, in its order, but for the payload behind them.
+const SHOWN: &str = "name, cron, time_zone, kind, lane, unique_key, max_attempts, timeout_ms, catch_up, catch_up_max, \
+                     paused, created_at, next_at, last_at, last_task, error";
+
+fn show(row: &Row<'_>) -> rusqlite::Result<ScheduleRow> {
+    let text = |column| row.get_ref(column).map(row::text);
+    let small = |column| Ok::<_, rusqlite::Error>(row::int(row.get_ref(column)?).and_then(|n| u32::try_from(n).ok()));
+    Ok(ScheduleRow {
+        name: text(0)?.unwrap_or_default(),
+        cron: text(1)?.unwrap_or_default(),
+        time_zone: text(2)?.unwrap_or_else(|| "UTC".into()),
+        kind: text(3)?.unwrap_or_default(),
+        lane: text(4)?,
+        unique_key: text(5)?,
+        max_attempts: small(6)?,
+        timeout_ms: row::unsigned(row.get_ref(7)?),
+        catch_up: text(8)?.unwrap_or_else(|| "one".into()),
+        catch_up_max: small(9)?,
+        paused: row::requested(row.get_ref(10)?),
+        created_at: row::int(row.get_ref(11)?).unwrap_or(0),
+        next_at: row::int(row.get_ref(12)?),
+        last_at: row::int(row.get_ref(13)?),
+        last_task: row::task_id(row, 14)?,
+        error: text(15)?,
+        payload: row::payload(row.get_ref(16)?),
+    })
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
     let text = |column| row.get_ref(column).map(row::text);
     Ok(Schedule {
         id: row.get(0)?,
