@@ -4,9 +4,9 @@
 
 mod harness;
 
-use harness::{Broker, Place, Said, Table, WorkerProcess};
+use harness::{Broker, Place, Said, Table, WorkerProcess, wait_for};
 use laneway_protocol::TaskId;
-use laneway_protocol::message::Verdict;
+use laneway_protocol::message::{BulkFilter, Change, Verdict};
 use serde_json::json;
 
 #[test]
@@ -69,4 +69,81 @@ fn a_delayed_task_runs_now_and_an_ended_one_is_purged() {
     assert_eq!(said.out, format!("task {id}: deleted\ntask {live}: left alone: it is not in a state for this\n"));
     assert_eq!((table.count("1"), table.one::<i64>("SELECT count(*) FROM failures", [])), (1, 0));
     assert_eq!(client.stats().unwrap().dead, 0);
+}
+
+/// Ended rows by the thousand, as if they had been there for a day.
+fn fill(table: &Table, n: u32, state: &str, kind: &str, error: &str) {
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+               INSERT INTO tasks(kind, state, error, attempts, created_at, finished_at) \
+               SELECT ?3, ?2, ?4, 3, 1700000000000, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - 86400000 FROM n";
+    table.execute(sql, rusqlite::params![n, state, kind, error]);
+}
+
+/// A batch says what it would do, does that to all that meet the filter and to nothing else, and says what it did; tasks that
+/// it has queued again run.
+#[test]
+fn tasks_are_changed_by_filter() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    fill(&table, 1_000, "dead", "echo", "no route to host");
+    fill(&table, 500, "dead", "echo", "no such file");
+    fill(&table, 100, "dead", "other", "no route to host");
+    fill(&table, 50, "done", "echo", "");
+    let ask = |words: &[&str]| laneway(&place, &[&["task"], words].concat());
+    let retry = ["retry", "--kind", "echo", "--error", "no route", "--older-than", "23h", "-o", "json"];
+    let tried = ask(&[&retry[..], &["--dry-run"]].concat()).json().remove(0);
+    assert_eq!((&tried["seen"], &tried["changed"], &tried["over"]), (&json!(1_000), &json!(1_000), &json!(true)));
+    assert_eq!(table.count("state = 'dead'"), 1_600);
+    let none = ask(&["retry", "--kind", "echo", "--older-than", "25h", "--dry-run"]);
+    assert_eq!(none.out, "0 tasks would be queued again\n");
+
+    let _worker = WorkerProcess::start(&place, "slots=4 batch=16");
+    let said = ask(&retry).json().remove(0);
+    assert_eq!((&said["changed"], &said["unchanged"], &said["dry_run"]), (&json!(1_000), &json!(0), &json!(false)));
+    table.wait_for_count("state = 'done' AND runs = 1 AND attempts = 1", 1_000);
+
+    let moved = ask(&["move", "--kind", "echo", "--state", "dead", "--to", "low"]);
+    assert_eq!(moved.out, "0 tasks moved, 500 left alone in no state for it\n");
+    let purged = ask(&["purge", "--error", "no such file"]);
+    assert_eq!(purged.out, "500 tasks deleted\n");
+    let purged = ask(&["purge", "--state", "done"]);
+    assert_eq!(purged.out, "1050 tasks deleted\n");
+    assert_eq!((table.count("1"), table.count("kind = 'other'")), (100, 100));
+    ask(&["purge"]).is(2, "--all means every task");
+    assert_eq!(ask(&["purge", "--all"]).out, "100 tasks deleted\n");
+}
+
+/// A batch goes on in the background beside whatever else there is to do; it is looked at and stopped by its number. What was
+/// done stays done, the same again does the rest, and a restart forgets the number only.
+#[test]
+fn a_batch_is_watched_stopped_and_said_again() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    fill(&table, 60_000, "done", "echo", "");
+    let client = broker.client();
+    let filter = || BulkFilter { kind: Some("echo".into()), ..BulkFilter::default() };
+    let purge = || client.change_all(Change::Purge, None, filter(), false).unwrap();
+    let begun = purge();
+    assert_eq!(purge().number, begun.number);
+    let number = begun.number.to_string();
+    wait_for("something to be done", || (client.batch(begun.number, false).unwrap().changed > 0).then_some(()));
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    table.wait_for_state(table.insert("echo", "1"), "done");
+    let said = laneway(&place, &["task", "batch", &number, "--stop", "-o", "json"]).json().remove(0);
+    assert_eq!(said["over"], true);
+    let left = table.count("created_at = 1700000000000");
+    if said["stopped"] == true {
+        assert!(left > 0 && left == 60_000 - said["changed"].as_i64().unwrap(), "{left} left: {said}");
+    }
+    laneway(&place, &["task", "batch", &number]).is(0, "");
+    broker.stop();
+    let broker = Broker::start(&place);
+    let said = laneway(&place, &["task", "batch", &number]);
+    said.is(4, "the same again");
+    let said = laneway(&place, &["task", "purge", "--kind", "echo", "--older-than", "1h"]);
+    assert_eq!(said.out, format!("{} deleted\n", if left == 1 { "1 task".into() } else { format!("{left} tasks") }));
+    assert_eq!(table.count("1"), 1);
+    drop(broker);
 }

@@ -39,6 +39,8 @@ use crate::wake;
 const INBOX_MESSAGES_MAX: usize = 256;
 /// Rows read ahead for a queue that even one slot serves: enough for the milliseconds that a synced turn takes.
 const WINDOW_ROWS_MIN: usize = 128;
+/// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
+const BULK_ROWS: usize = 256;
 /// How often a thread that ended by itself is noticed.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -243,6 +245,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         sessions_max: config.sessions_max,
         kinds_max: config.kinds_max,
         waiters_max: config.waiters_max,
+        bulk_rows: BULK_ROWS,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::WireError;
 use crate::ids::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 use crate::rate::Rate;
 
-pub use self::bulk::{Bulk, Bulked, Change};
+pub use self::bulk::{Batch, Bulk, BulkFilter, Bulked, Change};
 pub use self::schedules::{CatchUp, NewSchedule, ScheduleRow, ScheduleRows, Schedules};
 
 /// Asked by a client or a worker.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Bulk, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes, ListWorkers, NewGroup,
-    NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows, Schedules, StatsReport, Status, StatusRows,
-    Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Batch, Bulk, BulkFilter, Bulked, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes,
+    ListWorkers, NewGroup, NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows, Schedules,
+    StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
 };
 use laneway_protocol::{Answer, Code, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -242,6 +242,25 @@ impl Client {
     /// Lets queued tasks run at once that wait for a later time. One verdict for each, on disk.
     pub fn run_now(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
         self.change(tasks, Change::RunNow, None)
+    }
+
+    /// Starts a batch that changes all tasks that `filter` meets, in the background of the broker; with `dry_run` it only counts
+    /// them. `lane` is for a move. Said again while it runs, it is the same batch. A restart of the broker forgets it: what it
+    /// has changed is on disk, and to start it again goes on with the rest.
+    pub fn change_all(
+        &self,
+        change: Change,
+        lane: Option<&LaneName>,
+        filter: BulkFilter,
+        dry_run: bool,
+    ) -> Result<Batch, Error> {
+        let (change, filter) = (Some(change), Some(filter));
+        self.bulk(Bulk { change, lane: lane.cloned(), filter, dry_run, ..Bulk::default() })
+    }
+
+    /// Where a batch stands, by its number; with `stop` it ends there.
+    pub fn batch(&self, number: u64, stop: bool) -> Result<Batch, Error> {
+        self.bulk(Bulk { batch: Some(number), stop, ..Bulk::default() })
     }
 
     // ---------------------------------------------------------------------------------------------------------- people
@@ -513,8 +532,17 @@ impl Client {
         }
     }
 
+    fn bulk(&self, bulk: Bulk) -> Result<Batch, Error> {
+        match self.ask(&Request::Bulk(bulk), Duration::ZERO)? {
+            Answer::Bulk(Bulked { batch: Some(batch), .. }) => Ok(batch),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn change(&self, tasks: &[TaskId], change: Change, lane: Option<&LaneName>) -> Result<Vec<Verdict>, Error> {
-        self.verdicts(tasks, |Tasks { tasks }| Request::Bulk(Bulk { change, lane: lane.cloned(), tasks }))
+        self.verdicts(tasks, |Tasks { tasks }| {
+            Request::Bulk(Bulk { change: Some(change), lane: lane.cloned(), tasks, ..Bulk::default() })
+        })
     }
 
     fn verdicts(&self, tasks: &[TaskId], request: impl Fn(Tasks) -> Request) -> Result<Vec<Verdict>, Error> {

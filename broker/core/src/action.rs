@@ -4,8 +4,8 @@
 use std::fmt;
 
 use laneway_protocol::message::{
-    Answer, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, ScheduleRows, Schedules, StatusRows,
-    Stored, Verdict,
+    Answer, BulkFilter, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, ScheduleRows, Schedules,
+    StatusRows, Stored, Verdict,
 };
 use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
@@ -124,6 +124,8 @@ pub enum Op {
         edit: Edit,
         tasks: Vec<TaskId>,
     },
+    /// A piece of what people ask for all tasks that meet a filter. Synced, but for a dry run. -> [`OpResult::Bulk`]
+    Bulk(Box<BulkSlice>),
     /// -> [`OpResult::Found`]
     Find(Vec<TaskId>),
     /// The newest task with this key. -> [`OpResult::Found`] with one or none
@@ -204,6 +206,34 @@ pub enum Edit {
     Move(LaneName),
     /// A queued row that is due later is due at once.
     RunNow,
+}
+
+/// Rows in the order of their ids, behind the place where the last slice stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BulkSlice {
+    pub edit: Edit,
+    pub filter: BulkFilter,
+    /// Ended, or of one that has not, created, at this time at the latest.
+    pub before: Option<UnixMillis>,
+    pub after: Option<TaskId>,
+    /// The newest row that is meant; the first slice finds it out.
+    pub until: Option<TaskId>,
+    /// Met at most.
+    pub rows: usize,
+    /// Says what it would do.
+    pub dry_run: bool,
+}
+
+/// What a [`BulkSlice`] did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BulkSliced {
+    /// Of the rows that met the filter.
+    pub verdicts: Vec<(TaskId, Verdict)>,
+    /// The last row that was looked at: the next slice goes on behind it.
+    pub at: Option<TaskId>,
+    pub until: Option<TaskId>,
+    /// There is nothing behind it.
+    pub over: bool,
 }
 
 /// A hand-out as the row shows it.
@@ -313,6 +343,7 @@ pub enum OpResult {
         reason: String,
     },
     Verdicts(Vec<Verdict>),
+    Bulk(BulkSliced),
     Found(Vec<FoundTask>),
     Endings(Vec<(TaskId, Ending)>),
     Rows(StatusRows),

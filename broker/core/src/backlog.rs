@@ -94,7 +94,8 @@ fn of_op(op: &Op) -> usize {
                 + schedules.put.as_ref().map_or(0, |put| BASE_BYTES + of_payload(put.payload.as_ref()))
         }
         Op::Noted(noted) => of_text(noted.note.as_deref()) + of_payload(noted.checkpoint.as_ref()),
-        Op::Started(_)
+        Op::Bulk(_)
+        | Op::Started(_)
         | Op::FindKey { .. }
         | Op::List(_)
         | Op::Counts

@@ -13,6 +13,7 @@ use laneway_protocol::{Code, Epoch, Kind, LaneName, SessionName, TaskId, WireErr
 
 use crate::action::{Action, Op};
 use crate::backlog::Backlog;
+use crate::bulk::Batches;
 use crate::dispatch::{Dispatch, QueueIndex};
 use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
 use crate::gate::Gates;
@@ -56,6 +57,7 @@ pub struct Broker {
     pub(crate) waiters: Waiters,
     /// Not to be started before a submit that replaces them is on disk.
     pub(crate) secured: Secured,
+    pub(crate) batches: Batches,
     pub(crate) timers: Timers,
     /// The latest hand-outs, until it is sure that the socket took them.
     pub(crate) handed: VecDeque<(ReplyTo, SlotId, u64)>,
@@ -138,6 +140,7 @@ impl Broker {
             pending: Backlog::default(),
             waiters: Waiters::default(),
             secured: Secured::default(),
+            batches: Batches::default(),
             timers: Timers::default(),
             handed: VecDeque::new(),
             hold: None,

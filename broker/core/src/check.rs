@@ -17,6 +17,7 @@ impl Broker {
         self.dispatch.check();
         self.workers.check();
         self.waiters.check();
+        self.batches.check();
         self.check_running();
         self.check_slots();
         self.check_settling();

@@ -46,8 +46,8 @@ mod worker;
 mod workflow;
 
 pub use action::{
-    Action, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted, Op, OpResult, Started,
-    WorkerEvent, WorkerName,
+    Action, BulkSlice, BulkSliced, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted, Op,
+    OpResult, Started, WorkerEvent, WorkerName,
 };
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};

@@ -51,6 +51,13 @@ pub(crate) const PARENTS_TOLD_MAX: usize = 128;
 pub(crate) const DETAIL_MAX: usize = 16;
 /// A stored progress of a task is written at most this often, but for the last.
 pub(crate) const NOTE_INTERVAL_MS: u64 = 500;
+/// Batches that run at a time, and those that are over and still told.
+pub(crate) const BATCHES_OPEN_MAX: usize = 4;
+pub(crate) const BATCHES_KEPT_MAX: usize = 16;
+/// Numbers of batches in one epoch.
+pub(crate) const EPOCH_BATCHES: u64 = 1_000_000;
+/// Of each text in the filter of a batch.
+pub(crate) const FILTER_TEXT_BYTES_MAX: usize = 512;
 /// When to ask again while the broker drains or stops.
 pub(crate) const DRAIN_PAUSE_MS: u64 = 500;
 /// What a host, a name or an SDK version may say about itself.

@@ -52,6 +52,8 @@ pub struct Settings {
     pub sessions_max: usize,
     pub kinds_max: usize,
     pub waiters_max: usize,
+    /// Tasks that one slice of a batch changes at most.
+    pub bulk_rows: usize,
 }
 
 impl Settings {

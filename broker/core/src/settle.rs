@@ -102,6 +102,10 @@ pub(crate) enum Pending {
         reply: ReplyTo,
         tasks: Vec<TaskId>,
     },
+    /// A piece of a batch.
+    Slice {
+        batch: u64,
+    },
     Rows {
         reply: ReplyTo,
         asked: RowsAsked,
@@ -153,7 +157,8 @@ impl Pending {
     pub(crate) fn is_awaited(&self) -> bool {
         match self {
             Pending::End(end) => end.watched || end.hooks.iter().any(|hook| hook.question.is_some()),
-            Pending::Nothing => false,
+            // Its next piece is in no hurry.
+            Pending::Slice { .. } | Pending::Nothing => false,
             Pending::Find { .. }
             | Pending::Submit { .. }
             | Pending::Twins { .. }
@@ -291,9 +296,10 @@ impl Broker {
             (Pending::Edit { reply, tasks }, OpResult::Verdicts(verdicts)) => {
                 self.on_edited(tasks.iter().copied().zip(verdicts.iter().copied()), now);
                 if self.close_question(reply) {
-                    self.answer(reply, Answer::Bulk(Bulked { verdicts }));
+                    self.answer(reply, Answer::Bulk(Bulked { verdicts, batch: None }));
                 }
             }
+            (Pending::Slice { batch }, OpResult::Bulk(sliced)) => self.on_sliced(batch, sliced, now),
             (Pending::Rows { reply, asked }, OpResult::Rows(rows)) => self.on_rows(reply, rows, asked, now),
             (Pending::Lanes { reply }, OpResult::Counts(counts)) => self.on_lane_counts(reply, &counts),
             (Pending::Kinds { reply, after }, OpResult::Counts(counts)) => {

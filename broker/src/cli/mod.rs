@@ -8,6 +8,7 @@
 
 mod admin;
 mod broker;
+mod change;
 mod db;
 mod group;
 mod keygen;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use laneway::{Curve, Ended};
 use laneway_protocol::message::{
-    Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewSchedule, NewTask, ProgressEvent,
-    ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
+    Batch, BulkFilter, Change, Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewSchedule,
+    NewTask, ProgressEvent, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
 };
 use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
@@ -175,24 +175,35 @@ impl Remote {
         Ok(self.client.status(tasks, true)?)
     }
 
-    pub(super) fn cancel(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        Ok(self.client.cancel(tasks)?)
+    /// One verdict for each task.
+    pub(super) fn change(
+        &self,
+        change: Change,
+        to: Option<&LaneName>,
+        tasks: &[TaskId],
+    ) -> Result<Vec<Verdict>, Error> {
+        Ok(match (change, to) {
+            (Change::Requeue, _) => self.client.requeue(tasks)?,
+            (Change::Cancel, _) => self.client.cancel(tasks)?,
+            (Change::Purge, _) => self.client.purge(tasks)?,
+            (Change::Move, Some(to)) => self.client.move_to(to, tasks)?,
+            (Change::Move, None) => return Err(Error::Usage("a move needs the lane to move to".into())),
+            (Change::RunNow, _) => self.client.run_now(tasks)?,
+        })
     }
 
-    pub(super) fn requeue(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        Ok(self.client.requeue(tasks)?)
+    pub(super) fn change_all(
+        &self,
+        change: Change,
+        to: Option<&LaneName>,
+        filter: BulkFilter,
+        dry_run: bool,
+    ) -> Result<Batch, Error> {
+        Ok(self.client.change_all(change, to, filter, dry_run)?)
     }
 
-    pub(super) fn purge(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        Ok(self.client.purge(tasks)?)
-    }
-
-    pub(super) fn move_to(&self, lane: &LaneName, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        Ok(self.client.move_to(lane, tasks)?)
-    }
-
-    pub(super) fn run_now(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        Ok(self.client.run_now(tasks)?)
+    pub(super) fn batch(&self, number: u64, stop: bool) -> Result<Batch, Error> {
+        Ok(self.client.batch(number, stop)?)
     }
 
     pub(super) fn lanes(&self, lanes: Lanes) -> Result<Vec<LaneRow>, Error> {

@@ -1,10 +1,11 @@
 //! `laneway task`: look at tasks, cancel them, put dead ones back, move and delete them.
 
 use clap::{Args, Subcommand};
-use laneway_protocol::message::{FailureRow, Filter, StatusRows, TaskRow, Verdict};
+use laneway_protocol::message::{Change, FailureRow, Filter, StatusRows, TaskRow};
 use laneway_protocol::{LaneName, TaskId, TaskState};
 use serde_json::json;
 
+use super::change::{self, BatchArgs, WhichArgs};
 use super::output::{Table, cut, or_dash};
 use super::remote::Remote;
 use super::{Common, Output, offline, output, submit, when};
@@ -21,20 +22,33 @@ pub(super) enum TaskCommand {
     Show(ShowArgs),
     Explain(ExplainArgs),
     /// Queue dead or cancelled tasks again, their attempts and losses at zero
-    #[command(after_help = "Example:\n  laneway task retry 12 13")]
-    Retry(IdArgs),
+    ///
+    /// By filter only dead ones are, unless --state says otherwise.
+    #[command(
+        after_help = "Examples:\n  laneway task retry 12 13\n  laneway task retry --kind resize --error 'no route' --dry-run"
+    )]
+    Retry(WhichArgs),
     /// Cancel tasks: queued ones end at once, running ones are asked to stop
-    #[command(after_help = "Example:\n  laneway task cancel 12 13")]
-    Cancel(IdArgs),
+    #[command(
+        after_help = "Examples:\n  laneway task cancel 12 13\n  laneway task cancel --kind report --state queued"
+    )]
+    Cancel(WhichArgs),
     /// Delete ended tasks: their rows and what is known of their failures
-    #[command(after_help = "Example:\n  laneway task purge 12 13")]
-    Purge(IdArgs),
+    #[command(after_help = "Examples:\n  laneway task purge 12 13\n  laneway task purge --state dead --older-than 7d")]
+    Purge(WhichArgs),
     /// Put tasks that do not run into another lane; they keep their place by time, their attempts and losses
-    #[command(after_help = "Example:\n  laneway task move 12 13 --to low")]
+    #[command(
+        after_help = "Examples:\n  laneway task move 12 13 --to low\n  laneway task move --lane high --kind report --to low"
+    )]
     Move(MoveArgs),
     /// Let queued tasks run at once that wait for a later time, a retry or a snooze among them
-    #[command(after_help = "Example:\n  laneway task run-now 12 13")]
-    RunNow(IdArgs),
+    #[command(
+        after_help = "Examples:\n  laneway task run-now 12 13\n  laneway task run-now --kind mail --error timeout"
+    )]
+    RunNow(WhichArgs),
+    /// Show how far a batch is that one of the commands above has begun, or stop it
+    #[command(after_help = "Example:\n  laneway task batch 9000001 --stop")]
+    Batch(BatchArgs),
 }
 
 /// List tasks, newest first
@@ -94,22 +108,16 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct IdArgs {
-    #[arg(required = true, num_args = 1..=512, value_name = "ID")]
-    tasks: Vec<TaskId>,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct MoveArgs {
     #[command(flatten)]
-    which: IdArgs,
+    which: WhichArgs,
 
     /// The lane to put them into, one of the broker's
     #[arg(long, value_name = "LANE", value_parser = submit::lane)]
     to: LaneName,
 }
 
-fn state(word: &str) -> Result<TaskState, String> {
+pub(super) fn state(word: &str) -> Result<TaskState, String> {
     let words: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     TaskState::parse(word).ok_or_else(|| format!("must be one of {}", words.join(", ")))
 }
@@ -119,19 +127,12 @@ pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
         TaskCommand::List(args) => list(common, args),
         TaskCommand::Show(args) => show(common, &args.tasks),
         TaskCommand::Explain(args) => explain(common, &args.tasks),
-        TaskCommand::Retry(args) => {
-            verdicts(&args.tasks, &Remote::expect(common)?.requeue(&args.tasks)?, common.output)
-        }
-        TaskCommand::Cancel(args) => {
-            verdicts(&args.tasks, &Remote::expect(common)?.cancel(&args.tasks)?, common.output)
-        }
-        TaskCommand::Purge(args) => verdicts(&args.tasks, &Remote::expect(common)?.purge(&args.tasks)?, common.output),
-        TaskCommand::Move(MoveArgs { which: IdArgs { tasks }, to }) => {
-            verdicts(&tasks, &Remote::expect(common)?.move_to(&to, &tasks)?, common.output)
-        }
-        TaskCommand::RunNow(args) => {
-            verdicts(&args.tasks, &Remote::expect(common)?.run_now(&args.tasks)?, common.output)
-        }
+        TaskCommand::Retry(args) => change::run(common, Change::Requeue, None, args),
+        TaskCommand::Cancel(args) => change::run(common, Change::Cancel, None, args),
+        TaskCommand::Purge(args) => change::run(common, Change::Purge, None, args),
+        TaskCommand::Move(MoveArgs { which, to }) => change::run(common, Change::Move, Some(&to), which),
+        TaskCommand::RunNow(args) => change::run(common, Change::RunNow, None, args),
+        TaskCommand::Batch(args) => change::batch(common, &args),
     }
 }
 
@@ -249,7 +250,7 @@ fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
     missing(&not_found)
 }
 
-fn missing(tasks: &[TaskId]) -> Result<(), Error> {
+pub(super) fn missing(tasks: &[TaskId]) -> Result<(), Error> {
     if tasks.is_empty() {
         return Ok(());
     }
@@ -321,47 +322,9 @@ fn print_failures(failures: &[FailureRow]) -> Result<(), Error> {
     table.print()
 }
 
-/// One line for each task; exit code 4 when one of them does not exist.
-fn verdicts(tasks: &[TaskId], verdicts: &[Verdict], output: Output) -> Result<(), Error> {
-    for (task, verdict) in tasks.iter().zip(verdicts) {
-        match output {
-            Output::Json => output::json(&json!({ "task": task, "verdict": verdict }))?,
-            Output::Table => output::line(&format!("task {task}: {}", words(*verdict)))?,
-        }
-    }
-    let lost = |(task, verdict): (&TaskId, &Verdict)| (*verdict == Verdict::NotFound).then_some(*task);
-    missing(&tasks.iter().zip(verdicts).filter_map(lost).collect::<Vec<_>>())
-}
-
-fn words(verdict: Verdict) -> String {
-    match verdict {
-        Verdict::Cancelled => "cancelled".into(),
-        Verdict::Requested => "runs; its worker was asked to stop".into(),
-        Verdict::Requeued => "queued again".into(),
-        Verdict::Moved => "is in that lane now".into(),
-        Verdict::Due => "is due now".into(),
-        Verdict::Purged => "deleted".into(),
-        Verdict::Needed => "left alone: something still needs it".into(),
-        Verdict::Twin(twin) => format!("left alone: its key is live again in task {twin}"),
-        Verdict::Unchanged => "left alone: it is not in a state for this".into(),
-        Verdict::NotFound => "not found".into(),
-        Verdict::Unknown => "answered with a word of a newer broker".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Exit;
-
-    #[test]
-    fn a_missing_task_is_told_by_the_exit_code() {
-        // Proves that the others are still done, and that the missing one is named.
-        let tasks = [TaskId::new(1).unwrap(), TaskId::new(2).unwrap()];
-        let error = verdicts(&tasks, &[Verdict::Cancelled, Verdict::NotFound], Output::Table).unwrap_err();
-        assert_eq!((error.exit(), error.to_string().as_str()), (Exit::NotFound, "no task 2"));
-        assert!(verdicts(&tasks, &[Verdict::Unchanged, Verdict::Twin(tasks[0])], Output::Json).is_ok());
-    }
 
     #[test]
     fn states_are_the_words_of_the_table() {

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use laneway_core::{
-    Action, Asker, Broker, ConnId, Counts, EndedAs, Ending, Event, Loaded, Millis, Now, Op, OpId, OpResult, QueueKey,
-    QueuedTask, ReplyTo, Start, UnixMillis,
+    Action, Asker, Broker, BulkSliced, ConnId, Counts, EndedAs, Ending, Event, Loaded, Millis, Now, Op, OpId, OpResult,
+    QueueKey, QueuedTask, ReplyTo, Start, UnixMillis,
 };
 use laneway_protocol::message::{ScheduleRows, StatusRows, Stored, Verdict};
 use laneway_protocol::{Answer, Epoch, Payload, TaskId, TaskState, codec};
@@ -233,6 +233,9 @@ impl World {
             }
             Op::Cancel(tasks) | Op::Requeue(tasks) | Op::Edit { tasks, .. } => {
                 OpResult::Verdicts(vec![Verdict::NotFound; tasks.len()])
+            }
+            Op::Bulk(slice) => {
+                OpResult::Bulk(BulkSliced { over: slice.after.is_some(), at: TaskId::new(9), ..BulkSliced::default() })
             }
             Op::Find(_) | Op::FindKey { .. } | Op::FindTwins(_) => OpResult::Found(Vec::new()),
             Op::Endings(tasks) => OpResult::Endings(tasks.into_iter().map(|task| (task, Ending::NotFound)).collect()),

@@ -69,6 +69,7 @@ fn is_question(op: &Op) -> bool {
     match op {
         Op::List(_) | Op::Show { .. } | Op::Counts | Op::Group { .. } => true,
         Op::Schedules(schedules) => !schedules.is_change(),
+        Op::Bulk(slice) => slice.dry_run,
         _ => false,
     }
 }
@@ -85,6 +86,7 @@ fn weight(op: &Op) -> usize {
         Op::CancelGroup { rows, .. } | Op::Parents { rows, .. } => *rows,
         Op::Show { tasks, detail } => tasks.len() * if *detail { DETAIL_ROWS } else { 1 },
         Op::List(filter) => filter.limit as usize,
+        Op::Bulk(slice) => slice.rows,
         Op::Schedules(schedules) if schedules.is_change() => {
             1 + schedules.pause.len() + schedules.resume.len() + schedules.remove.len()
         }

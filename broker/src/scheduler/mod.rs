@@ -500,6 +500,7 @@ impl<S: Store> Scheduler<S> {
             // What it brought into a queue the store tells with the next intake, and what must not be there the sweep finds.
             Op::Edit { .. } => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Cancel(_) | Op::CancelGroup { .. } => self.chores.sweep = true,
+            Op::Bulk(slice) if !slice.dry_run => (self.chores.intake, self.chores.sweep) = (true, true),
             Op::Requeue(_) => {
                 self.agenda.mark_all();
                 self.chores.sweep = true;
@@ -591,6 +592,11 @@ impl<S: Store> Scheduler<S> {
             if let (Op::Cancel(tasks) | Op::Edit { tasks, .. }, Some(OpResult::Verdicts(verdicts))) = (op, result) {
                 self.note_verdicts(tasks.iter().copied().zip(verdicts.iter().copied()));
             }
+            if let (Op::Bulk(slice), Some(OpResult::Bulk(sliced))) = (op, result)
+                && !slice.dry_run
+            {
+                self.note_verdicts(sliced.verdicts.iter().copied());
+            }
         }
         let mut events = Vec::new();
         let committed: Vec<(OpId, OpResult)> =
@@ -681,6 +687,7 @@ fn needs_sync(op: &Op) -> bool {
         | Op::SetLane { .. }
         | Op::CancelGroup { .. } => true,
         Op::Schedules(schedules) => schedules.is_change(),
+        Op::Bulk(slice) => !slice.dry_run,
         Op::Started(_)
         | Op::Noted(_)
         | Op::FindKey { .. }

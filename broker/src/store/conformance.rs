@@ -85,7 +85,10 @@ suite! {
         a_moved_row_is_read_in_its_new_lane_and_keeps_its_counters
         a_row_that_is_due_later_can_be_due_at_once
         a_purge_deletes_what_has_ended
-        cancel_and_requeue_are_edits_too;
+        cancel_and_requeue_are_edits_too
+        a_filter_meets_what_it_says
+        a_walk_goes_on_where_it_stopped
+        a_dry_run_says_what_would_be_done;
     schedules:
         a_schedule_fires_each_slot_once
         what_passed_while_nobody_looked_is_made_up_for

@@ -1,19 +1,32 @@
-//! BULK: changes that people make to tasks, to some by id.
+//! BULK: changes that people make to tasks, to some by id or to all that a filter meets, as a batch in the broker.
 
 use serde::{Deserialize, Serialize};
 
-use super::Verdict;
+use super::{TaskState, Verdict, is_false};
 use crate::ids::{LaneName, TaskId};
 
-/// Change tasks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Change tasks by id; or start a batch that changes all that a filter meets; or, without `change`, look at a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bulk {
-    pub change: Change,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// With [`Change::Move`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<LaneName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskId>,
+    /// Instead of tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<BulkFilter>,
+    /// With a filter: count what would be done, and change nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// Instead of a change: the batch to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u64>,
+    /// With `batch`: end it where it stands.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stop: bool,
 }
 
 /// What is done with a task.
@@ -36,10 +49,73 @@ impl Change {
     pub const ALL: [Change; 5] = [Change::Requeue, Change::Cancel, Change::Purge, Change::Move, Change::RunNow];
 }
 
-/// What came of a [`Bulk`]. On disk.
+/// Which tasks a batch is about: those that meet every condition that is given. One must be, or `all`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkFilter {
+    /// Meant to have no condition.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The row's own, or the default for its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// Ended at least this long before the batch began; of one that has not ended, created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_ms: Option<u64>,
+    /// Its error has this text in it, letter for letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl BulkFilter {
+    /// Whether it meets every task.
+    pub fn is_open(&self) -> bool {
+        let Self { all: _, state, kind, lane, older_ms, error } = self;
+        state.is_none() && kind.is_none() && lane.is_none() && older_ms.is_none() && error.is_none()
+    }
+}
+
+/// What came of a [`Bulk`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bulked {
-    /// One for each task that was named, in order.
+    /// One for each task that was named, in order. On disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
+    /// The batch that was started or asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+}
+
+/// Where a batch stands. What it counts as changed is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Never used again.
+    pub number: u64,
+    pub change: Change,
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Tasks that met the filter; the next four add up to it.
+    pub seen: u64,
+    /// Of a dry run: that would be.
+    pub changed: u64,
+    /// Left alone: in no state for it.
+    #[serde(default)]
+    pub unchanged: u64,
+    /// Left alone: their unique key is live again in another task.
+    #[serde(default)]
+    pub twins: u64,
+    /// Left alone: something still needs them.
+    #[serde(default)]
+    pub needed: u64,
+    /// It goes through the ids in order: how far it is, and the newest when it began.
+    pub at: u64,
+    pub until: u64,
+    /// Nothing more will be done.
+    pub over: bool,
+    /// Ended before its time.
+    #[serde(default)]
+    pub stopped: bool,
 }

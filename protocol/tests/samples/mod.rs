@@ -2,12 +2,12 @@
 //! these as bytes, and the mutation tests start from them. A changed sample is a changed contract.
 
 use laneway_protocol::message::{
-    AboutGroup, After, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, CatchUp, Change, Cursor, Drain, Drained, End,
-    FailureRow, Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues,
-    Kinds, LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict, Outcome,
-    OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, SetKind,
-    SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts,
-    Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    AboutGroup, After, Batch, Beat, BeatNoted, Bulk, BulkFilter, Bulked, Bye, ByeNoted, CatchUp, Change, Cursor, Drain,
+    Drained, End, FailureRow, Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState,
+    KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict,
+    Outcome, OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules,
+    SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict,
+    Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
@@ -130,7 +130,18 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
         (
             "bulk",
             "two tasks by id",
-            Request::Bulk(Bulk { change: Change::Move, lane: Some(lane("low")), tasks: vec![task(41), task(42)] }),
+            Request::Bulk(Bulk {
+                change: Some(Change::Move),
+                lane: Some(lane("low")),
+                tasks: vec![task(41), task(42)],
+                ..Bulk::default()
+            }),
+        ),
+        ("bulk", "a batch that is only tried", Request::Bulk(bulk_by_filter())),
+        (
+            "bulk",
+            "a batch is looked at and stopped",
+            Request::Bulk(Bulk { batch: Some(9_000_001), stop: true, ..Bulk::default() }),
         ),
         ("schedules", "no fields", Request::Schedules(Schedules::default())),
         (
@@ -490,6 +501,35 @@ fn group_row() -> GroupRow {
     }
 }
 
+fn bulk_by_filter() -> Bulk {
+    let filter = BulkFilter {
+        all: true,
+        state: Some(TaskState::Dead),
+        kind: Some("wordcount".into()),
+        lane: Some("low".into()),
+        older_ms: Some(3_600_000),
+        error: Some("no such file".into()),
+    };
+    Bulk { change: Some(Change::Purge), filter: Some(filter), dry_run: true, ..Bulk::default() }
+}
+
+fn batch() -> Batch {
+    Batch {
+        number: 9_000_001,
+        change: Change::Requeue,
+        dry_run: false,
+        seen: 10,
+        changed: 4,
+        unchanged: 3,
+        twins: 2,
+        needed: 1,
+        at: 500,
+        until: 1_000,
+        over: true,
+        stopped: true,
+    }
+}
+
 fn bulk_verdicts() -> Vec<Verdict> {
     vec![Verdict::Moved, Verdict::Due, Verdict::Purged, Verdict::Needed, Verdict::Unchanged, Verdict::NotFound]
 }
@@ -557,7 +597,8 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("kinds_ok", "one kind", Answer::Kinds(KindRows { kinds: vec![kind_state], next: Some(kind("mail")) })),
         ("group_ok", "all fields", Answer::Group(group_row())),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
-        ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts() })),
+        ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts(), batch: None })),
+        ("bulk_ok", "a batch", Answer::Bulk(Bulked { verdicts: Vec::new(), batch: Some(batch()) })),
         (
             "schedules_ok",
             "all fields",

@@ -116,6 +116,14 @@ struct Waiting {
     cancelling: BTreeSet<i64>,
 }
 
+impl Waiting {
+    fn forget(&mut self, task: i64) {
+        for rows in [Some(&mut self.begun), self.whole.as_mut(), Some(&mut self.told)].into_iter().flatten() {
+            rows.1.remove(&task);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     conn: u64,
@@ -157,6 +165,7 @@ impl Auditor {
         self.waiting = Waiting::default();
         self.open.clear();
         self.cancels.clear();
+        self.edits.on_start();
         self.leases.newest_run.clear();
         self.leases.of.clear();
         for (task, row) in &self.rows {
@@ -208,7 +217,7 @@ impl Auditor {
             self.cancelled.extend(tasks.tasks.iter().map(|task| id(*task)));
         }
         if let Request::Bulk(bulk) = request
-            && bulk.change == Change::Cancel
+            && bulk.change == Some(Change::Cancel)
         {
             self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }

@@ -280,6 +280,7 @@ impl World {
                     if synced || !self.plan.sqlite {
                         self.durable.push(self.table.copy());
                     }
+                    self.auditor.on_reports(&events);
                     self.auditor.on_commit(&self.table, synced);
                     self.note(format_args!("turn commits, synced {synced}, {} reports", events.len()));
                 }

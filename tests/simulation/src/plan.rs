@@ -77,6 +77,7 @@ pub struct Plan {
     pub schedules: usize,
     /// Caps, rates and pauses, in the settings and set meanwhile.
     pub limits: bool,
+    pub bulk_rows: usize,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -102,6 +103,8 @@ impl Plan {
             backlog_bytes_max: *random.pick(&[1_000, 4_000, 1_000_000]),
             schedules: Random::new(seed, 5).index(4),
             limits: Random::new(seed, 8).chance(40),
+            // At most as many as a slice changes before it looks at the clock of the machine.
+            bulk_rows: *random.pick(&[1, 3, 16]),
             aloud: false,
         }
     }
@@ -139,6 +142,7 @@ impl Plan {
             sessions_max: 64,
             kinds_max: 16,
             waiters_max: 100,
+            bulk_rows: self.bulk_rows,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Tally {
     /// Tasks that were queued, or cancelled, because of their parents.
     pub let_go: u64,
     pub failed_with_parent: u64,
+    /// Answers that a batch of theirs is over.
+    pub batches: u64,
 }
 
 impl AddAssign for Tally {
@@ -41,5 +43,6 @@ impl AddAssign for Tally {
         self.slots += other.slots;
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
+        self.batches += other.batches;
     }
 }

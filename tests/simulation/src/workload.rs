@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use laneway_broker::internals::Value;
 use laneway_protocol::message::{
-    AboutGroup, After, Answer, Bulk, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask, OnConflict,
-    Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
+    AboutGroup, After, Answer, Bulk, BulkFilter, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask,
+    OnConflict, Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
 };
-use laneway_protocol::{RequestId, TaskId};
+use laneway_protocol::{RequestId, TaskId, TaskState};
 
 use crate::plan::{Fault, KINDS, LANES, kind, lane, rate};
 use crate::world::{Due, Peer, Tag, World};
@@ -24,6 +24,8 @@ pub(crate) struct Client {
     tokens: u64,
     known: Vec<TaskId>,
     groups: Vec<u64>,
+    /// The number of the last batch that it began.
+    batch: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,8 @@ impl World {
             87..94 => {
                 let change = *self.chance.pick(&Change::ALL);
                 let lane = (change == Change::Move).then(|| lane(self.chance.pick::<&str>(&LANES)));
-                let bulk = Bulk { change, lane, tasks: some(self) };
+                let tasks = some(self);
+                let bulk = self.some_bulk(at, Bulk { change: Some(change), lane, tasks, ..Bulk::default() });
                 self.auditor.on_bulk(&bulk);
                 (Request::Bulk(bulk), 0)
             }
@@ -196,6 +199,24 @@ impl World {
         Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, group }
     }
 
+    /// As it is, or for all that meet a filter, or a look at the last batch of this client.
+    fn some_bulk(&mut self, at: usize, bulk: Bulk) -> Bulk {
+        match (self.chance.below(100), self.clients[at].batch) {
+            (..25, _) => {
+                let kind = self.chance.chance(60).then(|| (*self.chance.pick(&KINDS)).to_owned());
+                let lane = self.chance.chance(30).then(|| (*self.chance.pick(&LANES)).to_owned());
+                let states = [None, Some(TaskState::Queued), Some(TaskState::Running), Some(TaskState::Dead)];
+                let state = *self.chance.pick(&states);
+                let older_ms = self.chance.chance(20).then(|| self.chance.below(500));
+                let filter = BulkFilter { all: true, state, kind, lane, older_ms, error: None };
+                let dry_run = self.chance.chance(30);
+                Bulk { tasks: Vec::new(), filter: Some(filter), dry_run, ..bulk }
+            }
+            (25..50, Some(number)) => Bulk { batch: Some(number), stop: self.chance.chance(30), ..Bulk::default() },
+            _ => bulk,
+        }
+    }
+
     fn new_task(&mut self) -> NewTask {
         let wall = self.clocks().wall.0;
         let payload = Payload::json(self.chance.below(10).to_string());
@@ -231,6 +252,11 @@ impl World {
                 let known = &mut self.clients[at].known;
                 known.extend(stored.tasks.iter().map(|stored| stored.task));
                 self.clients[at].groups.extend(stored.group);
+                false
+            }
+            Answer::Bulk(bulked) => {
+                let begun = bulked.batch.as_ref().map(|batch| batch.number);
+                self.clients[at].batch = begun.or(self.clients[at].batch);
                 false
             }
             Answer::WaitFor(waited) => !waited.pending.is_empty(),

@@ -75,6 +75,7 @@ fn the_seeds_are_not_idle() {
         slots,
         let_go,
         failed_with_parent,
+        batches,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -90,6 +91,7 @@ fn the_seeds_are_not_idle() {
         ("slots of schedules", slots),
         ("let go", let_go),
         ("cancelled with a parent", failed_with_parent),
+        ("batches", batches),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use laneway_protocol::message::{
-    Answer, Bulk, Bye, Change, Drain, End, Held, KindValues, Kinds, LaneValues, Lanes, Outcome, OutcomeCode, Progress,
-    Ready, Request, SetKind, SetLane, Tasks,
+    Answer, Bulk, BulkFilter, Bye, Change, Drain, End, Held, KindValues, Kinds, LaneValues, Lanes, Outcome,
+    OutcomeCode, Progress, Ready, Request, SetKind, SetLane, Tasks,
 };
 use laneway_protocol::{Epoch, Lease, TaskId, TaskState};
 use proptest::prelude::*;
@@ -109,7 +109,7 @@ impl Run {
             30 => {
                 let change = Change::ALL[usize::from(x) % Change::ALL.len()];
                 let lane = (change == Change::Move).then(|| lane(LANES[usize::from(y % 3)]));
-                self.world.ask(90, Request::Bulk(Bulk { change, lane, tasks: vec![some_task, id(2)] }));
+                self.world.ask(90, Request::Bulk(Bulk { lane, ..self.some_bulk(change, some_task, y) }));
             }
             31 => self.limit(x, y),
             _ => self.bye(usize::from(x % 3)),
@@ -119,6 +119,20 @@ impl Run {
     }
 
     // ------------------------------------------------------------------------------------------------- what happens
+
+    /// By id, by filter, or of a batch that may be there.
+    fn some_bulk(&self, change: Change, some_task: TaskId, y: u8) -> Bulk {
+        let filter = BulkFilter { lane: Some(LANES[usize::from(y / 3 % 3)].into()), ..BulkFilter::default() };
+        let change = Some(change);
+        match y % 4 {
+            0 => Bulk { change, filter: Some(filter), dry_run: y.is_multiple_of(8), ..Bulk::default() },
+            1 => {
+                let number = self.world.epoch * 1_000_000 + u64::from(y / 16);
+                Bulk { batch: Some(number), stop: y.is_multiple_of(3), ..Bulk::default() }
+            }
+            _ => Bulk { change, tasks: vec![some_task, id(2)], ..Bulk::default() },
+        }
+    }
 
     fn ready(&mut self, who: usize, slot: usize, y: u8) {
         self.greet(who);

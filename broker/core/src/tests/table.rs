@@ -7,7 +7,9 @@ use laneway_protocol::message::{
 };
 use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
-use crate::action::{Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started};
+use crate::action::{
+    BulkSlice, BulkSliced, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started,
+};
 use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
 use crate::time::{Now, UnixMillis};
 
@@ -168,6 +170,7 @@ impl Table {
                 let verdicts = tasks.into_iter().map(|task| self.edit(&edit, task, now));
                 return Some(OpResult::Verdicts(verdicts.collect()));
             }
+            Op::Bulk(slice) => return Some(OpResult::Bulk(self.bulk(&slice, now))),
             Op::Find(tasks) => {
                 return Some(OpResult::Found(tasks.into_iter().filter_map(|task| self.find(task)).collect()));
             }
@@ -330,6 +333,22 @@ impl Table {
         (row.state, row.lease, row.cancel_requested) = (TaskState::Queued, None, false);
         (row.attempts, row.losses, row.queued_in) = (0, 0, self.turn);
         Verdict::Requeued
+    }
+
+    fn bulk(&mut self, slice: &BulkSlice, now: Now) -> BulkSliced {
+        let until = slice.until.or_else(|| TaskId::new(self.next));
+        let meets = |id: &TaskId, row: &Row| {
+            slice.after.is_none_or(|after| *id > after)
+                && Some(*id) <= until
+                && slice.filter.state.is_none_or(|state| row.state == state)
+                && slice.filter.lane.as_ref().is_none_or(|lane| row.lane.as_str() == lane)
+        };
+        let mut met: Vec<TaskId> = self.rows.iter().filter(|(id, row)| meets(id, row)).map(|(&id, _)| id).collect();
+        let over = met.len() < slice.rows;
+        met.truncate(slice.rows);
+        let at = met.last().copied().or(slice.after);
+        let verdict = |id: TaskId| (id, if slice.dry_run { Verdict::Due } else { self.edit(&slice.edit, id, now) });
+        BulkSliced { verdicts: met.into_iter().map(verdict).collect(), at, until, over }
     }
 
     fn edit(&mut self, edit: &Edit, task: TaskId, now: Now) -> Verdict {

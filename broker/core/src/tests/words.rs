@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use laneway_protocol::TaskId;
-use laneway_protocol::message::{Answer, Final, Held, OutcomeCode, Settled, Stored};
+use laneway_protocol::message::{Answer, Bulked, Final, Held, OutcomeCode, Settled, Stored};
 
 use crate::action::{Action, Next, Op, WorkerEvent};
 
@@ -76,6 +76,11 @@ fn answer_line(answer: &Answer) -> String {
             join(&waited.pruned),
         ),
         Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => format!("VERDICTS {:?}", verdicts.verdicts),
+        Answer::Bulk(Bulked { batch: Some(batch), .. }) => {
+            let words = [(batch.over, " over"), (batch.stopped, " stopped")];
+            let end: String = words.into_iter().filter_map(|(is, word)| is.then_some(word)).collect();
+            format!("BATCH {} changed {} of {}{end}", batch.number, batch.changed, batch.seen)
+        }
         Answer::Bulk(bulked) => format!("BULK {:?}", bulked.verdicts),
         Answer::Drain(drained) => {
             format!("DRAINED {} workers {} running {}", drained.draining, drained.workers, drained.running)
@@ -111,6 +116,7 @@ fn op_line(op: &Op) -> String {
         Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
         Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
         Op::Edit { edit, tasks } => format!("edit {edit:?} {}", join(tasks)),
+        Op::Bulk(slice) => format!("slice {:?} behind {:?}", slice.edit, slice.after.map(TaskId::value)),
         Op::Find(tasks) => format!("find {}", join(tasks)),
         Op::FindKey { unique_key, .. } => format!("find key {unique_key}"),
         Op::FindTwins(keys) => {

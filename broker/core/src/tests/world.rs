@@ -60,6 +60,7 @@ pub(super) fn settings() -> Settings {
         sessions_max: 100,
         kinds_max: 10,
         waiters_max: 100,
+        bulk_rows: 2,
     }
 }
 

@@ -1,11 +1,11 @@
 //! What people do to tasks by id: move, run now, purge.
 
-use laneway_core::{Count, Edit, Ended, Next, Op, OpResult};
+use laneway_core::{BulkSlice, BulkSliced, Count, Edit, Ended, Next, Op, OpResult, UnixMillis};
 use laneway_protocol::TaskState;
-use laneway_protocol::message::{NewTask, Verdict};
+use laneway_protocol::message::{BulkFilter, NewTask, Verdict};
 use rusqlite::types::Value;
 
-use super::subject::{Subject, World, ids, key, lane, new_task, task, text};
+use super::subject::{START, Subject, World, ids, key, lane, new_task, task, text};
 use crate::store::Store;
 
 fn edit<T: Subject>(world: &mut World<T>, edit: Edit, tasks: &[i64]) -> Vec<Verdict> {
@@ -114,4 +114,115 @@ pub(super) fn cancel_and_requeue_are_edits_too<T: Subject>(world: &mut World<T>)
     world.end(run.ended(Next::Dead, Count::Attempt));
     assert_eq!(edit(world, Edit::Requeue, &[queued]), [Verdict::Requeued]);
     assert_eq!(world.counters(queued), [1, 0, 0, 0]);
+}
+
+/// A slice from the start, over all that meets the filter.
+fn slice(edit: Edit, filter: BulkFilter) -> BulkSlice {
+    BulkSlice { edit, filter, before: None, after: None, until: None, rows: 99, dry_run: false }
+}
+
+fn walk<T: Subject>(world: &mut World<T>, slice: BulkSlice) -> BulkSliced {
+    match world.ask(Op::Bulk(Box::new(slice))) {
+        OpResult::Bulk(sliced) => sliced,
+        other => panic!("no slice: {other:?}"),
+    }
+}
+
+fn met(sliced: &BulkSliced) -> Vec<i64> {
+    sliced.verdicts.iter().map(|(task, _)| i64::try_from(task.value()).unwrap()).collect()
+}
+
+pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
+    // Each condition alone and all together; the error letter for letter; the age by the end, or by the creation.
+    let (dead, run) = world.running();
+    world.later(100);
+    world.end(Ended { next: Next::Dead, error: Some("no such file: 100%".into()), ..run.failed(None) });
+    let alarm = world.submit_one(new_task("alarm"));
+    let high = world.submit_one(NewTask { lane: Some(lane("high")), ..new_task("k") });
+    let bad = world.insert(&[("kind", text("k")), ("lane", Value::Blob(vec![1]))]);
+    let (busy, _) = world.running();
+    let now = world.now.wall;
+    let all = BulkFilter { all: true, ..BulkFilter::default() };
+    let by = |change: fn(&mut BulkFilter)| {
+        let mut filter = BulkFilter::default();
+        change(&mut filter);
+        BulkSlice { dry_run: true, ..slice(Edit::Cancel, filter) }
+    };
+    let cases = [
+        (by(|_| ()), vec![dead, alarm, high, bad, busy]),
+        (by(|f| f.state = Some(TaskState::Dead)), vec![dead]),
+        (by(|f| f.state = Some(TaskState::Running)), vec![busy]),
+        (by(|f| f.state = Some(TaskState::Queued)), vec![alarm, high, bad]),
+        (by(|f| f.kind = Some("k".into())), vec![dead, high, bad, busy]),
+        (by(|f| f.lane = Some("high".into())), vec![alarm, high]),
+        (by(|f| f.error = Some("file: 100%".into())), vec![dead]),
+        (by(|f| f.error = Some("FILE".into())), vec![]),
+        (by(|f| (f.state, f.error) = (Some(TaskState::Queued), Some("file".into()))), vec![]),
+        (BulkSlice { before: Some(now), ..by(|_| ()) }, vec![dead, alarm, high, bad, busy]),
+        (BulkSlice { before: Some(UnixMillis(now.0 - 1)), ..by(|_| ()) }, vec![dead]),
+        (BulkSlice { before: Some(UnixMillis(START + 4)), ..by(|_| ()) }, vec![]),
+        (BulkSlice { after: Some(task(dead)), until: Some(task(high)), ..by(|_| ()) }, vec![alarm, high]),
+    ];
+    for (asked, expected) in cases {
+        let sliced = walk(world, asked.clone());
+        assert_eq!((met(&sliced), sliced.over), (expected, true), "{asked:?}");
+    }
+    // What has not ended is never purged, however old.
+    let old = walk(world, BulkSlice { before: Some(now), ..slice(Edit::Purge, all) });
+    assert_eq!(old.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Purged).count(), 1);
+    assert!(old.verdicts.contains(&(task(dead), Verdict::Purged)));
+}
+
+pub(super) fn a_walk_goes_on_where_it_stopped<T: Subject>(world: &mut World<T>) {
+    // In pieces of two, in the order of ids, up to the newest at its start; each row is met once, though it still meets.
+    for _ in 0..5 {
+        world.plain();
+    }
+    let all = BulkFilter { all: true, ..BulkFilter::default() };
+    let mut next = BulkSlice { rows: 2, ..slice(Edit::Move(lane("low")), all) };
+    let mut seen = Vec::new();
+    for n in 0.. {
+        let sliced = walk(world, next.clone());
+        seen.push(met(&sliced));
+        assert_eq!(sliced.until, Some(task(5)));
+        (next.after, next.until) = (sliced.at, sliced.until);
+        world.plain();
+        if sliced.over {
+            assert_eq!(n, 2);
+            break;
+        }
+    }
+    assert_eq!(seen, [vec![1, 2], vec![3, 4], vec![5]]);
+    assert_eq!((world.cell(5, "lane"), world.cell(6, "lane")), (text("low"), Value::Null));
+    assert_eq!(told(world), ["low/k", "normal/k"]);
+}
+
+pub(super) fn a_dry_run_says_what_would_be_done<T: Subject>(world: &mut World<T>) {
+    // For each change the same as doing it, row for row, and it changes nothing.
+    let keyed = || NewTask { unique_key: Some("one".into()), ..new_task("k") };
+    let dead_twin = world.submit_one(keyed());
+    let run = world.started(dead_twin);
+    world.end(run.ended(Next::Dead, Count::Attempt));
+    world.submit_one(keyed());
+    let (dead, run) = world.running();
+    world.end(run.ended(Next::Dead, Count::Attempt));
+    let (done, run) = world.running();
+    world.end(run.done());
+    edit(world, Edit::Cancel, &[done]);
+    world.submit_one(NewTask { run_at: Some(world.now.wall.0 + 500), ..new_task("k") });
+    world.insert(&[("kind", text("k")), ("state", text("waiting")), ("open_dependencies", 1.into())]);
+    world.insert(&[("kind", Value::Blob(vec![1])), ("run_at", Value::Integer(world.now.wall.0 + 500))]);
+    world.submit_one(NewTask { lane: Some(lane("low")), ..new_task("alarm") });
+    world.running();
+    told(world);
+    let all = || BulkFilter { all: true, ..BulkFilter::default() };
+    for what in [Edit::Requeue, Edit::RunNow, Edit::Move(lane("low")), Edit::Cancel, Edit::Purge] {
+        let before = (world.subject.rows(), world.subject.failures().len());
+        let tried = walk(world, BulkSlice { dry_run: true, ..slice(what.clone(), all()) });
+        assert_eq!((world.subject.rows(), world.subject.failures().len()), before, "{what:?}");
+        assert!(told(world).is_empty(), "{what:?}");
+        assert_eq!(walk(world, slice(what.clone(), all())), tried, "{what:?}");
+        told(world);
+    }
+    assert!(!world.subject.rows().contains_key(&dead), "it was queued again, cancelled and deleted");
 }

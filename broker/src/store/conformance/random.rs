@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use laneway_core::{Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
-use laneway_protocol::message::{After, NewTask, OnConflict, Payload};
-use laneway_protocol::{Lease, RequestId, SessionName, TaskId};
+use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
+use laneway_protocol::message::{After, BulkFilter, NewTask, OnConflict, Payload};
+use laneway_protocol::{Lease, RequestId, SessionName, TaskId, TaskState};
 use proptest::prelude::*;
 use rusqlite::types::Value;
 
@@ -65,6 +65,7 @@ enum RandomOp {
     Cancel(Vec<i64>),
     Requeue(Vec<i64>),
     Edit(Edit, Vec<i64>),
+    Bulk { edit: Edit, after: Option<i64>, rows: usize, state: Option<TaskState>, dry_run: bool },
     Endings(Vec<i64>),
     Find(Vec<i64>),
 }
@@ -119,6 +120,15 @@ impl RandomOp {
             }
             Self::Cancel(ids) => Op::Cancel(tasks(ids)),
             Self::Requeue(ids) => Op::Requeue(tasks(ids)),
+            Self::Bulk { edit, after, rows, state, dry_run } => Op::Bulk(Box::new(BulkSlice {
+                edit: edit.clone(),
+                filter: BulkFilter { state: *state, ..BulkFilter::default() },
+                before: None,
+                after: after.map(task),
+                until: None,
+                rows: *rows,
+                dry_run: *dry_run,
+            })),
             Self::Edit(edit, ids) => Op::Edit { edit: edit.clone(), tasks: tasks(ids) },
             Self::Endings(ids) => Op::Endings(tasks(ids)),
             Self::Find(ids) => Op::Find(tasks(ids)),
@@ -173,6 +183,8 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
     let causes = prop::sample::select(vec![None, None, Some(Cause::Failed), Some(Cause::Lost)]);
     let spawns = prop_oneof![6 => Just(None), 1 => some_task().prop_map(Some)];
     let ids = || prop::collection::vec(IDS, 1..3);
+    let states =
+        prop::sample::select(vec![None, Some(TaskState::Queued), Some(TaskState::Running), Some(TaskState::Dead)]);
     prop_oneof![
         6 => (IDS, 1..4_u32).prop_map(|(id, run)| RandomOp::Started { id, run }),
         6 => (IDS, 1..4_u32, nexts, counts, causes, spawns)
@@ -185,6 +197,8 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
         1 => ids().prop_map(RandomOp::Cancel),
         2 => ids().prop_map(RandomOp::Requeue),
         2 => (some_edit(), ids()).prop_map(|(edit, ids)| RandomOp::Edit(edit, ids)),
+        1 => (some_edit(), prop::option::of(IDS), 1..9_usize, states, prop::bool::ANY)
+            .prop_map(|(edit, after, rows, state, dry_run)| RandomOp::Bulk { edit, after, rows, state, dry_run }),
         1 => ids().prop_map(RandomOp::Endings),
         1 => ids().prop_map(RandomOp::Find),
     ]

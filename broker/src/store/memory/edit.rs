@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use laneway_core::{Edit, Now, UnixMillis};
+use laneway_core::{BulkSlice, BulkSliced, Edit, Now, UnixMillis};
 use laneway_protocol::message::Verdict;
-use laneway_protocol::{LaneName, TaskState};
+use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use super::Step;
-use super::cells::{cell, state, time};
+use super::cells::{cell, sql, state, task_id, task_row, text, time};
 
 impl Step<'_> {
     pub(super) fn edit(&mut self, edit: &Edit, id: i64, now: Now) -> Verdict {
@@ -24,6 +24,40 @@ impl Step<'_> {
         }
     }
 
+    pub(super) fn bulk(&mut self, slice: &BulkSlice, now: Now) -> BulkSliced {
+        let until = slice.until.or_else(|| TaskId::new(self.db.newest_id.unsigned_abs()));
+        let (after, last) = (slice.after.map_or(0, sql), until.map_or(0, sql));
+        let mut sliced = BulkSliced { verdicts: Vec::new(), at: slice.after, until, over: false };
+        let ids: Vec<i64> = self.db.rows.range(after + 1..).map(|(id, _)| *id).take_while(|id| *id <= last).collect();
+        for id in ids {
+            sliced.at = Some(task_id(id));
+            if !self.meets(id, slice) {
+                continue;
+            }
+            let before = slice.dry_run.then(|| (self.db.clone(), self.news.clone(), self.suspects.clone()));
+            sliced.verdicts.push((task_id(id), self.edit(&slice.edit, id, now)));
+            if let Some(before) = before {
+                (*self.db, *self.news, *self.suspects) = before;
+            }
+            if sliced.verdicts.len() == slice.rows {
+                return sliced;
+            }
+        }
+        (sliced.at, sliced.over) = (until, true);
+        sliced
+    }
+
+    fn meets(&self, id: i64, slice: &BulkSlice) -> bool {
+        let row = &self.db.rows[&id];
+        let (shown, filter) = (task_row(id, row, &self.judge.rules), &slice.filter);
+        let at = time(row, "finished_at").or(time(row, "created_at"));
+        filter.state.is_none_or(|state| shown.state == state)
+            && filter.kind.as_ref().is_none_or(|kind| *kind == shown.kind)
+            && filter.lane.as_ref().is_none_or(|lane| shown.lane.as_ref() == Some(lane))
+            && slice.before.is_none_or(|before| at.is_some_and(|at| at <= before.0))
+            && filter.error.as_ref().is_none_or(|wanted| text(row, "error").is_some_and(|text| text.contains(wanted)))
+    }
+
     fn purge(&mut self, id: i64, now: Now) -> Verdict {
         if !state(&self.db.rows[&id]).is_final() {
             return Verdict::Unchanged;
@@ -35,12 +69,12 @@ impl Step<'_> {
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         let was = state(row);
         let is_there = self.judge.key(cell(row, "kind"), cell(row, "lane")).is_ok_and(|key| key.lane == *lane);
-        let text = Value::Text(lane.as_str().into());
-        let to = self.judge.key(cell(row, "kind"), (&text).into());
+        let name = Value::Text(lane.as_str().into());
+        let to = self.judge.key(cell(row, "kind"), (&name).into());
         let Some(to) = to.ok().filter(|_| !is_there && matches!(was, TaskState::Queued | TaskState::Waiting)) else {
             return Verdict::Unchanged;
         };
-        row.insert("lane", text);
+        row.insert("lane", name);
         if was == TaskState::Queued {
             let run_at = time(row, "run_at").map(UnixMillis);
             self.queued(to, run_at, now);

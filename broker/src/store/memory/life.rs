@@ -36,6 +36,7 @@ impl Step<'_> {
             Op::Edit { edit, tasks } => {
                 OpResult::Verdicts(tasks.iter().map(|task| self.edit(edit, sql(*task), now)).collect())
             }
+            Op::Bulk(slice) => OpResult::Bulk(self.bulk(slice, now)),
             Op::Find(tasks) => {
                 let rows = tasks.iter().filter_map(|task| Some((sql(*task), self.db.rows.get(&sql(*task))?)));
                 OpResult::Found(rows.filter_map(|(id, row)| found(id, row, self.judge)).collect())

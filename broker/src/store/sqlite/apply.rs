@@ -11,12 +11,13 @@ use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
-use super::edit::edit;
+use super::bulk::bulk;
+use super::edit::{edit, twin_of};
 use super::row::{self, SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
 use super::submit::{NewList, submit};
 use super::sweep::{End, end_unstarted};
-use super::unique::{self, live_twin};
+use super::unique;
 use super::{State, group, limits, query, schedules};
 use crate::store::StoreError;
 use crate::store::validate::clipped;
@@ -77,6 +78,7 @@ fn single<'c>(
         Op::Cancel(tasks) => OpResult::Verdicts(each(tasks, |task| cancel(conn, state, task, now))?),
         Op::Requeue(tasks) => OpResult::Verdicts(each(tasks, |task| requeue(conn, state, task, now))?),
         Op::Edit { edit: what, tasks } => OpResult::Verdicts(each(tasks, |task| edit(conn, state, what, task, now))?),
+        Op::Bulk(slice) => OpResult::Bulk(bulk(conn, state, slice, now)?),
         Op::Find(tasks) => OpResult::Found(query::find(conn, &state.judge.rules, tasks)?),
         Op::FindKey { kind, unique_key } => {
             OpResult::Found(query::find_key(conn, &state.judge.rules, kind.as_str(), unique_key)?)
@@ -165,11 +167,10 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
             Op::FindKey { .. }
             | Op::FindTwins(_)
             | Op::List(_)
+            | Op::Bulk(_)
             | Op::Group { .. }
             | Op::CancelGroup { .. }
-            | Op::Parents { .. } => {
-                open.clear();
-            }
+            | Op::Parents { .. } => open.clear(),
             Op::Schedules(_)
             | Op::Submit { .. }
             | Op::Counts
@@ -225,11 +226,8 @@ pub(super) fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: N
     if !matches!(was, Some(TaskState::Dead | TaskState::Cancelled)) {
         return Ok(Verdict::Unchanged);
     }
-    if let (ValueRef::Text(_), Some(kind), Some(unique_key)) =
-        (row.get_ref(3)?, row::text(row.get_ref(1)?), row::text(row.get_ref(3)?))
-        && let Some(twin) = live_twin(conn, &kind, &unique_key)?
-    {
-        return Ok(u64::try_from(twin).ok().and_then(TaskId::new).map_or(Verdict::Unchanged, Verdict::Twin));
+    if let Some(twin) = twin_of(conn, row.get_ref(1)?, row.get_ref(3)?)? {
+        return Ok(Verdict::Twin(twin));
     }
     let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
     // A blob is found by its own index, and is no way to spell a queue.

@@ -8,8 +8,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::apply::{cancel, requeue};
-use super::prune::delete;
+use super::prune::{delete, is_needed};
 use super::row::{self, sql_id};
+use super::unique::live_twin;
 use super::{State, run};
 use crate::store::StoreError;
 
@@ -96,4 +97,54 @@ fn run_now(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
     state.unqueued(key.clone(), id);
     state.queued(key, id, None, now);
     Ok(Verdict::Due)
+}
+
+/// What `edit` would say, without doing it.
+pub(super) fn would(
+    conn: &Connection,
+    state: &State,
+    edit: &Edit,
+    task: TaskId,
+    now: Now,
+) -> Result<Verdict, StoreError> {
+    let sql = "SELECT state, kind, lane, run_at, unique_key FROM tasks WHERE id = ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([sql_id(task)])?;
+    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
+    let Some(was) = row::state(row.get_ref(0)?) else { return Ok(Verdict::NotFound) };
+    let (kind, lane) = (row.get_ref(1)?, row.get_ref(2)?);
+    let lives = matches!(was, TaskState::Queued | TaskState::Waiting);
+    Ok(match edit {
+        Edit::Requeue if matches!(was, TaskState::Dead | TaskState::Cancelled) => {
+            twin_of(conn, kind, row.get_ref(4)?)?.map_or(Verdict::Requeued, Verdict::Twin)
+        }
+        Edit::Cancel if lives => Verdict::Cancelled,
+        Edit::Cancel if was == TaskState::Running => Verdict::Requested,
+        Edit::Purge if was.is_final() && is_needed(conn, sql_id(task), now)? => Verdict::Needed,
+        Edit::Purge if was.is_final() => Verdict::Purged,
+        Edit::Move(to) if lives && moves(state, kind, lane, to) => Verdict::Moved,
+        Edit::RunNow if was == TaskState::Queued && state.judge.key(kind, lane).is_ok() => {
+            let is_later = row::millis(row.get_ref(3)?).is_some_and(|at| at > now.wall);
+            if is_later { Verdict::Due } else { Verdict::Unchanged }
+        }
+        Edit::Requeue | Edit::Cancel | Edit::Purge | Edit::Move(_) | Edit::RunNow => Verdict::Unchanged,
+    })
+}
+
+/// The live task that has the key of an ended one.
+pub(super) fn twin_of(
+    conn: &Connection,
+    kind: ValueRef<'_>,
+    unique_key: ValueRef<'_>,
+) -> Result<Option<TaskId>, StoreError> {
+    let (ValueRef::Text(_), Some(kind), Some(unique_key)) = (unique_key, row::text(kind), row::text(unique_key)) else {
+        return Ok(None);
+    };
+    let twin = live_twin(conn, &kind, &unique_key)?;
+    Ok(twin.and_then(|twin| u64::try_from(twin).ok()).and_then(TaskId::new))
+}
+
+fn moves(state: &State, kind: ValueRef<'_>, lane: ValueRef<'_>, to: &LaneName) -> bool {
+    let fits = state.judge.key(kind, ValueRef::Text(to.as_str().as_bytes())).is_ok();
+    fits && !state.judge.key(kind, lane).is_ok_and(|from| from.lane == *to)
 }

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod apply;
+mod bulk;
 mod count;
 mod dependencies;
 mod edit;

@@ -72,10 +72,17 @@ const NEEDED_BY: [&str; 3] = [
      WHERE other.group_id = tasks.group_id AND other.group_id IS NOT NULL AND other.state >= 'queued')",
 ];
 
-static DELETE: LazyLock<String> = LazyLock::new(|| {
+static IS_FREE: LazyLock<String> = LazyLock::new(|| {
     let kept: String = NEEDED_BY.iter().map(|needed| format!(" AND NOT ({needed})")).collect();
-    format!("DELETE FROM tasks WHERE id = ?1{kept}")
+    format!("FROM tasks WHERE id = ?1{kept}")
 });
+static DELETE: LazyLock<String> = LazyLock::new(|| format!("DELETE {}", *IS_FREE));
+static FREE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 {}", *IS_FREE));
+
+/// Whether something still needs an ended row.
+pub(super) fn is_needed(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
+    Ok(!conn.prepare_cached(&FREE)?.exists(params![id, now.wall.0])?)
+}
 
 /// Deletes an ended row with its failures. False when something still needs it.
 pub(super) fn delete(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {

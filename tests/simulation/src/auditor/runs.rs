@@ -32,14 +32,18 @@ impl Auditor {
         }
     }
 
+    /// The tasks that a change by people has ended.
     fn cancelled(&mut self, op: OpId, result: &OpResult) -> Vec<TaskId> {
-        let (Some(tasks), OpResult::Verdicts(verdicts)) = (self.cancels.remove(&op), result) else { return Vec::new() };
-        tasks
-            .into_iter()
-            .zip(verdicts)
-            .filter(|(_, verdict)| matches!(verdict, Verdict::Cancelled | Verdict::Purged))
-            .map(|(task, _)| task)
-            .collect()
+        let ends = |(_, verdict): &(TaskId, Verdict)| matches!(verdict, Verdict::Cancelled | Verdict::Purged);
+        let tasks = self.cancels.remove(&op).or_else(|| self.edits.by_id.remove(&op).map(|(_, tasks)| tasks));
+        let said: Vec<(TaskId, Verdict)> = match (tasks, result) {
+            (Some(tasks), OpResult::Verdicts(verdicts)) => tasks.into_iter().zip(verdicts.iter().copied()).collect(),
+            (_, OpResult::Bulk(sliced)) if self.edits.slices.remove(&op).is_some_and(|slice| !slice.dry_run) => {
+                sliced.verdicts.clone()
+            }
+            _ => return Vec::new(),
+        };
+        said.into_iter().filter(ends).map(|(task, _)| task).collect()
     }
 
     pub(crate) fn on_op(&mut self, number: Option<OpId>, op: &Op, now: u64, workers: &[Worker]) {
@@ -77,7 +81,7 @@ impl Auditor {
                 self.waiting.cancelling.extend(tasks.iter().map(|task| id(*task)));
                 self.cancels.extend(number.map(|number| (number, tasks.clone())));
             }
-            Op::Edit { .. } => self.on_edit(number, op),
+            Op::Edit { .. } | Op::Bulk(_) => self.on_edit(number, op),
             _ => {}
         }
         self.note_held();

@@ -44,6 +44,7 @@ impl Auditor {
 
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
+        self.on_said(&before);
         self.edges = table.edges();
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
@@ -97,7 +98,9 @@ impl Auditor {
 
     pub(crate) fn on_power_loss(&mut self, table: &Table) {
         self.tally.power_cuts += 1;
-        (self.rows, self.edges) = (rows(table), table.edges());
+        let before = std::mem::replace(&mut self.rows, rows(table));
+        self.edges = table.edges();
+        self.on_lost_rows(&before);
         self.synced = self.rows.clone();
         self.slots_on_power_loss(table);
         self.check_promises();
