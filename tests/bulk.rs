@@ -147,3 +147,29 @@ fn a_batch_is_watched_stopped_and_said_again() {
     assert_eq!(table.count("1"), 1);
     drop(broker);
 }
+
+/// One of two workers is sent away by its name: what it runs it finishes, and it ends by itself; the other one gets what comes.
+#[test]
+fn one_worker_is_drained_and_the_other_goes_on() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let mut one = WorkerProcess::start(&place, "name=one slots=2 kinds=sleep");
+    let busy = table.insert("sleep", "{\"ms\":700}");
+    table.wait_for_state(busy, "running");
+    let mut two = WorkerProcess::start(&place, "name=two slots=1 kinds=echo,sleep");
+    wait_for("both", || (broker.client().workers().unwrap().len() == 2).then_some(()));
+    laneway(&place, &["worker", "drain", "three"]).is(4, "no worker 'three'");
+    let said = laneway(&place, &["worker", "drain", "one", "-o", "json"]).json().remove(0);
+    assert_eq!(said, json!({"draining": true, "workers": 1, "running": 1}));
+    assert!(laneway(&place, &["worker", "list"]).out.contains("draining"));
+    for _ in 0..5 {
+        let id = table.insert("sleep", "{\"ms\":1}");
+        table.wait_for_state(id, "done");
+        assert_eq!(place.journal().begun(id)[0].pid, two.pid());
+    }
+    laneway(&place, &["worker", "drain", "one", "--wait", "60"]).is(0, "");
+    assert_eq!(one.wait(), 0);
+    assert_eq!((table.state(busy), table.column::<i64>(busy, "releases")), ("done".into(), 0));
+    assert!(two.is_running());
+}

@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::router::{Links, Router, Stop, bind};
 use crate::scheduler::{Pace, Scheduler};
 use crate::signals::{Signal, Signals};
-use crate::store::{Opened, Retention, Rules, Store, StoreError, checkpoint, lock, sqlite};
+use crate::store::{Limit, Limits, Opened, Retention, Rules, Store, StoreError, checkpoint, lock, sqlite};
 use crate::telemetry::Telemetry;
 use crate::wake;
 
@@ -39,6 +39,8 @@ use crate::wake;
 const INBOX_MESSAGES_MAX: usize = 256;
 /// Rows read ahead for a queue that even one slot serves: enough for the milliseconds that a synced turn takes.
 const WINDOW_ROWS_MIN: usize = 128;
+/// Rows that one step of pruning looks at.
+const PRUNE_ROWS: usize = 1_000;
 /// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
 const BULK_ROWS: usize = 256;
 /// How often a thread that ended by itself is noticed.
@@ -98,7 +100,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     );
     let crowd = Crowd::new(connections_max);
     let router = Router::new((socket, monitor, crowd, guard), core, links, clock, config.stall_ms);
-    let checkpoints = checkpoint::start(&config.db, wal_hint).map_err(database)?;
+    let checkpoints = checkpoint::start(&config.db, wal_hint, config.wal_alarm_bytes).map_err(database)?;
     // From here on a stop is settled, no longer an end at once.
     let signals = signals.receiver();
     let scheduler = spawn("scheduler", move || scheduler.run())?;
@@ -188,6 +190,33 @@ pub(crate) fn rules(config: &Config) -> Rules {
     }
 }
 
+/// What is said of one outcome goes before what is said of one kind, and cancelled tasks are kept as done ones are.
+fn retention(config: &Config) -> Retention {
+    let own = &config.retention;
+    let limit = |age_ms, count_max| Limit { age_ms, count_max };
+    let default = Limits {
+        done: limit(Some(own.done_age_ms), own.done_count_max),
+        cancelled: limit(
+            own.cancelled_age_ms.or(Some(own.done_age_ms)),
+            own.cancelled_count_max.or(own.done_count_max),
+        ),
+        dead: limit(own.dead_age_ms, own.dead_count_max),
+    };
+    let kinds = config.kinds.iter().map(|(name, kind)| {
+        let as_done = |general: Option<u64>, done: Option<u64>| if general.is_some() { None } else { done };
+        let limits = Limits {
+            done: limit(kind.done_age_ms, kind.done_count_max),
+            cancelled: limit(
+                kind.cancelled_age_ms.or(as_done(own.cancelled_age_ms, kind.done_age_ms)),
+                kind.cancelled_count_max.or(as_done(own.cancelled_count_max, kind.done_count_max)),
+            ),
+            dead: limit(kind.dead_age_ms, kind.dead_count_max),
+        };
+        (name, limits)
+    });
+    Retention::new(default, kinds)
+}
+
 fn pace(config: &Config) -> Pace {
     Pace {
         poll: Duration::from_micros(config.poll_us),
@@ -195,8 +224,9 @@ fn pace(config: &Config) -> Pace {
         turn_rows: config.scheduler_turn_rows,
         window_bytes: config.window_bytes_max,
         full_durability: config.durability == Durability::Full,
-        retention: Retention { age_ms: config.retention.done_age_ms, count_max: config.retention.done_count_max },
+        retention: retention(config),
         prune_interval_ms: config.retention.interval_ms,
+        prune_rows: PRUNE_ROWS,
     }
 }
 
@@ -238,6 +268,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         cancel_grace_ms: config.cancel_grace_ms,
         beat_ms: config.beat_ms,
         payload_bytes_max: config.payload_bytes_max,
+        result_bytes_max: config.result_bytes_max.unwrap_or(config.payload_bytes_max),
         window_rows_min: WINDOW_ROWS_MIN,
         window_rows_max: config.window_rows_max,
         window_bytes_max: config.window_bytes_max,

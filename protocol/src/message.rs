@@ -1170,9 +1170,12 @@ pub struct WorkerRow {
     pub connected_ms: u64,
     /// All its connections are gone; it is lost when the grace is over.
     pub away: bool,
+    /// It was told to take no more tasks and to leave.
+    #[serde(default)]
+    pub draining: bool,
 }
 
-/// Stop handing out and ask the workers to leave; `off` takes that back.
+/// Stop handing out and ask the workers to leave, all of them or one; `off` takes that back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Drain {
     /// Workers hand back what they run instead of finishing it.
@@ -1180,9 +1183,12 @@ pub struct Drain {
     pub release: bool,
     #[serde(default)]
     pub off: bool,
+    /// Only this one: its session, the beginning of that, or its name, alone or as `name@host/pid`. The others go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
-/// Where a drain stands; ask again until both are 0.
+/// Where a drain stands, of all workers or of the one that was named; ask again until both are 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drained {
     pub draining: bool,
@@ -1218,6 +1224,9 @@ pub struct StatsReport {
     pub overtaken: u64,
     pub log_lines_dropped: u64,
     pub wal_bytes: u64,
+    /// Of a write-ahead log that is too long and cannot shrink: a reader holds a transaction open. 0 while all is well.
+    #[serde(default)]
+    pub wal_pinned_bytes: u64,
     /// Of the last 1,024 synced commits.
     pub commit_p50_us: u64,
     pub commit_p99_us: u64,

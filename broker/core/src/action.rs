@@ -405,6 +405,8 @@ pub struct Counts {
     pub queued: Vec<(String, String, u64)>,
     pub dead: u64,
     pub wal_bytes: u64,
+    /// Of a log that cannot begin anew although it should; 0 while all is well.
+    pub wal_pinned_bytes: u64,
     pub commit_p50_us: u64,
     pub commit_p99_us: u64,
     /// Rows that an app changed or deleted under the broker, since start.

@@ -17,7 +17,7 @@ use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX, RUNNING_SHOWN
 use crate::page;
 use crate::settle::{Pending, RowsAsked};
 use crate::time::Now;
-use crate::worker::Session;
+use crate::worker::{Session, SessionId};
 use crate::workflow::waits_for;
 
 impl Broker {
@@ -76,13 +76,13 @@ impl Broker {
     }
 
     pub(crate) fn on_workers(&mut self, from: Asker, question: &ListWorkers, now: Now) {
-        let mut sessions: Vec<&Session> = self.workers.iter().map(|(_, session)| session).collect();
-        sessions.retain(|session| question.after.as_ref().is_none_or(|after| session.name > *after));
-        sessions.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut sessions: Vec<(SessionId, &Session)> = self.workers.iter().collect();
+        sessions.retain(|(_, session)| question.after.as_ref().is_none_or(|after| session.name > *after));
+        sessions.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
         let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
         let mut rows = WorkerRows::default();
-        for session in sessions {
-            let mut row = self.worker_row(session, now);
+        for (id, _) in sessions {
+            let mut row = self.worker_row(id, now);
             if !room.take_worker(&mut row) {
                 rows.next = rows.workers.last().map(|row: &WorkerRow| row.session.clone());
                 break;
@@ -92,7 +92,8 @@ impl Broker {
         self.answer(from.reply, Answer::Workers(rows));
     }
 
-    fn worker_row(&self, session: &Session, now: Now) -> WorkerRow {
+    fn worker_row(&self, id: SessionId, now: Now) -> WorkerRow {
+        let (session, drain) = (self.workers.get(id), self.drain_of(id));
         let ready = session.slots.values().filter(|slot| slot.parked.is_some()).count();
         let n_slots = u32::try_from(session.slots.len()).unwrap_or(u32::MAX);
         WorkerRow {
@@ -108,6 +109,7 @@ impl Broker {
             running: session.running.iter().copied().take(RUNNING_SHOWN_MAX).collect(),
             connected_ms: now.mono.since(session.since),
             away: session.away.is_some(),
+            draining: drain.is_some(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Broker {
             overtaken: counts.overtaken,
             log_lines_dropped: 0,
             wal_bytes: counts.wal_bytes,
+            wal_pinned_bytes: counts.wal_pinned_bytes,
             commit_p50_us: counts.commit_p50_us,
             commit_p99_us: counts.commit_p99_us,
             storage_error: self.store_error.clone(),
@@ -242,6 +245,9 @@ impl Broker {
         if self.workers_of(kind.as_str()) == 0 {
             return format!("no connected worker can run kind '{kind}'; {}", self.offered());
         }
+        if self.all_leave(kind.as_str()) {
+            return format!("every connected worker that can run kind '{kind}' is draining");
+        }
         if !self.dispatch.is_served(&lane, &kind) {
             return format!("workers for kind '{kind}' are connected, but none serves lane '{lane}'");
         }
@@ -287,6 +293,12 @@ impl Broker {
         kinds.sort();
         kinds.dedup();
         kinds
+    }
+
+    /// Whether everybody who can run a kind takes no more tasks.
+    fn all_leave(&self, kind: &str) -> bool {
+        let can = |session: &Session| self.kinds_of(session).iter().any(|own| own.as_str() == kind);
+        self.workers.iter().filter(|(_, session)| can(session)).all(|(id, _)| self.drain_of(id).is_some())
     }
 
     pub(crate) fn workers_of(&self, kind: &str) -> u64 {

@@ -61,6 +61,12 @@ impl Broker {
     }
 
     fn check_slots(&self) {
+        for (id, session) in self.workers.iter().filter(|(_, session)| session.drain.is_some()) {
+            assert!(
+                session.slots.values().all(|slot| slot.parked.is_none()),
+                "{id:?} is to leave and waits for a task"
+            );
+        }
         let mut parked = 0;
         for (session, about) in self.workers.iter() {
             for (&slot, state) in &about.slots {

@@ -7,6 +7,8 @@ use laneway_protocol::limits::{
 
 /// Kinds that a sentence names.
 pub(crate) const KINDS_TOLD_MAX: usize = 16;
+/// Workers that a sentence names.
+pub(crate) const WORKERS_TOLD_MAX: usize = 8;
 /// Rows read ahead for each task that the slots of a queue take at once: a refill comes with a synced turn of the store,
 /// and the slots must not run dry meanwhile.
 pub(crate) const WINDOW_SHARE: usize = 8;

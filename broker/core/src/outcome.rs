@@ -130,12 +130,12 @@ impl Broker {
     fn record_outcome(&mut self, outcome: Outcome, hook: EndHook, now: Now) {
         let Outcome { task, end, result, error, after_ms, dead, mut spawn, .. } = outcome;
         spawn.iter_mut().for_each(derive_key);
-        let bytes_max = self.settings.payload_bytes_max;
+        let bytes_max = self.settings.result_bytes_max;
         let end = match end {
             End::Done => match result {
                 Some(result) if result.bytes.len() > bytes_max => RunEnd::Failed {
                     error: format!(
-                        "result of {} bytes is over the limit of {bytes_max} (payload_bytes_max)",
+                        "result of {} bytes is over the limit of {bytes_max} (result_bytes_max): keep it elsewhere and return its place",
                         result.bytes.len()
                     ),
                     after_ms: None,

@@ -57,7 +57,7 @@ impl Broker {
         let Some(class) = self.workers.slot_mut(slot).map(|slot| slot.class) else {
             return self.refuse(reply, hello_first("the session has ended"));
         };
-        if let Some(reason) = self.away_reason() {
+        if let Some(reason) = self.away_reason(Some(slot.session)) {
             return self.answer_wait(reply, slot, reason, codes);
         }
         let parked = Parked { reply, conn, max, until, idle: 0, committed, outcomes: codes };
@@ -106,7 +106,7 @@ impl Broker {
 
     /// Answers every parked READY: draining or stopping.
     pub(crate) fn send_parked_away(&mut self) {
-        let reason = self.away_reason().unwrap_or(WaitReason::Idle);
+        let reason = self.away_reason(None).unwrap_or(WaitReason::Idle);
         for slot in self.dispatch.idle_slots() {
             let parked = self.unpark(slot).expect("an idle slot is parked");
             self.answer_wait(parked.reply, slot, reason, parked.outcomes);
@@ -122,9 +122,23 @@ impl Broker {
         self.answer(reply, Answer::Wait(Wait { epoch: self.epoch, after_ms, reason, outcomes, settled }));
     }
 
-    /// Why workers are sent away, if they are.
-    fn away_reason(&self) -> Option<WaitReason> {
-        if self.stopping { Some(WaitReason::Stopping) } else { self.drain.map(|_| WaitReason::Draining) }
+    /// The same for one session.
+    pub(crate) fn send_away(&mut self, session: SessionId) {
+        let slots: Vec<u32> = self.workers.get(session).slots.keys().copied().collect();
+        for slot in slots.into_iter().map(|slot| SlotId { session, slot }) {
+            if let Some(parked) = self.unpark(slot) {
+                self.answer_wait(parked.reply, slot, WaitReason::Draining, parked.outcomes);
+            }
+        }
+    }
+
+    /// Why workers are sent away, or this one, if they are.
+    fn away_reason(&self, session: Option<SessionId>) -> Option<WaitReason> {
+        if self.stopping {
+            return Some(WaitReason::Stopping);
+        }
+        let drain = self.drain.or_else(|| self.drain_of(session?));
+        drain.map(|_| WaitReason::Draining)
     }
 
     // ------------------------------------------------------------------------------------------------------ slots

@@ -40,8 +40,9 @@ pub struct Settings {
     /// Between a cancel or a timeout and the end of the lease.
     pub cancel_grace_ms: u64,
     pub beat_ms: u64,
-    /// The largest payload, result or piece of partial data.
+    /// The largest payload, checkpoint or piece of partial data.
     pub payload_bytes_max: usize,
+    pub result_bytes_max: usize,
     /// Rows read ahead for one lane and kind that even one slot serves, and at most.
     pub window_rows_min: usize,
     pub window_rows_max: usize,

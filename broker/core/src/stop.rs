@@ -1,21 +1,23 @@
 //! Telling workers to stop: a cancel, a lease that runs out, a task that went elsewhere, a drain. They hear it in the
 //! answer to their BEAT, which is parked for that, or to their next PROGRESS.
 
-use laneway_protocol::TaskId;
 use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
 use laneway_protocol::message::{Answer, Beat, BeatNoted, Drain as DrainAsked, Drained, Held, Settled};
+use laneway_protocol::{Code, TaskId, WireError};
 
 use crate::action::Action;
 use crate::broker::Broker;
 use crate::event::Asker;
+use crate::limits::WORKERS_TOLD_MAX;
+use crate::outcome::cut;
 use crate::ready::hello_first;
 use crate::task::{RunEnd, Stop};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::worker::{ParkedBeat, Session, SessionId};
 
-/// No task is handed out and the workers are asked to leave.
-#[derive(Debug, Clone, Copy)]
+/// No task is handed out and the workers are asked to leave; or to one worker none is, and it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drain {
     /// They hand back what they run instead of finishing it.
     pub(crate) release: bool,
@@ -31,7 +33,7 @@ impl Broker {
         self.drop_beat(id);
         let stale: Vec<Held> = beat.running.iter().copied().filter(|held| !self.is_current(*held)).collect();
         let until = now.mono.after(beat.wait_ms.min(WAIT_MS_MAX));
-        let draining = self.drain.is_some();
+        let draining = self.drain_of(id).is_some();
         let running = &self.running;
         let session = self.workers.get_mut(id);
         let news = session.running.iter().any(|task| running[task].stop.is_some() && !session.told.contains(task))
@@ -52,6 +54,7 @@ impl Broker {
     fn answer_beat_with(&mut self, id: SessionId, stale: Vec<Held>) {
         let Some(beat) = self.workers.find_mut(id).and_then(|session| session.beat.take()) else { return };
         self.timers.clear(beat.until, Timer::Beat(id));
+        let drain = self.drain_of(id);
         let running = &self.running;
         let session = self.workers.get_mut(id);
         // Those that were told are told again, for that answer may have been lost, but not before the others.
@@ -61,7 +64,7 @@ impl Broker {
         stopped.truncate(BATCH_MAX);
         let cancel = stopped.iter().map(|task| Held(*task, running[task].lease)).collect();
         session.told.extend(stopped);
-        session.told_drain = self.drain.is_some();
+        session.told_drain = drain.is_some();
         let settled = session.slots.iter_mut().filter(|(_, slot)| slot.settle.has_news());
         let settled = settled.take(BATCH_MAX).map(|(&number, slot)| Settled(number, slot.settle.tell())).collect();
         let noted = BeatNoted {
@@ -69,8 +72,8 @@ impl Broker {
             cancel,
             stale,
             settled,
-            drain: self.drain.is_some(),
-            release: self.drain.is_some_and(|drain| drain.release),
+            drain: drain.is_some(),
+            release: drain.is_some_and(|drain| drain.release),
         };
         self.answer(beat.reply, Answer::Beat(noted));
     }
@@ -150,7 +153,21 @@ impl Broker {
         self.timers.set(task.deadline, Timer::Lease(id));
     }
 
+    /// Whether a session is asked to leave, and how: with all the others, or alone.
+    pub(crate) fn drain_of(&self, id: SessionId) -> Option<Drain> {
+        match (self.drain, self.workers.get(id).drain) {
+            (Some(all), Some(own)) => Some(Drain { release: all.release || own.release }),
+            (all, own) => all.or(own),
+        }
+    }
+
     pub(crate) fn on_drain(&mut self, from: Asker, drain: &DrainAsked) {
+        if let Some(worker) = &drain.worker {
+            return match self.session_named(worker) {
+                Ok(id) => self.drain_worker(from, id, drain),
+                Err(error) => self.refuse(from.reply, error),
+            };
+        }
         let wanted = if drain.off {
             None
         } else {
@@ -175,6 +192,53 @@ impl Broker {
             running: self.running.len() as u64,
         };
         self.answer(from.reply, Answer::Drain(drained));
+    }
+
+    fn drain_worker(&mut self, from: Asker, id: SessionId, drain: &DrainAsked) {
+        let session = self.workers.get_mut(id);
+        let before = session.drain;
+        session.drain = (!drain.off).then(|| Drain { release: drain.release || before.is_some_and(|own| own.release) });
+        if session.drain != before {
+            session.told_drain = false;
+            if session.drain.is_some() {
+                self.send_away(id);
+                self.answer_beat(id);
+            }
+        }
+        let session = self.workers.get(id);
+        let (draining, running) = (session.drain.is_some(), session.running.len() as u64);
+        self.answer(from.reply, Answer::Drain(Drained { draining, workers: 1, running }));
+    }
+
+    /// The one session that people mean: by all of its name, by its worker's name in either form, or by how it begins.
+    fn session_named(&self, word: &str) -> Result<SessionId, WireError> {
+        let by = |fits: &dyn Fn(&Session) -> bool| -> Vec<SessionId> {
+            self.workers.iter().filter(|(_, session)| fits(session)).map(|(id, _)| id).collect()
+        };
+        let ways: [&dyn Fn(&Session) -> bool; 3] = [
+            &|session| session.name.as_str() == word,
+            &|session| session.about.name == word || session.worker().label() == word,
+            &|session| session.name.as_str().starts_with(word),
+        ];
+        let found = ways.into_iter().map(by).find(|found| !found.is_empty()).filter(|_| !word.is_empty());
+        match found.as_deref() {
+            Some([id]) => Ok(*id),
+            None | Some([]) => {
+                let text = format!("no worker '{}' is connected; WORKERS lists those that are", cut(word.to_owned()));
+                Err(WireError::new(Code::NotFound, text).field("worker"))
+            }
+            Some(several) => {
+                let sessions = several.iter().map(|id| self.workers.get(*id).name.as_str());
+                let shown: Vec<&str> = sessions.take(WORKERS_TOLD_MAX).collect();
+                let text = format!(
+                    "{} workers are '{}': name one by its session ({})",
+                    several.len(),
+                    cut(word.to_owned()),
+                    shown.join(", ")
+                );
+                Err(WireError::new(Code::BadBody, text).field("worker"))
+            }
+        }
     }
 
     pub(crate) fn is_running(&self, held: Held) -> bool {

@@ -8,6 +8,7 @@ use laneway_protocol::{Kind, LaneName, SessionName, TaskId};
 use crate::action::WorkerName;
 use crate::dispatch::ClassId;
 use crate::event::{ConnId, ReplyTo};
+use crate::stop::Drain;
 use crate::time::Millis;
 
 /// A session by its number in this epoch; never used again.
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     /// Tasks whose stop was told to this session, so that a BEAT is not answered again and again for them.
     pub(crate) told: HashSet<TaskId>,
     pub(crate) told_drain: bool,
+    /// It alone is to leave.
+    pub(crate) drain: Option<Drain>,
     pub(crate) since: Millis,
 }
 
@@ -185,6 +188,7 @@ impl Workers {
             beat: None,
             told: HashSet::new(),
             told_drain: false,
+            drain: None,
             since: now,
         };
         self.sessions.insert(id, session);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use laneway_protocol::LaneName;
-use laneway_protocol::message::{Drain, Drained, LaneRow, Lanes, StatsReport};
+use laneway_protocol::message::{Drain, Drained, LaneRow, Lanes, StatsReport, WorkerRow};
 
 use super::output::{Table, or_dash};
 use super::remote::Remote;
@@ -41,13 +41,31 @@ pub(super) struct LaneArgs {
     lanes: Vec<LaneName>,
 }
 
-/// Look at the connected workers
+/// Look at the connected workers, send one away
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Example:\n  laneway worker list")]
+#[command(after_help = "Examples:\n  laneway worker list\n  laneway worker drain thumbs-1 --wait 60")]
 pub(super) enum WorkerCommand {
     /// List the worker processes that are connected
     #[command(after_help = "Example:\n  laneway worker list")]
     List,
+    Drain(WorkerDrainArgs),
+}
+
+/// Give one worker no more tasks and let it finish and leave; the others go on
+///
+/// A worker that starts anew in its place is another one. A restart of the broker forgets the drain; the worker goes on leaving.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway worker drain thumbs-1 --wait 60
+  laneway worker drain 3fa85f64 --release")]
+pub(super) struct WorkerDrainArgs {
+    /// Its name, alone or as name@host/pid, its session, or how that begins
+    #[arg(value_name = "WORKER")]
+    worker: String,
+
+    #[command(flatten)]
+    how: DrainArgs,
 }
 
 /// Stop handing out tasks and let the workers finish and leave
@@ -114,7 +132,13 @@ fn lane_state(row: &LaneRow) -> &'static str {
 }
 
 pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Error> {
-    let WorkerCommand::List = command;
+    match command {
+        WorkerCommand::List => workers(common),
+        WorkerCommand::Drain(args) => drain_worker(common, args),
+    }
+}
+
+fn workers(common: &Common) -> Result<(), Error> {
     let rows = Remote::expect(common)?.workers()?;
     if common.output == Output::Json {
         return rows.iter().try_for_each(output::json);
@@ -131,7 +155,7 @@ pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Err
             row.slots.to_string(),
             row.ready.to_string(),
             row.running.len().to_string(),
-            if row.away { "away".into() } else { when::span(row.connected_ms) },
+            connected(row),
             output::cut(&kinds.join(","), 40),
             lanes.join(","),
             // As much of it as the errors of tasks quote.
@@ -139,6 +163,14 @@ pub(super) fn worker(common: &Common, command: &WorkerCommand) -> Result<(), Err
         ]);
     }
     table.print()
+}
+
+fn connected(row: &WorkerRow) -> String {
+    match (row.away, row.draining) {
+        (true, _) => "away".into(),
+        (false, true) => "draining".into(),
+        (false, false) => when::span(row.connected_ms),
+    }
 }
 
 pub(super) fn stats(common: &Common) -> Result<(), Error> {
@@ -180,7 +212,9 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
         table.pair(name, &format!("{n} since start"));
     }
     table.pair("commit", &format!("{} µs median, {} µs p99", report.commit_p50_us, report.commit_p99_us));
-    table.pair("WAL", &format!("{} kB", report.wal_bytes / 1_000));
+    let pinned =
+        if report.wal_pinned_bytes > 0 { ", cannot shrink: a reader holds a transaction open; end it" } else { "" };
+    table.pair("WAL", &format!("{} kB{pinned}", report.wal_bytes / 1_000));
     table.print()?;
     if report.kinds.is_empty() {
         return Ok(());
@@ -193,19 +227,36 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
 }
 
 pub(super) fn drain(common: &Common, args: &DrainArgs) -> Result<(), Error> {
+    let question = Drain { release: args.release, off: args.off, worker: None };
     let remote = Remote::expect(common)?;
-    let question = Drain { release: args.release, off: args.off };
+    drain_until(&remote, &question, args.wait, common.output)
+}
+
+fn drain_worker(common: &Common, args: &WorkerDrainArgs) -> Result<(), Error> {
+    let DrainArgs { release, off, wait } = args.how;
+    let question = Drain { release, off, worker: Some(args.worker.clone()) };
+    let remote = Remote::expect(common)?;
+    drain_until(&remote, &question, wait, common.output)
+}
+
+fn drain_until(remote: &Remote, question: &Drain, wait: Option<Duration>, output: Output) -> Result<(), Error> {
     let started = Instant::now();
+    let mut asked = false;
     loop {
-        let stand = remote.drain(question.clone())?;
+        let stand = match remote.drain(question.clone()) {
+            // It was there, and has left.
+            Err(Error::NotFound(_)) if asked => Drained { draining: true, workers: 0, running: 0 },
+            stand => stand?,
+        };
+        asked = true;
         let over = stand.workers == 0 && stand.running == 0;
-        match args.wait {
+        match wait {
             Some(limit) if !over && started.elapsed() >= limit => {
-                print_drain(&stand, common.output)?;
+                print_drain(&stand, output)?;
                 return Err(Error::TimedOut(format!("left: {}", left(&stand))));
             }
             Some(_) if !over => std::thread::sleep(Duration::from_millis(DRAIN_ASK_MS)),
-            _ => return print_drain(&stand, common.output),
+            _ => return print_drain(&stand, output),
         }
     }
 }

@@ -115,6 +115,7 @@ fn to_json(status: &DbStatus) -> Value {
         "schema_known": status.schema_known,
         "sqlite": status.sqlite,
         "bytes": status.bytes,
+        "free_bytes": status.free_bytes,
         "wal_bytes": status.wal_bytes,
         "tasks": tasks,
         "last_epoch": status.last_epoch.as_ref().map(|epoch| json!({
@@ -133,6 +134,11 @@ fn print(status: &DbStatus) -> Result<(), Error> {
     table.pair("schema", &schema(status));
     table.pair("sqlite", &status.sqlite);
     table.pair("size", &format!("{} kB and {} kB of WAL", status.bytes / 1_000, status.wal_bytes / 1_000));
+    let free = match status.free_bytes {
+        0 => "none: what is stored next makes the file grow".into(),
+        free => format!("{} kB inside the file, used again before it grows", free / 1_000),
+    };
+    table.pair("free", &free);
     if let Some(epoch) = &status.last_epoch {
         table.pair("last broker", &last_broker(epoch));
     }

@@ -61,7 +61,10 @@ pub(crate) struct Config {
     pub(crate) window_bytes_max: usize,
 
     pub(crate) payload_bytes_max: usize,
+    /// Absent: `payload_bytes_max`.
+    pub(crate) result_bytes_max: Option<usize>,
     pub(crate) backlog_bytes_max: usize,
+    pub(crate) wal_alarm_bytes: u64,
     pub(crate) memory_bytes_max: Option<u64>,
     pub(crate) connections_max: usize,
     pub(crate) sessions_max: usize,
@@ -103,12 +106,18 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// When rows of ended tasks are deleted. Dead tasks are not: a person does that.
+/// When rows of ended tasks are deleted.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Retention {
     pub(crate) done_age_ms: u64,
     /// Absent: age alone decides.
     pub(crate) done_count_max: Option<u64>,
+    /// Absent, both: as for done ones.
+    pub(crate) cancelled_age_ms: Option<u64>,
+    pub(crate) cancelled_count_max: Option<u64>,
+    /// Absent, both: they stay until a person acts.
+    pub(crate) dead_age_ms: Option<u64>,
+    pub(crate) dead_count_max: Option<u64>,
     pub(crate) interval_ms: u64,
 }
 
@@ -135,6 +144,12 @@ pub(crate) struct KindSettings {
     pub(crate) cap: Option<u32>,
     pub(crate) rate: Option<Rate>,
     pub(crate) rate_burst: Option<u32>,
+    pub(crate) done_age_ms: Option<u64>,
+    pub(crate) done_count_max: Option<u64>,
+    pub(crate) cancelled_age_ms: Option<u64>,
+    pub(crate) cancelled_count_max: Option<u64>,
+    pub(crate) dead_age_ms: Option<u64>,
+    pub(crate) dead_count_max: Option<u64>,
 }
 
 /// How much of a lane may run, and how much of the hand-outs it gets at least. Absent: no bound.
@@ -198,14 +213,24 @@ impl Config {
             window_rows_max: 4_096,
             window_bytes_max: 16 * 1024 * 1024,
             payload_bytes_max: 1024 * 1024,
+            result_bytes_max: None,
             backlog_bytes_max: 256 * 1024 * 1024,
+            wal_alarm_bytes: 256 * 1024 * 1024,
             memory_bytes_max: None,
             connections_max: 32_768,
             sessions_max: 10_000,
             kinds_max: 4_096,
             waiters_max: 10_000,
             curve: Curve::default(),
-            retention: Retention { done_age_ms: 7 * 24 * 3_600_000, done_count_max: None, interval_ms: 60_000 },
+            retention: Retention {
+                done_age_ms: 7 * 24 * 3_600_000,
+                done_count_max: None,
+                cancelled_age_ms: None,
+                cancelled_count_max: None,
+                dead_age_ms: None,
+                dead_count_max: None,
+                interval_ms: 60_000,
+            },
             defaults: TaskDefaults {
                 max_attempts: 3,
                 losses_max: 3,

@@ -27,6 +27,8 @@ const YEAR: u64 = 365 * DAY;
 /// As for a task's own; the store refuses rows with more.
 const ATTEMPTS_MAX: u64 = 1_000_000;
 const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
+/// Of ended rows that are kept.
+const ROWS_MAX: u64 = 1_000_000_000_000;
 const MIB: u64 = 1024 * 1024;
 const PAYLOAD_BYTES_MAX: u64 = laneway_protocol::limits::PAYLOAD_BYTES_MAX as u64;
 const CAP_MAX: u64 = laneway_protocol::limits::CAP_MAX as u64;
@@ -62,7 +64,9 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     number("window_rows_max", 16, 65_536, |c| &mut c.window_rows_max),
     number("window_bytes_max", 64 * 1_024, 4_096 * MIB, |c| &mut c.window_bytes_max),
     number("payload_bytes_max", 1_024, PAYLOAD_BYTES_MAX, |c| &mut c.payload_bytes_max),
+    number("result_bytes_max", 1_024, PAYLOAD_BYTES_MAX, |c| &mut c.result_bytes_max),
     number("backlog_bytes_max", MIB, 65_536 * MIB, |c| &mut c.backlog_bytes_max),
+    number("wal_alarm_bytes", 8 * MIB, 1_048_576 * MIB, |c| &mut c.wal_alarm_bytes),
     number("memory_bytes_max", 64 * MIB, 1_048_576 * MIB, |c| &mut c.memory_bytes_max),
     number("connections_max", 16, 1_000_000, |c| &mut c.connections_max),
     number("sessions_max", 1, 1_000_000, |c| &mut c.sessions_max),
@@ -72,7 +76,11 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("curve.key_file", |c| &mut c.curve.key_file),
     plain("curve.keys_folder", |c| &mut c.curve.keys_folder),
     number("retention.done_age_ms", 0, 100 * YEAR, |c| &mut c.retention.done_age_ms),
-    number("retention.done_count_max", 0, 1_000_000_000_000, |c| &mut c.retention.done_count_max),
+    number("retention.done_count_max", 0, ROWS_MAX, |c| &mut c.retention.done_count_max),
+    number("retention.cancelled_age_ms", 0, 100 * YEAR, |c| &mut c.retention.cancelled_age_ms),
+    number("retention.cancelled_count_max", 0, ROWS_MAX, |c| &mut c.retention.cancelled_count_max),
+    number("retention.dead_age_ms", 0, 100 * YEAR, |c| &mut c.retention.dead_age_ms),
+    number("retention.dead_count_max", 0, ROWS_MAX, |c| &mut c.retention.dead_count_max),
     number("retention.interval_ms", 100, DAY, |c| &mut c.retention.interval_ms),
     number("defaults.max_attempts", 1, ATTEMPTS_MAX, |c| &mut c.defaults.max_attempts),
     number("defaults.losses_max", 1, 1_000, |c| &mut c.defaults.losses_max),
@@ -88,6 +96,12 @@ pub(super) const KIND_SETTINGS: &[Setting<KindSettings>] = &[
     number("timeout_ms", 1, TIMEOUT_MS_MAX, |k| &mut k.timeout_ms),
     number("backoff_base_ms", 0, 30 * DAY, |k| &mut k.backoff_base_ms),
     number("backoff_max_ms", 0, 30 * DAY, |k| &mut k.backoff_max_ms),
+    number("done_age_ms", 0, 100 * YEAR, |k| &mut k.done_age_ms),
+    number("done_count_max", 0, ROWS_MAX, |k| &mut k.done_count_max),
+    number("cancelled_age_ms", 0, 100 * YEAR, |k| &mut k.cancelled_age_ms),
+    number("cancelled_count_max", 0, ROWS_MAX, |k| &mut k.cancelled_count_max),
+    number("dead_age_ms", 0, 100 * YEAR, |k| &mut k.dead_age_ms),
+    number("dead_count_max", 0, ROWS_MAX, |k| &mut k.dead_count_max),
     number("cap", 0, CAP_MAX, |k| &mut k.cap),
     plain("rate", |k| &mut k.rate),
     number("rate_burst", 0, RATE_STARTS_MAX, |k| &mut k.rate_burst),

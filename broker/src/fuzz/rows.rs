@@ -2,7 +2,7 @@
 //! the store takes, and nothing that makes no sense is read ahead.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use laneway_core::{Edit, Now, Op, QueueKey, UnixMillis};
 use laneway_protocol::message::Filter;
@@ -13,7 +13,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::Input;
 use crate::config::Config;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Load, Retention, Store, Sync};
+use crate::store::{Limit, Limits, Load, Retention, Store, Sync};
 
 /// All that is not the id.
 const COLUMNS: &[&str] = &[
@@ -188,8 +188,9 @@ impl Table {
         }
         self.store.endings(&ids).unwrap();
         self.store.recount(64).unwrap();
-        let retention = Retention { age_ms: u64::MAX, count_max: None };
-        self.store.prune(retention, 64, now).unwrap();
+        let done = Limit { age_ms: Some(1_000_000), count_max: Some(6) };
+        let retention = Retention::new(Limits { done, cancelled: done, dead: done }, std::iter::empty());
+        self.store.prune(&retention, &BTreeSet::new(), 64, now).unwrap();
         self.store.commit().unwrap();
     }
 

@@ -13,7 +13,7 @@ use super::table::Table;
 use crate::clock::Clock;
 use crate::doorbell::{DoorbellWait, doorbell};
 use crate::scheduler::{self, Pace, Scheduler};
-use crate::store::{Retention, Rules, Store};
+use crate::store::{Limit, Limits, Retention, Rules, Store};
 use crate::telemetry::no_task_log;
 
 /// A scheduler on a table, without its thread.
@@ -34,6 +34,11 @@ pub struct DeskSettings {
     pub turn_rows: usize,
     pub window_bytes: usize,
     pub full_durability: bool,
+    /// How long done and cancelled rows are kept, and dead ones; `None`: for ever.
+    pub done_age_ms: Option<u64>,
+    pub dead_age_ms: Option<u64>,
+    pub prune_interval_ms: u64,
+    pub prune_rows: usize,
 }
 
 /// What the core has asked for in one turn of the router.
@@ -84,9 +89,9 @@ impl Desk {
             turn_rows: settings.turn_rows,
             window_bytes: settings.window_bytes,
             full_durability: settings.full_durability,
-            // Rows are kept, for whoever looks at them afterwards.
-            retention: Retention { age_ms: u64::MAX, count_max: None },
-            prune_interval_ms: 60_000,
+            retention: retention(settings.done_age_ms, settings.dead_age_ms),
+            prune_interval_ms: settings.prune_interval_ms,
+            prune_rows: settings.prune_rows,
         };
         let (_, orders) = unbounded();
         let (to_router, reports) = unbounded();
@@ -130,6 +135,13 @@ impl Desk {
         Clock::pretend(now);
         self.scheduler.store().close_epoch(now).map_err(|error| error.to_string())
     }
+}
+
+/// By age alone; `None` keeps rows, for whoever looks at them afterwards.
+fn retention(done_age_ms: Option<u64>, dead_age_ms: Option<u64>) -> Retention {
+    let limit = |age_ms| Limit { age_ms, count_max: None };
+    let (done, dead) = (limit(done_age_ms), limit(dead_age_ms));
+    Retention::new(Limits { done, cancelled: done, dead }, std::iter::empty())
 }
 
 impl std::fmt::Debug for Desk {

@@ -1,6 +1,7 @@
 //! A store that fails when it is told to: busy, full, or at the sync of a commit.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use laneway_core::{Now, Op, OpResult};
@@ -8,7 +9,9 @@ use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
 use super::table::{Durable, Table};
-use crate::store::{Fired, Intake, Load, LoadedRows, Opened, Retention, Store, StoreError, Swept, Sync, Unstarted};
+use crate::store::{
+    Fired, Intake, Load, LoadedRows, Opened, Pruned, Retention, Store, StoreError, Swept, Sync, Unstarted,
+};
 
 /// What goes wrong while it is set, and what was committed. Shared by whoever sets it and the store.
 #[derive(Debug, Clone, Default)]
@@ -134,8 +137,15 @@ impl Store for Faulty {
         self.store.endings(tasks)
     }
 
-    fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError> {
-        self.store.prune(retention, rows, now)
+    fn prune(
+        &mut self,
+        retention: &Retention,
+        watched: &BTreeSet<TaskId>,
+        rows: usize,
+        now: Now,
+    ) -> Result<Pruned, StoreError> {
+        self.write()?;
+        self.store.prune(retention, watched, rows, now)
     }
 
     fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {

@@ -31,15 +31,16 @@ use lines::{Names, is_routine, task_event, tell_ended, tell_fired};
 const WATCHED_PER_TURN: usize = 512;
 /// Queues read from in one turn.
 const LOADS_PER_TURN: usize = 512;
-/// Rows looked at by a sweep, a pruning step and a counting step.
+/// Rows looked at by a sweep and a counting step.
 const SWEEP_ROWS: usize = 512;
-const PRUNE_ROWS: usize = 1_000;
 const RECOUNT_ROWS: usize = 20_000;
 /// Slots of schedules that one turn fires.
 const SLOTS_PER_TURN: usize = 256;
 /// Between two looks at schedules though nothing has told of a change: the clock may have been wrong.
 const SCHEDULES_LOOK_MS: u64 = 60_000;
 const RECHECK_EDGES: usize = 2_048;
+/// Between two steps of pruning while there is something to delete.
+const PRUNE_PAUSE_MS: u64 = 20;
 /// Between two steps of counting while there is something to count.
 const RECOUNT_INTERVAL_MS: u64 = 100;
 /// How long writes may fail before new work is refused.
@@ -95,6 +96,8 @@ pub(crate) struct Pace {
     pub(crate) full_durability: bool,
     pub(crate) retention: Retention,
     pub(crate) prune_interval_ms: u64,
+    /// Rows that one step of pruning looks at.
+    pub(crate) prune_rows: usize,
 }
 
 pub(crate) struct Scheduler<S> {
@@ -330,7 +333,8 @@ impl<S: Store> Scheduler<S> {
         let times = self.agenda.next_at().into_iter().chain(self.chores.sweep_at).chain(self.chores.schedules.next_at);
         let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
         let recount = self.chores.is_counting().then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
-        next.into_iter().chain(recount).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
+        let prune = Duration::from_millis(self.chores.prune_at.since(now.mono));
+        next.into_iter().chain(recount).chain([prune]).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
     }
 
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
@@ -442,8 +446,10 @@ impl<S: Store> Scheduler<S> {
         }
         self.look_at_watched(&mut found)?;
         self.load_due(&mut found, now)?;
-        if prune && self.store.prune(self.pace.retention, PRUNE_ROWS, now)? < PRUNE_ROWS {
-            self.chores.prune_at = now.mono.after(self.pace.prune_interval_ms);
+        if prune {
+            let pruned = self.store.prune(&self.pace.retention, &self.watched, self.pace.prune_rows, now)?;
+            let pause = if pruned.over { self.pace.prune_interval_ms } else { PRUNE_PAUSE_MS };
+            self.chores.prune_at = now.mono.after(pause);
         }
         let mut let_go = false;
         if recount && self.chores.rechecks > 0 {

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,8 +19,6 @@ use super::sqlite::connect;
 
 /// A log over this is moved.
 const MOVE_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// A log that holds this much and cannot begin anew is an alarm.
-const ALARM_BYTES: u64 = 256 * 1024 * 1024;
 /// Beside a steady writer a checkpoint is never quite complete, and the log never begins anew. When only so much is left
 /// of a log this long, the writer is asked to finish between two turns.
 const FINISH_LOG_BYTES_MIN: u64 = 4 * MOVE_BYTES_MIN;
@@ -37,6 +35,8 @@ pub(crate) struct WalHint(Arc<Shared>);
 struct Shared {
     /// The writing connection is to finish a checkpoint after its next commit.
     wanted: AtomicBool,
+    /// Bytes of a log over the alarm that cannot begin anew; 0 while all is well.
+    pinned_bytes: AtomicU64,
     /// There while the thread runs.
     pin: Mutex<Option<Pin>>,
 }
@@ -58,6 +58,11 @@ impl WalHint {
     pub(super) fn take(&self) -> bool {
         // A load first: this is asked after every commit, and a write would bounce the cache line.
         self.0.wanted.load(Ordering::Relaxed) && self.0.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// How long a log is that should have begun anew by now and could not; 0 while all is well.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.0.pinned_bytes.load(Ordering::Relaxed)
     }
 
     /// Moves everything, on the writing connection and between two turns, when nothing new comes.
@@ -109,7 +114,8 @@ pub(crate) struct Checkpoints {
 }
 
 /// Starts the thread. The database must exist; `hint` is that of its [`SqliteStore`](super::sqlite::SqliteStore).
-pub(crate) fn start(database: &Path, hint: WalHint) -> Result<Checkpoints, StoreError> {
+/// A log of `alarm_bytes` that cannot begin anew is told.
+pub(crate) fn start(database: &Path, hint: WalHint, alarm_bytes: u64) -> Result<Checkpoints, StoreError> {
     let conn = connect(database, false)?;
     // A checkpoint that finds a lock taken comes again soon enough.
     conn.busy_timeout(Duration::ZERO)?;
@@ -121,7 +127,7 @@ pub(crate) fn start(database: &Path, hint: WalHint) -> Result<Checkpoints, Store
     let (stop, stopped) = bounded(0);
     let thread = std::thread::Builder::new()
         .name("checkpoint".into())
-        .spawn(move || run(&conn, &wal, &hint, &stopped))
+        .spawn(move || run(&conn, &wal, &hint, alarm_bytes, &stopped))
         .map_err(|error| StoreError::Unavailable(format!("cannot start the checkpoint thread: {error}")))?;
     Ok(Checkpoints { stop: Some(stop), thread: Some(thread) })
 }
@@ -144,7 +150,7 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(conn: &Connection, wal: &Path, hint: &WalHint, stopped: &Receiver<()>) {
+fn run(conn: &Connection, wal: &Path, hint: &WalHint, alarm_bytes: u64, stopped: &Receiver<()>) {
     let mut alarmed: Option<Instant> = None;
     while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
         let size = std::fs::metadata(wal).map_or(0, |file| file.len());
@@ -153,16 +159,23 @@ fn run(conn: &Connection, wal: &Path, hint: &WalHint, stopped: &Receiver<()>) {
                 if moved.log >= FINISH_LOG_BYTES_MIN && (1..=FINISH_LEFT_BYTES_MAX).contains(&moved.left) {
                     hint.set();
                 }
-                if moved.log >= ALARM_BYTES && alarmed.is_none_or(|at| at.elapsed() >= ALARM_EVERY) {
+                let pinned = if moved.log >= alarm_bytes { moved.log } else { 0 };
+                hint.0.pinned_bytes.store(pinned, Ordering::Relaxed);
+                if pinned > 0 && alarmed.is_none_or(|at| at.elapsed() >= ALARM_EVERY) {
                     alarmed = Some(Instant::now());
                     tracing::warn!(
+                        target: "laneway::store",
                         wal_bytes = moved.log,
                         not_moved_bytes = moved.left,
                         "the write-ahead log cannot shrink: a reader holds a transaction open; end it"
                     );
                 }
             }
-            Ok(None) => {}
+            Ok(None) => {
+                if size < alarm_bytes {
+                    hint.0.pinned_bytes.store(0, Ordering::Relaxed);
+                }
+            }
             Err(error) => tracing::warn!(%error, "a checkpoint failed"),
         }
     }

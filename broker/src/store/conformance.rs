@@ -5,6 +5,7 @@ mod dependencies;
 mod edits;
 mod life;
 mod lists;
+mod prune;
 mod queues;
 mod random;
 mod schedules;
@@ -73,7 +74,6 @@ suite! {
         an_epoch_knows_how_the_last_one_ended
         submits_are_all_or_none_and_said_twice_stored_once
         a_live_key_gives_the_same_task
-        pruning_goes_round_in_pieces
         endings_tell_pruned_from_never_known
         lists_come_in_pages
         the_place_in_a_lane_is_counted
@@ -81,6 +81,12 @@ suite! {
         a_paused_lane_stays_paused
         what_is_set_of_kinds_and_lanes_is_kept
         rows_without_a_lane_follow_their_kind;
+    prune:
+        ended_rows_go_by_their_age
+        outcomes_and_kinds_have_ages_of_their_own
+        counts_keep_the_newest
+        a_watched_row_is_kept
+        a_walk_stops_at_young_rows_and_an_undone_one_begins_anew;
     edits:
         a_moved_row_is_read_in_its_new_lane_and_keeps_its_counters
         a_row_that_is_due_later_can_be_due_at_once

@@ -9,6 +9,7 @@ mod dependencies;
 mod edit;
 mod groups;
 mod life;
+mod prune;
 mod questions;
 mod queues;
 mod schedules;
@@ -27,8 +28,8 @@ pub(crate) use self::dependencies::Edge;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
-    Intake, KnownKind, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync,
-    Unstarted,
+    Intake, KnownKind, KnownSession, Load, LoadedRows, Opened, Pruned, Retention, Rules, Store, StoreError, Swept,
+    Sync, Unstarted,
 };
 
 /// The columns of `tasks`, but for the id, with their defaults.
@@ -78,7 +79,8 @@ pub(crate) struct MemoryStore {
     told_version: u64,
     news: News,
     suspects: HashSet<QueueSpelling>,
-    pruned_to: i64,
+    pruning: prune::Walk,
+    toured_to: i64,
 }
 
 /// Lane and kind as a row spells them.
@@ -256,7 +258,8 @@ impl MemoryStore {
             told_version,
             news: News::default(),
             suspects: HashSet::new(),
-            pruned_to: 0,
+            pruning: prune::Walk::default(),
+            toured_to: 0,
         }
     }
 
@@ -345,6 +348,7 @@ impl Store for MemoryStore {
             *self.shared.lock().unwrap() = db;
             self.news = news;
         }
+        self.pruning = prune::Walk::default();
     }
 
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError> {
@@ -380,26 +384,21 @@ impl Store for MemoryStore {
         Ok(ended.collect())
     }
 
-    fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError> {
+    fn prune(
+        &mut self,
+        retention: &Retention,
+        watched: &BTreeSet<TaskId>,
+        rows: usize,
+        now: Now,
+    ) -> Result<Pruned, StoreError> {
         let mut db = self.shared.lock().unwrap();
-        let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
-        let id_before = retention.count_max.map_or(0, |max| db.newest_id.saturating_sub(i64::try_from(max).unwrap()));
-        let looked: Vec<i64> = db.rows.range(self.pruned_to + 1..).map(|(id, _)| *id).take(rows).collect();
-        self.pruned_to = if looked.len() < rows { 0 } else { *looked.last().unwrap_or(&0) };
-        let mut deleted = 0;
-        for id in looked {
-            let row = &db.rows[&id];
-            let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
-            if state(row) == TaskState::Waiting {
-                self.news.live = true;
-                self.news.fresh.insert(id);
-            }
-            let old = ended_at < now.wall.0.saturating_sub(age) || id <= id_before;
-            if old && matches!(state(row), TaskState::Done | TaskState::Cancelled) && db.delete(id, now) {
-                deleted += 1;
-            }
+        let looked: Vec<i64> = db.rows.range(self.toured_to + 1..).map(|(id, _)| *id).take(rows).collect();
+        self.toured_to = if looked.len() < rows { 0 } else { *looked.last().unwrap_or(&0) };
+        for id in looked.into_iter().filter(|id| state(&db.rows[id]) == TaskState::Waiting) {
+            self.news.live = true;
+            self.news.fresh.insert(id);
         }
-        Ok(deleted)
+        Ok(self.pruning.prune(&mut db, retention, watched, rows, now))
     }
 
     fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {

@@ -16,17 +16,19 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod offline;
 mod pin;
+mod retention;
 mod schedules;
 pub(crate) mod sqlite;
 mod validate;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::message::{Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
 
+pub(crate) use self::retention::{Limit, Limits, Pruned, Retention};
 pub(crate) use self::schedules::Fired;
 pub(crate) use self::validate::Bad;
 
@@ -80,9 +82,15 @@ pub(crate) trait Store {
     /// Of these tasks, those that have ended or vanished.
     fn endings(&mut self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Option<Final>)>, StoreError>;
 
-    /// Deletes done and cancelled rows past the retention, looking at no more than `rows` rows; goes on where the last
-    /// call stopped. Gives how many were deleted.
-    fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError>;
+    /// Deletes ended rows past the retention, looking at no more than `rows` rows; goes on where the last call stopped. Rows that
+    /// something still needs, those of `watched` among them, are kept.
+    fn prune(
+        &mut self,
+        retention: &Retention,
+        watched: &BTreeSet<TaskId>,
+        rows: usize,
+        now: Now,
+    ) -> Result<Pruned, StoreError>;
 
     /// Looks at the schedules: works out the next slot of those that are new or were changed, and fires up to `slots` slots
     /// that are due, each once for ever. A turn that fires must be synced. Costs one look at an index while nothing is to
@@ -186,14 +194,6 @@ pub(crate) struct Swept {
     pub(crate) more: bool,
     /// When the next row expires.
     pub(crate) next_at: Option<UnixMillis>,
-}
-
-/// How long ended tasks are kept. Dead ones are kept until a person acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Retention {
-    pub(crate) age_ms: u64,
-    /// At most so many done and cancelled rows, counted by id distance from the newest row.
-    pub(crate) count_max: Option<u64>,
 }
 
 /// What the store must know to tell a good row from a bad one.

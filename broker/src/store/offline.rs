@@ -30,6 +30,8 @@ pub(crate) struct DbStatus {
     /// Every state that has rows, with their number.
     pub(crate) rows: Vec<(String, u64)>,
     pub(crate) bytes: u64,
+    /// Of the file: pages that hold nothing any more, used again before it grows.
+    pub(crate) free_bytes: u64,
     pub(crate) wal_bytes: u64,
     pub(crate) last_epoch: Option<LastEpoch>,
 }
@@ -74,9 +76,15 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
         sqlite: rusqlite::version().into(),
         rows: if schema == 0 { Vec::new() } else { rows_by_state(&conn)? },
         bytes: size(path),
+        free_bytes: pragma(&conn, "freelist_count")? * pragma(&conn, "page_size")?,
         wal_bytes: size(&wal_of(path)),
         last_epoch: if schema == 0 { None } else { last_epoch(&conn)? },
     })
+}
+
+fn pragma(conn: &Connection, name: &str) -> Result<u64, StoreError> {
+    let value: i64 = conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
+    Ok(value.unsigned_abs())
 }
 
 /// Stores one task; on disk when it returns.

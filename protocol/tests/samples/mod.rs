@@ -126,7 +126,7 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
         ("workers", "the next page", Request::Workers(ListWorkers { after: Some(session()) })),
         ("stats", "no fields", Request::Stats),
         ("group", "cancel it", Request::Group(AboutGroup { group: 7, cancel: true })),
-        ("drain", "all fields", Request::Drain(Drain { release: true, off: false })),
+        ("drain", "all fields", Request::Drain(Drain { release: true, off: false, worker: Some("thumbs-1".into()) })),
         (
             "bulk",
             "two tasks by id",
@@ -579,6 +579,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         running: vec![task(41)],
         connected_ms: 86_400_000,
         away: false,
+        draining: true,
     };
     let stats = StatsReport {
         epoch: 9,

@@ -3,8 +3,9 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it; no two live rows share a key; no task goes before those
-//! that it waits for, and none waits for nobody; the higher lane goes first; no slot is idle beside work; everybody is answered; each
+//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; no two
+//! live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
+//! is idle beside work; everybody is answered; each
 //! slot of a schedule is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
@@ -62,6 +63,8 @@ pub(crate) struct Auditor {
     limits: limits::Limits,
     now: u64,
     window_rows_max: usize,
+    kept_ms: Option<u64>,
+    kept_dead: bool,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
 }
@@ -100,6 +103,8 @@ struct Peers {
     spoke: BTreeSet<String>,
     welcome: BTreeSet<String>,
     shaken: BTreeSet<String>,
+    /// Told to leave, and not to stay.
+    drained: BTreeSet<String>,
 }
 
 /// What waits for a worker, as the last whole turn of the scheduler saw it.
@@ -135,7 +140,13 @@ struct Open {
 
 impl Auditor {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { window_rows_max: plan.window_rows_max, limits: limits::Limits::new(plan), ..Self::default() }
+        Self {
+            kept_ms: plan.kept_ms,
+            kept_dead: plan.kept_dead,
+            window_rows_max: plan.window_rows_max,
+            limits: limits::Limits::new(plan),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn fail(&mut self, what: String) {
@@ -208,6 +219,10 @@ impl Auditor {
         if let Some(session) = session {
             self.peers.of_conn.insert(conn, session.to_string());
             self.peers.spoke.insert(session.to_string());
+        }
+        if let Some(session) = session.filter(|session| self.peers.shaken.contains(session.as_str())) {
+            // It may have been lost, and be another one now.
+            self.peers.drained.remove(session.as_str());
         }
         if let Request::Hello(hello) = request {
             self.peers.hello.insert(hello.session.to_string(), hello.clone());

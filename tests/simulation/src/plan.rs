@@ -78,6 +78,9 @@ pub struct Plan {
     /// Caps, rates and pauses, in the settings and set meanwhile.
     pub limits: bool,
     pub bulk_rows: usize,
+    /// How long done and cancelled rows are kept, and whether dead ones go like them; `None`: for ever.
+    pub kept_ms: Option<u64>,
+    pub kept_dead: bool,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -105,6 +108,8 @@ impl Plan {
             limits: Random::new(seed, 8).chance(40),
             // At most as many as a slice changes before it looks at the clock of the machine.
             bulk_rows: *random.pick(&[1, 3, 16]),
+            kept_ms: *Random::new(seed, 9).pick(&[None, None, Some(0), Some(300), Some(2_000)]),
+            kept_dead: Random::new(seed, 10).chance(60),
             aloud: false,
         }
     }
@@ -135,6 +140,7 @@ impl Plan {
             cancel_grace_ms: 200,
             beat_ms: 400,
             payload_bytes_max: 10_000,
+            result_bytes_max: 10_000,
             window_rows_min: self.window_rows_min.min(self.window_rows_max),
             window_rows_max: self.window_rows_max,
             window_bytes_max: 100_000,
@@ -180,6 +186,11 @@ impl Plan {
             turn_rows: self.turn_rows,
             window_bytes: 100_000,
             full_durability: true,
+            done_age_ms: self.kept_ms,
+            dead_age_ms: self.kept_ms.filter(|_| !self.kept_dead),
+            prune_interval_ms: 150,
+            // At most as many as a piece deletes before it looks at the clock of the machine.
+            prune_rows: 16,
         }
     }
 }

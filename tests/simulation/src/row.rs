@@ -18,6 +18,8 @@ pub(crate) struct Row {
     pub(crate) created_at: i64,
     pub(crate) due: i64,
     pub(crate) expires_at: Option<i64>,
+    /// Its end, or where that has no time its creation.
+    pub(crate) ended_at: i64,
     pub(crate) lease: Option<i64>,
     pub(crate) runs: i64,
     pub(crate) attempts: i64,
@@ -52,6 +54,7 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         created_at: int("created_at").unwrap_or(0),
         due: int("run_at").or(int("created_at")).unwrap_or(0),
         expires_at: int("expires_at"),
+        ended_at: int("finished_at").or(int("created_at")).unwrap_or(0),
         lease: int("lease"),
         runs: int("runs").unwrap_or(0),
         attempts: int("attempts").unwrap_or(0),

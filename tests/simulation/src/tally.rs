@@ -26,6 +26,10 @@ pub struct Tally {
     pub failed_with_parent: u64,
     /// Answers that a batch of theirs is over.
     pub batches: u64,
+    /// Rows past the time that they are kept, deleted.
+    pub pruned: u64,
+    /// Workers that were told to leave alone.
+    pub drained: u64,
 }
 
 impl AddAssign for Tally {
@@ -44,5 +48,7 @@ impl AddAssign for Tally {
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
         self.batches += other.batches;
+        self.pruned += other.pruned;
+        self.drained += other.drained;
     }
 }

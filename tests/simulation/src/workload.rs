@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use laneway_broker::internals::Value;
 use laneway_protocol::message::{
-    AboutGroup, After, Answer, Bulk, BulkFilter, Change, KindValues, Kinds, LaneValues, Lanes, NewGroup, NewTask,
-    OnConflict, Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
+    AboutGroup, After, Answer, Bulk, BulkFilter, Change, Drain, KindValues, Kinds, LaneValues, Lanes, NewGroup,
+    NewTask, OnConflict, Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
 };
 use laneway_protocol::{RequestId, TaskId, TaskState};
 
@@ -108,7 +108,13 @@ impl World {
                 self.auditor.on_bulk(&bulk);
                 (Request::Bulk(bulk), 0)
             }
-            94..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
+            94 => {
+                let worker = self.chance.index(self.workers.len());
+                let worker = Some(self.workers[worker].name.to_string());
+                let (release, off) = (self.chance.chance(30), self.chance.chance(50));
+                (Request::Drain(Drain { release, off, worker }), 0)
+            }
+            95..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
             97..99 if !self.clients[at].groups.is_empty() => {
                 let groups = self.clients[at].groups.clone();
                 let group = *self.chance.pick(&groups);

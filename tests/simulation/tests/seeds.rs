@@ -76,6 +76,8 @@ fn the_seeds_are_not_idle() {
         let_go,
         failed_with_parent,
         batches,
+        pruned,
+        drained,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -92,6 +94,8 @@ fn the_seeds_are_not_idle() {
         ("let go", let_go),
         ("cancelled with a parent", failed_with_parent),
         ("batches", batches),
+        ("pruned", pruned),
+        ("drained", drained),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

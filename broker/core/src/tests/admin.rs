@@ -27,6 +27,7 @@ fn counts() -> Counts {
         queued: queued.map(|(lane, kind, n)| (lane.into(), kind.into(), n)).to_vec(),
         dead: 12,
         wal_bytes: 13,
+        wal_pinned_bytes: 17,
         commit_p50_us: 14,
         commit_p99_us: 15,
         overtaken: 16,
@@ -179,6 +180,7 @@ fn the_stats_count_what_happened_since_the_start() {
         overtaken: 16,
         log_lines_dropped: 0,
         wal_bytes: 13,
+        wal_pinned_bytes: 17,
         commit_p50_us: 14,
         commit_p99_us: 15,
         storage_error: Some("disk full".into()),
@@ -228,6 +230,7 @@ fn a_worker_is_told_as_it_introduced_itself() {
         running: vec![id(1), id(2)],
         connected_ms: 711,
         away: false,
+        draining: false,
     };
     let second = WorkerRow {
         session: session("x"),
@@ -242,6 +245,7 @@ fn a_worker_is_told_as_it_introduced_itself() {
         running: Vec::new(),
         connected_ms: 11,
         away: true,
+        draining: false,
     };
     assert_eq!(workers(&mut world, None), [first, second.clone()]);
     assert_eq!(workers(&mut world, Some("w")), [second]);
@@ -288,7 +292,7 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     assert_eq!(explain(&mut world, 1), "lane 'low' is paused; `laneway lane resume low` resumes it");
     world.ask(9, Request::Drain(Drain::default()));
     assert_eq!(explain(&mut world, 1), "the broker hands out nothing: it is draining");
-    world.ask(9, Request::Drain(Drain { release: false, off: true }));
+    world.ask(9, Request::Drain(Drain { release: false, off: true, worker: None }));
     world.event(Event::Stop);
     assert_eq!(explain(&mut world, 1), "the broker hands out nothing: it is draining");
     world.event(Event::StoreFailed("disk full".into()));

@@ -83,7 +83,7 @@ fn over_twice_the_backlog_only_what_asks_nothing_of_the_store_is_taken() {
         Request::Progress(progress),
         beat("w", &[held(1, lease)]),
         Request::Workers(ListWorkers { after: None }),
-        Request::Drain(Drain { release: false, off: true }),
+        Request::Drain(Drain { release: false, off: true, worker: None }),
         Request::Ping,
     ] {
         let text = format!("{request:?}");

@@ -5,6 +5,7 @@ mod bounds;
 mod bulk;
 mod clients;
 mod dispatch;
+mod drain;
 mod limits;
 mod outcomes;
 mod pages;

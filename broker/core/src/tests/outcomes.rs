@@ -146,13 +146,13 @@ fn attempts_end_dead_when_they_are_used_up() {
 fn a_result_over_the_limit_is_a_failure_that_says_so() {
     // It would not fit the row; trying again would not help.
     let (mut world, lease) = running();
-    let outcome = Outcome { result: Some(Payload::bin(vec![0; 1_025])), ..done(1, lease) };
+    let outcome = Outcome { result: Some(Payload::bin(vec![0; 513])), ..done(1, lease) };
     say(&mut world, vec![outcome], None);
     world.commit();
     assert_eq!(world.state(1), TaskState::Dead);
     assert_eq!(
         world.row(1).error.as_deref(),
-        Some("result of 1025 bytes is over the limit of 1024 (payload_bytes_max)")
+        Some("result of 513 bytes is over the limit of 512 (result_bytes_max): keep it elsewhere and return its place")
     );
 }
 
@@ -441,9 +441,9 @@ fn what_a_worker_says_when_it_was_told_to_stop_counts_as_why_it_was_told() {
 
 #[test]
 fn a_result_at_the_limit_is_kept() {
-    // 1,024 bytes are allowed.
+    // 512 bytes are allowed.
     let (mut world, lease) = running();
-    say(&mut world, vec![Outcome { result: Some(Payload::bin(vec![0; 1_024])), ..done(1, lease) }], None);
+    say(&mut world, vec![Outcome { result: Some(Payload::bin(vec![0; 512])), ..done(1, lease) }], None);
     world.commit();
     assert_eq!(world.state(1), TaskState::Done);
 }
@@ -552,14 +552,14 @@ fn a_drain_sends_everybody_away_and_can_be_taken_back() {
     );
     world.ask(1, beat("w", &[]));
     assert!(world.said().is_empty(), "told once");
-    world.ask(9, Request::Drain(Drain { release: true, off: false }));
+    world.ask(9, Request::Drain(Drain { release: true, off: false, worker: None }));
     assert_eq!(world.said(), ["#6 BEAT cancel [] stale [] release", "#7 DRAINED true workers 1 running 1"]);
-    world.ask(9, Request::Drain(Drain { release: false, off: true }));
+    world.ask(9, Request::Drain(Drain { release: false, off: true, worker: None }));
     world.ask(9, Request::Drain(Drain::default()));
     world.take();
     world.ask(1, beat("w", &[]));
     assert_eq!(world.said(), ["#10 BEAT cancel [] stale [] drain"], "a new drain is news");
-    world.ask(9, Request::Drain(Drain { release: false, off: true }));
+    world.ask(9, Request::Drain(Drain { release: false, off: true, worker: None }));
     world.insert("low", "a", 1);
     let reply = world.ask(1, Request::Ready(Ready { slot: 1, ..ready("w") }));
     world.commit();
@@ -570,7 +570,7 @@ fn a_drain_sends_everybody_away_and_can_be_taken_back() {
 fn a_drain_that_releases_is_not_weakened_by_a_later_one() {
     // Nobody is told anew, and whoever asks hears of the release.
     let (mut world, _) = running();
-    world.ask(9, Request::Drain(Drain { release: true, off: false }));
+    world.ask(9, Request::Drain(Drain { release: true, off: false, worker: None }));
     world.ask(1, beat("w", &[]));
     world.ask(1, beat("w", &[]));
     world.take();

@@ -93,7 +93,8 @@ impl Run {
             22 => self.set_failing(!self.failing),
             23 => self.restart(y.is_multiple_of(2)),
             24 => {
-                self.world.ask(90, Request::Drain(Drain { release: y.is_multiple_of(2), off: x % 3 > 0 }));
+                self.world
+                    .ask(90, Request::Drain(Drain { release: y.is_multiple_of(2), off: x % 3 > 0, worker: None }));
             }
             25 => {
                 let some_lane = vec![lane(LANES[usize::from(x % 3)])];
@@ -395,7 +396,7 @@ impl Run {
     fn finish(mut self) {
         self.set_failing(false);
         self.lose_answers = false;
-        self.world.ask(90, Request::Drain(Drain { release: false, off: true }));
+        self.world.ask(90, Request::Drain(Drain { release: false, off: true, worker: None }));
         let lanes = LANES.map(lane).to_vec();
         self.world.ask(90, Request::Lanes(Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() }));
         let kinds = KINDS.map(kind).to_vec();

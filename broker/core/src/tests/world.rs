@@ -53,6 +53,7 @@ pub(super) fn settings() -> Settings {
         cancel_grace_ms: 5_000,
         beat_ms: 5_000,
         payload_bytes_max: 1_024,
+        result_bytes_max: 512,
         window_rows_min: 32,
         window_rows_max: 64,
         window_bytes_max: 64 * 1_024,

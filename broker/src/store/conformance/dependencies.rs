@@ -6,7 +6,7 @@ use laneway_protocol::message::Verdict;
 use rusqlite::types::Value;
 
 use super::subject::{Subject, World, ids, key, task, text};
-use crate::store::{Retention, Store, Sync};
+use crate::store::{Store, Sync};
 
 impl<T: Subject> World<T> {
     /// A row that an app inserts to wait for these.
@@ -266,7 +266,7 @@ pub(super) fn a_row_that_an_app_made_wait_is_found_in_the_end<T: Subject>(world:
     world.subject.app_update(alone, &[("state", text("waiting"))]);
     world.subject.app_update(fine, &[("state", text("waiting"))]);
     world.subject.app_depend(fine, parent, false);
-    world.turn(|store, now| store.prune(Retention { age_ms: u64::MAX, count_max: None }, 99, now).unwrap());
+    world.prune(u64::MAX);
     assert!(world.subject.store().is_behind());
     assert_eq!(world.look(), 1);
     assert_eq!(world.states(&[alone, fine]), [Dead, Waiting]);
@@ -281,9 +281,7 @@ pub(super) fn parents_are_kept_as_long_as_their_results_may_be_asked_for<T: Subj
     world.look();
     world.run_to(parent, Next::Done(None));
     world.later(1_000);
-    let prune = |world: &mut World<T>| {
-        world.turn(|store, now| store.prune(Retention { age_ms: 10, count_max: None }, 99, now).unwrap())
-    };
+    let prune = |world: &mut World<T>| world.prune(10);
     assert_eq!(prune(world), 0);
     world.run_to(child, Next::Done(None));
     world.later(1_000);

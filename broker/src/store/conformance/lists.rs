@@ -5,7 +5,7 @@ use laneway_protocol::message::{After, NewGroup, NewTask, Payload, Stored};
 use laneway_protocol::{RequestId, TaskState};
 
 use super::subject::{Subject, World, key, new_task, task};
-use crate::store::{Retention, Store};
+use crate::store::Store;
 
 use TaskState::{Cancelled, Dead, Done, Queued, Waiting};
 
@@ -269,9 +269,7 @@ pub(super) fn a_group_is_kept_whole_as_long_as_it_lives<T: Subject>(world: &mut 
     let (list, number) = world.batch(vec![new_task("k"); 2], NewGroup::default());
     world.ended(list[0], Next::Done(None));
     world.later(1_000);
-    let prune = |world: &mut World<T>| {
-        world.turn(|store, now| store.prune(Retention { age_ms: 10, count_max: None }, 99, now).unwrap())
-    };
+    let prune = |world: &mut World<T>| world.prune(10);
     assert_eq!(prune(world), 0);
     world.ended(list[1], Next::Done(None));
     world.later(1_000);

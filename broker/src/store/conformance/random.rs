@@ -11,7 +11,7 @@ use rusqlite::types::Value;
 
 use super::subject::{MemorySubject, START, SqliteSubject, Subject, World, key, kind, lane, new_task, task, text};
 use crate::store::memory::{Edge, Failure};
-use crate::store::{Load, Retention, Store, Sync};
+use crate::store::{Limit, Limits, Load, Retention, Store, Sync};
 
 /// Ids that steps talk about: low, so that they meet.
 const IDS: std::ops::Range<i64> = 1..12;
@@ -45,8 +45,7 @@ enum Step {
     Sweep,
     Endings(Vec<i64>),
     Prune {
-        age_ms: u64,
-        count_max: Option<u64>,
+        limits: Limits,
         rows: usize,
     },
     Recount,
@@ -229,14 +228,18 @@ fn some_step() -> impl Strategy<Value = Step> {
         prop::sample::select(vec![1, 5, 1000]),
         prop::collection::vec(IDS, 0..3),
     );
-    let prune = (0..2_u64, prop::option::of(0..9_u64), 1..9_usize);
+    let limit = || {
+        let limit = (prop::option::of(0..2_u64), prop::option::of(0..9_u64));
+        limit.prop_map(|(age, count_max)| Limit { age_ms: age.map(|age| age * 200), count_max })
+    };
+    let prune = (limit(), limit(), limit(), 1..9_usize);
     prop_oneof![
         6 => some_ops().prop_map(Step::Apply),
         2 => (1..5_usize).prop_map(Step::Intake),
         4 => load.prop_map(|(lane, kind, rows, bytes, skip)| Step::Load { lane, kind, rows, bytes, skip }),
         2 => Just(Step::Sweep),
         1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Endings),
-        1 => prune.prop_map(|(age, count_max, rows)| Step::Prune { age_ms: age * 200, count_max, rows }),
+        1 => prune.prop_map(|(done, cancelled, dead, rows)| Step::Prune { limits: Limits { done, cancelled, dead }, rows }),
         1 => Just(Step::Recount),
         2 => Just(Step::Recheck),
     ]
@@ -389,9 +392,13 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
         Step::Endings(ids) => {
             format!("{:?}", store.endings(&ids.iter().map(|id| task(*id)).collect::<Vec<_>>()).unwrap())
         }
-        Step::Prune { age_ms, count_max, rows } => {
-            let retention = Retention { age_ms: *age_ms, count_max: *count_max };
-            format!("{:?}", store.prune(retention, *rows, now).unwrap())
+        Step::Prune { limits, rows } => {
+            let retention = Retention::new(
+                *limits,
+                std::iter::once((&kind("alarm"), Limits { done: limits.dead, ..Limits::default() })),
+            );
+            let watched = std::iter::once(task(3)).collect();
+            format!("{:?}", store.prune(&retention, &watched, *rows, now).unwrap())
         }
         Step::Recount => {
             while !store.recount(7).unwrap() {}

@@ -1,6 +1,6 @@
 //! What the stories are told to: a store, and an app that works on the same rows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use laneway_core::{
     Cause, Count, Ended, EndedAs, FoundTask, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started, UnixMillis,
@@ -12,7 +12,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use crate::store::memory::{Apps, COLUMNS, Cells, Edge, Failure, MemoryStore, SCHEDULE_COLUMNS};
 use crate::store::sqlite::{SqliteStore, connect};
-use crate::store::{Load, LoadedRows, Opened, Rules, Store, Sync};
+use crate::store::{Limit, Limits, Load, LoadedRows, Opened, Retention, Rules, Store, Sync};
 
 /// An autumn morning of 2027.
 pub(super) const START: i64 = 1_820_000_000_000;
@@ -361,6 +361,14 @@ impl<T: Subject> World<T> {
     pub(super) fn load_but(&mut self, key: &QueueKey, rows: usize, skip: &[i64]) -> LoadedRows {
         let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
         self.turn(|store, now| store.load(Load { key, skip: &skip, rows, bytes: 1_000_000 }, now).unwrap())
+    }
+
+    /// Done and cancelled rows that ended longer ago go; gives how many.
+    pub(super) fn prune(&mut self, age_ms: u64) -> usize {
+        let limit = Limit { age_ms: Some(age_ms), count_max: None };
+        let retention =
+            Retention::new(Limits { done: limit, cancelled: limit, ..Limits::default() }, std::iter::empty());
+        self.turn(|store, now| store.prune(&retention, &BTreeSet::new(), 99, now).unwrap()).deleted
     }
 
     pub(super) fn later(&mut self, ms: i64) {

@@ -8,7 +8,7 @@ use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{Subject, World, found_ids, ids, key, kind, lane, new_task, rules, task, text};
-use crate::store::{KnownKind, KnownSession, Load, Retention, Store, StoreError, Sync};
+use crate::store::{KnownKind, KnownSession, Load, Store, StoreError, Sync};
 
 pub(super) fn a_turn_that_is_rolled_back_never_was<T: Subject>(world: &mut World<T>) {
     // Everything of it is undone, and the same steps said again have the same results.
@@ -187,34 +187,6 @@ pub(super) fn a_live_key_gives_the_same_task<T: Subject>(world: &mut World<T>) {
     let again = submit(world, "k");
     assert!(again[0].new);
     assert_eq!(find(world), [i64::try_from(again[0].task.value()).unwrap()]);
-}
-
-pub(super) fn pruning_goes_round_in_pieces<T: Subject>(world: &mut World<T>) {
-    // Only done and cancelled rows, past age or count, with their failures; round and round.
-    for i in 0..6 {
-        let (id, run) = world.running();
-        if i % 2 == 0 {
-            world.end(run.failed(None));
-            let run = world.started(id);
-            world.end(run.done());
-        } else {
-            world.end(laneway_core::Ended { error: None, ..run.ended(Next::Dead, Count::Attempt) });
-        }
-    }
-    world.plain();
-    let prune = |world: &mut World<T>, age_ms, count_max, rows| {
-        world.turn(|store, now| store.prune(Retention { age_ms, count_max }, rows, now).unwrap())
-    };
-    assert_eq!(prune(world, 1000, None, 99), 0);
-    world.later(2000);
-    assert_eq!(prune(world, 10_000, None, 99), 0);
-    assert_eq!(prune(world, 1000, None, 2), 1);
-    assert_eq!(prune(world, 1000, None, 2), 1);
-    assert_eq!(world.subject.failures().len(), 1);
-    assert_eq!(prune(world, 1_000_000, Some(3), 2), 0, "5 is not three ids behind 7");
-    assert_eq!(prune(world, 1_000_000, Some(1), 2), 0, "the round ends with 7");
-    assert_eq!(prune(world, 1_000_000, Some(1), 9), 1);
-    assert_eq!(world.subject.rows().keys().copied().collect::<Vec<_>>(), [2, 4, 6, 7]);
 }
 
 pub(super) fn endings_tell_pruned_from_never_known<T: Subject>(world: &mut World<T>) {

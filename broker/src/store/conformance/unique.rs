@@ -6,7 +6,7 @@ use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{Subject, World, key, kind, new_task, task, text};
-use crate::store::{Retention, Store};
+use crate::store::Store;
 
 fn keyed(change: impl FnOnce(&mut NewTask)) -> NewTask {
     let mut task = NewTask { unique_key: Some("one".into()), ..new_task("k") };
@@ -39,10 +39,7 @@ pub(super) fn a_done_task_answers_for_its_key_as_long_as_asked<T: Subject>(world
 
 pub(super) fn a_row_is_kept_for_its_window<T: Subject>(world: &mut World<T>) {
     // Pruning leaves it alone until the longest window that a submit asked for is over.
-    let prune = |world: &mut World<T>| {
-        let retention = Retention { age_ms: 10, count_max: None };
-        world.turn(|store, now| store.prune(retention, 100, now).unwrap())
-    };
+    let prune = |world: &mut World<T>| world.prune(10);
     let id = world.submit_one(keyed(|task| task.unique_for_ms = Some(100)));
     let run = world.started(id);
     world.end(run.done());

@@ -87,7 +87,7 @@ fn single<'c>(
         Op::Endings(tasks) => OpResult::Endings(query::endings(conn, tasks)?),
         Op::List(filter) => OpResult::Rows(query::list(conn, &state.judge.rules, filter)?),
         Op::Show { tasks, detail } => OpResult::Rows(query::show(conn, &state.judge, tasks, *detail, now)?),
-        Op::Counts => OpResult::Counts(state.tally.counts(wal, state.news.rows())),
+        Op::Counts => OpResult::Counts(state.tally.counts(wal, state.hint.pinned_bytes(), state.news.rows())),
         Op::SessionUp { session, name, plain } => {
             let sql = "INSERT OR REPLACE INTO laneway_sessions (session, name, plain) VALUES (?1, ?2, ?3)";
             conn.prepare_cached(sql)?.execute(params![session.as_str(), name, plain])?;

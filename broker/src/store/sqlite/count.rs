@@ -103,7 +103,7 @@ impl Tally {
     }
 
     /// The numbers as of the last commit.
-    pub(super) fn counts(&self, wal: &Path, submitted: u64) -> Counts {
+    pub(super) fn counts(&self, wal: &Path, wal_pinned_bytes: u64, submitted: u64) -> Counts {
         let mut queued: Vec<_> = self
             .queued
             .iter()
@@ -119,6 +119,7 @@ impl Tally {
             queued,
             dead: self.dead,
             wal_bytes: std::fs::metadata(wal).map_or(0, |file| file.len()),
+            wal_pinned_bytes,
             commit_p50_us: at(50),
             commit_p99_us: at(99),
             overtaken: self.overtaken,

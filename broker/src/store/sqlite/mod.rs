@@ -25,6 +25,7 @@ mod sweep;
 mod tests;
 mod unique;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ use super::checkpoint::{self, WalHint};
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
-    Intake, KnownSession, Load, LoadedRows, Opened, Retention, Rules, Store, StoreError, Swept, Sync, Unstarted,
+    Intake, KnownSession, Load, LoadedRows, Opened, Pruned, Retention, Rules, Store, StoreError, Swept, Sync, Unstarted,
 };
 
 pub(super) use self::query::{list, paused_lanes, show};
@@ -84,7 +85,6 @@ pub(crate) struct SqliteStore {
     /// look inside a turn: apart, so that neither swallows what the other has to see.
     told_version: i64,
     turn_version: i64,
-    hint: WalHint,
 }
 
 /// What the steps keep in memory between turns.
@@ -95,8 +95,10 @@ struct State {
     news: News,
     forgetting: Forgetting,
     dependencies: Dependencies,
-    /// Where the last prune stopped.
-    pruned_to: i64,
+    pruning: prune::Walk,
+    /// Where the last look for waiting rows stopped.
+    toured_to: i64,
+    hint: WalHint,
     mending: schedules::Mending,
 }
 
@@ -124,7 +126,9 @@ impl SqliteStore {
                 news: News::default(),
                 forgetting: Forgetting::default(),
                 dependencies: Dependencies::default(),
-                pruned_to: 0,
+                pruning: prune::Walk::default(),
+                toured_to: 0,
+                hint: WalHint::default(),
                 mending: schedules::Mending::default(),
             },
             epoch: None,
@@ -132,14 +136,13 @@ impl SqliteStore {
             changes_before: 0,
             told_version: data_version,
             turn_version: data_version,
-            hint: WalHint::default(),
             conn,
         })
     }
 
     /// What the checkpoint thread uses to ask this connection for the last step of a checkpoint.
     pub(crate) fn wal_hint(&self) -> WalHint {
-        self.hint.clone()
+        self.state.hint.clone()
     }
 
     fn set_sync(&mut self, sync: Sync) -> Result<(), StoreError> {
@@ -270,9 +273,9 @@ impl Store for SqliteStore {
         self.state.tally.commit();
         self.state.news.commit();
         self.state.dependencies.commit();
-        if self.hint.take() {
+        if self.state.hint.take() {
             // The rest of a checkpoint that cannot finish beside a steady writer. A failure only leaves the WAL long.
-            if let Err(error) = self.hint.finish(&self.conn) {
+            if let Err(error) = self.state.hint.finish(&self.conn) {
                 tracing::debug!(%error, "the rest of a checkpoint failed");
             }
         }
@@ -288,6 +291,8 @@ impl Store for SqliteStore {
         self.state.tally.rollback();
         self.state.news.rollback();
         self.state.dependencies.rollback();
+        // What it had deleted is there again.
+        self.state.pruning = prune::Walk::default();
     }
 
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError> {
@@ -310,8 +315,14 @@ impl Store for SqliteStore {
         query::ended(&self.conn, tasks)
     }
 
-    fn prune(&mut self, retention: Retention, rows: usize, now: Now) -> Result<usize, StoreError> {
-        prune::prune(&self.conn, &mut self.state, retention, rows, now)
+    fn prune(
+        &mut self,
+        retention: &Retention,
+        watched: &BTreeSet<TaskId>,
+        rows: usize,
+        now: Now,
+    ) -> Result<Pruned, StoreError> {
+        prune::prune(&self.conn, &mut self.state, retention, watched, rows, now)
     }
 
     fn fire(&mut self, slots: usize, now: Now) -> Result<Fired, StoreError> {

@@ -1,63 +1,186 @@
-//! Deletes what ended long ago. Walks the table by id, round and round, a bounded piece at each call: an index on
-//! `finished_at` would cost every task a write, and pruning is in no hurry.
+//! Deletes what ended long ago, or is more than may be kept. Walks the table by id, a bounded piece at each call: an index on
+//! `finished_at` would cost every task a write, and pruning is in no hurry. Ids are given out in the order of creation, and
+//! nothing ends before it was created: so the walk stops where all rows are younger than the shortest age, and costs
+//! what is deleted and what is kept in spite of its age, not what the table holds. Only counts make it go on to the end.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use laneway_core::Now;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, params};
+use laneway_protocol::{TaskId, TaskState};
+use rusqlite::{Connection, Row, params};
 
 use super::dependencies::forget;
 use super::group::{forget_if_empty, group_of};
-use super::news::newest_id;
 use super::unique::{IN_WINDOW, forget_window};
 use super::{State, row};
-use crate::store::{Retention, StoreError};
+use crate::store::{Pruned, Retention, StoreError};
+
+/// How long one piece may go on, looked at now and then, and what it may delete of payloads and results: each page of theirs is
+/// written.
+const TIME_MAX: Duration = Duration::from_millis(5);
+const LOOKED_BETWEEN: usize = 128;
+const DELETED_BETWEEN: usize = 16;
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Where the walk stands.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    at: i64,
+    /// Rows kept so far, and rows to delete because an earlier walk met too many, of each group that is counted.
+    kept: Vec<u64>,
+    surplus: Vec<u64>,
+    /// It began with a surplus.
+    reducing: bool,
+}
+
+/// A row that may have to go.
+struct Ended {
+    id: i64,
+    state: TaskState,
+    old: bool,
+    group: Option<usize>,
+    bytes: u64,
+}
 
 pub(super) fn prune(
     conn: &Connection,
     state: &mut State,
-    retention: Retention,
+    retention: &Retention,
+    watched: &BTreeSet<TaskId>,
     rows: usize,
     now: Now,
-) -> Result<usize, StoreError> {
-    let ended_before = now.wall.0.saturating_sub(i64::try_from(retention.age_ms).unwrap_or(i64::MAX));
-    let id_before = match retention.count_max {
-        Some(count_max) => newest_id(conn)?.saturating_sub(i64::try_from(count_max).unwrap_or(i64::MAX)),
-        None => 0,
-    };
-    let (mut old, mut waiting): (Vec<i64>, Vec<i64>) = Default::default();
-    let mut looked = 0;
-    {
-        let sql = "SELECT id, state, finished_at, created_at FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut found = statement.query(params![state.pruned_to, i64::try_from(rows).unwrap_or(i64::MAX)])?;
-        while let Some(row) = found.next()? {
-            looked += 1;
-            let id = row.get(0)?;
-            state.pruned_to = id;
-            // An app that ended the row by SQL may have set no time.
-            let ended_at = row::int(row.get_ref(2)?).or(row::int(row.get_ref(3)?)).unwrap_or(0);
-            let ended = matches!(row.get_ref(1)?, ValueRef::Text(b"done" | b"cancelled"));
-            if ended && (ended_at < ended_before || id <= id_before) {
-                old.push(id);
-            } else if row.get_ref(1)? == ValueRef::Text(b"waiting") {
-                waiting.push(id);
+) -> Result<Pruned, StoreError> {
+    let begun = Instant::now();
+    tour(conn, state, rows)?;
+    let counts_max = retention.counts_max();
+    if retention.age_ms_min().is_none() && counts_max.is_empty() {
+        return Ok(Pruned { deleted: 0, over: true });
+    }
+    let mut walk = std::mem::take(&mut state.pruning);
+    if walk.kept.len() != counts_max.len() {
+        let nothing = vec![0; counts_max.len()];
+        walk = Walk { kept: nothing.clone(), surplus: nothing, ..Walk::default() };
+    }
+    let found = look(conn, &walk, retention, rows, now, begun)?;
+    let mut pruned = Pruned::default();
+    let (mut deleted_bytes, mut tried) = (0, 0);
+    for ended in &found.ended {
+        let late = tried > 0 && tried % DELETED_BETWEEN == 0 && begun.elapsed() >= TIME_MAX;
+        if late || deleted_bytes >= BYTES_MAX {
+            state.pruning = walk;
+            return Ok(pruned);
+        }
+        walk.at = ended.id;
+        let is_surplus = ended.group.is_some_and(|group| walk.surplus[group] > 0);
+        let is_watched = || row::given_out(ended.id).is_none_or(|task| watched.contains(&task));
+        let goes = (ended.old || is_surplus) && !is_watched();
+        tried += usize::from(goes);
+        if goes && delete_tolerated(conn, ended.id, now)? {
+            pruned.deleted += 1;
+            deleted_bytes += ended.bytes;
+            if ended.state == TaskState::Dead {
+                state.tally.undied(ended.id);
             }
+            if let Some(group) = ended.group {
+                walk.surplus[group] = walk.surplus[group].saturating_sub(1);
+            }
+        } else if let Some(group) = ended.group {
+            walk.kept[group] += 1;
+        }
+    }
+    walk.at = found.at;
+    if found.over {
+        pruned.over = walk.end(counts_max);
+    }
+    state.pruning = walk;
+    Ok(pruned)
+}
+
+/// Looks for rows that wait, wherever they lie, some of the table at each call: one that an app has put there took nobody's notice, and
+/// whether it waits for anything is looked at.
+fn tour(conn: &Connection, state: &mut State, rows: usize) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached("SELECT id, state FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let mut found = statement.query(params![state.toured_to, i64::try_from(rows).unwrap_or(i64::MAX)])?;
+    let mut looked = 0;
+    while let Some(row) = found.next()? {
+        looked += 1;
+        state.toured_to = row.get(0)?;
+        if row::state(row.get_ref(1)?) == Some(TaskState::Waiting) {
+            state.dependencies.waits(state.toured_to);
         }
     }
     if looked < rows {
-        state.pruned_to = 0;
+        state.toured_to = 0;
     }
-    for id in waiting {
-        // Put there by an app that took nobody's notice: whether it waits for anything is looked at.
-        state.dependencies.waits(id);
+    Ok(())
+}
+
+impl Walk {
+    /// Begins anew. False when this one has found that too many are kept, which the next one mends at once.
+    fn end(&mut self, counts_max: &[u64]) -> bool {
+        let surplus: Vec<u64> = self.kept.iter().zip(counts_max).map(|(kept, max)| kept.saturating_sub(*max)).collect();
+        let reduces = !self.reducing && surplus.iter().any(|n| *n > 0);
+        *self = Self { at: 0, kept: vec![0; counts_max.len()], surplus, reducing: reduces };
+        !reduces
     }
-    let mut deleted = 0;
-    for id in old {
-        deleted += usize::from(delete(conn, id, now)?);
+}
+
+struct Found {
+    /// Rows that are old, or counted, in order.
+    ended: Vec<Ended>,
+    /// The last row looked at.
+    at: i64,
+    over: bool,
+}
+
+fn look(
+    conn: &Connection,
+    walk: &Walk,
+    retention: &Retention,
+    rows: usize,
+    now: Now,
+    begun: Instant,
+) -> Result<Found, StoreError> {
+    let sql = "SELECT id, state, kind, finished_at, created_at, \
+               ifnull(octet_length(payload), 0) + ifnull(octet_length(checkpoint), 0) + ifnull(octet_length(result), 0) \
+               FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut read = statement.query(params![walk.at, i64::try_from(rows).unwrap_or(i64::MAX)])?;
+    let mut found = Found { ended: Vec::new(), at: walk.at, over: false };
+    // Behind this nothing can be old enough, and only counts look further.
+    let mut young = retention.counts_max().is_empty().then(|| before(retention.age_ms_min(), now)).flatten();
+    let mut looked = 0;
+    while let Some(row) = read.next()? {
+        looked += 1;
+        found.at = row.get(0)?;
+        found.ended.extend(ended(row, retention, now)?);
+        let created_at = row::int(row.get_ref(4)?);
+        young = young.filter(|young| created_at.is_some_and(|created_at| created_at >= *young));
+        if looked % LOOKED_BETWEEN == 0 && begun.elapsed() >= TIME_MAX {
+            return Ok(found);
+        }
     }
-    Ok(deleted)
+    found.over = looked < rows || young.is_some();
+    Ok(found)
+}
+
+fn before(age_ms: Option<u64>, now: Now) -> Option<i64> {
+    age_ms.map(|age_ms| now.wall.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX)))
+}
+
+fn ended(row: &Row<'_>, retention: &Retention, now: Now) -> rusqlite::Result<Option<Ended>> {
+    let Some(state) = row::state(row.get_ref(1)?) else { return Ok(None) };
+    let Some(keep) = retention.of(row.get_ref(2)?.as_str().ok(), state) else { return Ok(None) };
+    // An app that ended the row by SQL may have set no time.
+    let ended_at = row::int(row.get_ref(3)?).or(row::int(row.get_ref(4)?)).unwrap_or(0);
+    let old = before(keep.age_ms, now).is_some_and(|before| ended_at < before);
+    if !old && keep.group.is_none() {
+        return Ok(None);
+    }
+    let bytes = row::unsigned(row.get_ref(5)?).unwrap_or(0);
+    Ok(Some(Ended { id: row.get(0)?, state, old, group: keep.group, bytes }))
 }
 
 /// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`; `?2` is now. Pruning and people's own
@@ -82,6 +205,17 @@ static FREE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 {}", *IS_FREE
 /// Whether something still needs an ended row.
 pub(super) fn is_needed(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
     Ok(!conn.prepare_cached(&FREE)?.exists(params![id, now.wall.0])?)
+}
+
+/// False also when an app's trigger refuses it: the row stays, and costs nobody else anything.
+fn delete_tolerated(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
+    match delete(conn, id, now) {
+        Err(StoreError::Refused(reason)) => {
+            tracing::warn!(task = id, reason, "an old row could not be deleted");
+            Ok(false)
+        }
+        deleted => deleted,
+    }
 }
 
 /// Deletes an ended row with its failures. False when something still needs it.

@@ -13,6 +13,11 @@ pub(super) fn task_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T
     Ok(int(row.get_ref(column)?).and_then(|n| u64::try_from(n).ok()).and_then(TaskId::new))
 }
 
+/// An id as a task's.
+pub(super) fn given_out(id: i64) -> Option<TaskId> {
+    u64::try_from(id).ok().and_then(TaskId::new)
+}
+
 /// A whole number; fractions, which only times have, are rounded up.
 #[expect(clippy::cast_possible_truncation, reason = "saturates, which is near enough for a time")]
 pub(super) fn int(value: ValueRef<'_>) -> Option<i64> {

@@ -2,7 +2,7 @@
 
 use laneway_core::{Now, ReplyTo};
 use laneway_protocol::TaskState;
-use laneway_protocol::message::{Answer, End, HandedTask, Outcome, OutcomeCode, Request, Waited};
+use laneway_protocol::message::{Answer, Drained, End, HandedTask, Outcome, OutcomeCode, Request, Waited};
 
 use super::{Auditor, held, id};
 use crate::plan::LANES;
@@ -30,7 +30,15 @@ impl Auditor {
             (Request::Progress(progress), Answer::Progress(_)) => {
                 self.is_current(id(progress.task), progress.lease.value(), "progress is taken");
             }
+            (Request::Drain(drain), Answer::Drain(drained)) => {
+                if let Some(worker) = &drain.worker {
+                    self.on_worker_drain(worker, drained);
+                }
+            }
             (Request::Ready(ready), Answer::Tasks(tasks)) => {
+                if self.peers.drained.contains(ready.session.as_str()) {
+                    self.fail(format!("{} is to leave and is given {:?}", ready.session, tasks.tasks));
+                }
                 self.on_outcomes(&ready.outcomes, &tasks.outcomes);
                 for task in &tasks.tasks {
                     self.has_payload_of_row(task);
@@ -60,6 +68,15 @@ impl Auditor {
         if let Some(row) = row.filter(|row| row.payload != handed) {
             let found = format!("task {} is handed out with {handed:?}, its row says {:?}", task.task, row.payload);
             self.fail(found);
+        }
+    }
+
+    fn on_worker_drain(&mut self, worker: &str, drained: &Drained) {
+        if drained.draining {
+            self.peers.drained.insert(worker.to_owned());
+            self.tally.drained += 1;
+        } else {
+            self.peers.drained.remove(worker);
         }
     }
 

@@ -89,6 +89,7 @@ impl Auditor {
 
     fn on_ended(&mut self, ended: &Ended, workers: &[Worker]) {
         let (task, lease) = (id(ended.task), ended.lease.value());
+        self.edits.ends.insert(task, ended.at.0);
         self.is_current(task, lease, "a run ends");
         let said =
             |open: &Open| words(&open.request).iter().any(|word| (id(word.task), word.lease.value()) == (task, lease));

@@ -1,0 +1,137 @@
+//! How long ended tasks are kept: for each outcome, and for kinds that differ.
+
+use std::collections::BTreeMap;
+
+use laneway_protocol::{Kind, TaskState};
+
+/// What the settings say, ready to be asked for each row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Retention {
+    default: Kept,
+    kinds: BTreeMap<String, Kept>,
+    /// The most rows of each group that is counted.
+    counts_max: Vec<u64>,
+}
+
+/// By outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kept {
+    done: Keep,
+    cancelled: Keep,
+    dead: Keep,
+}
+
+/// What one row is measured by. Neither: it stays until a person acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// Longer ago than this it ended.
+    pub(crate) age_ms: Option<u64>,
+    /// Its group has more than its most: the oldest go.
+    pub(crate) group: Option<usize>,
+}
+
+/// Settings of one outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) age_ms: Option<u64>,
+    pub(crate) count_max: Option<u64>,
+}
+
+/// Settings of the three outcomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) done: Limit,
+    pub(crate) cancelled: Limit,
+    pub(crate) dead: Limit,
+}
+
+impl Retention {
+    /// `kinds` say only what differs: where they name no age the default holds, where they name no count their rows are
+    /// counted with all others.
+    pub(crate) fn new<'a>(default: Limits, kinds: impl Iterator<Item = (&'a Kind, Limits)>) -> Self {
+        let mut retention = Self::default();
+        let nothing = Kept::default();
+        retention.default = retention.kept(default, nothing);
+        for (kind, limits) in kinds.filter(|(_, limits)| *limits != Limits::default()) {
+            let kept = retention.kept(limits, retention.default);
+            retention.kinds.insert(kind.as_str().into(), kept);
+        }
+        retention
+    }
+
+    fn kept(&mut self, limits: Limits, default: Kept) -> Kept {
+        let mut keep = |limit: Limit, default: Keep| {
+            let group = limit.count_max.map(|count_max| {
+                self.counts_max.push(count_max);
+                self.counts_max.len() - 1
+            });
+            Keep { age_ms: limit.age_ms.or(default.age_ms), group: group.or(default.group) }
+        };
+        Kept {
+            done: keep(limits.done, default.done),
+            cancelled: keep(limits.cancelled, default.cancelled),
+            dead: keep(limits.dead, default.dead),
+        }
+    }
+
+    /// Of a row in this state; `None` when it has not ended.
+    pub(crate) fn of(&self, kind: Option<&str>, state: TaskState) -> Option<Keep> {
+        let own = if self.kinds.is_empty() { None } else { kind.and_then(|kind| self.kinds.get(kind)) };
+        let kept = own.unwrap_or(&self.default);
+        match state {
+            TaskState::Done => Some(kept.done),
+            TaskState::Cancelled => Some(kept.cancelled),
+            TaskState::Dead => Some(kept.dead),
+            TaskState::Waiting | TaskState::Queued | TaskState::Running => None,
+        }
+    }
+
+    /// The most rows of each group.
+    pub(crate) fn counts_max(&self) -> &[u64] {
+        &self.counts_max
+    }
+
+    /// The shortest age: a row that was created later cannot be old enough.
+    pub(crate) fn age_ms_min(&self) -> Option<u64> {
+        let kept = self.kinds.values().chain([&self.default]);
+        kept.flat_map(|kept| [kept.done, kept.cancelled, kept.dead]).filter_map(|keep| keep.age_ms).min()
+    }
+}
+
+/// What a piece of pruning did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub(crate) deleted: usize,
+    /// Everything that may go was looked at; the next call begins anew.
+    pub(crate) over: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Limit = Limit { age_ms: None, count_max: None };
+
+    fn aged(age_ms: u64) -> Limit {
+        Limit { age_ms: Some(age_ms), count_max: None }
+    }
+
+    #[test]
+    fn a_kind_says_only_what_differs() {
+        let default = Limits { done: Limit { age_ms: Some(9), count_max: Some(100) }, cancelled: aged(8), dead: NONE };
+        let mail = Limits { done: aged(3), cancelled: NONE, dead: Limit { age_ms: None, count_max: Some(5) } };
+        let kind = |name| Kind::new(name).unwrap();
+        let kinds = [(kind("mail"), mail), (kind("plain"), Limits::default())];
+        let retention = Retention::new(default, kinds.iter().map(|(kind, limits)| (kind, *limits)));
+        let of = |name: Option<&str>, state| retention.of(name, state).map(|keep| (keep.age_ms, keep.group));
+        assert_eq!(of(None, TaskState::Done), Some((Some(9), Some(0))));
+        assert_eq!(of(Some("plain"), TaskState::Cancelled), Some((Some(8), None)));
+        assert_eq!(of(Some("plain"), TaskState::Dead), Some((None, None)));
+        assert_eq!(of(Some("mail"), TaskState::Done), Some((Some(3), Some(0))), "counted with the others");
+        assert_eq!(of(Some("mail"), TaskState::Cancelled), Some((Some(8), None)));
+        assert_eq!(of(Some("mail"), TaskState::Dead), Some((None, Some(1))));
+        assert_eq!(of(Some("mail"), TaskState::Running), None);
+        assert_eq!((retention.counts_max(), retention.age_ms_min()), (&[100, 5][..], Some(3)));
+        assert_eq!(Retention::default().age_ms_min(), None);
+    }
+}
