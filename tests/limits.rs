@@ -136,3 +136,43 @@ fn a_paused_kind_waits_explained_and_a_default_changes_at_once() {
     laneway(&place, &["kind", "set", "echo", "colour=red"]).is(2, "cap, rate, rate_burst");
     laneway(&place, &["lane", "set", "nowhere", "cap=1"]).is(5, "'nowhere'");
 }
+
+/// The tasks in the order in which they began.
+fn begun(place: &Place) -> Vec<i64> {
+    place.journal().lines().into_iter().filter(|line| line.what == "begin").map(|line| line.task).collect()
+}
+
+#[test]
+fn a_lane_with_a_share_is_served_beneath_a_flood() {
+    // Proves that tasks of the lowest lane run while a higher one has more than can be done, as often as `lane list` says, and
+    // that the strict order is back when the share goes.
+    let place = Place::new();
+    let _broker = Broker::start_with(&place, &["lane_limits.low.share=10"]);
+    let table = Table::open(&place);
+    table.insert_many(400, "high", "echo", "{}");
+    table.insert_many(40, "low", "echo", "{}");
+    let row = laneway(&place, &["lane", "list", "-o", "json"]).json().remove(2);
+    assert_eq!((&row["lane"], &row["share"], &row["one_of"]), (&"low".into(), &10.into(), &20.into()));
+    assert!(laneway(&place, &["lane", "list"]).out.contains("10 %, 1 of 20"));
+    let worker = WorkerProcess::start(&place, "kinds=echo");
+    table.wait_for_count("state = 'done'", 440);
+    // The order of the hand-outs of the one slot is that of the runs in the journal.
+    let order: Vec<bool> = begun(&place).into_iter().map(|task| task > 400).collect();
+    let last_high = order.iter().rposition(|low| !low).unwrap();
+    // Before the first refill, and at the end, one of the lanes has nothing at hand.
+    let both = &order[..last_high.min(300)];
+    for (from, window) in both.windows(20).enumerate().skip(40) {
+        assert!(window.contains(&true), "none of the low lane in 20 hand-outs from {from} on");
+    }
+    let low = both.iter().filter(|low| **low).count();
+    assert!((20..=31).contains(&low), "{low} of 300 are of the low lane");
+    drop(worker);
+    laneway(&place, &["lane", "set", "low", "share=none"]).is(0, "");
+    laneway(&place, &["lane", "set", "high", "share=101"]).is(5, "must be 0 to 100");
+    table.insert_many(60, "high", "echo", "{}");
+    table.insert_many(5, "low", "echo", "{}");
+    let _worker = WorkerProcess::start(&place, "kinds=echo");
+    table.wait_for_count("state = 'done'", 505);
+    let order: Vec<bool> = begun(&place).into_iter().skip(440).map(|task| task > 500).collect();
+    assert_eq!(order.iter().position(|low| *low), Some(60), "{order:?}");
+}

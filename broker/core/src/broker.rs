@@ -177,6 +177,7 @@ impl Broker {
     /// Takes in one event and appends what to do about it to `actions`, in the order in which to do it.
     pub fn handle(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         std::mem::swap(&mut self.out, actions);
+        self.wake_gates(now);
         match event {
             Event::Asked { from, request } => self.on_asked(from, request, now),
             Event::BadMessage => self.stats.bad_messages += 1,
@@ -276,7 +277,8 @@ impl Broker {
                 Timer::Question(reply) => self.on_question_late(reply),
                 Timer::Orphans => self.on_orphans_over(now),
                 Timer::Hold => self.end_hold(now),
-                Timer::Token(place) => self.on_token(place),
+                // The gates were looked at before any event.
+                Timer::Token(_) => {}
             }
         }
     }

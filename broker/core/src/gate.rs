@@ -70,8 +70,9 @@ pub(crate) struct Gates {
     stirred: BTreeSet<Place>,
     /// Gates that have opened or closed since slots were last fed.
     turned: BTreeSet<Place>,
-    /// The timers of those that wait for a token.
+    /// When those that wait for a token get one; each has a timer. The same in the order of time.
     wakes: BTreeMap<Place, Millis>,
+    due: BTreeSet<(Millis, Place)>,
 }
 
 impl Bucket {
@@ -257,9 +258,13 @@ impl Broker {
         }
     }
 
-    pub(crate) fn on_token(&mut self, place: Place) {
-        self.gates.wakes.remove(&place);
-        self.gates.stirred.insert(place);
+    /// Before anything else happens: tokens that have come are there, whether their timers have been looked at or not.
+    pub(crate) fn wake_gates(&mut self, now: Now) {
+        while let Some(&(at, place)) = self.gates.due.first()
+            && at <= now.mono
+        {
+            self.tend(place, now);
+        }
     }
 
     /// Opens and closes what has changed, and serves the slots that something else stands before now. What opens has tasks
@@ -298,9 +303,11 @@ impl Broker {
         };
         if before != wake {
             if let Some(at) = before {
+                self.gates.due.remove(&(at, place));
                 self.timers.clear(at, Timer::Token(place));
             }
             if let Some(at) = wake {
+                self.gates.due.insert((at, place));
                 self.timers.set(at, Timer::Token(place));
             }
         }
@@ -334,8 +341,10 @@ impl Broker {
         }
         for (&place, &at) in &self.gates.wakes {
             assert!(self.timers.contains(at, Timer::Token(place)), "{place:?} waits for a token without a timer");
+            assert!(self.gates.due.contains(&(at, place)), "{place:?} waits for a token that nobody looks for");
         }
-        let Gates { stirred, turned, .. } = &self.gates;
+        let Gates { stirred, turned, wakes, due, .. } = &self.gates;
+        assert_eq!(wakes.len(), due.len());
         assert!(stirred.is_empty() && turned.is_empty(), "{stirred:?} {turned:?} were not looked at");
     }
 

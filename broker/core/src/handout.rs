@@ -132,10 +132,14 @@ impl Broker {
         let takes_suspects = self.workers.get(slot.session).suspect.is_none();
         while chosen.len() < max && body < HANDOUT_BODY_BYTES_MAX && payloads < HANDOUT_PAYLOAD_BYTES_MAX {
             let mut passed_suspect = false;
-            let head = self.dispatch.choices(class).find(|head| {
-                let takes = !head.suspect || takes_suspects;
-                passed_suspect |= !takes;
-                takes
+            let sharers = self.dispatch.sharers(class, takes_suspects);
+            let owed = self.dispatch.owed(class, sharers, takes_suspects);
+            let head = owed.or_else(|| {
+                self.dispatch.choices(class).find(|head| {
+                    let takes = !head.suspect || takes_suspects;
+                    passed_suspect |= !takes;
+                    takes
+                })
             });
             let Some(head) = head else { return (chosen, passed_suspect) };
             if head.suspect && !chosen.is_empty() {
@@ -153,6 +157,7 @@ impl Broker {
             body += HANDOUT_TASK_BYTES + key.kind.as_str().len() + key.lane.as_str().len();
             body += task.trace.as_ref().map_or(0, String::len);
             payloads += bytes(task.payload.as_ref()) + bytes(task.checkpoint.as_ref());
+            self.dispatch.count_share(class, sharers, queue);
             self.pass_gates(&key.kind, &key.lane, task.id, now);
             chosen.push((key, task));
             if head.suspect {

@@ -13,6 +13,7 @@ use laneway_protocol::{Code, Kind, LaneName, Rate, WireError};
 use crate::action::{Action, Counts, Op};
 use crate::admin::span;
 use crate::broker::Broker;
+use crate::dispatch::LaneRank;
 use crate::event::{Asker, QueueKey, ReplyTo};
 use crate::gate::{Bounds, Closed};
 use crate::limits::ANSWER_LIST_BYTES;
@@ -257,6 +258,18 @@ impl Broker {
     fn make_lane_hold(&mut self, lane: &LaneName, now: Now) {
         let values = self.lane_values(lane);
         self.bound_lane(lane, bounds(values.cap, values.rate, values.rate_burst), now);
+        // What was set before the settings changed may be too much beside them.
+        let shares = self.shares(|lane| self.lane_values(lane));
+        let fits = shares.iter().map(|(_, share)| share).sum::<u32>() <= SHARE_MAX;
+        let shares = if fits { shares } else { self.shares(|lane| of(&self.settings.lane_values, lane)) };
+        self.dispatch.set_shares(shares);
+    }
+
+    fn shares(&self, values: impl Fn(&LaneName) -> LaneValues) -> Vec<(LaneRank, u32)> {
+        let lanes = self.dispatch.all_lanes().into_iter();
+        lanes
+            .filter_map(|rank| Some((rank, values(self.dispatch.lane_name(rank)).share.filter(|&share| share > 0)?)))
+            .collect()
     }
 
     fn lane_values(&self, lane: &LaneName) -> LaneValues {
@@ -285,6 +298,8 @@ impl Broker {
                 cap,
                 rate: rate.map(|(rate, _)| rate),
                 rate_burst: rate.map(|(_, burst)| burst).filter(|&burst| burst > 0),
+                share: self.dispatch.share(rank),
+                one_of: self.dispatch.share(rank).map(|share| (2 * SHARE_MAX).div_ceil(share)),
                 set: lane_names(&of(&self.set_lanes, name)).map(Into::into).collect(),
                 ..LaneRow::new(name.to_string())
             });

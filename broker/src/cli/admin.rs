@@ -11,7 +11,7 @@ use super::remote::Remote;
 use super::{Common, Output, kind, output, submit, when};
 use crate::error::Error;
 
-/// List lanes, pause them, and set their caps and rates
+/// List lanes, pause them, and set their caps, rates and shares
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  laneway lane list\n  laneway lane pause low")]
 pub(super) enum LaneCommand {
@@ -27,8 +27,13 @@ pub(super) enum LaneCommand {
     /// Set bounds of a lane, over those of the settings; kept until a reset, also over restarts
     ///
     /// cap: tasks that run at a time. rate: starts in a second, minute, hour or day (10/s, 90/m, 1/h, 5/d). rate_burst: starts
-    /// at once after a quiet time. `none` takes a cap or a rate away.
-    #[command(after_help = "Examples:\n  laneway lane set low cap=8\n  laneway lane set low rate=90/m rate_burst=10")]
+    /// at once after a quiet time. share: the least part of the hand-outs in per cent while the lane has tasks, against starving
+    /// beneath higher lanes. `none` takes a cap, a rate or a share away.
+    #[command(after_help = "\
+Examples:
+  laneway lane set low cap=8
+  laneway lane set low share=10
+  laneway lane set low rate=90/m rate_burst=10")]
     Set(kind::SetLaneArgs),
     /// Go back to what the settings say of these lanes; a pause stays
     #[command(after_help = "Example:\n  laneway lane reset low")]
@@ -106,7 +111,7 @@ pub(super) fn lane(common: &Common, command: LaneCommand) -> Result<(), Error> {
     if common.output == Output::Json {
         return rows.iter().try_for_each(output::json);
     }
-    let mut table = Table::new(&["LANE", "STATE", "QUEUED", "RUNNING", "READY SLOTS", "CAP", "RATE"]);
+    let mut table = Table::new(&["LANE", "STATE", "QUEUED", "RUNNING", "READY SLOTS", "CAP", "RATE", "SHARE"]);
     for row in &rows {
         let counts = [row.queued, row.running, row.ready].map(|n| n.to_string());
         let [queued, running, ready] = counts;
@@ -118,9 +123,18 @@ pub(super) fn lane(common: &Common, command: LaneCommand) -> Result<(), Error> {
             ready,
             or_dash(row.cap),
             kind::rate(row.rate, row.rate_burst),
+            share(row),
         ]);
     }
     table.print()
+}
+
+/// In per cent, and what that comes to.
+fn share(row: &LaneRow) -> String {
+    match (row.share, row.one_of) {
+        (Some(share), Some(n)) => format!("{share} %, 1 of {n}"),
+        (share, _) => or_dash(share),
+    }
 }
 
 fn lane_state(row: &LaneRow) -> &'static str {

@@ -172,7 +172,8 @@ impl Plan {
         for name in LANES.iter().filter(|_| self.limits) {
             let cap = random.chance(30).then(|| u32::try_from(random.between(1, 4)).expect("a small number"));
             let rate = random.chance(20).then(|| rate("30/s"));
-            values.insert(lane(name), LaneValues { cap, rate, rate_burst: Some(3), ..LaneValues::default() });
+            let share = random.chance(30).then(|| *random.pick(&[5, 20, 33]));
+            values.insert(lane(name), LaneValues { cap, rate, rate_burst: Some(3), share });
         }
         values
     }

@@ -65,7 +65,9 @@ impl World {
     }
 
     fn next_question(&mut self, at: usize) -> Option<(Request, u64)> {
-        if let Some(request) = self.loosen.pop() {
+        if at + 1 == self.clients.len()
+            && let Some(request) = self.loosen.pop()
+        {
             return Some((request, 0));
         }
         if self.tasks_left == 0 && self.calm {
@@ -149,7 +151,9 @@ impl World {
             5 => Request::Lanes(Lanes { pause: vec![own], ..Lanes::default() }),
             6 => Request::Lanes(Lanes { resume: LANES.map(lane).into(), reset: vec![own], ..Lanes::default() }),
             7 => {
-                let values = LaneValues { cap, rate: bound, rate_burst, share: None };
+                // More than there is may come of several; that is refused.
+                let share = self.chance.chance(40).then(|| *self.chance.pick(&[0, 10, 33, 60]));
+                let values = LaneValues { cap, rate: bound, rate_burst, share };
                 Request::Lanes(Lanes { set: vec![SetLane { lane: own, values }], ..Lanes::default() })
             }
             _ => {
@@ -167,9 +171,16 @@ impl World {
             let kinds = Kinds { resume: kinds.clone(), reset: kinds, ..Kinds::default() };
             let lanes = Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() };
             self.loosen = vec![Request::Kinds(kinds), Request::Lanes(lanes)];
-            // Not one of those that may be waiting for just this.
+            for at in 0..self.clients.len() {
+                let bounds = |asking: &Asking| matches!(asking.request, Request::Kinds(_) | Request::Lanes(_));
+                if self.clients[at].asking.as_ref().is_some_and(bounds) {
+                    self.clients[at].asking = None;
+                    self.drive_in(10, Peer::Client(at));
+                }
+            }
+            // By somebody who waits for nothing else, when no word from before is on its way.
             self.clients.push(Client::default());
-            self.drive_in(5, Peer::Client(self.clients.len() - 1));
+            self.drive_in(3_000, Peer::Client(self.clients.len() - 1));
         }
     }
 

@@ -355,3 +355,20 @@ fn a_hand_out_that_is_adopted_counts_before_the_hold_ends() {
     world.commit();
     assert_eq!((running(&world), world.open.contains(&other)), (vec![1], true));
 }
+
+#[test]
+fn a_token_that_has_come_is_there_before_its_timer_is_looked_at() {
+    // A READY comes in the same moment, ahead of the tick: the urgent task goes first, to the slot that has waited longer.
+    let mut world = World::new();
+    world.ask(9, set_kind("a", rate("10/s", 1)));
+    world.insert("high", "a", 3);
+    let slots = idle(&mut world, 2);
+    assert_eq!(given(&world, &slots), [vec![1], vec![]]);
+    world.insert("low", "b", 1);
+    world.jump(100);
+    let late = world.ask(7, Request::Ready(plain("x", &["a", "b"])));
+    assert_eq!(given(&world, &[slots[1], late]), [vec![2], vec![]]);
+    world.jump(100);
+    let later = world.ask(8, Request::Ready(plain("y", &["b"])));
+    assert_eq!(given(&world, &[late, later]), [vec![3], vec![]]);
+}

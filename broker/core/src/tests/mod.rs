@@ -12,6 +12,7 @@ mod pages;
 mod properties;
 mod restart;
 mod sessions;
+mod shares;
 mod table;
 mod words;
 mod workflows;

@@ -87,6 +87,15 @@ impl Auditor {
         None
     }
 
+    /// Slots that are ready in the same way take turns together.
+    pub(super) fn way(&self, ready: &Ready) -> String {
+        self.ability(ready).map_or_else(String::new, |(mut kinds, mut lanes)| {
+            kinds.sort();
+            lanes.sort_unstable();
+            format!("{kinds:?} {lanes:?}")
+        })
+    }
+
     fn ability(&self, ready: &Ready) -> Option<(Vec<Kind>, Vec<usize>)> {
         let hello = self.peers.hello.get(ready.session.as_str())?;
         let kinds = ready.kinds.clone().unwrap_or_else(|| hello.kinds.clone());

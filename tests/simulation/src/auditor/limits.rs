@@ -24,6 +24,7 @@ struct Said {
     cap: Option<u32>,
     rate: Option<Rate>,
     burst: Option<u32>,
+    share: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +44,10 @@ pub(super) struct Limits {
     held: BTreeMap<Place, u64>,
     /// Kind and lane of what runs.
     of: BTreeMap<i64, [Place; 2]>,
+    /// What lanes may have been owed, in hundredths of a hand-out, for each way to be ready. Never less than they were.
+    owed: BTreeMap<(String, usize), u64>,
+    /// The highest share that a lane has had.
+    shares: BTreeMap<usize, u32>,
     /// Kinds whose own lane has changed at some time: where their rows without a lane stand is not followed.
     moved: BTreeSet<String>,
 }
@@ -64,15 +69,16 @@ impl Said {
             cap: self.cap.or(below.cap).filter(|cap| *cap > 0),
             rate: self.rate.or(below.rate).filter(|rate| rate.bound().is_some()),
             burst: self.burst.or(below.burst),
+            share: self.share.or(below.share),
         }
     }
 
     fn of_kind(paused: bool, values: &KindValues) -> Self {
-        Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst }
+        Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst, share: None }
     }
 
     fn of_lane(paused: bool, values: &LaneValues) -> Self {
-        Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst }
+        Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst, share: values.share }
     }
 }
 
@@ -107,6 +113,12 @@ impl Limits {
     /// Whatever there was, no more than the burst can be there now.
     fn refill(&mut self, place: Place, now: u64) {
         let holds = self.now(&place);
+        if let Place::Lane(lane) = &place
+            && let Some(rank) = LANES.iter().position(|name| name == lane)
+        {
+            let most = self.shares.entry(rank).or_default();
+            *most = holds.share.unwrap_or(0).max(*most);
+        }
         match holds.rate.and_then(Rate::bound) {
             None => drop(self.tokens.remove(&place)),
             Some((_, per_ms)) => {
@@ -276,6 +288,21 @@ impl Auditor {
                 self.limits.held.insert(place, self.now);
             }
         }
+    }
+
+    /// A task of a lane was handed out to a slot that was ready in this way.
+    pub(super) fn count_shares(&mut self, ready: &str) {
+        for (rank, share) in &self.limits.shares {
+            *self.limits.owed.entry((ready.to_owned(), *rank)).or_default() += u64::from(*share);
+        }
+    }
+
+    /// A lower lane went first. Whether its share can explain that; it pays for it.
+    pub(super) fn is_owed(&mut self, ready: &str, rank: usize) -> bool {
+        let owed = self.limits.owed.entry((ready.to_owned(), rank)).or_default();
+        let enough = *owed >= 100;
+        *owed = owed.saturating_sub(100);
+        enough
     }
 
     /// When something last kept tasks like this one back; 0 for never.

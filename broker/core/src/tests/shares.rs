@@ -1,0 +1,233 @@
+//! Shares of lanes: of any hand-outs in a row a lane gets at least its part while it has tasks, and everything else goes
+//! in the strict order.
+
+use laneway_protocol::message::{Answer, LaneValues, Lanes, Ready, Request, SetLane};
+use proptest::prelude::*;
+
+use super::world::{World, done, lane, plain, settings};
+use crate::Settings;
+use crate::dispatch::{ClassId, LaneRank};
+
+const LANES: [&str; 4] = ["urgent", "high", "normal", "low"];
+
+fn set(world: &mut World, name: &str, share: u32) {
+    let values = LaneValues { share: Some(share), ..LaneValues::default() };
+    let set = vec![SetLane { lane: lane(name), values }];
+    world.ask(90, Request::Lanes(Lanes { set, ..Lanes::default() }));
+    world.commit();
+}
+
+fn four_lanes() -> World {
+    World::with(Settings { lanes: LANES.map(lane).to_vec(), ..settings() })
+}
+
+/// The only slot takes one task; gives its lane. The task before is done.
+struct Slot {
+    name: &'static str,
+    kinds: &'static [&'static str],
+    conn: u64,
+    outcomes: Vec<laneway_protocol::message::Outcome>,
+    seq: u64,
+}
+
+impl Slot {
+    fn new(name: &'static str, conn: u64, kinds: &'static [&'static str]) -> Self {
+        Self { name, kinds, conn, outcomes: Vec::new(), seq: 0 }
+    }
+
+    fn take(&mut self, world: &mut World) -> Option<usize> {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let question = Ready {
+            outcomes,
+            batch: Some(self.seq + 1),
+            ack: Some(self.seq),
+            wait_ms: 0,
+            ..plain(self.name, self.kinds)
+        };
+        let reply = world.ask(self.conn, Request::Ready(question));
+        match world.answers.remove(&reply) {
+            Some(Answer::Tasks(tasks)) => {
+                self.seq = tasks.seq;
+                let task = &tasks.tasks[0];
+                self.outcomes = vec![done(task.task.value(), task.lease)];
+                Some(LANES.iter().position(|name| *name == task.lane.as_str()).unwrap())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The lanes of the next hand-outs, by their first letters.
+fn taken(world: &mut World, slot: &mut Slot, n: usize) -> String {
+    let mut lanes = String::new();
+    for _ in 0..n {
+        lanes.extend(slot.take(world).map(|lane| &LANES[lane][..1]));
+        world.commit();
+    }
+    lanes
+}
+
+#[test]
+fn a_share_of_ten_is_every_tenth_and_no_share_is_strict() {
+    let mut world = four_lanes();
+    for name in LANES {
+        world.insert(name, "a", 60);
+    }
+    let mut slot = Slot::new("w", 1, &["a"]);
+    slot.take(&mut world);
+    world.commit();
+    assert_eq!(taken(&mut world, &mut slot, 12), "u".repeat(12));
+    set(&mut world, "low", 10);
+    assert_eq!(taken(&mut world, &mut slot, 30), ["u".repeat(9), "l".into()].concat().repeat(3));
+    set(&mut world, "normal", 50);
+    assert_eq!(taken(&mut world, &mut slot, 20), world_order(20));
+    set(&mut world, "low", 0);
+    set(&mut world, "normal", 0);
+    assert_eq!(taken(&mut world, &mut slot, 5), "uuuuu");
+}
+
+/// Half to `normal`, a tenth to `low`, the rest to `urgent`: where both are owed, `normal` would be owed two first.
+fn world_order(n: usize) -> String {
+    let (mut normal, mut low, mut order) = (0, 0, String::new());
+    for _ in 0..n {
+        (normal, low) = (normal + 50, low + 10);
+        let normal_first = (200 - (normal - 50)) * 10 <= (200 - (low - 10)) * 50;
+        if normal >= 100 && (low < 100 || normal_first) {
+            normal -= 100;
+            order.push('n');
+        } else if low >= 100 {
+            low -= 100;
+            order.push('l');
+        } else {
+            order.push('u');
+        }
+    }
+    order
+}
+
+#[test]
+fn a_lane_that_had_nothing_is_owed_nothing() {
+    // Half of the hand-outs in a row would be its, if what it could not take were kept for it.
+    let mut world = four_lanes();
+    set(&mut world, "low", 10);
+    world.insert("urgent", "a", 60);
+    let mut slot = Slot::new("w", 1, &["a"]);
+    slot.take(&mut world);
+    world.commit();
+    assert_eq!(taken(&mut world, &mut slot, 30), "u".repeat(30));
+    world.insert("low", "a", 5);
+    world.commit();
+    assert_eq!(taken(&mut world, &mut slot, 10), ["u".repeat(9), "l".into()].concat());
+}
+
+#[test]
+fn a_share_passes_a_barrier_and_a_bound_holds_a_share() {
+    // The urgent lane is empty here and perhaps not in the table, the low one is owed: it goes. A capped lane is owed nothing.
+    let mut world =
+        World::with(Settings { lanes: LANES.map(lane).to_vec(), window_rows_min: 1, window_rows_max: 1, ..settings() });
+    set(&mut world, "low", 100);
+    world.insert("urgent", "a", 9);
+    world.insert("low", "a", 9);
+    let mut slot = Slot::new("w", 1, &["a"]);
+    slot.take(&mut world);
+    world.commit();
+    assert_eq!(slot.take(&mut world), Some(3));
+    let values = LaneValues { cap: Some(1), ..LaneValues::default() };
+    let capped = vec![SetLane { lane: lane("low"), values }];
+    world.ask(90, Request::Lanes(Lanes { set: capped, ..Lanes::default() }));
+    world.commit();
+    let mut other = Slot::new("v", 2, &["a"]);
+    assert_eq!(other.take(&mut world), Some(0), "one of the low lane runs");
+    assert_eq!(slot.take(&mut world), Some(3), "and none any more");
+}
+
+#[test]
+fn shares_are_told_with_what_they_come_to_and_are_no_more_than_all() {
+    let mut world = four_lanes();
+    set(&mut world, "low", 15);
+    set(&mut world, "normal", 80);
+    let values = LaneValues { share: Some(6), ..LaneValues::default() };
+    let over = vec![SetLane { lane: lane("high"), values }];
+    let reply = world.ask(90, Request::Lanes(Lanes { set: over, ..Lanes::default() }));
+    let Some(Answer::Error(error)) = world.answers.remove(&reply) else { panic!("101 per cent") };
+    assert!(error.text.contains("101 per cent, at most 100"), "{}", error.text);
+    world.restart(true);
+    let reply = world.ask(90, Request::Lanes(Lanes::default()));
+    world.commit();
+    let Some(Answer::Lanes(rows)) = world.answers.remove(&reply) else { panic!("no lanes") };
+    let told: Vec<_> = rows.lanes.iter().map(|row| (row.share, row.one_of)).collect();
+    assert_eq!(told, [(None, None), (None, None), (Some(80), Some(3)), (Some(15), Some(14))]);
+}
+
+/// What a hand-out was, as the slot's class saw it: which lanes had something for it, and which one it came from.
+struct HandOut {
+    at_hand: [bool; 4],
+    lane: usize,
+}
+
+fn class_of(world: &mut World, slot: &Slot) -> Option<ClassId> {
+    let session = world.broker.workers.by_name(&super::world::session(slot.name))?;
+    Some(world.broker.workers.get(session).slots[&0].class)
+}
+
+/// Of any hand-outs in a row during which a lane had something at hand, at least its share less one is of it.
+fn check_bound(hand_outs: &[HandOut], shares: [u32; 4]) {
+    for (lane, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
+        for from in 0..hand_outs.len() {
+            let mut got = 0;
+            for (n, hand_out) in (1..).zip(hand_outs[from..].iter().take_while(|hand_out| hand_out.at_hand[lane])) {
+                got += u32::from(hand_out.lane == lane);
+                assert!(
+                    got + 1 >= n * share / 100,
+                    "{got} of {n} from {from} on are of lane {lane} with share {share}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_bound_holds_under_any_load(
+        weights in prop::array::uniform4(0..100_u32),
+        total in 1..=100_u32,
+        steps in prop::collection::vec((0..8_u8, any::<u8>()), 20..160),
+    ) {
+        // Two classes of slots, of which one cannot run all kinds; lanes fill, run dry, and fill again.
+        let sum = weights.iter().sum::<u32>().max(1);
+        let shares = weights.map(|weight| weight * total / sum);
+        let mut world = four_lanes();
+        for (name, share) in LANES.into_iter().zip(shares) {
+            set(&mut world, name, share);
+        }
+        let mut slots = [Slot::new("w", 1, &["a", "b"]), Slot::new("v", 2, &["b"])];
+        let mut hand_outs: [Vec<HandOut>; 2] = Default::default();
+        for slot in &mut slots {
+            slot.take(&mut world);
+            world.commit();
+        }
+        for (what, x) in steps {
+            match what {
+                0 => drop(world.insert(LANES[usize::from(x % 4)], ["a", "b"][usize::from(x / 4 % 2)], u64::from(x / 8))),
+                1 => world.commit(),
+                _ => {
+                    let who = usize::from(what % 3 == 0);
+                    for _ in 0..x % 16 {
+                        let class = class_of(&mut world, &slots[who]).unwrap();
+                        let sharers = world.broker.dispatch.sharers(class, true);
+                        let all: Vec<LaneRank> = world.broker.dispatch.all_lanes();
+                        let at_hand = [0, 1, 2, 3].map(|lane: usize| sharers.has(all[lane]));
+                        let Some(lane) = slots[who].take(&mut world) else { break };
+                        hand_outs[who].push(HandOut { at_hand, lane });
+                        if x % 3 == 0 {
+                            world.commit();
+                        }
+                    }
+                }
+            }
+        }
+        for hand_outs in &hand_outs {
+            check_bound(hand_outs, shares);
+        }
+    }
+}
