@@ -36,6 +36,7 @@ fn read(path: &Path) -> Result<(usize, usize, Vec<u8>), Failure> {
     Ok((width, height, bytes[bytes.len() - pixels..].to_vec()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a handler owns its payload")]
 fn resize(path: PathBuf, _: &Context) -> Result<PathBuf, Failure> {
     let (width, height, pixels) = read(&path)?;
     let (to_width, to_height) = (WIDTH.min(width), (height * WIDTH.min(width) / width).max(1));
@@ -86,7 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entry in std::fs::read_dir(words.first().ok_or("which folder?")?)? {
         let path = std::fs::canonicalize(entry?.path())?;
         let name = path.display().to_string();
-        if name.ends_with(".ppm") && !name.ends_with(".small.ppm") {
+        let is_photo = path.extension().is_some_and(|extension| extension == "ppm");
+        if is_photo && !name.ends_with(".small.ppm") {
             let after = ["photo.metadata", "photo.stream", "photo.notify"].map(|kind| Task::new(kind).after_number(0));
             let batch = Batch::new().name(&*name).task(Task::new("photo.resize").payload(&path)).tasks(after);
             groups.push((name, client.submit_batch(batch)?));

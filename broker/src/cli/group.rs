@@ -47,9 +47,9 @@ pub(super) struct WaitArgs {
     limit: Option<Duration>,
 }
 
-pub(super) fn run(common: &Common, command: GroupCommand) -> Result<(), Error> {
+pub(super) fn run(common: &Common, command: &GroupCommand) -> Result<(), Error> {
     let remote = Remote::expect(common)?;
-    match command {
+    match *command {
         GroupCommand::Show(OneGroup { group }) => print(&remote.group(group)?, common.output),
         GroupCommand::Cancel(OneGroup { group }) => print(&remote.cancel_group(group)?, common.output),
         GroupCommand::Wait(WaitArgs { group, limit }) => {

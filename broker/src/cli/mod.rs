@@ -187,7 +187,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Broker(args) => broker::run(&common, &args),
         Command::Submit(args) => submit::run(&common, args),
         Command::Task(command) => task::run(&common, command),
-        Command::Group(command) => group::run(&common, command),
+        Command::Group(command) => group::run(&common, &command),
         Command::Lane(command) => admin::lane(&common, command),
         Command::Kind(command) => kind::run(&common, command),
         Command::Worker(command) => admin::worker(&common, &command),

@@ -143,7 +143,9 @@ fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (u
     for (at, numbers) in before.iter_mut().enumerate() {
         numbers.sort_unstable();
         numbers.dedup();
-        numbers.iter().for_each(|number| children[*number].push(at));
+        for number in numbers.iter() {
+            children[*number].push(at);
+        }
     }
     let mut open: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut free: Vec<usize> = (0..tasks.len()).filter(|at| open[*at] == 0).collect();
@@ -184,11 +186,14 @@ mod tests {
         after.iter().map(task).collect()
     }
 
+    /// What each waits for, the group, and which one is refused with which words.
+    type Case<'a> = (&'a [&'a [u32]], Option<NewGroup>, Option<(usize, &'a str)>);
+
     #[test]
     fn a_list_may_be_in_any_order_but_a_ring() {
         // The numbers of a ring are named in order; what only waits behind it is not.
         let last = |last| NewGroup { last: Some(last), ..NewGroup::default() };
-        let cases: [(&[&[u32]], Option<NewGroup>, Option<(usize, &str)>); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&[&[1, 2], &[2], &[]], None, None),
             (&[&[], &[], &[]], Some(last(1)), None),
             (&[&[0]], None, Some((0, "depends on itself: number 0 -> 0"))),

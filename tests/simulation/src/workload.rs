@@ -103,7 +103,8 @@ impl World {
                 (Request::Requeue(Tasks { tasks }), 0)
             }
             87..94 => {
-                let change = *self.chance.pick(&Change::ALL);
+                let moves = self.chance.chance(40);
+                let change = if moves { Change::Move } else { *self.chance.pick(&Change::ALL) };
                 let lane = (change == Change::Move).then(|| lane(self.chance.pick::<&str>(&LANES)));
                 let tasks = some(self);
                 let bulk = self.some_bulk(at, Bulk { change: Some(change), lane, tasks, ..Bulk::default() });
@@ -187,14 +188,14 @@ impl World {
     /// Tasks that may wait for each other, in any order, or for known ones; some are a group.
     fn new_list(&mut self, n: u64, known: &[TaskId]) -> Submit {
         let mut tasks: Vec<NewTask> = (0..n).map(|_| self.new_wire_task()).collect();
-        for at in 0..tasks.len() {
+        for (at, task) in tasks.iter_mut().enumerate() {
             if at > 0 && self.chance.chance(30) {
                 let number = u32::try_from(self.chance.index(at)).ok();
-                tasks[at].after.push(After { number, anyway: self.chance.chance(40), ..After::default() });
+                task.after.push(After { number, anyway: self.chance.chance(40), ..After::default() });
             }
             if !known.is_empty() && self.chance.chance(15) {
-                let task = Some(*self.chance.pick(known));
-                tasks[at].after.push(After { task, anyway: self.chance.chance(40), ..After::default() });
+                let parent = Some(*self.chance.pick(known));
+                task.after.push(After { task: parent, anyway: self.chance.chance(40), ..After::default() });
             }
         }
         if self.chance.chance(50) {

@@ -122,8 +122,8 @@ fn who_waits_for_a_purged_task_hears_it() {
     world.table.rows.get_mut(&id(1)).unwrap().state = TaskState::Dead;
     world.ask(8, Request::Bulk(bulk(Change::Purge, &[1])));
     world.commit();
-    let Some(Answer::WaitFor(waited)) = world.answers.get(&waiter) else { panic!("not told") };
-    assert_eq!(waited.pruned, [id(1)]);
+    let Some(Answer::WaitFor(told)) = world.answers.get(&waiter) else { panic!("not told") };
+    assert_eq!(told.pruned, [id(1)]);
 }
 
 #[test]

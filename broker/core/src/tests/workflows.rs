@@ -113,7 +113,7 @@ fn a_running_child_is_told_how_its_parents_ended() {
     let lease = *world.table.rows[&id(2)].lease.as_ref().expect("the second runs");
     world.table.parents.insert(id(2), vec![id(1)]);
     let ask = |world: &mut World, after, lease| {
-        let word = Progress {
+        let question = Progress {
             session: session("w"),
             task: id(2),
             lease,
@@ -126,7 +126,7 @@ fn a_running_child_is_told_how_its_parents_ended() {
             checkpoint: None,
             parents: Some(after),
         };
-        let reply = world.ask(1, Request::Progress(word));
+        let reply = world.ask(1, Request::Progress(question));
         settle(world);
         world.answers[&reply].clone()
     };

@@ -288,7 +288,7 @@ pub(super) fn an_undone_list_leaves_nothing<T: Subject>(world: &mut World<T>) {
         group: None,
         secured: Vec::new(),
     };
-    store.apply(&[submit.clone()], now).unwrap();
+    store.apply(std::slice::from_ref(&submit), now).unwrap();
     store.rollback();
     assert!(!world.subject.store().is_behind());
     assert!(world.subject.rows().is_empty() && world.subject.edges().is_empty());

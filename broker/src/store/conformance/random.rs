@@ -57,7 +57,7 @@ enum Step {
 #[derive(Debug, Clone)]
 enum RandomOp {
     Started { id: i64, run: u32 },
-    Ended { id: i64, run: u32, next: Next, count: Count, cause: Option<Cause>, spawn: Option<NewTask> },
+    Ended { id: i64, run: u32, next: Next, count: Count, cause: Option<Cause>, spawn: Option<Box<NewTask>> },
     Noted { id: i64, run: u32, done: Option<u64> },
     Submit { request: u8, tasks: Vec<NewTask>, secured: Vec<i64> },
     FindTwins(Vec<(&'static str, &'static str)>),
@@ -94,7 +94,7 @@ impl RandomOp {
                 count: *count,
                 error: cause.map(|cause| cause.as_str().into()),
                 cause: *cause,
-                spawn: spawn.iter().cloned().collect(),
+                spawn: spawn.iter().map(|task| NewTask::clone(task)).collect(),
                 worker,
                 at: now,
                 kind: kind("k"),
@@ -180,7 +180,7 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
     ];
     let counts = prop::sample::select(vec![Count::Attempt, Count::Loss, Count::Release, Count::Nothing]);
     let causes = prop::sample::select(vec![None, None, Some(Cause::Failed), Some(Cause::Lost)]);
-    let spawns = prop_oneof![6 => Just(None), 1 => some_task().prop_map(Some)];
+    let spawns = prop_oneof![6 => Just(None), 1 => some_task().prop_map(|task| Some(Box::new(task)))];
     let ids = || prop::collection::vec(IDS, 1..3);
     let states =
         prop::sample::select(vec![None, Some(TaskState::Queued), Some(TaskState::Running), Some(TaskState::Dead)]);

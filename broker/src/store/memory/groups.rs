@@ -14,7 +14,7 @@ use crate::store::dependencies::{
 };
 use crate::store::validate::Bad;
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct NewList<'a> {
     pub(super) tasks: &'a [NewTask],
     pub(super) group: Option<&'a NewGroup>,
@@ -40,11 +40,11 @@ impl Step<'_> {
         judge_list(list.tasks, list.group, list.spawned_by.is_some())?;
         let own = list.group.map(|group| self.new_group(group, now));
         let spawner = list.spawned_by.and_then(|id| int(self.db.rows.get(&id)?, "group_id"));
-        let last = list.group.and_then(|group| group.last).map(|last| last as usize);
+        let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
         let (mut stored, mut joined) = (Vec::new(), Vec::new());
         for (at, task) in list.tasks.iter().enumerate() {
             if let Some(twin) = self.standing(task, now) {
-                if last == Some(at) {
+                if final_at == Some(at) {
                     return Err((at, last_has_twin(twin)));
                 }
                 let met = self.meet(task, twin, &stored, list.secured, now).map_err(|bad| (at, bad))?;
@@ -59,7 +59,7 @@ impl Step<'_> {
                 return Err((at, missing_group(group)));
             }
             let group = task.group.map(u64::cast_signed).or(own).or(spawner.filter(|_| task.join));
-            let waits = !task.after.is_empty() || (last == Some(at) && list.tasks.len() > 1);
+            let waits = !task.after.is_empty() || (final_at == Some(at) && list.tasks.len() > 1);
             let new = self.insert(task, waits, group, now);
             joined.extend(group.filter(|_| own.is_none()).map(|group| (at, sql(new.task), group)));
             stored.push(new);
@@ -73,8 +73,8 @@ impl Step<'_> {
                 self.depend(sql(new.task), parent, anyway);
             }
         }
-        if let (Some(own), Some(last)) = (own, last) {
-            self.db.groups.get_mut(&own).expect("just made").last = Some(sql(stored[last].task));
+        if let (Some(own), Some(at)) = (own, final_at) {
+            self.db.groups.get_mut(&own).expect("just made").last = Some(sql(stored[at].task));
         }
         self.join(&joined, list.tasks)?;
         Ok((stored, own.map(i64::unsigned_abs)))

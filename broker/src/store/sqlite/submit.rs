@@ -241,11 +241,11 @@ fn insert_related(
     let sql = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
                created_at, state, group_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     let mut insert = conn.prepare_cached(sql)?;
-    let last = list.group.and_then(|group| group.last).map(|last| last as usize);
+    let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
     let mut joined = Vec::new();
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
         if let Some(twin) = twin(conn, task, now)? {
-            if last == Some(at) {
+            if final_at == Some(at) {
                 return Ok(Err((at, last_has_twin(twin))));
             }
             match meet(conn, judge, list, at, twin, inserted)? {
@@ -262,7 +262,7 @@ fn insert_related(
         {
             return Ok(Err((at, missing_group(named))));
         }
-        let waits = !(task.after.is_empty() && (last != Some(at) || list.tasks.len() == 1));
+        let waits = !(task.after.is_empty() && (final_at != Some(at) || list.tasks.len() == 1));
         insert.execute(params![
             task.kind.as_str(),
             task.lane.as_ref().map(LaneName::as_str),
@@ -289,9 +289,9 @@ fn insert_related(
     }
     inserted.group = own_group.map(i64::unsigned_abs);
     insert_edges(conn, list, &inserted.stored)?;
-    if let (Some(group), Some(last)) = (own_group, last) {
+    if let (Some(group), Some(at)) = (own_group, final_at) {
         let sql = "UPDATE task_groups SET last_task = ?2 WHERE id = ?1";
-        conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[last].task)])?;
+        conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[at].task)])?;
     }
     join(conn, &joined, list.tasks)
 }
@@ -366,11 +366,10 @@ fn given_out(id: i64) -> Result<TaskId, StoreError> {
 const MET: u64 = 1 << 63;
 const REPLACED: u64 = 1 << 62;
 
-fn said_before(
-    conn: &Connection,
-    request: RequestId,
-    now: Now,
-) -> Result<Option<(Vec<Stored>, Option<u64>)>, StoreError> {
+/// What a request was answered with: its tasks, and their group if they are one.
+type Said = (Vec<Stored>, Option<u64>);
+
+fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Said>, StoreError> {
     let sql = "SELECT tasks, group_id FROM laneway_requests WHERE request = ?1 AND at > ?2";
     let oldest = now.wall.0 - REQUEST_KEPT_MS;
     let said: Option<(Vec<u8>, Option<i64>)> = conn

@@ -54,7 +54,7 @@ impl Auditor {
             }
             (Request::Ready(ready), Answer::Wait(wait)) => self.on_outcomes(&ready.outcomes, &wait.outcomes),
             (Request::Kinds(_), Answer::Kinds(_)) | (Request::Lanes(_), Answer::Lanes(_)) => {
-                self.on_limit_answered(reply)
+                self.on_limit_answered(reply);
             }
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
             | (Request::Group(_), Answer::Group(row)) => self.check_group(row),
