@@ -40,6 +40,7 @@ pub struct Question {
 }
 
 /// What a slot or a session wants to do now.
+#[expect(clippy::large_enum_variant, reason = "most of them are questions, and none is kept")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Ask this. Only the newest question of a slot or session counts.
