@@ -115,10 +115,15 @@ mod tests {
             ("submit", "submit admin"),
             ("wait_for", "submit read admin"),
             ("status workers stats", "read admin"),
-            ("lanes kinds cancel requeue drain bulk schedules", "admin"),
+            ("lanes kinds cancel requeue drain bulk schedules group", "admin"),
             ("ping", "work submit read admin"),
         ];
-        let looks = |request: &Request| matches!(request, Request::Schedules(schedules) if !schedules.is_change());
+        // What only looks needs less, see below.
+        let looks = |request: &Request| match request {
+            Request::Schedules(schedules) => !schedules.is_change(),
+            Request::Group(about) => !about.cancel,
+            _ => false,
+        };
         for (name, _, request) in samples::requests().into_iter().filter(|sample| !looks(&sample.2)) {
             let row = table.iter().find(|(names, _)| names.split(' ').any(|known| known == name));
             let (_, may) = row.unwrap_or_else(|| panic!("{name} is in no row"));
@@ -136,6 +141,13 @@ mod tests {
         let look = Request::Schedules(Schedules::default());
         assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of schedules needs more");
         assert!(check(&peer(&[Role::Submit]), &look).is_err());
+        let looks = samples::requests()
+            .into_iter()
+            .filter(|(.., request)| matches!(request, Request::Group(about) if !about.cancel));
+        for (.., look) in looks {
+            assert!(check(&peer(&[Role::Read]), &look).is_ok() && check(&peer(&[Role::Submit]), &look).is_ok());
+            assert!(check(&peer(&[Role::Work]), &look).is_err());
+        }
     }
 
     #[test]
