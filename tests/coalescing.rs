@@ -63,7 +63,9 @@ fn everybody_who_wants_a_key_at_once_gets_the_one_result() {
             })
         })
         .collect();
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
     wait_until("every key", || table.count("unique_key IS NOT NULL") == i64::try_from(KEYS).unwrap());
     let _worker = WorkerProcess::start(&place, "slots=2");
     let mut seen = HashSet::new();
@@ -127,7 +129,9 @@ fn no_task_starts_with_a_payload_that_was_replaced() {
             thread::spawn(move || race(&client, caller))
         })
         .collect();
-    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    for caller in callers {
+        caller.join().unwrap();
+    }
 }
 
 /// Submits and replaces one key in haste beside a worker that is idle.

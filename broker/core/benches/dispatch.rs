@@ -2,6 +2,8 @@
 //! `cargo bench -p laneway-core --bench dispatch`. Prints nanoseconds a task.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
+#![expect(clippy::disallowed_methods, reason = "it measures")]
+#![expect(clippy::cast_precision_loss, reason = "a number of tasks is small")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;

@@ -1,6 +1,7 @@
 //! What `laneway task retry`, `cancel`, `purge`, `move` and `run-now` do: with ids a verdict for each; with a filter a batch in the
 //! broker, whose progress is shown until it is over.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ impl WhichArgs {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as it was typed, for the one use that it has")]
 pub(super) fn run(common: &Common, change: Change, to: Option<&LaneName>, which: WhichArgs) -> Result<(), Error> {
     if !which.tasks.is_empty() {
         let found = Remote::expect(common)?.change(change, to, &which.tasks)?;
@@ -174,7 +176,7 @@ fn tally(stand: &Batch) -> String {
     ];
     for (n, why) in left {
         if n > 0 {
-            text += &format!(", {n} left alone {why}");
+            write!(text, ", {n} left alone {why}").expect("a string takes every write");
         }
     }
     text

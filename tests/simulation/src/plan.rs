@@ -57,6 +57,7 @@ impl Fault {
 
 /// One run, but for its seed's draws on the way.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that a run has or has not")]
 pub struct Plan {
     pub seed: u64,
     /// On a real SQLite file instead of the model.

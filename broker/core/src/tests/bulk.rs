@@ -117,12 +117,12 @@ fn who_waits_for_a_purged_task_hears_it() {
     // A task that ended by SQL a moment ago, say, before the waiter was told.
     let mut world = World::new();
     world.insert("low", "a", 1);
-    let waiter = world.ask(9, Request::WaitFor(wait_for(&[1], 10_000)));
+    let asked = world.ask(9, Request::WaitFor(wait_for(&[1], 10_000)));
     world.commit();
     world.table.rows.get_mut(&id(1)).unwrap().state = TaskState::Dead;
     world.ask(8, Request::Bulk(bulk(Change::Purge, &[1])));
     world.commit();
-    let Some(Answer::WaitFor(told)) = world.answers.get(&waiter) else { panic!("not told") };
+    let Some(Answer::WaitFor(told)) = world.answers.get(&asked) else { panic!("not told") };
     assert_eq!(told.pruned, [id(1)]);
 }
 
@@ -155,7 +155,7 @@ fn a_batch_counts_what_it_left_alone() {
     let mut world = World::new();
     world.insert("low", "a", 3);
     world.table.rows.get_mut(&id(3)).unwrap().state = TaskState::Dead;
-    let waiter = world.ask(8, Request::WaitFor(wait_for(&[2], 10_000)));
+    let asked = world.ask(8, Request::WaitFor(wait_for(&[2], 10_000)));
     world.hello("w", 1, &["a"]);
     world.ask(1, Request::Ready(ready("w")));
     world.commit();
@@ -163,7 +163,7 @@ fn a_batch_counts_what_it_left_alone() {
     world.commit();
     let now = look(&mut world, begun.number, false);
     assert_eq!((now.seen, now.changed, now.unchanged), (3, 2, 1));
-    let Some(Answer::WaitFor(waited)) = world.answers.get(&waiter) else { panic!("not told") };
+    let Some(Answer::WaitFor(waited)) = world.answers.get(&asked) else { panic!("not told") };
     assert_eq!(waited.finals[0].state, TaskState::Cancelled);
     assert!(world.broker.running[&id(1)].stop.is_some());
 }

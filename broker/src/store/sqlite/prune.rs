@@ -196,7 +196,7 @@ const NEEDED_BY: [&str; 3] = [
 ];
 
 static IS_FREE: LazyLock<String> = LazyLock::new(|| {
-    let kept: String = NEEDED_BY.iter().map(|needed| format!(" AND NOT ({needed})")).collect();
+    let kept = NEEDED_BY.map(|needed| format!(" AND NOT ({needed})")).concat();
     format!("FROM tasks WHERE id = ?1{kept}")
 });
 static DELETE: LazyLock<String> = LazyLock::new(|| format!("DELETE {}", *IS_FREE));

@@ -137,14 +137,13 @@ impl Auditor {
             let row = self.rows.get(&task);
             let state = row.map(|row| row.state);
             let holds = match verdict {
-                Verdict::Purged => row.is_none(),
+                Verdict::Purged | Verdict::NotFound => row.is_none(),
                 Verdict::Moved => row.is_some_and(|row| row.rank == rank),
                 // CANCEL and REQUEUE of the same turn may have come behind.
                 Verdict::Requeued => matches!(state, Some(TaskState::Queued | TaskState::Cancelled)),
                 Verdict::Cancelled | Verdict::Requested if self.requeued.contains(&task) => true,
                 Verdict::Cancelled => state == Some(TaskState::Cancelled),
                 Verdict::Requested => row.is_some_and(|row| row.cancel_requested || row.state.is_final()),
-                Verdict::NotFound => row.is_none(),
                 _ => true,
             };
             if !holds {
