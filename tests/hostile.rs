@@ -388,6 +388,7 @@ fn unknown_types(target: &Target<'_>) {
             | Answer::Workers(_)
             | Answer::Lanes(_)
             | Answer::Schedules(_)
+            | Answer::Kinds(_)
             | Answer::Status(_)
             | Answer::Cancel(_)
             | Answer::Requeue(_) => {}
