@@ -90,6 +90,9 @@ impl World {
             self.tasks_left -= n;
             return Some((Request::Submit(self.new_list(n, &known)), 0));
         }
+        if let Some(number) = self.clients[at].batch.filter(|_| self.chance.chance(20)) {
+            return Some((Request::Bulk(self.look_at_batch(number)), 0));
+        }
         Some(match dice {
             ..70 => {
                 let wait =
@@ -111,13 +114,13 @@ impl World {
                 self.auditor.on_bulk(&bulk);
                 (Request::Bulk(bulk), 0)
             }
-            94 => {
+            94 | 95 => {
                 let worker = self.chance.index(self.workers.len());
                 let worker = Some(self.workers[worker].name.to_string());
                 let (release, off) = (self.chance.chance(30), self.chance.chance(50));
                 (Request::Drain(Drain { release, off, worker }), 0)
             }
-            95..97 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
+            96 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
             97..99 if !self.clients[at].groups.is_empty() => {
                 let groups = self.clients[at].groups.clone();
                 let group = *self.chance.pick(&groups);
@@ -230,9 +233,13 @@ impl World {
                 let dry_run = self.chance.chance(30);
                 Bulk { tasks: Vec::new(), filter: Some(filter), dry_run, ..bulk }
             }
-            (25..50, Some(number)) => Bulk { batch: Some(number), stop: self.chance.chance(30), ..Bulk::default() },
+            (25..50, Some(number)) => self.look_at_batch(number),
             _ => bulk,
         }
+    }
+
+    fn look_at_batch(&mut self, number: u64) -> Bulk {
+        Bulk { batch: Some(number), stop: self.chance.chance(30), ..Bulk::default() }
     }
 
     fn new_task(&mut self) -> NewTask {

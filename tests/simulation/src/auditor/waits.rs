@@ -18,8 +18,10 @@ impl Auditor {
         }
         let parents: Vec<(i64, bool)> = self.parents(task);
         let state = |parent: &i64| self.rows.get(parent).map(|row| row.state);
-        let failed = |(parent, anyway): &(i64, bool)| {
-            !anyway && matches!(state(parent), Some(TaskState::Dead | TaskState::Cancelled))
+        // One that failed may be pruned or purged in the same turn.
+        let failed = |(parent, anyway): &(i64, bool)| match state(parent) {
+            Some(state) => !anyway && matches!(state, TaskState::Dead | TaskState::Cancelled),
+            None => !anyway && before.contains_key(parent),
         };
         let live = |(parent, _): &(i64, bool)| state(parent).is_some_and(|state| !state.is_final());
         let was_live = |(parent, _): &(i64, bool)| before.get(parent).is_some_and(|row| !row.state.is_final());
