@@ -26,6 +26,9 @@ const FINISH_LEFT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Between two looks at the size of the log.
 const LOOK: Duration = Duration::from_millis(200);
 const ALARM_EVERY: Duration = Duration::from_mins(1);
+/// Looks at a write lock, and the time between two, until it counts as one that waits.
+const LOCKED_LOOKS: u32 = 30;
+const LOCKED_LOOK: Duration = Duration::from_millis(5);
 
 /// What the checkpoint thread shares with the writing connection.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +191,7 @@ fn look(conn: &Connection, hint: &WalHint, size: u64) -> Result<Option<Moved>, S
     let Some(pin) = pin.as_mut() else { return Ok(None) };
     // Of a short log nothing is moved beside the pin; but the pin may be in somebody's way.
     let moved = if size < MOVE_BYTES_MIN { passive(conn)? } else { pin.advance(conn)? };
-    if moved.is_none() && is_locked(conn)? {
+    if moved.is_none() && stays_locked(conn)? {
         // An app's checkpoint that has the write lock as well, to truncate the log, waits for readers, and everybody for it.
         // Nobody can begin the log anew beside it.
         pin.release()?;
@@ -196,6 +199,21 @@ fn look(conn: &Connection, hint: &WalHint, size: u64) -> Result<Option<Moved>, S
         pin.renew(conn)?;
     }
     Ok(moved.filter(|_| size >= MOVE_BYTES_MIN))
+}
+
+/// Whether one and the same has the write lock for a while, and commits nothing: it waits for readers, by the checkpoint that
+/// is under way. Somebody who only passes by, our own scheduler among them, must not count: the checkpoint could be another's who has
+/// no write lock, and the log would begin anew beside it.
+fn stays_locked(conn: &Connection) -> Result<bool, StoreError> {
+    let commits = || conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get::<_, i64>(0));
+    let before = commits()?;
+    for _ in 0..LOCKED_LOOKS {
+        if !is_locked(conn)? || commits()? != before {
+            return Ok(false);
+        }
+        std::thread::sleep(LOCKED_LOOK);
+    }
+    Ok(passive(conn)?.is_none())
 }
 
 /// Whether somebody has the write lock right now.
