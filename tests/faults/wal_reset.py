@@ -1,7 +1,7 @@
-"""Shows the WAL-reset fault of SQLite before 3.51.3, or that it is kept from happening: `wal_reset.py DATABASE FROM TO STEP PAUSE_MS`.
+"""Shows the WAL-reset fault of SQLite before 3.51.3, or that it is kept from happening: `wal_reset.py DATABASE FROM TO STEP PAUSE_MS HOLD_MS`.
 
 A second process runs a checkpoint with Python's own SQLite. It is stopped FROM, FROM + STEP, ... instructions after it got
-the checkpoint lock; then this process commits, and lets it go on PAUSE_MS later. Some of these moments lie between the read
+the checkpoint lock; then this process commits, in a transaction that it holds open for HOLD_MS, and lets it go on PAUSE_MS later. Some of these moments lie between the read
 of the log's header and its use. The fault has struck when more of the log counts as copied than was ever written.
 
 Prints one JSON object: the version of SQLite, the number of moments tried, the one that hit, the damage it did, and
@@ -125,7 +125,7 @@ class Log:
         return False
 
 
-def main(path, first, last, step, pause_ms):
+def main(path, first, last, step, pause_ms, hold_ms):
     app = connect(path)
     told = {"sqlite": sqlite3.sqlite_version, "traced": True, "tried": 0, "copied": 0, "hit": None}
     insert = "INSERT INTO tasks(kind, payload) VALUES ('nobody', ?)"
@@ -147,7 +147,10 @@ def main(path, first, last, step, pause_ms):
         if not victim.run_to_the_lock():
             continue
         victim.step(moment)
+        app.execute("BEGIN IMMEDIATE")
+        time.sleep(hold_ms / 1000)
         app.execute(insert, (b"x",))
+        app.execute("COMMIT")
         time.sleep(pause_ms / 1000)
         victim.finish()
         told["tried"] += 1
@@ -173,4 +176,4 @@ def damage(path, app, insert):
     return None if wrong == "ok" else wrong
 
 
-main(sys.argv[1], *map(int, sys.argv[2:6]))
+main(sys.argv[1], *map(int, sys.argv[2:7]))

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::StoreError;
+use super::index_locks::truncating_process;
 use super::pin::Pin;
 use super::sqlite::connect;
 
@@ -26,9 +27,9 @@ const FINISH_LEFT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Between two looks at the size of the log.
 const LOOK: Duration = Duration::from_millis(200);
 const ALARM_EVERY: Duration = Duration::from_mins(1);
-/// Looks at a write lock, and the time between two, until it counts as one that waits.
-const LOCKED_LOOKS: u32 = 30;
-const LOCKED_LOOK: Duration = Duration::from_millis(5);
+/// Looks at an app's truncation of the log, each after this time, until it counts as one that waits.
+const WAITING_LOOKS: u32 = 10;
+const WAITING_LOOK: Duration = Duration::from_millis(15);
 
 /// What the checkpoint thread shares with the writing connection.
 #[derive(Debug, Clone, Default)]
@@ -82,9 +83,13 @@ impl WalHint {
 
 /// The log beside a database: beside the file itself, when the path is a link.
 pub(crate) fn wal_of(database: &Path) -> PathBuf {
-    let mut wal = OsString::from(database.canonicalize().unwrap_or_else(|_| database.into()));
-    wal.push("-wal");
-    wal.into()
+    beside(database, "-wal")
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(database.canonicalize().unwrap_or_else(|_| database.into()));
+    path.push(suffix);
+    path.into()
 }
 
 /// What a checkpoint left, in bytes.
@@ -126,11 +131,11 @@ pub(crate) fn start(database: &Path, hint: WalHint, alarm_bytes: u64) -> Result<
     // The store's connection is the one that clears up, if anyone may.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     hint.hold(database, &conn)?;
-    let wal = wal_of(database);
+    let files = Files { wal: wal_of(database), index: beside(database, "-shm") };
     let (stop, stopped) = bounded(0);
     let thread = std::thread::Builder::new()
         .name("checkpoint".into())
-        .spawn(move || run(&conn, &wal, &hint, alarm_bytes, &stopped))
+        .spawn(move || run(&conn, &files, &hint, alarm_bytes, &stopped))
         .map_err(|error| StoreError::Unavailable(format!("cannot start the checkpoint thread: {error}")))?;
     Ok(Checkpoints { stop: Some(stop), thread: Some(thread) })
 }
@@ -153,11 +158,18 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(conn: &Connection, wal: &Path, hint: &WalHint, alarm_bytes: u64, stopped: &Receiver<()>) {
+/// Beside the database.
+#[derive(Debug)]
+struct Files {
+    wal: PathBuf,
+    index: PathBuf,
+}
+
+fn run(conn: &Connection, files: &Files, hint: &WalHint, alarm_bytes: u64, stopped: &Receiver<()>) {
     let mut alarmed: Option<Instant> = None;
     while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
-        let size = std::fs::metadata(wal).map_or(0, |file| file.len());
-        match look(conn, hint, size) {
+        let size = std::fs::metadata(&files.wal).map_or(0, |file| file.len());
+        match look(conn, hint, &files.index, size) {
             Ok(Some(moved)) => {
                 if moved.log >= FINISH_LOG_BYTES_MIN && (1..=FINISH_LEFT_BYTES_MAX).contains(&moved.left) {
                     hint.set();
@@ -186,14 +198,14 @@ fn run(conn: &Connection, wal: &Path, hint: &WalHint, alarm_bytes: u64, stopped:
 }
 
 /// Moves what there is when the log is long enough.
-fn look(conn: &Connection, hint: &WalHint, size: u64) -> Result<Option<Moved>, StoreError> {
+fn look(conn: &Connection, hint: &WalHint, index: &Path, size: u64) -> Result<Option<Moved>, StoreError> {
     let mut pin = hint.pin();
     let Some(pin) = pin.as_mut() else { return Ok(None) };
     // Of a short log nothing is moved beside the pin; but the pin may be in somebody's way.
     let moved = if size < MOVE_BYTES_MIN { passive(conn)? } else { pin.advance(conn)? };
-    if moved.is_none() && stays_locked(conn)? {
-        // An app's checkpoint that has the write lock as well, to truncate the log, waits for readers, and everybody for it.
-        // Nobody can begin the log anew beside it.
+    if moved.is_none() && is_truncation_waiting(conn, index)? {
+        // An app's checkpoint that has the write lock as well, to begin the log anew, waits for readers, and everybody for it.
+        // Nobody else can begin the log anew beside it.
         pin.release()?;
     } else if !pin.is_held() {
         pin.renew(conn)?;
@@ -201,26 +213,18 @@ fn look(conn: &Connection, hint: &WalHint, size: u64) -> Result<Option<Moved>, S
     Ok(moved.filter(|_| size >= MOVE_BYTES_MIN))
 }
 
-/// Whether one and the same has the write lock for a while, and commits nothing: it waits for readers, by the checkpoint that
-/// is under way. Somebody who only passes by, our own scheduler among them, must not count: the checkpoint could be another's who has
-/// no write lock, and the log would begin anew beside it.
-fn stays_locked(conn: &Connection) -> Result<bool, StoreError> {
+/// Whether one and the same other process has the write lock and the checkpoint lock for a while, and nobody commits: it waits
+/// for readers. That two are at it, one that writes and one in a checkpoint that does not begin the log anew, must not
+/// count: the log would begin anew with the writer's commit, beside that checkpoint.
+fn is_truncation_waiting(conn: &Connection, index: &Path) -> Result<bool, StoreError> {
     let commits = || conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get::<_, i64>(0));
     let before = commits()?;
-    for _ in 0..LOCKED_LOOKS {
-        if !is_locked(conn)? || commits()? != before {
+    let Some(process) = truncating_process(index) else { return Ok(false) };
+    for _ in 0..WAITING_LOOKS {
+        std::thread::sleep(WAITING_LOOK);
+        if truncating_process(index) != Some(process) || commits()? != before {
             return Ok(false);
         }
-        std::thread::sleep(LOCKED_LOOK);
     }
-    Ok(passive(conn)?.is_none())
-}
-
-/// Whether somebody has the write lock right now.
-fn is_locked(conn: &Connection) -> Result<bool, StoreError> {
-    match conn.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map_err(StoreError::from) {
-        Ok(_) => conn.prepare_cached("ROLLBACK")?.execute([]).map(|_| false).map_err(StoreError::from),
-        Err(StoreError::Locked) => Ok(true),
-        Err(error) => Err(error),
-    }
+    Ok(true)
 }

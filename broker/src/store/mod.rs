@@ -11,6 +11,7 @@ pub(crate) mod checkpoint;
 #[cfg(test)]
 mod conformance;
 mod dependencies;
+mod index_locks;
 pub(crate) mod lock;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod memory;
