@@ -6,10 +6,11 @@
 mod harness;
 
 use harness::{Broker, Place, RawPeer, Table, WorkerProcess, wait_until};
+use laneway::Verdict;
 use laneway_protocol::Code;
 use laneway_protocol::codec::{self, message_type};
 use laneway_protocol::message::{Answer, NewTask, Request, Submit};
-use laneway_protocol::{Kind, Payload, RequestId};
+use laneway_protocol::{Kind, Payload, RequestId, TaskId};
 use rusqlite::types::Value;
 use rusqlite::types::Value::{Blob, Integer, Null, Real, Text};
 
@@ -318,6 +319,48 @@ fn a_submit_that_a_trigger_of_the_app_refuses_costs_nothing_else() {
     assert_eq!(table.count("1"), 0, "all or none");
     client.submit(good()).unwrap();
     assert_eq!(table.count("kind = 'good'"), 1);
+}
+
+/// Triggers that refuse what people ask the broker to do, to cancel, to queue again, to keep progress, cost those rows and nothing else.
+#[test]
+fn commands_that_a_trigger_of_the_app_refuses_leave_their_task_alone() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let triggers = "
+        CREATE TRIGGER no_request BEFORE UPDATE OF cancel_requested ON tasks WHEN NEW.unique_key = 'kept' AND NEW.cancel_requested \
+            BEGIN SELECT RAISE(ABORT, 'not to be asked'); END;
+        CREATE TRIGGER no_end BEFORE UPDATE ON tasks WHEN NEW.unique_key = 'kept' AND NEW.state = 'cancelled' \
+            BEGIN SELECT RAISE(ABORT, 'not to be cancelled'); END;
+        CREATE TRIGGER no_return BEFORE UPDATE ON tasks WHEN NEW.unique_key = 'gone' AND NEW.state = 'queued' \
+            BEGIN SELECT RAISE(ABORT, 'not to come back'); END;
+        CREATE TRIGGER no_progress BEFORE UPDATE ON tasks WHEN NEW.kind = 'progress' AND NEW.progress_done IS NOT NULL \
+            BEGIN SELECT RAISE(ABORT, 'not to be noted'); END;";
+    let client = broker.client();
+    let task = |kind: &str, key: &str| {
+        let payload = serde_json::json!({ "ms": 60_000 });
+        client.submit(laneway::Task::new(kind).unique_key(key).payload(&payload)).unwrap().task
+    };
+    let row = |id: TaskId| i64::try_from(id.value()).unwrap();
+    let gone = task("nobody", "gone");
+    assert_eq!(client.cancel(&[gone]).unwrap(), [Verdict::Cancelled]);
+    table.0.execute_batch(triggers).unwrap();
+    assert_eq!(client.requeue(&[gone]).unwrap(), [Verdict::Unchanged]);
+    let queued = task("nobody", "kept");
+    assert_eq!(client.cancel(&[queued]).unwrap(), [Verdict::Unchanged]);
+    let _worker = WorkerProcess::start(&place, "slots=2");
+    let running = task("sleep", "kept");
+    table.wait_for_state(row(running), "running");
+    assert_eq!(client.cancel(&[running]).unwrap(), [Verdict::Unchanged]);
+    assert_eq!((table.state(row(queued)), table.state(row(running))), ("queued".into(), "running".into()));
+    let noted = table.insert("progress", "{\"steps\": 3, \"ms\": 1}");
+    table.wait_for_state(noted, "done");
+    assert_eq!(table.column::<Option<i64>>(noted, "progress_done"), None);
+    // Without the triggers all of it works, on the same broker.
+    table.0.execute_batch("DROP TRIGGER no_request; DROP TRIGGER no_end; DROP TRIGGER no_return").unwrap();
+    assert_eq!(client.requeue(&[gone]).unwrap(), [Verdict::Requeued]);
+    assert_eq!(client.cancel(&[queued, running]).unwrap(), [Verdict::Cancelled, Verdict::Requested]);
+    table.wait_for_state(row(running), "cancelled");
 }
 
 /// Triggers that refuse what the broker writes, a hand-out, an outcome or a rejection, cost those rows and nothing else.

@@ -4,19 +4,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use laneway_core::{Next, Noted, Now, Op, OpResult};
+use laneway_core::{Edit, Next, Noted, Now, Op, OpResult};
+use laneway_protocol::TaskId;
 use laneway_protocol::limits::TEXT_BYTES_MAX;
-use laneway_protocol::message::Verdict;
-use laneway_protocol::{TaskId, TaskState};
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::bulk::bulk;
-use super::edit::{edit, twin_of};
-use super::row::{self, SqlPayload, sql_id, sql_u64};
-use super::run::{Hot, end, or_refused, run, stands, start_or_refuse};
+use super::edit::edit;
+use super::refused::unless_refused;
+use super::row::{SqlPayload, sql_id, sql_u64};
+use super::run::{Hot, end, or_refused, run, start_or_refuse};
 use super::submit::{NewList, submit};
-use super::sweep::{End, end_unstarted};
 use super::unique;
 use super::{State, group, limits, query, schedules};
 use crate::store::StoreError;
@@ -75,9 +73,9 @@ fn single<'c>(
         Op::Group { group, live } => OpResult::Group(group::find(conn, *group, *live)?),
         Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: group::cancel(conn, *group, *rows)? },
         Op::Parents { task, after, rows, bytes } => query::parents(conn, *task, *after, *rows, *bytes)?,
-        Op::Cancel(tasks) => OpResult::Verdicts(each(tasks, |task| cancel(conn, state, task, now))?),
-        Op::Requeue(tasks) => OpResult::Verdicts(each(tasks, |task| requeue(conn, state, task, now))?),
-        Op::Edit { edit: what, tasks } => OpResult::Verdicts(each(tasks, |task| edit(conn, state, what, task, now))?),
+        Op::Cancel(tasks) => edit_each(conn, state, &Edit::Cancel, tasks, now)?,
+        Op::Requeue(tasks) => edit_each(conn, state, &Edit::Requeue, tasks, now)?,
+        Op::Edit { edit, tasks } => edit_each(conn, state, edit, tasks, now)?,
         Op::Bulk(slice) => OpResult::Bulk(bulk(conn, state, slice, now)?),
         Op::Find(tasks) => OpResult::Found(query::find(conn, &state.judge.rules, tasks)?),
         Op::FindKey { kind, unique_key } => {
@@ -115,11 +113,15 @@ fn single<'c>(
     }))
 }
 
-fn each(
+fn edit_each(
+    conn: &Connection,
+    state: &mut State,
+    what: &Edit,
     tasks: &[TaskId],
-    mut verdict: impl FnMut(TaskId) -> Result<Verdict, StoreError>,
-) -> Result<Vec<Verdict>, StoreError> {
-    tasks.iter().map(|task| verdict(*task)).collect()
+    now: Now,
+) -> Result<OpResult, StoreError> {
+    let verdicts: Result<_, StoreError> = tasks.iter().map(|task| edit(conn, state, what, *task, now)).collect();
+    Ok(OpResult::Verdicts(verdicts?))
 }
 
 // -------------------------------------------------------------------------------------------------------------- pairing
@@ -184,71 +186,19 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
     partners
 }
 
-// ----------------------------------------------------------------------------------------------------- progress, commands
+// ------------------------------------------------------------------------------------------------------------ progress
 
 fn note(conn: &Connection, noted: &Noted) -> Result<(), StoreError> {
     let sql = "UPDATE tasks SET progress_done = coalesce(?3, progress_done), progress_total = coalesce(?4, progress_total), \
                progress_note = coalesce(?5, progress_note), checkpoint = coalesce(?6, checkpoint) \
                WHERE id = ?1 AND lease = ?2 AND state = 'running'";
-    conn.prepare_cached(sql)?.execute(params![
+    let written = conn.prepare_cached(sql)?.execute(params![
         sql_id(noted.task),
         noted.lease.value(),
         noted.done.map(sql_u64),
         noted.total.map(sql_u64),
         noted.note.as_deref().map(|note| clipped(note, TEXT_BYTES_MAX)),
         SqlPayload(noted.checkpoint.as_ref()),
-    ])?;
-    Ok(())
-}
-
-pub(super) fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
-    let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
-    Ok(match stands.state {
-        TaskState::Waiting | TaskState::Queued => {
-            end_unstarted(conn, state, sql_id(task), End::Cancelled, now)?;
-            Verdict::Cancelled
-        }
-        TaskState::Running => {
-            let sql = "UPDATE tasks SET cancel_requested = 1 WHERE id = ?1 AND cancel_requested = 0";
-            conn.prepare_cached(sql)?.execute([sql_id(task)])?;
-            Verdict::Requested
-        }
-        TaskState::Done | TaskState::Dead | TaskState::Cancelled => Verdict::Unchanged,
-    })
-}
-
-pub(super) fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
-    let id = sql_id(task);
-    let mut statement = conn.prepare_cached("SELECT state, kind, lane, unique_key FROM tasks WHERE id = ?1")?;
-    let mut rows = statement.query([id])?;
-    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
-    let was = row::state(row.get_ref(0)?);
-    if !matches!(was, Some(TaskState::Dead | TaskState::Cancelled)) {
-        return Ok(Verdict::Unchanged);
-    }
-    if let Some(twin) = twin_of(conn, row.get_ref(1)?, row.get_ref(3)?)? {
-        return Ok(Verdict::Twin(twin));
-    }
-    let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
-    // A blob is found by its own index, and is no way to spell a queue.
-    let spelled = match (row.get_ref(2)?, row::text(row.get_ref(1)?)) {
-        (ValueRef::Null, Some(kind)) => Some((None, kind)),
-        (lane, Some(kind)) => row::text(lane).map(|lane| (Some(lane), kind)),
-        (_, None) => None,
-    };
-    drop(rows);
-    let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
-               cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
-               expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
-               progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
-    conn.prepare_cached(sql)?.execute(params![id, now.wall.0])?;
-    if was == Some(TaskState::Dead) {
-        state.tally.undied(id);
-    }
-    match (key, spelled) {
-        (Ok(key), _) => state.queued(key, id, None, now),
-        // Of a queue that no worker can name: the next sweep rejects it again.
-        (Err(_), spelled) => state.tally.suspects.extend(spelled),
-    }
-    Ok(Verdict::Requeued)
+    ]);
+    unless_refused(written, sql_id(noted.task), "progress could not be kept").map(drop)
 }

@@ -13,6 +13,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::queue::{VALUES, values};
+use super::refused::unless_refused;
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
 use crate::store::dependencies::{
@@ -239,10 +240,8 @@ fn promote(
         Err(bad) => return refuse(conn, state, id, &bad, now, gone),
     };
     let written = conn.prepare_cached("UPDATE tasks SET state = 'queued' WHERE id = ?1")?.execute([id]);
-    match written.map_err(StoreError::from) {
-        Ok(_) => state.queued(key, id, good.run_at, now),
-        Err(StoreError::Refused(reason)) => tracing::warn!(task = id, reason, "a row could not be queued"),
-        Err(error) => return Err(error),
+    if unless_refused(written, id, "a row could not be queued")?.is_some() {
+        state.queued(key, id, good.run_at, now);
     }
     Ok(())
 }

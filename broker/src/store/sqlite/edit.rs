@@ -7,11 +7,13 @@ use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
-use super::apply::{cancel, requeue};
+use super::State;
 use super::prune::{delete, is_needed};
+use super::refused::unless_refused;
 use super::row::{self, sql_id};
+use super::run::stands;
+use super::sweep::{End, end_unstarted};
 use super::unique::live_twin;
-use super::{State, run};
 use crate::store::StoreError;
 
 pub(super) fn edit(
@@ -28,17 +30,67 @@ pub(super) fn edit(
         Edit::Move(lane) => relane(conn, state, task, lane, now),
         Edit::RunNow => run_now(conn, state, task, now),
     };
-    match verdict {
-        Err(StoreError::Refused(reason)) => {
-            tracing::warn!(task = task.value(), reason, "a row could not be changed");
-            Ok(Verdict::Unchanged)
-        }
-        verdict => verdict,
+    Ok(unless_refused(verdict, sql_id(task), "a row could not be changed")?.unwrap_or(Verdict::Unchanged))
+}
+
+fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+    let id = sql_id(task);
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, unique_key FROM tasks WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
+    let was = row::state(row.get_ref(0)?);
+    if !matches!(was, Some(TaskState::Dead | TaskState::Cancelled)) {
+        return Ok(Verdict::Unchanged);
     }
+    if let Some(twin) = twin_of(conn, row.get_ref(1)?, row.get_ref(3)?)? {
+        return Ok(Verdict::Twin(twin));
+    }
+    let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
+    // A blob is found by its own index, and is no way to spell a queue.
+    let spelled = match (row.get_ref(2)?, row::text(row.get_ref(1)?)) {
+        (ValueRef::Null, Some(kind)) => Some((None, kind)),
+        (lane, Some(kind)) => row::text(lane).map(|lane| (Some(lane), kind)),
+        (_, None) => None,
+    };
+    drop(rows);
+    let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
+               cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
+               expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
+               progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, now.wall.0])?;
+    if was == Some(TaskState::Dead) {
+        state.tally.undied(id);
+    }
+    match (key, spelled) {
+        (Ok(key), _) => state.queued(key, id, None, now),
+        // Of a queue that no worker can name: the next sweep rejects it again.
+        (Err(_), spelled) => state.tally.suspects.extend(spelled),
+    }
+    Ok(Verdict::Requeued)
+}
+
+fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+    let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
+    Ok(match stands.state {
+        TaskState::Waiting | TaskState::Queued => {
+            let ended = end_unstarted(conn, state, sql_id(task), End::Cancelled, now)?;
+            ended.map_or(Verdict::Unchanged, |_| Verdict::Cancelled)
+        }
+        TaskState::Running if request_cancel(conn, sql_id(task))? => Verdict::Requested,
+        TaskState::Running => Verdict::Unchanged,
+        TaskState::Done | TaskState::Dead | TaskState::Cancelled => Verdict::Unchanged,
+    })
+}
+
+/// Asks a live task to end, as an app would; the next sweep sees to it. False when a trigger of an app refuses that.
+pub(super) fn request_cancel(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+    let sql = "UPDATE tasks SET cancel_requested = 1 WHERE id = ?1 AND cancel_requested = 0";
+    let written = conn.prepare_cached(sql)?.execute([id]);
+    unless_refused(written, id, "a row could not be cancelled").map(|given| given.is_some())
 }
 
 fn purge(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
-    let Some(stands) = run::stands(conn, task)? else { return Ok(Verdict::NotFound) };
+    let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
     if !stands.state.is_final() {
         return Ok(Verdict::Unchanged);
     }

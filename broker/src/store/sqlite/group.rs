@@ -6,6 +6,7 @@ use laneway_protocol::limits::GROUP_COUNT_MAX;
 use laneway_protocol::message::{GroupRow, NewGroup};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::edit::request_cancel;
 use super::row::{self, sql_u64};
 use crate::store::StoreError;
 use crate::store::dependencies::group_name;
@@ -80,8 +81,15 @@ fn count_of(row: &mut GroupRow, state: TaskState) -> &mut u64 {
 /// Asks up to `rows` live tasks of a group to end, as an app would; the next sweep sees to it. True when there are more.
 pub(super) fn cancel(conn: &Connection, group: u64, rows: usize) -> Result<bool, StoreError> {
     let limit = i64::try_from(rows).unwrap_or(i64::MAX);
-    let asked = conn.prepare_cached(const_sql::CANCEL)?.execute(params![sql_u64(group), limit])?;
-    Ok(asked == rows)
+    let mut statement = conn.prepare_cached(const_sql::CANCELLABLE)?;
+    let ids: Vec<i64> =
+        statement.query_map(params![sql_u64(group), limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut asked = 0;
+    for id in &ids {
+        asked += usize::from(request_cancel(conn, *id)?);
+    }
+    // Rows that an app's trigger keeps as they are would be found again and again.
+    Ok(ids.len() == rows && asked > 0)
 }
 
 /// Forgets a group that has no tasks any more.
@@ -97,7 +105,7 @@ pub(super) fn forget_if_empty(conn: &Connection, group: i64) -> Result<(), Store
 pub(super) const PLANS: [(&str, &str); 3] = [
     (const_sql::COUNT, "group_id=? AND state=?"),
     (const_sql::LIVE, "group_id=? AND state>?"),
-    (const_sql::CANCEL, "group_id=? AND state>?"),
+    (const_sql::CANCELLABLE, "group_id=? AND state>?"),
 ];
 
 mod const_sql {
@@ -105,7 +113,6 @@ mod const_sql {
         WHERE group_id = ?1 AND group_id IS NOT NULL AND state = ?2 LIMIT ?3)";
     pub(super) const LIVE: &str = "SELECT id FROM tasks INDEXED BY tasks_group \
         WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' LIMIT ?2";
-    pub(super) const CANCEL: &str = "UPDATE tasks SET cancel_requested = 1 WHERE id IN (SELECT id FROM tasks \
-        INDEXED BY tasks_group WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' \
-        AND cancel_requested = 0 LIMIT ?2)";
+    pub(super) const CANCELLABLE: &str = "SELECT id FROM tasks INDEXED BY tasks_group \
+        WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' AND cancel_requested = 0 LIMIT ?2";
 }

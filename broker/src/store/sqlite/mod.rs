@@ -15,6 +15,7 @@ mod news;
 mod prune;
 mod query;
 mod queue;
+mod refused;
 mod row;
 mod run;
 mod schedules;

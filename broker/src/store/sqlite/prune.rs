@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::dependencies::forget;
 use super::group::{forget_if_empty, group_of};
+use super::refused::unless_refused;
 use super::unique::{IN_WINDOW, forget_window};
 use super::{State, row};
 use crate::store::{Pruned, Retention, StoreError};
@@ -77,7 +78,9 @@ pub(super) fn prune(
         let is_watched = || row::given_out(ended.id).is_none_or(|task| watched.contains(&task));
         let goes = (ended.old || is_surplus) && !is_watched();
         tried += usize::from(goes);
-        if goes && delete_tolerated(conn, ended.id, now)? {
+        if goes
+            && unless_refused(delete(conn, ended.id, now), ended.id, "an old row could not be deleted")? == Some(true)
+        {
             pruned.deleted += 1;
             deleted_bytes += ended.bytes;
             if ended.state == TaskState::Dead {
@@ -205,17 +208,6 @@ static FREE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 {}", *IS_FREE
 /// Whether something still needs an ended row.
 pub(super) fn is_needed(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
     Ok(!conn.prepare_cached(&FREE)?.exists(params![id, now.wall.0])?)
-}
-
-/// False also when an app's trigger refuses it: the row stays, and costs nobody else anything.
-fn delete_tolerated(conn: &Connection, id: i64, now: Now) -> Result<bool, StoreError> {
-    match delete(conn, id, now) {
-        Err(StoreError::Refused(reason)) => {
-            tracing::warn!(task = id, reason, "an old row could not be deleted");
-            Ok(false)
-        }
-        deleted => deleted,
-    }
 }
 
 /// Deletes an ended row with its failures. False when something still needs it.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 
 use super::count::RawQueue;
 use super::queue::{VALUES, values};
+use super::refused::unless_refused;
 use super::{State, row};
 use crate::store::validate::{Bad, clipped};
 use crate::store::{StoreError, Swept, Unstarted};
@@ -221,16 +222,9 @@ pub(super) fn end_unstarted(
     Ok(was.ended(TaskState::Cancelled, error))
 }
 
-/// False when a trigger or a constraint of the app refused a write: the row stays as it is, and costs nobody else anything.
+/// False when an app refuses the write.
 fn tolerated(written: rusqlite::Result<usize>, id: i64) -> Result<bool, StoreError> {
-    match written.map_err(StoreError::from) {
-        Ok(_) => Ok(true),
-        Err(StoreError::Refused(reason)) => {
-            tracing::warn!(task = id, reason, "a row could not be ended");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
+    unless_refused(written, id, "a row could not be ended").map(|given| given.is_some())
 }
 
 /// A live row as it was before its end.
