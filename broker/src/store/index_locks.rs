@@ -27,8 +27,8 @@ fn holder_of_both(list: &str, file: &str) -> Option<u32> {
     let holder_of = |byte: u64| {
         list.lines().find_map(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_, "POSIX", _, "WRITE", process, locked, first, last] = fields[..] else { return None };
-            let holds = locked == file && first.parse::<u64>().ok()? <= byte && byte <= last.parse::<u64>().ok()?;
+            let [_, "POSIX", _, "WRITE", process, locked, from, to] = fields[..] else { return None };
+            let holds = locked == file && from.parse::<u64>().ok()? <= byte && byte <= to.parse::<u64>().ok()?;
             holds.then(|| process.parse::<u32>().ok()).flatten()
         })
     };

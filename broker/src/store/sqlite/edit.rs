@@ -77,8 +77,7 @@ fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resul
             ended.map_or(Verdict::Unchanged, |_| Verdict::Cancelled)
         }
         TaskState::Running if request_cancel(conn, sql_id(task))? => Verdict::Requested,
-        TaskState::Running => Verdict::Unchanged,
-        TaskState::Done | TaskState::Dead | TaskState::Cancelled => Verdict::Unchanged,
+        _ => Verdict::Unchanged,
     })
 }
 
