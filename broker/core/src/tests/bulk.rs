@@ -140,7 +140,7 @@ fn a_batch_goes_through_its_tasks_in_slices() {
     world.insert("high", "a", 1);
     assert_eq!(world.take(), [r#"slice Move(LaneName("low")) behind Some(2)"#]);
     let now = look(&mut world, begun.number, false);
-    assert_eq!((now.seen, now.changed, now.at, now.until, now.over), (2, 2, 2, 5, false));
+    assert_eq!((now.seen, now.changed, now.at, now.until, now.over, now.stopped), (2, 2, 2, 5, false, false));
     assert_eq!(stand(&mut world, by_filter(Change::Move, low)).number, begun.number, "said again it is the same");
     world.commit();
     let now = look(&mut world, begun.number, false);
@@ -207,6 +207,9 @@ fn batches_are_bounded_and_the_last_ones_told() {
     let mut world = World::new();
     world.insert("high", "a", 3);
     let nth = |n: usize| BulkFilter { error: Some("x".repeat(n)), ..all() };
+    let longest = BulkFilter { error: Some("x".repeat(512)), ..all() };
+    stand(&mut world, by_filter(Change::Purge, longest));
+    world.commit();
     let numbers: Vec<u64> = (0..4).map(|n| stand(&mut world, by_filter(Change::Purge, nth(n))).number).collect();
     let reply = world.ask(9, Request::Bulk(by_filter(Change::Purge, nth(4))));
     assert_eq!(refusal(&world, reply), Some((Code::Full, None)));

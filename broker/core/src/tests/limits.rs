@@ -9,19 +9,19 @@ use super::world::{World, done, held, hello, id, kind, lane, plain, ready, setti
 use crate::Settings;
 use crate::event::ReplyTo;
 
-fn set_kind(name: &str, values: KindValues) -> Request {
+pub(super) fn set_kind(name: &str, values: KindValues) -> Request {
     Request::Kinds(Kinds { set: vec![SetKind { kind: kind(name), values }], ..Kinds::default() })
 }
 
-fn cap(n: u32) -> KindValues {
+pub(super) fn cap(n: u32) -> KindValues {
     KindValues { cap: Some(n), ..KindValues::default() }
 }
 
-fn rate(text: &str, burst: u32) -> KindValues {
+pub(super) fn rate(text: &str, burst: u32) -> KindValues {
     KindValues { rate: Some(text.parse().unwrap()), rate_burst: Some(burst), ..KindValues::default() }
 }
 
-fn set_lane(name: &str, values: LaneValues) -> Request {
+pub(super) fn set_lane(name: &str, values: LaneValues) -> Request {
     Request::Lanes(Lanes { set: vec![SetLane { lane: lane(name), values }], ..Lanes::default() })
 }
 
@@ -47,7 +47,7 @@ fn running(world: &World) -> Vec<u64> {
     ids
 }
 
-fn kinds(world: &mut World) -> Vec<KindState> {
+pub(super) fn kinds(world: &mut World) -> Vec<KindState> {
     let reply = world.ask(90, Request::Kinds(Kinds::default()));
     world.commit();
     match world.answers.remove(&reply) {
@@ -56,7 +56,7 @@ fn kinds(world: &mut World) -> Vec<KindState> {
     }
 }
 
-fn lanes(world: &mut World) -> Vec<LaneRow> {
+pub(super) fn lanes(world: &mut World) -> Vec<LaneRow> {
     let reply = world.ask(90, Request::Lanes(Lanes::default()));
     world.commit();
     match world.answers.remove(&reply) {

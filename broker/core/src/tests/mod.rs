@@ -7,6 +7,7 @@ mod clients;
 mod dispatch;
 mod drain;
 mod limits;
+mod listings;
 mod outcomes;
 mod pages;
 mod properties;
