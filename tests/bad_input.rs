@@ -285,7 +285,8 @@ fn a_submit_is_stored_all_or_none() {
         let good = NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("1")));
         let mut bad = good.clone();
         change(&mut bad);
-        let submit = Submit { request: RequestId([7; 16]), tasks: vec![good, bad], wait_ms: 0, group: None };
+        let submit =
+            Submit { request: RequestId([7; 16]), tasks: vec![good, bad], wait_ms: 0, abandon: false, group: None };
         let answer = peer.ask(Request::Submit(submit));
         let Answer::Error(error) = answer else { panic!("{answer:?}") };
         error

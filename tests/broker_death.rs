@@ -153,6 +153,7 @@ fn what_was_acknowledged_is_on_disk_when_the_broker_dies() {
             request: RequestId([round * 2 + n; 16]),
             tasks: vec![NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("1")))],
             wait_ms: 0,
+            abandon: false,
             group: None,
         };
         let Answer::Submit(submitted) = client.ask(Request::Submit(submit(0))) else { panic!("a submit is answered") };

@@ -489,6 +489,7 @@ fn flood_of_submits(target: &Target<'_>) {
             request: RequestId([n; 16]),
             tasks: (0..8).map(task).collect(),
             wait_ms: 0,
+            abandon: false,
             group: None,
         }));
     }
@@ -550,6 +551,7 @@ fn flood_of_everything(target: &Target<'_>) {
             request: RequestId([9; 16]),
             tasks: vec![NewTask::new(Kind::new("nobody").unwrap(), None)],
             wait_ms: 0,
+            abandon: false,
             group: None,
         }),
     ];

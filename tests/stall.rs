@@ -144,6 +144,7 @@ fn a_locked_database_refuses_new_work_and_keeps_what_runs() {
         request: RequestId([7; 16]),
         tasks: vec![NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("3")))],
         wait_ms: 0,
+        abandon: false,
         group: None,
     };
     let client = RawPeer::req(broker.endpoint());

@@ -201,7 +201,13 @@ fn a_repeated_submit_gets_the_same_ids() {
     let table = Table::open(&place);
     let peer = RawPeer::req(broker.endpoint());
     let task = |n: usize| NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json(n.to_string())));
-    let submit = Submit { request: RequestId([3; 16]), tasks: (0..200).map(task).collect(), wait_ms: 0, group: None };
+    let submit = Submit {
+        request: RequestId([3; 16]),
+        tasks: (0..200).map(task).collect(),
+        wait_ms: 0,
+        abandon: false,
+        group: None,
+    };
     let Answer::Submit(first) = peer.ask(Request::Submit(submit.clone())) else { panic!("not stored") };
     assert_eq!(table.count("state = 'queued'"), 200, "answered before the commit");
     assert!(first.tasks.iter().all(|stored| stored.new));
@@ -234,8 +240,15 @@ fn tasks_are_looked_up_waited_for_and_cancelled() {
     assert_eq!((rows.rows.len(), &rows.not_found), (1, &vec![missing]));
     assert_eq!((rows.rows[0].state, rows.rows[0].payload.clone()), (TaskState::Queued, Some(Payload::json("[1]"))));
 
-    let wait_for =
-        WaitFor { tasks: vec![id, missing], kind: None, unique_key: None, cursor: None, wait_ms: 0, group: None };
+    let wait_for = WaitFor {
+        tasks: vec![id, missing],
+        kind: None,
+        unique_key: None,
+        cursor: None,
+        wait_ms: 0,
+        abandon: false,
+        group: None,
+    };
     let Answer::WaitFor(waited) = peer.ask(Request::WaitFor(wait_for)) else { panic!("no answer") };
     assert_eq!((waited.pending, waited.not_found), (vec![id], vec![missing]));
     let by_key = WaitFor {
@@ -244,6 +257,7 @@ fn tasks_are_looked_up_waited_for_and_cancelled() {
         unique_key: Some("k".into()),
         cursor: None,
         wait_ms: 60_000,
+        abandon: false,
         group: None,
     };
     let late = RawPeer::req(broker.endpoint());

@@ -370,6 +370,7 @@ impl Router {
                     Action::Watch(task) => self.orders.watch.push((task, true)),
                     Action::Unwatch(task) => self.orders.watch.push((task, false)),
                     Action::Tell(event) => crate::telemetry::tell_worker(&event),
+                    Action::TellAbandoned(tasks) => crate::telemetry::tell_abandoned(&tasks),
                 }
             }
             for reply in undelivered {

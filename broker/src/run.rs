@@ -266,6 +266,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         restart_hold_ms: config.restart_hold_ms,
         disconnect_grace_ms: config.disconnect_grace_ms,
         cancel_grace_ms: config.cancel_grace_ms,
+        abandon_grace_ms: config.abandon_grace_ms,
         beat_ms: config.beat_ms,
         payload_bytes_max: config.payload_bytes_max,
         result_bytes_max: config.result_bytes_max.unwrap_or(config.payload_bytes_max),

@@ -27,7 +27,7 @@ mod worker_log;
 
 pub(crate) use seldom::Seldom;
 pub(crate) use task_log::{TaskEvent, TaskLog};
-pub(crate) use worker_log::tell_worker;
+pub(crate) use worker_log::{tell_abandoned, tell_worker};
 
 /// Lines that wait for a slow disk or terminal; beyond this they are dropped.
 const LINES_WAITING_MAX: usize = 16_384;

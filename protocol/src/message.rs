@@ -549,6 +549,10 @@ pub struct Submit {
     /// How long to wait for the results before the answer is sent without them.
     #[serde(default)]
     pub wait_ms: u64,
+    /// The new ones are cancelled when nobody waits for them any more, as with [`WaitFor::abandon`], or when nobody comes to
+    /// wait for them. Not beside `group`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub abandon: bool,
     /// Makes these tasks a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<NewGroup>,
@@ -617,6 +621,10 @@ pub struct WaitFor {
     pub cursor: Option<Cursor>,
     #[serde(default)]
     pub wait_ms: u64,
+    /// The tasks are cancelled when the last of those who wait for them has left and nobody has come back in time, whether or
+    /// not that one says it too. Forgotten with a restart of the broker, so say it each time. Not for a group.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub abandon: bool,
     /// Instead of tasks: a group, until none of its tasks is live any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u64>,

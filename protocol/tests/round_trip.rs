@@ -106,7 +106,7 @@ fn request() -> impl Strategy<Value = Request> {
             more,
         })),
         (any::<[u8; 16]>(), vec(new_task(), 0..40), any::<u64>()).prop_map(|(request, tasks, wait_ms)| {
-            Request::Submit(Submit { request: RequestId(request), tasks, wait_ms, group: None })
+            Request::Submit(Submit { request: RequestId(request), tasks, wait_ms, abandon: false, group: None })
         }),
         vec(task(), 0..=BATCH_MAX).prop_map(|tasks| Request::Cancel(Tasks { tasks })),
     ]
@@ -186,7 +186,7 @@ fn payload_bytes_are_moved_and_not_copied() {
     let payload = Payload::bin(vec![7; 1000]);
     let place = payload.bytes.as_ptr();
     let new_task = NewTask::new(samples::kind("echo"), Some(payload));
-    let submit = Submit { request: RequestId([1; 16]), tasks: vec![new_task], wait_ms: 0, group: None };
+    let submit = Submit { request: RequestId([1; 16]), tasks: vec![new_task], wait_ms: 0, abandon: false, group: None };
     let frames = codec::encode_request(Request::Submit(submit)).unwrap();
     assert_eq!(frames[2].as_ptr(), place);
     let Request::Submit(submit) = codec::decode_request(frames).unwrap() else { panic!("not a SUBMIT") };

@@ -28,6 +28,7 @@ fn survives(place: &Place, broker: Broker, fill: impl FnOnce(&Broker), free: imp
         request: RequestId([7; 16]),
         tasks: vec![NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("1")))],
         wait_ms: 0,
+        abandon: false,
         group: None,
     };
     let Answer::Error(error) = client.ask(Request::Submit(submit.clone())) else { panic!("nothing can be stored") };

@@ -33,6 +33,7 @@ fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
         request: RequestId([7; 16]),
         tasks: vec![NewTask::new(Kind::new("echo").unwrap(), Some(Payload::json("2")))],
         wait_ms: 0,
+        abandon: false,
         group: None,
     };
     let says = |word: &str| broker.log().iter().any(|line| line.to_string().contains(word));

@@ -1,5 +1,7 @@
 //! Any other program that a test starts: an example, a script.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use super::{signal, wait_for};
@@ -16,6 +18,12 @@ impl Program {
     /// Starts it in the environment that the command has.
     pub(crate) fn start_with(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Starts it in a bare environment; what it says on standard error goes to this file.
+    pub(crate) fn start_saying(command: &mut Command, to: &Path) -> Self {
+        let err = File::create(to).unwrap();
+        Self(bare(command).stdout(Stdio::null()).stderr(err).spawn().unwrap())
     }
 
     pub(crate) fn kill(mut self) {

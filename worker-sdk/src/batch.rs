@@ -90,7 +90,7 @@ impl Client {
     pub fn submit_together(&self, tasks: impl IntoIterator<Item = Task>) -> Result<Vec<Stored>, Error> {
         let tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
         fits_one(tasks.len())?;
-        Ok(self.submit_list(tasks, Duration::ZERO, None)?.tasks)
+        Ok(self.submit_list(tasks, Duration::ZERO, false, None)?.tasks)
     }
 
     /// Stores a batch as a group, all of it or nothing, under the bounds of [`Client::submit_together`]. More tasks can join
@@ -102,7 +102,7 @@ impl Client {
         fits_one(tasks.len())?;
         group.last = if has_last { u32::try_from(tasks.len() - 1).ok() } else { None };
         let tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
-        let submitted = self.submit_list(tasks, Duration::ZERO, Some(group))?;
+        let submitted = self.submit_list(tasks, Duration::ZERO, false, Some(group))?;
         let group = submitted.group.ok_or_else(|| Error::BadAnswer("no number for the group".into()))?;
         let mut tasks = submitted.tasks;
         let last = if has_last { tasks.pop() } else { None };
@@ -141,6 +141,7 @@ impl Client {
                 unique_key: None,
                 cursor: None,
                 wait_ms: millis(parked),
+                abandon: false,
                 group: Some(group),
             };
             let waited = match self.wait_for(question, parked, &mut away) {

@@ -46,6 +46,7 @@ pub struct Client {
     endpoint: Arc<str>,
     timeout: Duration,
     away_max: Duration,
+    abandon: bool,
 }
 
 /// How a task ended.
@@ -100,7 +101,8 @@ impl Client {
         let endpoint = Arc::clone(&address.endpoint);
         let mut conn = Conn::new(zmq::Context::new(), address).watched();
         conn.open()?;
-        let client = Self { conn: Mutex::new(conn), endpoint, timeout, away_max: Duration::from_mins(1) };
+        let client =
+            Self { conn: Mutex::new(conn), endpoint, timeout, away_max: Duration::from_mins(1), abandon: false };
         client.ping()?;
         Ok(client)
     }
@@ -112,6 +114,19 @@ impl Client {
         self
     }
 
+    /// Whether the tasks that this client waits for are cancelled when nobody waits for them any more: this process died, or a
+    /// wait with a limit was over, and for a grace (`abandon_grace_ms` of the broker, 5 s) neither it nor anybody else has come to
+    /// wait. Default false: work goes on without an audience.
+    ///
+    /// Holds for [`Client::submit_and_wait`], [`Client::submit_awaited`] and waits by id, and outlives restarts of the broker as long as
+    /// this client does. A wait for a group leaves its tasks alone. A task that was there already, with the same unique key, is
+    /// only given up by those who wait for it, not by having been met.
+    #[must_use]
+    pub fn abandon(mut self, abandon: bool) -> Self {
+        self.abandon = abandon;
+        self
+    }
+
     // ---------------------------------------------------------------------------------------------------------- tasks
 
     /// Stores a task. When this returns it is on disk; `new` is false when a live task with the same kind and unique key
@@ -119,7 +134,14 @@ impl Client {
     ///
     /// Said again over lost connections and restarts under one request id, so it is stored once.
     pub fn submit(&self, task: Task) -> Result<Stored, Error> {
-        let stored = self.submit_page(vec![task.into_new_task()?], Duration::ZERO)?.tasks;
+        let stored = self.submit_page(vec![task.into_new_task()?])?.tasks;
+        stored.into_iter().next().ok_or_else(|| Error::BadAnswer("no id for the task".into()))
+    }
+
+    /// Like [`Client::submit`], for a task that is waited for next: of a client that abandons ([`Client::abandon`]) it is cancelled
+    /// too when nobody begins to wait for it within the grace.
+    pub fn submit_awaited(&self, task: Task) -> Result<Stored, Error> {
+        let stored = self.submit_list(vec![task.into_new_task()?], Duration::ZERO, self.abandon, None)?.tasks;
         stored.into_iter().next().ok_or_else(|| Error::BadAnswer("no id for the task".into()))
     }
 
@@ -130,7 +152,7 @@ impl Client {
         let mut stored = Vec::with_capacity(tasks.len());
         for page in pages(tasks) {
             let n_tasks = page.len();
-            let answered = self.submit_page(page, Duration::ZERO)?.tasks;
+            let answered = self.submit_page(page)?.tasks;
             if answered.len() != n_tasks {
                 return Err(Error::BadAnswer(format!("{} ids for {n_tasks} tasks", answered.len())));
             }
@@ -141,7 +163,8 @@ impl Client {
 
     /// Submits a task and waits for its end, however long that takes: [`Client::submit`] and [`Client::wait`] in one.
     pub fn submit_and_wait(&self, task: Task) -> Result<Ended, Error> {
-        let Submitted { tasks, finals, .. } = self.submit_page(vec![task.into_new_task()?], WAIT_PARKED)?;
+        let tasks = vec![task.into_new_task()?];
+        let Submitted { tasks, finals, .. } = self.submit_list(tasks, WAIT_PARKED, self.abandon, None)?;
         let stored = tasks.first().ok_or_else(|| Error::BadAnswer("no id for the task".into()))?;
         match finals.into_iter().find(|end| end.task == stored.task) {
             Some(end) => Ok(end.into()),
@@ -190,6 +213,7 @@ impl Client {
             unique_key: Some(unique_key.into()),
             cursor: None,
             wait_ms: 0,
+            abandon: false,
             group: None,
         };
         match self.wait_for(question, Duration::ZERO, &mut Away::default()) {
@@ -391,7 +415,7 @@ impl Client {
             timeout_ms: row.timeout_ms,
             ..NewTask::new(kind, row.payload)
         };
-        Ok(Some(self.submit_page(vec![task], Duration::ZERO)?.tasks[0]))
+        Ok(Some(self.submit_page(vec![task])?.tasks[0]))
     }
 
     fn ask_schedules(&self, question: Schedules) -> Result<ScheduleRows, Error> {
@@ -449,17 +473,18 @@ impl Client {
         }
     }
 
-    fn submit_page(&self, tasks: Vec<NewTask>, wait: Duration) -> Result<Submitted, Error> {
-        self.submit_list(tasks, wait, None)
+    fn submit_page(&self, tasks: Vec<NewTask>) -> Result<Submitted, Error> {
+        self.submit_list(tasks, Duration::ZERO, false, None)
     }
 
     pub(crate) fn submit_list(
         &self,
         tasks: Vec<NewTask>,
         wait: Duration,
+        abandon: bool,
         group: Option<NewGroup>,
     ) -> Result<Submitted, Error> {
-        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait), group };
+        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait), abandon, group };
         match self.ask(&Request::Submit(submit), wait)? {
             Answer::Submit(submitted) => Ok(submitted),
             other => Err(unexpected(&other)),
@@ -485,6 +510,7 @@ impl Client {
                 unique_key: None,
                 cursor,
                 wait_ms: millis(left),
+                abandon: self.abandon,
                 group: None,
             };
             let waited = match self.wait_for(question, left, &mut away) {
@@ -565,6 +591,7 @@ impl Clone for Client {
             endpoint: self.endpoint.clone(),
             timeout: self.timeout,
             away_max: self.away_max,
+            abandon: self.abandon,
         }
     }
 }

@@ -72,6 +72,7 @@ impl Bench {
             restart_hold_ms: 2_000,
             disconnect_grace_ms: 500,
             cancel_grace_ms: 5_000,
+            abandon_grace_ms: 5_000,
             beat_ms: 5_000,
             payload_bytes_max: 1_024,
             result_bytes_max: 1_024,

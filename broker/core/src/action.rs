@@ -41,6 +41,8 @@ pub enum Action {
     Unwatch(TaskId),
     /// Something for people to know; nothing depends on it.
     Tell(WorkerEvent),
+    /// The same: these were cancelled, or asked to stop, because nobody waited for them any more. On disk.
+    TellAbandoned(Vec<TaskId>),
 }
 
 /// A worker came or went.

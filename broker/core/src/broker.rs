@@ -3,14 +3,15 @@
 //! What the arms do stands beside: [`ready`](crate::ready) takes in who is idle, [`handout`](crate::handout) gives tasks
 //! out, [`outcome`](crate::outcome) takes them back, [`session`](crate::session) knows who is there and who died,
 //! [`resume`](crate::resume) what outlives a restart, [`stop`](crate::stop) tells workers to stop, [`client`](crate::client)
-//! and [`admin`](crate::admin) answer those who submit, wait and look, [`bulk`](crate::bulk) those who change tasks, [`settle`](crate::settle) takes in what the store
-//! reports.
+//! and [`admin`](crate::admin) answer those who submit, wait and look, [`abandon`](crate::abandon) gives up what nobody waits
+//! for, [`bulk`](crate::bulk) answers those who change tasks, [`settle`](crate::settle) takes in what the store reports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use laneway_protocol::message::{Answer, KindValues, LaneValues, Pong, Request};
 use laneway_protocol::{Code, Epoch, Kind, LaneName, SessionName, TaskId, WireError};
 
+use crate::abandon::Marks;
 use crate::action::{Action, Op};
 use crate::backlog::Backlog;
 use crate::bulk::Batches;
@@ -55,6 +56,7 @@ pub struct Broker {
     pub(crate) questions: HashMap<ReplyTo, Question>,
     pub(crate) pending: Backlog,
     pub(crate) waiters: Waiters,
+    pub(crate) marks: Marks,
     /// Not to be started before a submit that replaces them is on disk.
     pub(crate) secured: Secured,
     pub(crate) batches: Batches,
@@ -139,6 +141,7 @@ impl Broker {
             questions: HashMap::new(),
             pending: Backlog::default(),
             waiters: Waiters::default(),
+            marks: Marks::default(),
             secured: Secured::default(),
             batches: Batches::default(),
             timers: Timers::default(),
@@ -196,6 +199,7 @@ impl Broker {
         }
         self.feed_cleared(now);
         self.feed_gates(now);
+        self.begin_abandon(now);
         std::mem::swap(&mut self.out, actions);
     }
 
@@ -266,6 +270,7 @@ impl Broker {
     }
 
     fn on_tick(&mut self, now: Now) {
+        let mut abandoned = Vec::new();
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Lease(task) => self.on_lease_over(task, now),
@@ -274,6 +279,7 @@ impl Broker {
                 Timer::Beat(session) => self.answer_beat(session),
                 Timer::Away(session) => self.on_away_over(session, now),
                 Timer::Waiter(reply) => self.on_waiter_over(reply),
+                Timer::Abandon(task) => abandoned.push(task),
                 Timer::Question(reply) => self.on_question_late(reply),
                 Timer::Orphans => self.on_orphans_over(now),
                 Timer::Hold => self.end_hold(now),
@@ -281,6 +287,7 @@ impl Broker {
                 Timer::Token(_) => {}
             }
         }
+        self.on_abandoned(abandoned, now);
     }
 
     fn on_stop(&mut self) {

@@ -239,6 +239,7 @@ impl Broker {
                 Verdict::Cancelled => {
                     self.stats.cancelled += 1;
                     self.withdraw(task);
+                    self.unmark(task);
                     if self.waiters.is_watched(task) {
                         self.look(task);
                     }

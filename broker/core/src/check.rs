@@ -2,6 +2,7 @@
 
 use laneway_protocol::TaskId;
 
+use crate::abandon::promised_marks;
 use crate::broker::Broker;
 use crate::dispatch::Idle;
 use crate::settle::Pending;
@@ -23,6 +24,7 @@ impl Broker {
         self.check_settling();
         self.check_gates();
         self.check_secured();
+        self.check_abandon();
         for (reply, question) in &self.questions {
             assert!(
                 self.timers.contains(question.late_at(), Timer::Question(*reply)),
@@ -98,6 +100,20 @@ impl Broker {
             assert!(!self.dispatch.is_read_ahead(*task), "task {task} is to be replaced and read ahead");
         }
         assert_eq!(n_secured, self.secured.len(), "tasks kept for submits that are over");
+    }
+
+    /// A marked task has somebody who waits for it, or a deadline.
+    fn check_abandon(&self) {
+        for (task, at) in self.marks.iter() {
+            assert_eq!(at.is_none(), self.waiters.is_watched(task), "task {task} is marked and given up at {at:?}");
+            assert!(at.is_none_or(|at| self.timers.contains(at, Timer::Abandon(task))), "task {task} has no deadline");
+        }
+        let promised = self.pending.iter().map(|pending| match pending {
+            Pending::Submit { promised, .. } => *promised,
+            Pending::Twins { submit, .. } => promised_marks(submit),
+            _ => 0,
+        });
+        assert_eq!(promised.sum::<usize>(), self.marks.promised(), "places kept for submits that are over");
     }
 
     fn check_settling(&self) {

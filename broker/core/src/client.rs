@@ -8,6 +8,7 @@ use laneway_protocol::message::{
 };
 use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 
+use crate::abandon::promised_marks;
 use crate::action::{Action, Ending, Noted, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
@@ -33,8 +34,15 @@ impl Broker {
         if wait_ms > 0 && self.waiters.len() >= self.settings.waiters_max {
             return self.refuse(from.reply, self.too_many_waiters());
         }
+        if submit.abandon && submit.group.is_some() {
+            return self.refuse(from.reply, group_stays());
+        }
+        if let Err(error) = self.promise_marks(promised_marks(&submit)) {
+            return self.refuse(from.reply, error);
+        }
         let (reply, conn, until) = (from.reply, from.conn, now.mono.after(wait_ms));
         self.hold_question(reply, until.after(ANSWER_SLACK_MS));
+        self.waiters.expect(conn, reply);
         submit.tasks.iter_mut().for_each(derive_key);
         let replaces = replaces(&submit.tasks);
         if replaces.is_empty() {
@@ -51,9 +59,10 @@ impl Broker {
         submit: Submit,
         secured: Vec<TaskId>,
     ) {
+        let promised = promised_marks(&submit);
         let Submit { request, tasks, group, .. } = submit;
         let op = Op::Submit { request, tasks, group: group.map(Box::new), secured: secured.clone() };
-        self.store_for(op, Pending::Submit { reply, conn, until, secured });
+        self.store_for(op, Pending::Submit { reply, conn, until, secured, promised });
     }
 
     pub(crate) fn on_submitted(
@@ -87,12 +96,16 @@ impl Broker {
         }
         let until = now.mono.after(wait.wait_ms.min(WAIT_MS_MAX));
         if let Some(group) = wait.group {
+            if wait.abandon {
+                return self.refuse(from.reply, group_stays());
+            }
             return self.wait_for_group(from, group, &wait, until);
         }
         match (&wait.kind, &wait.unique_key) {
             (Some(kind), Some(unique_key)) => {
                 let op = Op::FindKey { kind: kind.clone(), unique_key: unique_key.clone() };
                 self.hold_question(from.reply, until.after(ANSWER_SLACK_MS));
+                self.waiters.expect(from.conn, from.reply);
                 let pending = Pending::Key { reply: from.reply, wait: Box::new(wait), conn: from.conn, until };
                 self.store_for(op, pending);
             }
@@ -138,6 +151,14 @@ impl Broker {
             || wait.tasks.iter().any(|id| self.running.get(id).is_some_and(|task| n > 0 && task.events.gap_after(n)));
         let asked = Asked::WaitFor { n, gap, fresh, checked: false, not_found: Vec::new(), pruned: Vec::new() };
         let pending: BTreeSet<TaskId> = wait.tasks.iter().copied().collect();
+        if wait.abandon {
+            if let Err(error) = self.check_marks(pending.len()) {
+                return self.refuse(reply, error);
+            }
+            for &task in &pending {
+                self.mark(task);
+            }
+        }
         let ids = pending.iter().copied().collect();
         let alarm = until.after(ANSWER_SLACK_MS);
         self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, alarm, asked });
@@ -194,6 +215,7 @@ impl Broker {
 
     /// A task ended: tells everybody who waits for it.
     pub(crate) fn tell_ended(&mut self, ended: &Final) {
+        self.unmark(ended.task);
         if !self.waiters.is_watched(ended.task) {
             return;
         }
@@ -205,6 +227,7 @@ impl Broker {
 
     /// A task's row is gone.
     pub(crate) fn tell_vanished(&mut self, task: TaskId) {
+        self.unmark(task);
         for reply in self.waiters.of_task(task) {
             self.leave_task(reply, task);
             if let Some(Waiter { asked: Asked::WaitFor { pruned, .. }, .. }) = self.waiters.get_mut(reply) {
@@ -390,6 +413,7 @@ impl Broker {
     pub(crate) fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {
         self.timers.set(waiter.alarm, Timer::Waiter(reply));
         for task in self.waiters.add(reply, waiter) {
+            self.keep_marked(task);
             self.out.push(Action::Watch(task));
         }
     }
@@ -397,11 +421,16 @@ impl Broker {
     pub(crate) fn drop_waiter(&mut self, reply: ReplyTo) -> Option<Waiter> {
         let (waiter, unwatched) = self.waiters.remove(reply)?;
         self.timers.clear(waiter.alarm, Timer::Waiter(reply));
-        self.out.extend(unwatched.into_iter().map(Action::Unwatch));
+        for task in unwatched {
+            self.leave_marked(task);
+            self.out.push(Action::Unwatch(task));
+        }
         Some(waiter)
     }
 
+    /// A task has ended, or is gone, for one who waits.
     fn leave_task(&mut self, reply: ReplyTo, task: TaskId) {
+        self.unmark(task);
         self.waiters.drop_task(reply, task);
         if !self.waiters.is_watched(task) {
             self.out.push(Action::Unwatch(task));
@@ -418,4 +447,11 @@ impl Broker {
             format!("{} questions wait for tasks, at most that many are allowed (waiters_max)", self.waiters.len());
         WireError::new(Code::Full, text).after_ms(1_000)
     }
+}
+
+/// Why nobody gives a whole group up by leaving: who waits for a group waits for a part of its tasks at a time.
+fn group_stays() -> WireError {
+    let text =
+        "a group is not given up by those who wait for it: cancel it by GROUP, or wait for its tasks by their ids";
+    WireError::new(Code::BadBody, text).field("abandon")
 }

@@ -11,6 +11,7 @@
 //! Whatever was promised to be on disk is answered only after [`Event::Committed`] reported it. The same events and times
 //! give the same actions, so every behaviour can be tested and simulated without a socket or a file.
 
+mod abandon;
 mod action;
 mod admin;
 mod backlog;

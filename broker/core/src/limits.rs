@@ -49,6 +49,8 @@ pub(crate) const GROUP_WATCHED_MAX: usize = BATCH_MAX;
 pub(crate) const GROUP_CANCELLED_MAX: usize = BATCH_MAX;
 /// Ends of parents that one question of a child looks at.
 pub(crate) const PARENTS_TOLD_MAX: usize = 128;
+/// Tasks that are cancelled when nobody waits for them any more.
+pub(crate) const MARKED_MAX: usize = 65_536;
 /// Ids with all their detail in one STATUS.
 pub(crate) const DETAIL_MAX: usize = 16;
 /// A stored progress of a task is written at most this often, but for the last.

@@ -230,8 +230,11 @@ impl Broker {
 
     pub(crate) fn on_disconnected(&mut self, conn: ConnId, now: Now) {
         for reply in self.waiters.of_conn(conn) {
-            self.drop_waiter(reply);
-            self.out.push(Action::Forget(reply));
+            let waits = self.drop_waiter(reply).is_some();
+            self.waiters.unexpect(conn, reply);
+            if waits || self.close_question(reply) {
+                self.out.push(Action::Forget(reply));
+            }
         }
         for id in self.workers.disconnected(conn) {
             self.on_connection_gone(id, conn, now);

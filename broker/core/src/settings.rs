@@ -39,6 +39,8 @@ pub struct Settings {
     pub disconnect_grace_ms: u64,
     /// Between a cancel or a timeout and the end of the lease.
     pub cancel_grace_ms: u64,
+    /// A task that is to be cancelled when nobody waits for it any more is, when nobody has for this long.
+    pub abandon_grace_ms: u64,
     pub beat_ms: u64,
     /// The largest payload, checkpoint or piece of partial data.
     pub payload_bytes_max: usize,

@@ -82,6 +82,8 @@ pub(crate) enum Pending {
         until: Millis,
         /// What it may replace.
         secured: Vec<TaskId>,
+        /// So many tasks may be marked; 0 when none is to be.
+        promised: usize,
     },
     /// The live tasks that a submit wants to replace.
     Twins {
@@ -92,6 +94,10 @@ pub(crate) enum Pending {
     },
     Cancel {
         reply: ReplyTo,
+        tasks: Vec<TaskId>,
+    },
+    /// Of tasks that nobody waits for any more.
+    Abandon {
         tasks: Vec<TaskId>,
     },
     Requeue {
@@ -158,7 +164,7 @@ impl Pending {
         match self {
             Pending::End(end) => end.watched || end.hooks.iter().any(|hook| hook.question.is_some()),
             // Its next piece is in no hurry.
-            Pending::Slice { .. } | Pending::Nothing => false,
+            Pending::Slice { .. } | Pending::Abandon { .. } | Pending::Nothing => false,
             Pending::Find { .. }
             | Pending::Submit { .. }
             | Pending::Twins { .. }
@@ -259,19 +265,28 @@ impl Broker {
         match (pending, result) {
             (Pending::End(end), OpResult::Ended(ended)) => self.on_ended(op, end, ended, now),
             (Pending::Find { reply, find }, OpResult::Found(found)) => self.on_found(reply, find, found, now),
-            (Pending::Submit { reply, conn, until, secured }, OpResult::Submitted(stored)) => {
+            (Pending::Submit { reply, conn, until, secured, promised }, OpResult::Submitted(stored)) => {
+                self.waiters.unexpect(conn, reply);
                 self.release_secured(&secured);
+                self.release_marks(promised);
+                if promised > 0 {
+                    self.mark_new(&stored);
+                }
                 self.on_submitted(reply, conn, until, stored, None, now);
             }
-            (Pending::Submit { reply, conn, until, secured }, OpResult::SubmittedGroup(stored, group)) => {
+            // A group is not abandoned.
+            (Pending::Submit { reply, conn, until, secured, .. }, OpResult::SubmittedGroup(stored, group)) => {
+                self.waiters.unexpect(conn, reply);
                 self.release_secured(&secured);
                 self.on_submitted(reply, conn, until, stored, Some(group), now);
             }
             (Pending::Twins { reply, conn, until, submit }, OpResult::Found(found)) => {
                 self.on_twins_found((reply, conn, until), *submit, &found);
             }
-            (Pending::Submit { reply, secured, .. }, OpResult::Refused { index, field, reason }) => {
+            (Pending::Submit { reply, conn, secured, promised, .. }, OpResult::Refused { index, field, reason }) => {
+                self.waiters.unexpect(conn, reply);
                 self.release_secured(&secured);
+                self.release_marks(promised);
                 if self.close_question(reply) {
                     let code = match field {
                         "lane" => Code::UnknownLane,
@@ -287,6 +302,9 @@ impl Broker {
                 if self.close_question(reply) {
                     self.answer(reply, Answer::Cancel(Verdicts { verdicts }));
                 }
+            }
+            (Pending::Abandon { tasks }, OpResult::Verdicts(verdicts)) => {
+                self.on_abandoned_cancelled(tasks, &verdicts, now);
             }
             (Pending::Requeue { reply }, OpResult::Verdicts(verdicts)) => {
                 if self.close_question(reply) {
@@ -322,6 +340,7 @@ impl Broker {
             }
             (Pending::Check { reply }, OpResult::Endings(endings)) => self.on_checked(reply, endings, now),
             (Pending::Key { reply, wait, conn, until }, OpResult::Found(found)) => {
+                self.waiters.unexpect(conn, reply);
                 self.on_key_found(reply, conn, *wait, until, &found);
             }
             (Pending::Look, OpResult::Endings(endings)) => {
@@ -356,6 +375,9 @@ impl Broker {
         }
         for hook in end.hooks {
             self.run_hook(hook, code, now);
+        }
+        if state.is_some_and(TaskState::is_final) {
+            self.unmark(end.task);
         }
         if !self.waiters.is_watched(end.task) {
             return;

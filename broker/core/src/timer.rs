@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Away(SessionId),
     /// Somebody who waits for tasks has waited long enough.
     Waiter(ReplyTo),
+    /// A task that somebody waited for has been without anybody for long enough.
+    Abandon(TaskId),
     /// A question whose answer hangs on the store must be answered now.
     Question(ReplyTo),
     /// Running rows that nobody resumed go back.

@@ -8,6 +8,7 @@ use laneway_protocol::message::{NewTask, OnConflict, Submit};
 use laneway_protocol::{Format, Kind, TaskId, TaskState};
 use sha2::{Digest, Sha256};
 
+use crate::abandon::promised_marks;
 use crate::broker::Broker;
 use crate::event::{ConnId, FoundTask, ReplyTo};
 use crate::time::Millis;
@@ -75,7 +76,8 @@ impl Broker {
     ) {
         if !self.questions.contains_key(&reply) {
             // Answered late or gone: nothing is stored, and the same is asked again.
-            return;
+            self.waiters.unexpect(conn, reply);
+            return self.release_marks(promised_marks(&submit));
         }
         let mut secured = Vec::new();
         for row in found.iter().filter(|row| row.state == TaskState::Queued) {

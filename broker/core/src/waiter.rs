@@ -35,6 +35,7 @@ pub(crate) enum Asked {
 pub(crate) struct Waiters {
     all: HashMap<ReplyTo, Waiter>,
     by_task: HashMap<TaskId, HashSet<ReplyTo>>,
+    /// Those who will wait once the store has answered are here already.
     by_conn: BTreeSet<(ConnId, ReplyTo)>,
 }
 
@@ -52,6 +53,16 @@ impl Waiters {
         self.by_conn.insert((waiter.conn, reply));
         self.all.insert(reply, waiter);
         fresh
+    }
+
+    /// Somebody will wait when the store has answered.
+    pub(crate) fn expect(&mut self, conn: ConnId, reply: ReplyTo) {
+        self.by_conn.insert((conn, reply));
+    }
+
+    /// The store has answered, or the connection is gone.
+    pub(crate) fn unexpect(&mut self, conn: ConnId, reply: ReplyTo) {
+        self.by_conn.remove(&(conn, reply));
     }
 
     /// Gives the waiter and the tasks that nobody waits for any more.

@@ -65,6 +65,8 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Beat(_) => ("BEAT", &[Role::Work]),
         Request::Bye(_) => ("BYE", &[Role::Work]),
         Request::Submit(_) => ("SUBMIT", &[Role::Submit]),
+        // Who only looks on does not end what others have submitted.
+        Request::WaitFor(wait) if wait.abandon => ("WAIT_FOR with abandon", &[Role::Submit]),
         Request::WaitFor(_) => ("WAIT_FOR", &[Role::Submit, Role::Read]),
         Request::Status(_) => ("STATUS", &[Role::Read]),
         Request::Workers(_) => ("WORKERS", &[Role::Read]),
@@ -124,7 +126,11 @@ mod tests {
             Request::Group(about) => !about.cancel,
             _ => false,
         };
-        for (name, _, request) in samples::requests().into_iter().filter(|sample| !looks(&sample.2)) {
+        let abandons = |request: &Request| matches!(request, Request::WaitFor(wait) if wait.abandon);
+
+        for (name, _, request) in
+            samples::requests().into_iter().filter(|sample| !looks(&sample.2) && !abandons(&sample.2))
+        {
             let row = table.iter().find(|(names, _)| names.split(' ').any(|known| known == name));
             let (_, may) = row.unwrap_or_else(|| panic!("{name} is in no row"));
             for role in ROLES {
@@ -137,6 +143,10 @@ mod tests {
         }
         for look in [Request::Lanes(Lanes::default()), Request::Kinds(Kinds::default())] {
             assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes and kinds needs more");
+        }
+        for (.., abandon) in samples::requests().into_iter().filter(|sample| abandons(&sample.2)) {
+            assert!(check(&peer(&[Role::Submit]), &abandon).is_ok() && check(&peer(&[Role::Admin]), &abandon).is_ok());
+            assert!(check(&peer(&[Role::Read]), &abandon).is_err() && check(&peer(&[Role::Work]), &abandon).is_err());
         }
         let look = Request::Schedules(Schedules::default());
         assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of schedules needs more");

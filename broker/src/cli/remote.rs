@@ -149,10 +149,17 @@ impl Remote {
     }
 
     pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {
-        self.client.submit(task.into()).map_err(|error| match error {
-            laneway::Error::Refused(error) => Error::Refused(about_one_task(error)),
-            error => error.into(),
-        })
+        self.client.submit(task.into()).map_err(about_one)
+    }
+
+    /// Like [`Remote::submit`], for a task that is waited for next.
+    pub(super) fn submit_awaited(&self, task: NewTask) -> Result<Stored, Error> {
+        self.client.submit_awaited(task.into()).map_err(about_one)
+    }
+
+    /// Whether tasks go with the last of those who wait for them.
+    pub(super) fn abandon(self, abandon: bool) -> Self {
+        Self { client: self.client.abandon(abandon) }
     }
 
     /// Until the task has ended, or the limit is over.
@@ -272,6 +279,13 @@ impl Remote {
 
 fn no_schedule(name: &str) -> Error {
     Error::NotFound(format!("no schedule '{name}'"))
+}
+
+fn about_one(error: laneway::Error) -> Error {
+    match error {
+        laneway::Error::Refused(error) => Error::Refused(about_one_task(error)),
+        error => error.into(),
+    }
 }
 
 /// A refusal in the words of somebody who submitted one task: the wire counts them.

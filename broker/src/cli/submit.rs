@@ -8,7 +8,7 @@ use jiff::Zoned;
 use laneway::Ended;
 use laneway_protocol::message::{After, NewTask, OnConflict, ProgressEvent, Stored};
 use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::remote::{self, Remote};
 use super::{Common, Output, offline, output, when};
@@ -24,6 +24,7 @@ Examples:
   laneway submit resize '{\"file\": \"a.png\"}'
   laneway submit report --lane low --run-at +1h --unique report-2030-01
   laneway submit import - --wait=60
+  laneway submit search '{\"q\": \"cats\"}' --wait --abandon
   laneway submit search '{\"q\": \"cats\"}' --unique-payload --unique-for 10m --wait
   laneway submit sync '{\"page\": 7}' --unique feed --on-conflict replace --run-at +1m
   laneway submit publish --after 41 --after 42 --after-anyway 43
@@ -92,6 +93,11 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = when::duration)]
     #[expect(clippy::option_option, reason = "absent, for ever, or for this long")]
     wait: Option<Option<Duration>>,
+
+    /// Cancel the task when nobody waits for it any more: this command was ended, or waited for long enough, and nobody comes
+    /// back within the broker's abandon_grace_ms (5 s)
+    #[arg(long, requires = "wait")]
+    abandon: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,7 +133,7 @@ fn moment(text: &str) -> Result<i64, String> {
 }
 
 pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
-    let (wait, output) = (args.wait, common.output);
+    let (wait, abandon, output) = (args.wait, args.abandon, common.output);
     let task = new_task(args)?;
     let Some(remote) = Remote::reach(common)? else {
         let stored = offline::open(common)?.submit(&task)?;
@@ -140,20 +146,28 @@ pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
     if let Some(endpoint) = remote::fallback(common) {
         output::note(&format!("submitting to the broker at {endpoint}; name a database or --endpoint for another"));
     }
-    let stored = remote.submit(task)?;
-    match wait {
-        None => print_id(stored, output),
-        Some(limit) => {
-            output::note(&format!("task {}{}", stored.task, existing(stored)));
-            match await_end(&remote, stored.task, limit, output) {
-                Ok(end) => print_end(stored, &end, output),
-                Err(error) => {
-                    if let (Output::Json, Error::TimedOut(_)) = (output, &error) {
-                        print_live(&remote, stored)?;
-                    }
-                    Err(error)
-                }
+    let Some(limit) = wait else { return print_id(remote.submit(task)?, output) };
+    let remote = remote.abandon(abandon);
+    let stored = remote.submit_awaited(task)?;
+    output::note(&format!("task {}{}", stored.task, existing(stored)));
+    show_end(&remote, stored.task, limit, output::to_object(&stored), output)
+}
+
+/// Waits for the end of a task and prints its result; as JSON, `object` with what is known of the end.
+pub(super) fn show_end(
+    remote: &Remote,
+    task: TaskId,
+    limit: Option<Duration>,
+    object: Map<String, Value>,
+    output: Output,
+) -> Result<(), Error> {
+    match await_end(remote, task, limit, output) {
+        Ok(end) => print_end(object, &end, output),
+        Err(error) => {
+            if let (Output::Json, Error::TimedOut(_)) = (output, &error) {
+                print_live(remote, task, object)?;
             }
+            Err(error)
         }
     }
 }
@@ -275,18 +289,16 @@ pub(super) fn show_progress(event: &ProgressEvent, output: Output) {
 }
 
 /// A task that was waited for in vain, so that a program learns its id and goes on asking.
-fn print_live(remote: &Remote, stored: Stored) -> Result<(), Error> {
-    let mut object = output::to_object(&stored);
-    let state = remote.show(&[stored.task])?.rows.first().map(|row| row.state);
+fn print_live(remote: &Remote, task: TaskId, mut object: Map<String, Value>) -> Result<(), Error> {
+    let state = remote.show(&[task])?.rows.first().map(|row| row.state);
     object.insert("state".into(), json!(state));
     output::json(&Value::Object(object))
 }
 
 /// The result on standard output; an end other than done is an error.
-fn print_end(stored: Stored, end: &Ended, output: Output) -> Result<(), Error> {
+fn print_end(mut object: Map<String, Value>, end: &Ended, output: Output) -> Result<(), Error> {
     match (output, &end.payload) {
         (Output::Json, result) => {
-            let mut object = output::to_object(&stored);
             object.insert("state".into(), json!(end.state));
             object.extend(end.error.as_ref().map(|error| ("error".to_owned(), json!(error))));
             output::put_payload(&mut object, "result", result.as_ref());

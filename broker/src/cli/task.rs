@@ -1,9 +1,11 @@
-//! `laneway task`: look at tasks, cancel them, put dead ones back, move and delete them.
+//! `laneway task`: look at tasks, wait for them, cancel them, put dead ones back, move and delete them.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use laneway_protocol::message::{Change, FailureRow, Filter, StatusRows, TaskRow};
 use laneway_protocol::{LaneName, TaskId, TaskState};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::change::{self, BatchArgs, WhichArgs};
 use super::output::{Table, cut, or_dash};
@@ -14,13 +16,14 @@ use crate::error::Error;
 /// Rows that one question asks for, at most.
 const LIST_ROWS_MAX: u32 = 512;
 
-/// Look at tasks, retry, cancel, move or delete them
+/// Look at tasks, wait for them, retry, cancel, move or delete them
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  laneway task list --state dead\n  laneway task show 12")]
 pub(super) enum TaskCommand {
     List(ListArgs),
     Show(ShowArgs),
     Explain(ExplainArgs),
+    Wait(WaitArgs),
     /// Queue dead or cancelled tasks again, their attempts and losses at zero
     ///
     /// By filter only dead ones are, unless --state says otherwise.
@@ -107,6 +110,26 @@ pub(super) struct ShowArgs {
     tasks: Vec<TaskId>,
 }
 
+/// Wait until a task has ended and print its result, showing progress
+///
+/// Fails when it is dead or cancelled then. Several may wait for the same task.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  laneway task wait 12\n  laneway task wait 12 --limit 5m --abandon")]
+pub(super) struct WaitArgs {
+    /// The id of the task
+    #[arg(value_name = "ID")]
+    task: TaskId,
+
+    /// No longer than this: 30, 500ms, 5m
+    #[arg(long, value_name = "TIME", value_parser = when::duration)]
+    limit: Option<Duration>,
+
+    /// Cancel the task when nobody waits for it any more: this command was ended, or waited for long enough, and nobody comes
+    /// back within the broker's abandon_grace_ms (5 s)
+    #[arg(long)]
+    abandon: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct MoveArgs {
     #[command(flatten)]
@@ -127,6 +150,7 @@ pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
         TaskCommand::List(args) => list(common, args),
         TaskCommand::Show(args) => show(common, &args.tasks),
         TaskCommand::Explain(args) => explain(common, &args.tasks),
+        TaskCommand::Wait(args) => wait(common, &args),
         TaskCommand::Retry(args) => change::run(common, Change::Requeue, None, args),
         TaskCommand::Cancel(args) => change::run(common, Change::Cancel, None, args),
         TaskCommand::Purge(args) => change::run(common, Change::Purge, None, args),
@@ -248,6 +272,12 @@ fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
         }
     }
     missing(&not_found)
+}
+
+fn wait(common: &Common, &WaitArgs { task, limit, abandon }: &WaitArgs) -> Result<(), Error> {
+    let remote = Remote::expect(common)?.abandon(abandon);
+    let object = Map::from_iter([("task".to_owned(), json!(task))]);
+    submit::show_end(&remote, task, limit, object, common.output)
 }
 
 pub(super) fn missing(tasks: &[TaskId]) -> Result<(), Error> {

@@ -54,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) stall_ms: u64,
     pub(crate) restart_hold_ms: u64,
     pub(crate) cancel_grace_ms: u64,
+    pub(crate) abandon_grace_ms: u64,
 
     pub(crate) poll_us: u64,
     pub(crate) scheduler_turn_rows: usize,
@@ -208,6 +209,7 @@ impl Config {
             stall_ms: 1_000,
             restart_hold_ms: 2_000,
             cancel_grace_ms: 5_000,
+            abandon_grace_ms: 5_000,
             poll_us: 500,
             scheduler_turn_rows: 4_096,
             window_rows_max: 4_096,

@@ -59,6 +59,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     number("stall_ms", 50, MINUTE, |c| &mut c.stall_ms),
     number("restart_hold_ms", 0, MINUTE, |c| &mut c.restart_hold_ms),
     number("cancel_grace_ms", 0, 10 * MINUTE, |c| &mut c.cancel_grace_ms),
+    number("abandon_grace_ms", 100, HOUR, |c| &mut c.abandon_grace_ms),
     number("poll_us", 50, 1_000_000, |c| &mut c.poll_us),
     number("scheduler_turn_rows", 16, 100_000, |c| &mut c.scheduler_turn_rows),
     number("window_rows_max", 16, 65_536, |c| &mut c.window_rows_max),

@@ -207,7 +207,8 @@ impl World {
                 | Action::Unload(_)
                 | Action::Watch(_)
                 | Action::Unwatch(_)
-                | Action::Tell(_) => {}
+                | Action::Tell(_)
+                | Action::TellAbandoned(_) => {}
             }
         }
     }

@@ -1,8 +1,8 @@
-//! The log lines of workers that come and go, for people who look for the process behind a task. Written by the router at
-//! once: they are few.
+//! The log lines of workers that come and go, for people who look for the process behind a task, and of tasks that went with
+//! those who waited for them. Written by the router at once: they are few.
 
 use laneway_core::{WorkerEvent, WorkerName};
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::{Kind, LaneName, TaskId};
 
 /// Kinds, or lanes, in one line; longer lists are cut.
 const LIST_CHARS_MAX: usize = 200;
@@ -34,6 +34,14 @@ pub(crate) fn tell_worker(event: &WorkerEvent) {
             let session = worker.session.as_str();
             tracing::warn!(target: "laneway::worker", event = "lost", worker = worker.label(), session, running);
         }
+    }
+}
+
+/// Writes a line for each task that was cancelled, or asked to stop, because nobody waited for it any more. At most a message's
+/// tasks in one call.
+pub(crate) fn tell_abandoned(tasks: &[TaskId]) {
+    for task in tasks {
+        tracing::info!(target: "laneway::task", event = "abandoned", task = task.value());
     }
 }
 

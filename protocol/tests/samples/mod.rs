@@ -296,6 +296,7 @@ fn client_requests() -> Vec<Sample<Request>> {
         request: RequestId(*b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"),
         tasks: vec![new_task, NewTask::new(kind("echo"), None)],
         wait_ms: 2_000,
+        abandon: false,
         group: Some(NewGroup { name: Some("nightly".into()), last: Some(1), anyway: true }),
     };
     let wait_for = WaitFor {
@@ -304,7 +305,24 @@ fn client_requests() -> Vec<Sample<Request>> {
         unique_key: Some("README.md".into()),
         cursor: Some(Cursor { epoch: Epoch(9), n: 500 }),
         wait_ms: 30_000,
+        abandon: false,
         group: Some(7),
+    };
+    let submit_abandoning = Submit {
+        tasks: vec![NewTask::new(kind("search"), Some(Payload::json(r#"{"q":"cats"}"#)))],
+        wait_ms: 10_000,
+        abandon: true,
+        group: None,
+        ..submit.clone()
+    };
+    let wait_abandoning = WaitFor {
+        tasks: vec![task(41)],
+        kind: None,
+        unique_key: None,
+        cursor: None,
+        wait_ms: 10_000,
+        abandon: true,
+        group: None,
     };
     let filter = Filter {
         state: Some(TaskState::Dead),
@@ -315,7 +333,9 @@ fn client_requests() -> Vec<Sample<Request>> {
     };
     vec![
         ("submit", "all fields, and a task of defaults", Request::Submit(submit)),
+        ("submit", "its task is given up with its last waiter", Request::Submit(submit_abandoning)),
         ("wait_for", "all fields", Request::WaitFor(wait_for)),
+        ("wait_for", "the task is given up with its last waiter", Request::WaitFor(wait_abandoning)),
         ("status", "by id, in detail", Request::Status(Status { tasks: vec![task(41)], filter: None, detail: true })),
         ("status", "by filter", Request::Status(Status { tasks: Vec::new(), filter: Some(filter), detail: false })),
         ("cancel", "two tasks", Request::Cancel(Tasks { tasks: vec![task(41), task(42)] })),

@@ -234,6 +234,7 @@ impl World {
                     Action::Watch(task) => orders.watch.push((task, true)),
                     Action::Unwatch(task) => orders.watch.push((task, false)),
                     Action::Tell(what) => self.note(format_args!("{what:?}")),
+                    Action::TellAbandoned(tasks) => self.note(format_args!("nobody waits for {tasks:?}")),
                 }
             }
             for reply in undelivered {

@@ -139,6 +139,7 @@ impl Plan {
             restart_hold_ms: 400,
             disconnect_grace_ms: DISCONNECT_GRACE_MS,
             cancel_grace_ms: 200,
+            abandon_grace_ms: 600,
             beat_ms: 400,
             payload_bytes_max: 10_000,
             result_bytes_max: 10_000,

@@ -95,8 +95,15 @@ impl World {
         }
         Some(match dice {
             ..70 => {
-                let wait =
-                    WaitFor { tasks: some(self), kind: None, unique_key: None, cursor: None, wait_ms, group: None };
+                let wait = WaitFor {
+                    tasks: some(self),
+                    kind: None,
+                    unique_key: None,
+                    cursor: None,
+                    wait_ms,
+                    abandon: false,
+                    group: None,
+                };
                 (Request::WaitFor(wait), wait_ms)
             }
             70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
@@ -131,6 +138,7 @@ impl World {
                         unique_key: None,
                         cursor: None,
                         wait_ms,
+                        abandon: false,
                         group: Some(group),
                     };
                     return Some((Request::WaitFor(wait), wait_ms));
@@ -217,7 +225,7 @@ impl World {
             });
             NewGroup { name: None, last: free, anyway: self.chance.chance(50) }
         });
-        Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, group }
+        Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, abandon: false, group }
     }
 
     /// As it is, or for all that meet a filter, or a look at the last batch of this client.

@@ -1,5 +1,6 @@
 //! The core in a world of its own: an event in, everything that it asks for compared.
 
+mod abandon;
 mod admin;
 mod bounds;
 mod bulk;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use laneway_protocol::message::{
     Answer, Bulk, BulkFilter, Bye, Change, Drain, End, Held, KindValues, Kinds, LaneValues, Lanes, Outcome,
-    OutcomeCode, Progress, Ready, Request, SetKind, SetLane, Tasks,
+    OutcomeCode, Progress, Ready, Request, SetKind, SetLane, Tasks, WaitFor,
 };
 use laneway_protocol::{Epoch, Lease, TaskId, TaskState};
 use proptest::prelude::*;
@@ -102,7 +102,9 @@ impl Run {
                 self.world.ask(90, Request::Lanes(Lanes { pause, resume, ..Lanes::default() }));
             }
             26 => {
-                self.world.ask(91, Request::WaitFor(wait_for(&[some_task.value()], u64::from(y) * 100)));
+                let abandon = y.is_multiple_of(2);
+                let wait = WaitFor { abandon, ..wait_for(&[some_task.value()], u64::from(y) * 100) };
+                self.world.ask(91, Request::WaitFor(wait));
             }
             27 => self.beat(usize::from(x % 3)),
             28 => self.lose_answers = y.is_multiple_of(2),

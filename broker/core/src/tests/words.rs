@@ -16,6 +16,7 @@ pub(super) fn line(action: &Action) -> String {
         Action::Unload(tasks) => format!("unload {}", join(tasks)),
         Action::Watch(task) => format!("watch {task}"),
         Action::Unwatch(task) => format!("unwatch {task}"),
+        Action::TellAbandoned(tasks) => format!("tell abandoned {}", join(tasks)),
         Action::Tell(WorkerEvent::Connected { worker, kinds, .. }) => {
             let kinds: Vec<&str> = kinds.iter().map(laneway_protocol::Kind::as_str).collect();
             format!("tell {} connected [{}]", worker.label(), kinds.join(" "))

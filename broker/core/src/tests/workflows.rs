@@ -90,7 +90,8 @@ fn a_submit_that_makes_a_group_hears_its_number() {
     // With the ids of its tasks.
     let mut world = World::new();
     let tasks = vec![laneway_protocol::message::NewTask::new(kind("a"), None)];
-    let submit = Submit { request: RequestId([1; 16]), tasks, wait_ms: 0, group: Some(NewGroup::default()) };
+    let submit =
+        Submit { request: RequestId([1; 16]), tasks, wait_ms: 0, abandon: false, group: Some(NewGroup::default()) };
     let reply = world.ask(9, Request::Submit(submit));
     settle(&mut world);
     let Answer::Submit(submitted) = &world.answers[&reply] else { panic!("not stored") };

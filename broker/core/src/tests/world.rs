@@ -51,6 +51,7 @@ pub(super) fn settings() -> Settings {
         restart_hold_ms: 2_000,
         disconnect_grace_ms: 500,
         cancel_grace_ms: 5_000,
+        abandon_grace_ms: 5_000,
         beat_ms: 5_000,
         payload_bytes_max: 1_024,
         result_bytes_max: 512,
@@ -380,7 +381,7 @@ impl World {
                 Action::Unwatch(task) => {
                     self.table.watched.remove(&task);
                 }
-                Action::Tell(_) => {}
+                Action::Tell(_) | Action::TellAbandoned(_) => {}
             }
         }
     }
@@ -468,7 +469,7 @@ pub(super) fn held(task: u64, lease: Lease) -> Held {
 }
 
 pub(super) fn submit(tasks: Vec<NewTask>, wait_ms: u64) -> Request {
-    Request::Submit(Submit { request: RequestId([1; 16]), tasks, wait_ms, group: None })
+    Request::Submit(Submit { request: RequestId([1; 16]), tasks, wait_ms, abandon: false, group: None })
 }
 
 pub(super) fn wait_for(tasks: &[u64], wait_ms: u64) -> WaitFor {
@@ -478,6 +479,7 @@ pub(super) fn wait_for(tasks: &[u64], wait_ms: u64) -> WaitFor {
         unique_key: None,
         cursor: None,
         wait_ms,
+        abandon: false,
         group: None,
     }
 }
