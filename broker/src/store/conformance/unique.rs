@@ -113,7 +113,8 @@ pub(super) fn a_queued_row_is_replaced_when_it_is_secured<T: Subject>(world: &mu
 }
 
 pub(super) fn a_replaced_row_is_told_to_its_queue<T: Subject>(world: &mut World<T>) {
-    // The next intake names the queue and the time, as for a new row. Said again, the submit is answered as the first time.
+    // The next intake names the queue and the time, as for a new row. Said again, the submit is answered as the first time, and
+    // the queue is named again: the row was kept from being read ahead for it.
     let id = world.submit_one(keyed(|_| ()));
     world.turn(|store, now| store.intake(10, now).unwrap());
     let tasks = vec![keyed(|task| (task.on_conflict, task.run_at) = (OnConflict::Replace, Some(1_900_000_000_000)))];
@@ -124,6 +125,8 @@ pub(super) fn a_replaced_row_is_told_to_its_queue<T: Subject>(world: &mut World<
     let told: Vec<_> = intake.later.iter().map(|(key, at)| (key.clone(), at.0)).collect();
     assert_eq!(told, [(key("normal", "k"), 1_900_000_000_000)]);
     assert_eq!(stored(world.ask(submit)), replaced);
+    let intake = world.turn(|store, now| store.intake(10, now).unwrap());
+    assert_eq!(intake.due, [key("normal", "k")]);
 }
 
 pub(super) fn live_twins_are_found<T: Subject>(world: &mut World<T>) {

@@ -277,7 +277,9 @@ impl Step<'_> {
         if let Some((at, stored, group)) = self.db.requests.get(&request.0)
             && *at > now.wall.0 - 600_000
         {
-            return submitted(stored.clone(), *group);
+            let again = submitted(stored.clone(), *group);
+            list.secured.iter().for_each(|task| self.tell_again(sql(*task)));
+            return again;
         }
         let before = (self.db.clone(), self.news.clone());
         match self.insert_list(list, now) {

@@ -56,6 +56,14 @@ impl Step<'_> {
         Ok(Stored { replaced, ..Stored::met(task_id(twin)) })
     }
 
+    /// A submit said again kept this row from being read ahead: its queue is told of it.
+    pub(super) fn tell_again(&mut self, id: i64) {
+        let queued = self.db.rows.get(&id).filter(|row| state(row) == TaskState::Queued);
+        if let Some(Ok(key)) = queued.map(|row| self.judge.key(cell(row, "kind"), cell(row, "lane"))) {
+            self.news.due.insert(key);
+        }
+    }
+
     pub(super) fn keep_for(&mut self, id: i64, task: &NewTask) {
         if let Some(ms) = task.unique_for_ms {
             let kept = self.db.windows.entry(id).or_default();

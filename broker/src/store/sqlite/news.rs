@@ -96,6 +96,11 @@ impl State {
         self.news.staged.push((key, run_at.filter(|at| *at > now.wall)));
     }
 
+    /// A queue may have a due row that nobody has told of.
+    pub(super) fn look_at(&mut self, key: QueueKey) {
+        self.news.staged.push((key, None));
+    }
+
     /// The store itself has inserted a row.
     pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
         // Ids are given out in order: the one behind the watermark proves that no app's row lies between.

@@ -9,7 +9,7 @@ use super::State;
 use super::dependencies::{depend, state_of, walk};
 use super::group::{group_exists, group_of, new_group, waiting_last};
 use super::row::{SqlPayload, sql_id, sql_u64};
-use super::unique::{keep_for, replace, twin};
+use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
 use crate::store::dependencies::{is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before};
 use crate::store::validate::{Bad, Judge};
@@ -36,6 +36,7 @@ pub(super) fn submit(
     now: Now,
 ) -> Result<OpResult, StoreError> {
     if let Some((stored, group)) = said_before(conn, request, now)? {
+        tell_again(conn, state, list.secured)?;
         return Ok(submitted(stored, group));
     }
     // What a trigger of an app refuses costs this submit and nothing else.
@@ -50,6 +51,16 @@ pub(super) fn submit(
         Err(StoreError::Refused(reason)) => Ok(OpResult::Refused { index: 0, field: "kind", reason }),
         Err(error) => Err(error),
     }
+}
+
+/// What the first saying has replaced was kept from being read ahead for this one too: its queues are told again.
+fn tell_again(conn: &Connection, state: &mut State, secured: &[TaskId]) -> Result<(), StoreError> {
+    for task in secured {
+        if let Some(key) = queue_of(conn, &state.judge, sql_id(*task))? {
+            state.look_at(key);
+        }
+    }
+    Ok(())
 }
 
 fn submitted(stored: Vec<Stored>, group: Option<u64>) -> OpResult {

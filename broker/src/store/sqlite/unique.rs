@@ -62,7 +62,7 @@ pub(super) fn replace(
 }
 
 /// Of a row that is queued where a worker can find it.
-fn queue_of(conn: &Connection, judge: &Judge, id: i64) -> Result<Option<QueueKey>, StoreError> {
+pub(super) fn queue_of(conn: &Connection, judge: &Judge, id: i64) -> Result<Option<QueueKey>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT kind, lane FROM tasks WHERE id = ?1 AND state = 'queued'")?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
