@@ -5,11 +5,12 @@
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; no two
 //! live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
-//! is idle beside work; everybody is answered; each
-//! slot of a schedule is fired once and in time; and
+//! is idle beside work; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
+//! only; each slot of a schedule is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
+mod abandon;
 mod answers;
 mod bulk;
 mod dispatch;
@@ -61,6 +62,7 @@ pub(crate) struct Auditor {
     /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     limits: limits::Limits,
+    stakes: abandon::Stakes,
     now: u64,
     window_rows_max: usize,
     kept_ms: Option<u64>,
@@ -177,6 +179,7 @@ impl Auditor {
         self.open.clear();
         self.cancels.clear();
         self.edits.on_start();
+        self.stakes_on_start(now);
         self.leases.newest_run.clear();
         self.leases.of.clear();
         for (task, row) in &self.rows {
@@ -201,6 +204,7 @@ impl Auditor {
     }
 
     pub(crate) fn on_stall(&mut self, now: u64) {
+        self.stakes_on_stall(now);
         self.disturbed(now);
     }
 
@@ -236,6 +240,7 @@ impl Auditor {
         {
             self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }
+        self.stakes_on_asked(request);
         self.on_limit_asked(reply);
         let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
         if self.open.insert(reply, open).is_some() {

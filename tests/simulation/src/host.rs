@@ -199,6 +199,7 @@ impl World {
     fn handle(&mut self, parts: &mut Parts, event: Event) {
         let before = parts.actions.len();
         let ending = self.auditor.ends_runs(&event);
+        self.auditor.stakes_on_event(&event);
         parts.core.handle(event, self.clocks(), &mut parts.actions);
         parts.core.check();
         for action in &parts.actions[before..] {

@@ -139,7 +139,7 @@ impl Plan {
             restart_hold_ms: 400,
             disconnect_grace_ms: DISCONNECT_GRACE_MS,
             cancel_grace_ms: 200,
-            abandon_grace_ms: 600,
+            abandon_grace_ms: ABANDON_GRACE_MS,
             beat_ms: 400,
             payload_bytes_max: 10_000,
             result_bytes_max: 10_000,
@@ -199,6 +199,7 @@ impl Plan {
 }
 
 pub(crate) const RESUME_GRACE_MS: u64 = 1_500;
+pub(crate) const ABANDON_GRACE_MS: u64 = 600;
 pub(crate) const DISCONNECT_GRACE_MS: u64 = 150;
 /// A gap in the router's loop over this is a stall.
 pub(crate) const STALL_MS: u64 = 300;

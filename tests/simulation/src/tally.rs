@@ -30,6 +30,8 @@ pub struct Tally {
     pub pruned: u64,
     /// Workers that were told to leave alone.
     pub drained: u64,
+    /// Tasks that nobody waited for any more.
+    pub abandoned: u64,
 }
 
 impl AddAssign for Tally {
@@ -50,5 +52,6 @@ impl AddAssign for Tally {
         self.batches += other.batches;
         self.pruned += other.pruned;
         self.drained += other.drained;
+        self.abandoned += other.abandoned;
     }
 }

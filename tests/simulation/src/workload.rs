@@ -88,22 +88,17 @@ impl World {
                 return Some((Request::Ping, 0));
             }
             self.tasks_left -= n;
-            return Some((Request::Submit(self.new_list(n, &known)), 0));
+            let submit = self.new_list(n, &known);
+            let wait_ms = submit.wait_ms;
+            return Some((Request::Submit(submit), wait_ms));
         }
         if let Some(number) = self.clients[at].batch.filter(|_| self.chance.chance(20)) {
             return Some((Request::Bulk(self.look_at_batch(number)), 0));
         }
         Some(match dice {
             ..70 => {
-                let wait = WaitFor {
-                    tasks: some(self),
-                    kind: None,
-                    unique_key: None,
-                    cursor: None,
-                    wait_ms,
-                    abandon: false,
-                    group: None,
-                };
+                let (tasks, abandon) = (some(self), self.chance.chance(40));
+                let wait = WaitFor { tasks, kind: None, unique_key: None, cursor: None, wait_ms, abandon, group: None };
                 (Request::WaitFor(wait), wait_ms)
             }
             70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
@@ -225,7 +220,9 @@ impl World {
             });
             NewGroup { name: None, last: free, anyway: self.chance.chance(50) }
         });
-        Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms: 0, abandon: false, group }
+        let abandon = group.is_none() && self.chance.chance(20);
+        let wait_ms = if self.chance.chance(20) { 1_000 } else { 0 };
+        Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms, abandon, group }
     }
 
     /// As it is, or for all that meet a filter, or a look at the last batch of this client.
@@ -292,7 +289,8 @@ impl World {
                 self.clients[at].batch = begun.or(self.clients[at].batch);
                 false
             }
-            Answer::WaitFor(waited) => !waited.pending.is_empty(),
+            // Some leave before the end.
+            Answer::WaitFor(waited) => !waited.pending.is_empty() && !self.chance.chance(15),
             Answer::Error(error) => error.retry,
             _ => false,
         };

@@ -78,6 +78,7 @@ fn the_seeds_are_not_idle() {
         batches,
         pruned,
         drained,
+        abandoned,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -96,6 +97,7 @@ fn the_seeds_are_not_idle() {
         ("batches", batches),
         ("pruned", pruned),
         ("drained", drained),
+        ("abandoned", abandoned),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

@@ -12,6 +12,7 @@ impl Auditor {
         let Some(open) = self.open.remove(&reply) else {
             return self.fail(format!("{reply:?} is answered and nobody asks"));
         };
+        self.stakes_on_answer(&open.request, answer);
         match (&open.request, answer) {
             (Request::Submit(_), Answer::Submit(stored)) => {
                 for task in stored.tasks.iter().map(|stored| id(stored.task)) {

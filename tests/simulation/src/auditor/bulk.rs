@@ -156,7 +156,9 @@ impl Auditor {
 
     /// A row is not in the table any more.
     pub(super) fn on_left(&mut self, task: i64, old: &Row) {
-        if old.state.is_final() && self.edits.purges.contains(&task) {
+        // The turn may have written its end as well.
+        let has_ended = old.state.is_final() || self.edits.ends.contains_key(&task);
+        if has_ended && self.edits.purges.contains(&task) {
             self.tally.purged += 1;
             self.edits.purged.insert(task);
         } else if self.is_past(task, old) {

@@ -108,6 +108,7 @@ impl Auditor {
         let now = clocks.mono.0;
         self.now = now;
         self.note_held();
+        self.check_stakes();
         if let Some(found) = self.waits_in_vain() {
             self.fail(found);
         }
