@@ -53,6 +53,49 @@ fn outcomes_and_kinds_are_kept_as_the_settings_say() {
     wait_until("the count to follow", || broker.client().stats().unwrap().dead == 10);
 }
 
+/// What is set while the broker runs holds at once and in the next life; a bad value is refused with its bound, and changes nothing.
+#[test]
+fn what_is_set_of_a_kind_holds_at_once_and_after_a_restart() {
+    let place = Place::new();
+    // By itself it would look again tomorrow.
+    let settings = ["retention.interval_ms=86400000", "kinds.brief.dead_age_ms=1000"];
+    let broker = Broker::start_with(&place, &settings);
+    let table = Table::open(&place);
+    for (state, kind) in [("done", "echo"), ("done", "other"), ("dead", "echo"), ("dead", "brief")] {
+        fill(&table, 10, state, kind);
+    }
+    let left = |state: &str, kind: &str| table.count(&format!("state = '{state}' AND kind = '{kind}'"));
+    let endpoint = place.endpoint();
+    let set = |words: &[&str]| Said::by(&place, &[], &[&["kind", "set"], words, &["--endpoint", &endpoint]].concat());
+    set(&["brief", "dead_age_ms=none"]).is(0, "");
+    set(&["echo", "done_age_ms=60000", "dead_count_max=4", "-o", "json"]).is(0, "");
+    wait_until("the old ones to go", || (left("done", "echo"), left("dead", "echo")) == (0, 4));
+    assert_eq!((left("done", "other"), left("dead", "brief")), (10, 10));
+    set(&["echo", "done_age_ms=0", "dead_age_ms=3153600000001"])
+        .is(5, "dead_age_ms is 3153600000001: must be 0 to 3153600000000");
+    set(&["echo", "done_count_max=1000000000001"]).is(5, "must be 0 to 1000000000000");
+    set(&["echo", "done_age_ms=soon"]).is(2, "done_age_ms=soon");
+    let shown = Said::by(&place, &[], &["kind", "list", "-o", "json", "--endpoint", &endpoint]).json();
+    let of = |kind: &str| shown.iter().find(|row| row["kind"] == kind).unwrap().clone();
+    assert_eq!((&of("echo")["done_age_ms"], &of("echo")["dead_count_max"]), (&json!(60_000), &json!(4)));
+    assert_eq!(
+        (&of("echo")["set"], &of("echo")["dead_age_ms"]),
+        (&json!(["done_age_ms", "dead_count_max"]), &json!(null))
+    );
+    assert_eq!(of("brief")["set"], json!(["dead_age_ms"]));
+    broker.kill();
+
+    let _broker = Broker::start_with(&place, &["retention.interval_ms=100", settings[1]]);
+    for (state, kind) in [("done", "echo"), ("dead", "echo")] {
+        fill(&table, 10, state, kind);
+    }
+    wait_until("the same again", || (left("done", "echo"), left("dead", "echo")) == (0, 4));
+    assert_eq!((left("done", "other"), left("dead", "brief")), (10, 10));
+    Said::by(&place, &[], &["kind", "reset", "brief", "echo", "--endpoint", &endpoint]).is(0, "");
+    wait_until("the settings to hold again", || left("dead", "brief") == 0);
+    assert_eq!(left("dead", "echo"), 4);
+}
+
 /// A result over the cap ends its task, with both numbers in its error.
 #[test]
 fn a_result_over_the_cap_is_told() {

@@ -8,7 +8,7 @@
 //! | access | handshakes of peers with keys | whether a key is on the list |
 //! | main (here) | signals | starts and stops the others |
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use laneway_core::{Broker, KindSettings, Settings, Start};
-use laneway_protocol::SessionName;
 use laneway_protocol::message::{KindValues, LaneValues};
+use laneway_protocol::{Kind, SessionName};
 
 use crate::access::Access;
 use crate::bounds;
@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::router::{Links, Router, Stop, bind};
 use crate::scheduler::{Pace, Scheduler};
 use crate::signals::{Signal, Signals};
-use crate::store::{Limit, Limits, Opened, Retention, Rules, Store, StoreError, checkpoint, lock, sqlite};
+use crate::store::{Keeping, KnownKind, Limit, Limits, Opened, Rules, Store, StoreError, checkpoint, lock, sqlite};
 use crate::telemetry::Telemetry;
 use crate::wake;
 
@@ -77,6 +77,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let wal_hint = store.wal_hint();
     let opened = store.open_epoch(secret, clock.now()).map_err(database)?;
     let epoch = opened.epoch;
+    let pace = pace(config, &opened.kinds);
     let core = Broker::new(settings(config), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
 
     let (to_scheduler, orders) = bounded(INBOX_MESSAGES_MAX);
@@ -94,7 +95,7 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         store,
         (orders, to_router, bell.clone()),
         clock,
-        pace(config),
+        pace,
         wake::watch(&config.db),
         telemetry.task_log(),
     );
@@ -190,44 +191,50 @@ pub(crate) fn rules(config: &Config) -> Rules {
     }
 }
 
-/// What is said of one outcome goes before what is said of one kind, and cancelled tasks are kept as done ones are.
-fn retention(config: &Config) -> Retention {
+/// What the settings say of how long ended tasks are kept, and what was set over it in earlier lives.
+fn keeping(config: &Config, known: &[KnownKind]) -> Keeping {
     let own = &config.retention;
     let limit = |age_ms, count_max| Limit { age_ms, count_max };
-    let default = Limits {
+    let general = Limits {
         done: limit(Some(own.done_age_ms), own.done_count_max),
-        cancelled: limit(
-            own.cancelled_age_ms.or(Some(own.done_age_ms)),
-            own.cancelled_count_max.or(own.done_count_max),
-        ),
+        cancelled: limit(own.cancelled_age_ms, own.cancelled_count_max),
         dead: limit(own.dead_age_ms, own.dead_count_max),
     };
-    let kinds = config.kinds.iter().map(|(name, kind)| {
-        let as_done = |general: Option<u64>, done: Option<u64>| if general.is_some() { None } else { done };
-        let limits = Limits {
-            done: limit(kind.done_age_ms, kind.done_count_max),
-            cancelled: limit(
-                kind.cancelled_age_ms.or(as_done(own.cancelled_age_ms, kind.done_age_ms)),
-                kind.cancelled_count_max.or(as_done(own.cancelled_count_max, kind.done_count_max)),
-            ),
-            dead: limit(kind.dead_age_ms, kind.dead_count_max),
-        };
-        (name, limits)
-    });
-    Retention::new(default, kinds)
+    Keeping::new(general, kind_values(config), known)
 }
 
-fn pace(config: &Config) -> Pace {
+fn pace(config: &Config, known: &[KnownKind]) -> Pace {
     Pace {
         poll: Duration::from_micros(config.poll_us),
         lanes: config.lanes.clone(),
         turn_rows: config.scheduler_turn_rows,
         window_bytes: config.window_bytes_max,
         full_durability: config.durability == Durability::Full,
-        retention: retention(config),
+        keeping: keeping(config, known),
         prune_interval_ms: config.retention.interval_ms,
         prune_rows: PRUNE_ROWS,
     }
+}
+
+/// What the settings say of single kinds.
+fn kind_values(config: &Config) -> BTreeMap<Kind, KindValues> {
+    let values = |own: &crate::config::KindSettings| KindValues {
+        cap: own.cap,
+        rate: own.rate,
+        rate_burst: own.rate_burst,
+        lane: own.lane.clone(),
+        max_attempts: own.max_attempts,
+        timeout_ms: own.timeout_ms,
+        backoff_base_ms: own.backoff_base_ms,
+        backoff_max_ms: own.backoff_max_ms,
+        done_age_ms: own.done_age_ms,
+        done_count_max: own.done_count_max,
+        cancelled_age_ms: own.cancelled_age_ms,
+        cancelled_count_max: own.cancelled_count_max,
+        dead_age_ms: own.dead_age_ms,
+        dead_count_max: own.dead_count_max,
+    };
+    config.kinds.iter().map(|(kind, own)| (kind.clone(), values(own))).collect()
 }
 
 pub(crate) fn settings(config: &Config) -> Settings {
@@ -238,19 +245,6 @@ pub(crate) fn settings(config: &Config) -> Settings {
         backoff_base_ms: config.defaults.backoff_base_ms,
         backoff_max_ms: config.defaults.backoff_max_ms,
     };
-    let kind_values = config.kinds.iter().map(|(kind, own)| {
-        let values = KindValues {
-            cap: own.cap,
-            rate: own.rate,
-            rate_burst: own.rate_burst,
-            lane: own.lane.clone(),
-            max_attempts: own.max_attempts,
-            timeout_ms: own.timeout_ms,
-            backoff_base_ms: own.backoff_base_ms,
-            backoff_max_ms: own.backoff_max_ms,
-        };
-        (kind.clone(), values)
-    });
     let lane_values = config.lane_limits.iter().map(|(lane, own)| {
         let LaneLimits { cap, rate, rate_burst, share } = own.clone();
         (lane.clone(), LaneValues { cap, rate, rate_burst, share })
@@ -258,7 +252,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         lanes: config.lanes.clone(),
         kinds: HashMap::new(),
-        kind_values: kind_values.collect(),
+        kind_values: kind_values(config),
         lane_values: lane_values.collect(),
         defaults,
         losses_max: config.defaults.losses_max,

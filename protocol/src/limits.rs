@@ -51,6 +51,9 @@ pub const RATE_STARTS_MAX: u32 = 1_000_000;
 pub const ATTEMPTS_MAX: u32 = 1_000_000;
 pub const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
 pub const BACKOFF_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// The longest that ended tasks are kept, and the most of them, which is as good as for ever and all.
+pub const KEPT_AGE_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
+pub const KEPT_COUNT_MAX: u64 = 1_000_000_000_000;
 /// The shares of all lanes together, in per cent.
 pub const SHARE_MAX: u32 = 100;
 /// The name of a schedule.

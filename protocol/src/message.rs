@@ -1105,6 +1105,20 @@ pub struct KindValues {
     pub backoff_base_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_max_ms: Option<u64>,
+    /// Its ended tasks are deleted so long after their end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_age_ms: Option<u64>,
+    /// And the oldest beyond so many, counted apart from those of other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_count_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_count_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_count_max: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1137,6 +1151,19 @@ pub struct KindState {
     pub timeout_ms: u64,
     pub backoff_base_ms: u64,
     pub backoff_max_ms: u64,
+    /// How long its ended tasks are kept, and how many, where that differs from all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_count_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_count_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_age_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_count_max: Option<u64>,
     /// The fields above that were set while the broker ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,

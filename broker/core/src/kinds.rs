@@ -1,10 +1,13 @@
 //! LANES and KINDS: what people set of lanes and kinds while the broker runs, over what the settings say of them. Kept in
-//! the table, so that it outlives the broker. Validated here, made to hold at [`gate`](crate::gate) and in [`Settings`].
+//! the table, so that it outlives the broker. Validated here, made to hold at [`gate`](crate::gate) and in [`Settings`]; how long
+//! ended tasks are kept is the store's business, which hears of it by the same operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::codec::Room;
-use laneway_protocol::limits::{ATTEMPTS_MAX, BACKOFF_MS_MAX, CAP_MAX, RATE_STARTS_MAX, SHARE_MAX, TIMEOUT_MS_MAX};
+use laneway_protocol::limits::{
+    ATTEMPTS_MAX, BACKOFF_MS_MAX, CAP_MAX, KEPT_AGE_MS_MAX, KEPT_COUNT_MAX, RATE_STARTS_MAX, SHARE_MAX, TIMEOUT_MS_MAX,
+};
 use laneway_protocol::message::{
     Answer, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes, SetKind, SetLane,
 };
@@ -193,6 +196,12 @@ impl Broker {
             timeout_ms,
             backoff_base_ms,
             backoff_max_ms,
+            done_age_ms: values.done_age_ms,
+            done_count_max: values.done_count_max,
+            cancelled_age_ms: values.cancelled_age_ms,
+            cancelled_count_max: values.cancelled_count_max,
+            dead_age_ms: values.dead_age_ms,
+            dead_count_max: values.dead_count_max,
             settings: names(&own).filter(|name| !names(&set.values).any(|set| set == *name)).map(Into::into).collect(),
             set: names(&set.values).map(Into::into).collect(),
         }
@@ -350,6 +359,12 @@ fn over(upper: &KindValues, lower: &KindValues) -> KindValues {
         timeout_ms: upper.timeout_ms.or(lower.timeout_ms),
         backoff_base_ms: upper.backoff_base_ms.or(lower.backoff_base_ms),
         backoff_max_ms: upper.backoff_max_ms.or(lower.backoff_max_ms),
+        done_age_ms: upper.done_age_ms.or(lower.done_age_ms),
+        done_count_max: upper.done_count_max.or(lower.done_count_max),
+        cancelled_age_ms: upper.cancelled_age_ms.or(lower.cancelled_age_ms),
+        cancelled_count_max: upper.cancelled_count_max.or(lower.cancelled_count_max),
+        dead_age_ms: upper.dead_age_ms.or(lower.dead_age_ms),
+        dead_count_max: upper.dead_count_max.or(lower.dead_count_max),
     }
 }
 
@@ -390,6 +405,12 @@ fn names(values: &KindValues) -> impl Iterator<Item = &'static str> {
         ("timeout_ms", values.timeout_ms.is_some()),
         ("backoff_base_ms", values.backoff_base_ms.is_some()),
         ("backoff_max_ms", values.backoff_max_ms.is_some()),
+        ("done_age_ms", values.done_age_ms.is_some()),
+        ("done_count_max", values.done_count_max.is_some()),
+        ("cancelled_age_ms", values.cancelled_age_ms.is_some()),
+        ("cancelled_count_max", values.cancelled_count_max.is_some()),
+        ("dead_age_ms", values.dead_age_ms.is_some()),
+        ("dead_count_max", values.dead_count_max.is_some()),
     ];
     said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name)
 }
@@ -412,7 +433,19 @@ fn check_kind(values: &KindValues, field: Field<'_>) -> Result<(), WireError> {
     within("max_attempts", values.max_attempts.map(u64::from), 1, ATTEMPTS_MAX.into(), field)?;
     within("timeout_ms", values.timeout_ms, 1, TIMEOUT_MS_MAX, field)?;
     within("backoff_base_ms", values.backoff_base_ms, 0, BACKOFF_MS_MAX, field)?;
-    within("backoff_max_ms", values.backoff_max_ms, 0, BACKOFF_MS_MAX, field)
+    within("backoff_max_ms", values.backoff_max_ms, 0, BACKOFF_MS_MAX, field)?;
+    let ages = [
+        ("done_age_ms", values.done_age_ms),
+        ("cancelled_age_ms", values.cancelled_age_ms),
+        ("dead_age_ms", values.dead_age_ms),
+    ];
+    ages.into_iter().try_for_each(|(name, age)| within(name, age, 0, KEPT_AGE_MS_MAX, field))?;
+    let counts = [
+        ("done_count_max", values.done_count_max),
+        ("cancelled_count_max", values.cancelled_count_max),
+        ("dead_count_max", values.dead_count_max),
+    ];
+    counts.into_iter().try_for_each(|(name, count)| within(name, count, 0, KEPT_COUNT_MAX, field))
 }
 
 fn check_lane(values: &LaneValues, field: Field<'_>) -> Result<(), WireError> {

@@ -4,6 +4,7 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use laneway_protocol::limits::{KEPT_AGE_MS_MAX, KEPT_COUNT_MAX};
 use laneway_protocol::message::{KindState, KindValues, Kinds, LaneValues, SetKind, SetLane};
 use laneway_protocol::{Kind, LaneName};
 
@@ -31,12 +32,14 @@ pub(super) enum KindCommand {
     ///
     /// cap: tasks that run at a time. rate: starts in a second, minute, hour or day (10/s, 90/m, 1/h, 5/d). rate_burst: starts
     /// at once after a quiet time. lane, max_attempts, timeout_ms, backoff_base_ms, backoff_max_ms: what its tasks get where
-    /// their rows do not say, from their next run on. `none` takes a cap or a rate away.
+    /// their rows do not say, from their next run on. done_age_ms, done_count_max, and the same of cancelled_ and dead_: how long
+    /// after their end, and how many, of its ended tasks are kept. `none` takes any of these bounds away.
     #[command(after_help = "\
 Examples:
   laneway kind set mail cap=4
   laneway kind set mail rate=10/s rate_burst=20 timeout_ms=60000
-  laneway kind set mail cap=none rate=none")]
+  laneway kind set mail done_age_ms=3600000 dead_count_max=1000
+  laneway kind set mail cap=none rate=none dead_age_ms=none")]
     Set(SetKindArgs),
     /// Go back to what the settings say of these kinds; a pause stays
     #[command(after_help = "Example:\n  laneway kind reset mail")]
@@ -158,8 +161,15 @@ fn kind_values(pairs: &[(String, String)]) -> Result<KindValues, Error> {
             "timeout_ms" => values.timeout_ms = Some(read(name, value)?),
             "backoff_base_ms" => values.backoff_base_ms = Some(read(name, value)?),
             "backoff_max_ms" => values.backoff_max_ms = Some(read(name, value)?),
+            "done_age_ms" => values.done_age_ms = Some(kept(name, value, KEPT_AGE_MS_MAX)?),
+            "done_count_max" => values.done_count_max = Some(kept(name, value, KEPT_COUNT_MAX)?),
+            "cancelled_age_ms" => values.cancelled_age_ms = Some(kept(name, value, KEPT_AGE_MS_MAX)?),
+            "cancelled_count_max" => values.cancelled_count_max = Some(kept(name, value, KEPT_COUNT_MAX)?),
+            "dead_age_ms" => values.dead_age_ms = Some(kept(name, value, KEPT_AGE_MS_MAX)?),
+            "dead_count_max" => values.dead_count_max = Some(kept(name, value, KEPT_COUNT_MAX)?),
             _ => {
-                let known = "cap, rate, rate_burst, lane, max_attempts, timeout_ms, backoff_base_ms or backoff_max_ms";
+                let known = "cap, rate, rate_burst, lane, max_attempts, timeout_ms, backoff_base_ms, backoff_max_ms, or \
+                             done_age_ms, done_count_max and the same of cancelled_ and dead_";
                 return Err(unknown(name, known));
             }
         }
@@ -174,6 +184,11 @@ fn unknown(name: &str, known: &str) -> Error {
 /// On the wire 0 is no bound.
 fn bound(name: &str, value: &str) -> Result<u32, Error> {
     if value == "none" { Ok(0) } else { read(name, value) }
+}
+
+/// On the wire the most is as good as no bound.
+fn kept(name: &str, value: &str, max: u64) -> Result<u64, Error> {
+    if value == "none" { Ok(max) } else { read(name, value) }
 }
 
 fn read<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, Error> {

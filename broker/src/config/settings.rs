@@ -23,16 +23,15 @@ const fn number<T>(name: &'static str, min: u64, max: u64, field: fn(&mut T) -> 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-const YEAR: u64 = 365 * DAY;
 /// As for a task's own; the store refuses rows with more.
 const ATTEMPTS_MAX: u64 = 1_000_000;
 const TIMEOUT_MS_MAX: u64 = 315_576_000_000;
-/// Of ended rows that are kept.
-const ROWS_MAX: u64 = 1_000_000_000_000;
 const MIB: u64 = 1024 * 1024;
 const PAYLOAD_BYTES_MAX: u64 = laneway_protocol::limits::PAYLOAD_BYTES_MAX as u64;
 const CAP_MAX: u64 = laneway_protocol::limits::CAP_MAX as u64;
 const RATE_STARTS_MAX: u64 = laneway_protocol::limits::RATE_STARTS_MAX as u64;
+const KEPT_AGE_MS_MAX: u64 = laneway_protocol::limits::KEPT_AGE_MS_MAX;
+const KEPT_COUNT_MAX: u64 = laneway_protocol::limits::KEPT_COUNT_MAX;
 const SHARE_MAX: u64 = laneway_protocol::limits::SHARE_MAX as u64;
 const WAIT_MS_MAX: u64 = laneway_protocol::limits::WAIT_MS_MAX;
 /// A ZMTP heartbeat's time to live travels as 16 bits of tenths of a second, and libzmq overflows it from about a minute on.
@@ -76,12 +75,12 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("curve.bind", |c| &mut c.curve.bind),
     plain("curve.key_file", |c| &mut c.curve.key_file),
     plain("curve.keys_folder", |c| &mut c.curve.keys_folder),
-    number("retention.done_age_ms", 0, 100 * YEAR, |c| &mut c.retention.done_age_ms),
-    number("retention.done_count_max", 0, ROWS_MAX, |c| &mut c.retention.done_count_max),
-    number("retention.cancelled_age_ms", 0, 100 * YEAR, |c| &mut c.retention.cancelled_age_ms),
-    number("retention.cancelled_count_max", 0, ROWS_MAX, |c| &mut c.retention.cancelled_count_max),
-    number("retention.dead_age_ms", 0, 100 * YEAR, |c| &mut c.retention.dead_age_ms),
-    number("retention.dead_count_max", 0, ROWS_MAX, |c| &mut c.retention.dead_count_max),
+    number("retention.done_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.done_age_ms),
+    number("retention.done_count_max", 0, KEPT_COUNT_MAX, |c| &mut c.retention.done_count_max),
+    number("retention.cancelled_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.cancelled_age_ms),
+    number("retention.cancelled_count_max", 0, KEPT_COUNT_MAX, |c| &mut c.retention.cancelled_count_max),
+    number("retention.dead_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.dead_age_ms),
+    number("retention.dead_count_max", 0, KEPT_COUNT_MAX, |c| &mut c.retention.dead_count_max),
     number("retention.interval_ms", 100, DAY, |c| &mut c.retention.interval_ms),
     number("defaults.max_attempts", 1, ATTEMPTS_MAX, |c| &mut c.defaults.max_attempts),
     number("defaults.losses_max", 1, 1_000, |c| &mut c.defaults.losses_max),
@@ -97,12 +96,12 @@ pub(super) const KIND_SETTINGS: &[Setting<KindSettings>] = &[
     number("timeout_ms", 1, TIMEOUT_MS_MAX, |k| &mut k.timeout_ms),
     number("backoff_base_ms", 0, 30 * DAY, |k| &mut k.backoff_base_ms),
     number("backoff_max_ms", 0, 30 * DAY, |k| &mut k.backoff_max_ms),
-    number("done_age_ms", 0, 100 * YEAR, |k| &mut k.done_age_ms),
-    number("done_count_max", 0, ROWS_MAX, |k| &mut k.done_count_max),
-    number("cancelled_age_ms", 0, 100 * YEAR, |k| &mut k.cancelled_age_ms),
-    number("cancelled_count_max", 0, ROWS_MAX, |k| &mut k.cancelled_count_max),
-    number("dead_age_ms", 0, 100 * YEAR, |k| &mut k.dead_age_ms),
-    number("dead_count_max", 0, ROWS_MAX, |k| &mut k.dead_count_max),
+    number("done_age_ms", 0, KEPT_AGE_MS_MAX, |k| &mut k.done_age_ms),
+    number("done_count_max", 0, KEPT_COUNT_MAX, |k| &mut k.done_count_max),
+    number("cancelled_age_ms", 0, KEPT_AGE_MS_MAX, |k| &mut k.cancelled_age_ms),
+    number("cancelled_count_max", 0, KEPT_COUNT_MAX, |k| &mut k.cancelled_count_max),
+    number("dead_age_ms", 0, KEPT_AGE_MS_MAX, |k| &mut k.dead_age_ms),
+    number("dead_count_max", 0, KEPT_COUNT_MAX, |k| &mut k.dead_count_max),
     number("cap", 0, CAP_MAX, |k| &mut k.cap),
     plain("rate", |k| &mut k.rate),
     number("rate_burst", 0, RATE_STARTS_MAX, |k| &mut k.rate_burst),

@@ -1,7 +1,7 @@
 //! The scheduler's desk: orders in, reports out, one turn a call. What the router's thread and the scheduler's would do
 //! over their channels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -13,7 +13,7 @@ use super::table::Table;
 use crate::clock::Clock;
 use crate::doorbell::{DoorbellWait, doorbell};
 use crate::scheduler::{self, Pace, Scheduler};
-use crate::store::{Limit, Limits, Retention, Rules, Store};
+use crate::store::{Keeping, KnownKind, Limit, Limits, Rules, Store};
 use crate::telemetry::no_task_log;
 
 /// A scheduler on a table, without its thread.
@@ -89,7 +89,7 @@ impl Desk {
             turn_rows: settings.turn_rows,
             window_bytes: settings.window_bytes,
             full_durability: settings.full_durability,
-            retention: retention(settings.done_age_ms, settings.dead_age_ms),
+            keeping: keeping(settings.done_age_ms, settings.dead_age_ms, &opened.kinds),
             prune_interval_ms: settings.prune_interval_ms,
             prune_rows: settings.prune_rows,
         };
@@ -138,10 +138,10 @@ impl Desk {
 }
 
 /// By age alone; `None` keeps rows, for whoever looks at them afterwards.
-fn retention(done_age_ms: Option<u64>, dead_age_ms: Option<u64>) -> Retention {
+fn keeping(done_age_ms: Option<u64>, dead_age_ms: Option<u64>, known: &[KnownKind]) -> Keeping {
     let limit = |age_ms| Limit { age_ms, count_max: None };
     let (done, dead) = (limit(done_age_ms), limit(dead_age_ms));
-    Retention::new(Limits { done, cancelled: done, dead }, std::iter::empty())
+    Keeping::new(Limits { done, cancelled: done, dead }, BTreeMap::new(), known)
 }
 
 impl std::fmt::Debug for Desk {

@@ -14,7 +14,7 @@ use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Fired, Load, Retention, Store, StoreError, Sync, Unstarted};
+use crate::store::{Fired, Keeping, Load, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
@@ -94,7 +94,8 @@ pub(crate) struct Pace {
     pub(crate) turn_rows: usize,
     pub(crate) window_bytes: usize,
     pub(crate) full_durability: bool,
-    pub(crate) retention: Retention,
+    /// How long ended tasks are kept.
+    pub(crate) keeping: Keeping,
     pub(crate) prune_interval_ms: u64,
     /// Rows that one step of pruning looks at.
     pub(crate) prune_rows: usize,
@@ -447,7 +448,7 @@ impl<S: Store> Scheduler<S> {
         self.look_at_watched(&mut found)?;
         self.load_due(&mut found, now)?;
         if prune {
-            let pruned = self.store.prune(&self.pace.retention, &self.watched, self.pace.prune_rows, now)?;
+            let pruned = self.store.prune(self.pace.keeping.retention(), &self.watched, self.pace.prune_rows, now)?;
             let pause = if pruned.over { self.pace.prune_interval_ms } else { PRUNE_PAUSE_MS };
             self.chores.prune_at = now.mono.after(pause);
         }
@@ -602,6 +603,13 @@ impl<S: Store> Scheduler<S> {
                 && !slice.dry_run
             {
                 self.note_verdicts(sliced.verdicts.iter().copied());
+            }
+        }
+        for op in ops {
+            if let Op::SetKind { kind, values, .. } = op
+                && self.pace.keeping.set(kind, values)
+            {
+                self.chores.prune_at = self.clock.now().mono;
             }
         }
         let mut events = Vec::new();

@@ -29,7 +29,7 @@ use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMilli
 use laneway_protocol::message::{Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
 
-pub(crate) use self::retention::{Limit, Limits, Pruned, Retention};
+pub(crate) use self::retention::{Keeping, Limit, Limits, Pruned, Retention};
 pub(crate) use self::schedules::Fired;
 pub(crate) use self::validate::Bad;
 

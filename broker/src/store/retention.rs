@@ -1,10 +1,24 @@
-//! How long ended tasks are kept: for each outcome, and for kinds that differ.
+//! How long ended tasks are kept: for each outcome, and for kinds that differ, by the settings and by what people set over them
+//! while the broker runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use laneway_protocol::message::KindValues;
 use laneway_protocol::{Kind, TaskState};
 
-/// What the settings say, ready to be asked for each row.
+use super::KnownKind;
+
+/// All that is said of it, and what follows.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeping {
+    /// As `[retention]` says it.
+    general: Limits,
+    settings: BTreeMap<Kind, KindValues>,
+    set: BTreeMap<Kind, Limits>,
+    retention: Retention,
+}
+
+/// What is said, ready to be asked for each row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Retention {
     default: Kept,
@@ -43,6 +57,77 @@ pub(crate) struct Limits {
     pub(crate) done: Limit,
     pub(crate) cancelled: Limit,
     pub(crate) dead: Limit,
+}
+
+impl Keeping {
+    pub(crate) fn new(general: Limits, settings: BTreeMap<Kind, KindValues>, known: &[KnownKind]) -> Self {
+        let set = known.iter().map(|known| (known.kind.clone(), Limits::of(&known.values)));
+        let mut keeping = Self { general, settings, set: set.collect(), retention: Retention::default() };
+        keeping.resolve();
+        keeping
+    }
+
+    /// All that is set of a kind from now on. Gives whether anything about its ended tasks has changed.
+    pub(crate) fn set(&mut self, kind: &Kind, values: &KindValues) -> bool {
+        let limits = Limits::of(values);
+        let before = self.set.insert(kind.clone(), limits).unwrap_or_default();
+        if limits == Limits::default() {
+            self.set.remove(kind);
+        }
+        let changed = before != limits;
+        if changed {
+            self.resolve();
+        }
+        changed
+    }
+
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// What is said of one outcome goes before what is said of one kind, and cancelled tasks are kept as done ones are.
+    fn resolve(&mut self) {
+        let Self { general, settings, set, .. } = self;
+        let default = Limits { cancelled: general.cancelled.or(general.done), ..*general };
+        let kinds: BTreeSet<&Kind> = settings.keys().chain(set.keys()).collect();
+        let kinds = kinds.into_iter().map(|kind| {
+            let own = settings.get(kind).map(Limits::of).unwrap_or_default();
+            let mut limits = set.get(kind).copied().unwrap_or_default().or(own);
+            let as_done = Limit {
+                age_ms: limits.done.age_ms.filter(|_| general.cancelled.age_ms.is_none()),
+                count_max: limits.done.count_max.filter(|_| general.cancelled.count_max.is_none()),
+            };
+            limits.cancelled = limits.cancelled.or(as_done);
+            (kind, limits)
+        });
+        self.retention = Retention::new(default, kinds);
+    }
+}
+
+impl Limit {
+    /// Value by value: where this one says nothing the other does.
+    fn or(self, other: Self) -> Self {
+        Self { age_ms: self.age_ms.or(other.age_ms), count_max: self.count_max.or(other.count_max) }
+    }
+}
+
+impl Limits {
+    /// Of one kind, as they are said.
+    fn of(values: &KindValues) -> Self {
+        Self {
+            done: Limit { age_ms: values.done_age_ms, count_max: values.done_count_max },
+            cancelled: Limit { age_ms: values.cancelled_age_ms, count_max: values.cancelled_count_max },
+            dead: Limit { age_ms: values.dead_age_ms, count_max: values.dead_count_max },
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            done: self.done.or(other.done),
+            cancelled: self.cancelled.or(other.cancelled),
+            dead: self.dead.or(other.dead),
+        }
+    }
 }
 
 impl Retention {
@@ -133,5 +218,29 @@ mod tests {
         assert_eq!(of(Some("mail"), TaskState::Running), None);
         assert_eq!((retention.counts_max(), retention.age_ms_min()), (&[100, 5][..], Some(3)));
         assert_eq!(Retention::default().age_ms_min(), None);
+    }
+
+    #[test]
+    fn what_is_set_goes_over_the_settings_value_by_value() {
+        // Also before a restart; taken back, the settings hold again. Cancelled ones follow what holds for the done ones, unless
+        // the general section speaks of them.
+        let kind = Kind::new("mail").unwrap();
+        let values = |done, dead| KindValues { done_age_ms: done, dead_age_ms: dead, ..KindValues::default() };
+        let settings = BTreeMap::from([(kind.clone(), values(Some(5), Some(6)))]);
+        let general = Limits { done: aged(9), ..Limits::default() };
+        let known = KnownKind { kind: kind.clone(), paused: true, values: values(Some(2), None) };
+        let ages = |keeping: &Keeping| {
+            let of = |state| keeping.retention().of(Some("mail"), state).unwrap().age_ms;
+            [TaskState::Done, TaskState::Cancelled, TaskState::Dead].map(of)
+        };
+        let mut keeping = Keeping::new(general, settings.clone(), &[known]);
+        assert_eq!(ages(&keeping), [Some(2), Some(2), Some(6)]);
+        assert!(!keeping.set(&kind, &KindValues { cap: Some(3), ..values(Some(2), None) }), "nothing new");
+        assert!(keeping.set(&kind, &values(Some(0), Some(1))));
+        assert_eq!(ages(&keeping), [Some(0), Some(0), Some(1)]);
+        assert!(keeping.set(&kind, &KindValues::default()));
+        assert_eq!(ages(&keeping), [Some(5), Some(5), Some(6)]);
+        let keeping = Keeping::new(Limits { cancelled: aged(7), ..general }, settings, &[]);
+        assert_eq!(ages(&keeping), [Some(5), Some(7), Some(6)]);
     }
 }

@@ -44,6 +44,12 @@ fn kind_values() -> KindValues {
         timeout_ms: Some(60_000),
         backoff_base_ms: Some(100),
         backoff_max_ms: Some(10_000),
+        done_age_ms: Some(3_600_000),
+        done_count_max: Some(1_000),
+        cancelled_age_ms: Some(60_000),
+        cancelled_count_max: Some(0),
+        dead_age_ms: Some(2_592_000_000),
+        dead_count_max: Some(100),
     }
 }
 
@@ -583,6 +589,12 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         timeout_ms: 60_000,
         backoff_base_ms: 100,
         backoff_max_ms: 10_000,
+        done_age_ms: Some(3_600_000),
+        done_count_max: Some(1_000),
+        cancelled_age_ms: Some(60_000),
+        cancelled_count_max: Some(0),
+        dead_age_ms: Some(2_592_000_000),
+        dead_count_max: Some(100),
         set: vec!["cap".into(), "rate".into()],
         settings: vec!["lane".into()],
     };

@@ -1,5 +1,6 @@
 //! Caps, rates, and pauses of kinds: what is kept back, what goes on beside it, and when it comes again.
 
+use laneway_protocol::limits::{KEPT_AGE_MS_MAX, KEPT_COUNT_MAX};
 use laneway_protocol::message::{
     Answer, KindState, KindValues, Kinds, LaneRow, LaneValues, Lanes, Ready, Request, SetKind, SetLane,
 };
@@ -289,6 +290,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let lane_of = |name: &str| KindValues { lane: Some(lane(name)), ..KindValues::default() };
     let attempts = KindValues { max_attempts: Some(0), ..KindValues::default() };
     let backoff = KindValues { backoff_base_ms: Some(2_000), ..KindValues::default() };
+    let age = KindValues { dead_age_ms: Some(KEPT_AGE_MS_MAX + 1), ..KindValues::default() };
+    let count = KindValues { done_count_max: Some(KEPT_COUNT_MAX + 1), ..KindValues::default() };
     let share = |share| LaneValues { share: Some(share), ..LaneValues::default() };
     for (request, code, field, says) in [
         (set_kind("a", cap(1_000_001)), Code::BadBody, "set[0].values.cap", "1000001: must be 0 to 1000000"),
@@ -299,6 +302,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
             "set[0].values.backoff_base_ms",
             "2000, over its backoff_max_ms of 1000",
         ),
+        (set_kind("a", age), Code::BadBody, "set[0].values.dead_age_ms", "must be 0 to 3153600000000"),
+        (set_kind("a", count), Code::BadBody, "set[0].values.done_count_max", "must be 0 to 1000000000000"),
         (set_kind("a", lane_of("none")), Code::UnknownLane, "set[0].values.lane", "'none'"),
         (set_lane("none", share(1)), Code::UnknownLane, "set[0].lane", "'none'"),
         (set_lane("low", share(101)), Code::BadBody, "set[0].values.share", "must be 0 to 100"),

@@ -123,6 +123,25 @@ pub(super) fn counts_keep_the_newest<T: Subject>(world: &mut World<T>) {
     assert_eq!(done(world, "k")[..3], k[3..]);
 }
 
+pub(super) fn other_rules_begin_a_walk_anew<T: Subject>(world: &mut World<T>) {
+    // What was too much of one kind is not taken from another that has a count now instead, though there are as many groups.
+    for kind in ["mail", "k"] {
+        for _ in 0..4 {
+            ended(world, kind, "done", START);
+        }
+    }
+    let of = |name: &str, count_max| {
+        let own = Limits { done: counted(count_max), ..Limits::default() };
+        Retention::new(Limits::default(), std::iter::once((&kind(name), own)))
+    };
+    assert_eq!(prune(world, &of("mail", 1), 99), deleted(0), "three are too many, and go with the next piece");
+    assert_eq!(prune(world, &of("k", 4), 99), over(0));
+    assert_eq!(ids(world).len(), 8);
+    assert_eq!(prune(world, &of("k", 3), 99), deleted(0));
+    assert_eq!(prune(world, &of("k", 3), 99), over(1));
+    assert_eq!(ids(world), [1, 2, 3, 4, 6, 7, 8]);
+}
+
 pub(super) fn a_watched_row_is_kept<T: Subject>(world: &mut World<T>) {
     // Somebody waits for it, and is about to be told; by age as well as by count.
     let old = [ended(world, "k", "done", START), ended(world, "k", "done", START)];

@@ -320,6 +320,12 @@ pub(super) fn what_is_set_of_kinds_and_lanes_is_kept<T: Subject>(world: &mut Wor
         timeout_ms: Some(60_000),
         backoff_base_ms: Some(0),
         backoff_max_ms: Some(500),
+        done_age_ms: Some(0),
+        done_count_max: Some(1_000_000_000_000),
+        cancelled_age_ms: Some(3_153_600_000_000),
+        cancelled_count_max: Some(1),
+        dead_age_ms: Some(2),
+        dead_count_max: Some(3),
     };
     let of_lane =
         LaneValues { cap: Some(0), rate: Some(laneway_protocol::Rate::NONE), rate_burst: Some(1), share: Some(10) };

@@ -12,8 +12,9 @@ use crate::store::{Pruned, Retention};
 /// Where it stands.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
+    /// What it goes by.
+    by: Retention,
     at: i64,
-    groups: usize,
     /// Rows of each group that were kept, and of those that are to go.
     kept: BTreeMap<usize, u64>,
     surplus: BTreeMap<usize, u64>,
@@ -35,8 +36,8 @@ impl Walk {
         if retention.age_ms_min().is_none() && retention.counts_max().is_empty() {
             return Pruned { deleted: 0, over: true };
         }
-        if self.groups != retention.counts_max().len() {
-            *self = Self { groups: retention.counts_max().len(), ..Self::default() };
+        if self.by != *retention {
+            *self = Self { by: retention.clone(), ..Self::default() };
         }
         let looked: Vec<i64> = db.rows.range(self.at + 1..).map(|(id, _)| *id).take(rows).collect();
         let all_young = young.is_some_and(|young| {
@@ -69,7 +70,7 @@ impl Walk {
         let surplus: BTreeMap<usize, u64> =
             counts_max.iter().enumerate().map(|(group, max)| (group, kept(group).saturating_sub(*max))).collect();
         let reducing = !self.reducing && surplus.values().any(|n| *n > 0);
-        *self = Self { groups: self.groups, surplus, reducing, ..Self::default() };
+        *self = Self { by: std::mem::take(&mut self.by), surplus, reducing, ..Self::default() };
         !reducing
     }
 }

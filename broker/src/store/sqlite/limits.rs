@@ -13,7 +13,8 @@ pub(super) fn set_kind(conn: &Connection, kind: &Kind, paused: bool, values: &Ki
         return Ok(());
     }
     let sql = "INSERT OR REPLACE INTO laneway_kinds (name, paused, cap, rate, rate_burst, lane, max_attempts, timeout_ms, \
-               backoff_base_ms, backoff_max_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+               backoff_base_ms, backoff_max_ms, done_age_ms, done_count_max, cancelled_age_ms, cancelled_count_max, dead_age_ms, \
+               dead_count_max) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     conn.prepare_cached(sql)?.execute(params![
         kind.as_str(),
         paused,
@@ -25,6 +26,12 @@ pub(super) fn set_kind(conn: &Connection, kind: &Kind, paused: bool, values: &Ki
         values.timeout_ms.map(row::sql_u64),
         values.backoff_base_ms.map(row::sql_u64),
         values.backoff_max_ms.map(row::sql_u64),
+        values.done_age_ms.map(row::sql_u64),
+        values.done_count_max.map(row::sql_u64),
+        values.cancelled_age_ms.map(row::sql_u64),
+        values.cancelled_count_max.map(row::sql_u64),
+        values.dead_age_ms.map(row::sql_u64),
+        values.dead_count_max.map(row::sql_u64),
     ])?;
     Ok(())
 }
@@ -39,7 +46,8 @@ pub(super) fn set_lane(conn: &Connection, lane: &LaneName, values: &LaneValues) 
 /// A value that no broker can have written is passed over, as if it were not set.
 pub(super) fn kinds(conn: &Connection) -> Result<Vec<KnownKind>, StoreError> {
     let sql = "SELECT name, paused <> 0, cap, rate, rate_burst, lane, max_attempts, timeout_ms, backoff_base_ms, \
-               backoff_max_ms FROM laneway_kinds ORDER BY name";
+               backoff_max_ms, done_age_ms, done_count_max, cancelled_age_ms, cancelled_count_max, dead_age_ms, dead_count_max \
+               FROM laneway_kinds ORDER BY name";
     let mut statement = conn.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut kinds = Vec::new();
@@ -54,6 +62,12 @@ pub(super) fn kinds(conn: &Connection) -> Result<Vec<KnownKind>, StoreError> {
             timeout_ms: number(row, 7)?,
             backoff_base_ms: number(row, 8)?,
             backoff_max_ms: number(row, 9)?,
+            done_age_ms: number(row, 10)?,
+            done_count_max: number(row, 11)?,
+            cancelled_age_ms: number(row, 12)?,
+            cancelled_count_max: number(row, 13)?,
+            dead_age_ms: number(row, 14)?,
+            dead_count_max: number(row, 15)?,
         };
         kinds.push(KnownKind { kind, paused: row.get(1)?, values });
     }

@@ -28,6 +28,8 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Where the walk stands.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
+    /// What it goes by: with another one it begins anew, for its groups are others.
+    by: Retention,
     at: i64,
     /// Rows kept so far, and rows to delete because an earlier walk met too many, of each group that is counted.
     kept: Vec<u64>,
@@ -60,9 +62,9 @@ pub(super) fn prune(
         return Ok(Pruned { deleted: 0, over: true });
     }
     let mut walk = std::mem::take(&mut state.pruning);
-    if walk.kept.len() != counts_max.len() {
+    if walk.by != *retention {
         let nothing = vec![0; counts_max.len()];
-        walk = Walk { kept: nothing.clone(), surplus: nothing, ..Walk::default() };
+        walk = Walk { by: retention.clone(), kept: nothing.clone(), surplus: nothing, ..Walk::default() };
     }
     let found = look(conn, &walk, retention, rows, now, begun)?;
     let mut pruned = Pruned::default();
@@ -125,7 +127,8 @@ impl Walk {
     fn end(&mut self, counts_max: &[u64]) -> bool {
         let surplus: Vec<u64> = self.kept.iter().zip(counts_max).map(|(kept, max)| kept.saturating_sub(*max)).collect();
         let reduces = !self.reducing && surplus.iter().any(|n| *n > 0);
-        *self = Self { at: 0, kept: vec![0; counts_max.len()], surplus, reducing: reduces };
+        let by = std::mem::take(&mut self.by);
+        *self = Self { by, at: 0, kept: vec![0; counts_max.len()], surplus, reducing: reduces };
         !reduces
     }
 }
