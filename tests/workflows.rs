@@ -70,6 +70,10 @@ fn a_chain_by_sql_a_diamond_by_socket_and_a_task_by_command_line() {
     let second = table.0.last_insert_rowid();
     table.execute("INSERT INTO task_dependencies(task, parent) VALUES (?1, ?2)", [second, first]);
     table.0.execute_batch("COMMIT").unwrap();
+    let let_go = || {
+        let lines = broker.log().into_iter().filter(|line| line["event"] == "let_go");
+        lines.map(|line| line["task"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
     let after = |n: i64, numbers: &[usize]| {
         numbers.iter().fold(Task::new("add").payload(&n), |task, number| task.after_number(*number))
     };
@@ -88,6 +92,15 @@ fn a_chain_by_sql_a_diamond_by_socket_and_a_task_by_command_line() {
     assert_eq!(result(&client, last), 222);
     table.wait_for_state(typed, "done");
     assert_eq!(table.column::<String>(typed, "result"), "1222");
+    // The log tells of each that it was let go, once, whoever had stored it.
+    let id = |task: TaskId| i64::try_from(task.value()).unwrap();
+    let mut children = vec![second, id(stored[0].task), id(stored[1].task), id(stored[2].task), id(last), typed];
+    children.sort_unstable();
+    wait_until("the log", || {
+        let mut told = let_go();
+        told.sort_unstable();
+        told == children
+    });
     laneway(&place, &["submit", "add", "1", "--after", "99999"])
         .is(5, "depends on task 99999, which is not in the table");
     drop(worker);

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use laneway_core::{Cause, Count, Ended, EndedAs, Next, Op, OpResult};
-use laneway_protocol::{SessionName, TaskState};
+use laneway_core::{Cause, Count, Ended, EndedAs, Next, Op, OpResult, QueueKey};
+use laneway_protocol::{SessionName, TaskId, TaskState};
 
 use crate::store::{Fired, Unstarted};
 use crate::telemetry::TaskEvent;
@@ -44,6 +44,24 @@ pub(super) fn tell_ended(Unstarted { end, key }: &Unstarted) {
     let (event, error) = (end.state.as_str(), end.error.as_deref());
     let (kind, lane) = key.as_ref().map(|key| (key.kind.as_str(), key.lane.as_str())).unzip();
     tracing::info!(target: "laneway::task", event, task = end.task.value(), kind, lane, error);
+}
+
+/// The log line of a task that waited for others and is queued now. As many come in one turn as it follows up edges; in a second,
+/// as of all routine lines.
+pub(super) fn let_go_event((task, key): (TaskId, QueueKey)) -> TaskEvent {
+    TaskEvent {
+        event: "let_go",
+        task,
+        kind: key.kind,
+        lane: key.lane,
+        worker: None,
+        session: None,
+        run: 0,
+        attempt: 0,
+        wait_ms: None,
+        run_ms: None,
+        error: None,
+    }
 }
 
 /// The log lines of schedules: each slot that was fired, and each that makes no sense.

@@ -25,7 +25,7 @@ mod step;
 
 use agenda::Agenda;
 use docket::Docket;
-use lines::{Names, is_routine, task_event, tell_ended, tell_fired};
+use lines::{Names, is_routine, let_go_event, task_event, tell_ended, tell_fired};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -172,6 +172,8 @@ struct Found {
     watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
     fired: Fired,
+    /// Queued because all that they waited for has ended.
+    let_go: Vec<(TaskId, QueueKey)>,
 }
 
 impl Chores {
@@ -484,6 +486,7 @@ impl<S: Store> Scheduler<S> {
             self.agenda.mark_at(key, at);
         }
         found.ended.extend(intake.rejected);
+        found.let_go.extend(intake.let_go);
         Ok(())
     }
 
@@ -594,6 +597,9 @@ impl<S: Store> Scheduler<S> {
         self.names.learn(ops);
         let lines = ops.iter().zip(&results).filter(|(op, _)| wanted || !is_routine(op));
         self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names)).collect());
+        if wanted && !found.let_go.is_empty() {
+            self.log.push(found.let_go.into_iter().map(let_go_event).collect());
+        }
         self.names.forget(ops);
         for (op, result) in ops.iter().zip(&results) {
             if let (Op::Cancel(tasks) | Op::Edit { tasks, .. }, Some(OpResult::Verdicts(verdicts))) = (op, result) {

@@ -113,6 +113,7 @@ suite! {
         a_schedule_of_the_wire_that_makes_no_sense_is_refused;
     dependencies:
         a_child_is_queued_when_the_last_parent_has_ended
+        who_is_let_go_is_told_once
         a_child_that_comes_late_is_judged_at_once
         a_failure_runs_down_the_line_but_where_it_does_not_matter
         every_hand_that_ends_a_parent_lets_its_children_go

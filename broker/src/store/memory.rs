@@ -97,6 +97,8 @@ struct News {
     /// Ended, children not looked at; and rows that wait and were not looked at.
     ended: BTreeSet<i64>,
     fresh: BTreeSet<i64>,
+    /// Queued since the last intake, because all that they waited for has ended.
+    let_go: Vec<(TaskId, QueueKey)>,
     /// Some edge may be open.
     live: bool,
 }

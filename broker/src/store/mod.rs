@@ -162,6 +162,8 @@ pub(crate) struct Intake {
     /// Queues with new work for later, and when.
     pub(crate) later: Vec<(QueueKey, UnixMillis)>,
     pub(crate) rejected: Vec<Unstarted>,
+    /// Rows that were queued because all that they waited for has ended, since the last call. For the log.
+    pub(crate) let_go: Vec<(TaskId, QueueKey)>,
 }
 
 /// Which rows to read ahead.

@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// Something happened to a task; one log line.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskEvent {
-    /// `started`, `done`, `failed`, `lost`, `dead`, `released`, `cancelled` and the like.
+    /// `let_go`, `started`, `done`, `failed`, `lost`, `dead`, `released`, `cancelled` and the like.
     pub(crate) event: &'static str,
     pub(crate) task: TaskId,
     pub(crate) kind: Kind,
@@ -43,7 +43,7 @@ pub(crate) struct TaskEvent {
 impl TaskEvent {
     /// Whether the line is one of many of its sort on a good day.
     fn is_routine(&self) -> bool {
-        matches!(self.event, "started" | "done")
+        matches!(self.event, "started" | "done" | "let_go")
     }
 }
 

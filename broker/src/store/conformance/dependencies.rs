@@ -94,6 +94,37 @@ pub(super) fn a_child_is_queued_when_the_last_parent_has_ended<T: Subject>(world
     }
 }
 
+pub(super) fn who_is_let_go_is_told_once<T: Subject>(world: &mut World<T>) {
+    // By the intake that follows, also when the walk over open edges has found them; not those that are cancelled, and nothing of an
+    // undone turn.
+    let told = |world: &mut World<T>| {
+        world.turn(|store, now| {
+            store.recheck(99, now).unwrap();
+            store.intake(99, now).unwrap().let_go
+        })
+    };
+    let (first, bad) = (world.plain(), world.plain());
+    let (child, failed) = (world.waiting(&[first]), world.waiting(&[bad]));
+    assert_eq!(told(world), []);
+    let ends = [(first, Next::Done(None)), (bad, Next::Dead)];
+    let ended = ends.map(|(id, next)| Op::Ended(world.started(id).ended(next, Count::Attempt)));
+    let now = world.now;
+    let store = world.subject.store();
+    store.begin(Sync::Process).unwrap();
+    store.apply(&ended, now).unwrap();
+    assert_eq!(store.intake(99, now).unwrap().let_go, [(task(child), key("normal", "k"))]);
+    store.rollback();
+    assert_eq!(told(world), []);
+    world.apply(&ended);
+    assert_eq!(told(world), [(task(child), key("normal", "k"))]);
+    assert_eq!(told(world), []);
+    assert_eq!(world.states(&[child, failed]), [Queued, Cancelled]);
+    let seen_late = world.waiting(&[child]);
+    world.look();
+    world.subject.app_update(child, &[("state", text("done"))]);
+    assert_eq!(told(world), [(task(seen_late), key("normal", "k"))]);
+}
+
 pub(super) fn a_child_that_comes_late_is_judged_at_once<T: Subject>(world: &mut World<T>) {
     // Its parents have ended before it was inserted: well, badly, and badly where that does not matter.
     let (done, cancelled) = (world.plain(), world.plain());

@@ -373,6 +373,7 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             let mut intake = store.intake(*rows, now).unwrap();
             intake.due.sort();
             intake.later.sort();
+            intake.let_go.sort();
             intake.rejected.sort_by_key(|ended| ended.end.task);
             format!("{intake:?}")
         }

@@ -9,7 +9,7 @@ use laneway_protocol::TaskState;
 use rusqlite::types::Value;
 
 use super::Step;
-use super::cells::{cell, state, values};
+use super::cells::{cell, state, task_id, values};
 use crate::store::Unstarted;
 use crate::store::dependencies::{
     PARENTS_MAX, WALK_MAX, missing_parent, never_waits, ring, too_many_parents, walks_too_far,
@@ -136,6 +136,7 @@ impl Step<'_> {
         };
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).expect("it was just read");
         row.insert("state", Value::Text("queued".into()));
+        self.news.let_go.push((task_id(id), key.clone()));
         self.queued(key, good.run_at, now);
     }
 

@@ -36,6 +36,7 @@ impl Step<'_> {
         found.rejected.extend(self.resolve(now));
         found.due = std::mem::take(&mut self.news.due).into_iter().collect();
         found.later = std::mem::take(&mut self.news.later).into_iter().collect();
+        found.let_go = std::mem::take(&mut self.news.let_go);
         found
     }
 

@@ -7,8 +7,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::Now;
-use laneway_protocol::TaskState;
+use laneway_core::{Now, QueueKey};
+use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -33,6 +33,8 @@ pub(super) struct Dependencies {
     fresh: BTreeSet<i64>,
     /// Where the walk over open edges stands: behind this task and parent.
     walked_to: Option<(Value, Value)>,
+    /// Queued since the last intake.
+    let_go: Vec<(TaskId, QueueKey)>,
     /// All of the above as it was when the open turn first changed it.
     saved: Option<Box<Dependencies>>,
 }
@@ -62,6 +64,11 @@ impl Dependencies {
         self.touch();
         self.live = true;
         self.fresh.insert(id);
+    }
+
+    /// The rows that were queued since the last call.
+    pub(super) fn tell(&mut self) -> Vec<(TaskId, QueueKey)> {
+        std::mem::take(&mut self.let_go)
     }
 
     fn touch(&mut self) {
@@ -241,6 +248,7 @@ fn promote(
     };
     let written = conn.prepare_cached("UPDATE tasks SET state = 'queued' WHERE id = ?1")?.execute([id]);
     if unless_refused(written, id, "a row could not be queued")?.is_some() {
+        state.dependencies.let_go.extend(row::given_out(id).map(|task| (task, key.clone())));
         state.queued(key, id, good.run_at, now);
     }
     Ok(())

@@ -95,6 +95,7 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
     }
     found.due = due.into_iter().collect();
     found.later = later.into_iter().collect();
+    found.let_go = state.dependencies.tell();
     Ok(found)
 }
 
