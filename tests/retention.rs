@@ -153,6 +153,9 @@ fn a_reader_that_pins_the_log_is_told() {
     wait_for("the warning", || broker.log().iter().any(warned).then_some(()));
     let said = Said::by(&place, &[], &["--endpoint", &place.endpoint(), "stats"]).out;
     assert!(said.contains("cannot shrink"), "{said}");
+    let status = |words: &[&str]| Said::by(&place, &[], &[&["db", "status", "--db", "tasks.db"], words].concat());
+    assert!(status(&[]).out.contains("of WAL, cannot shrink: a reader holds"), "{}", status(&[]).out);
+    assert!(status(&["-o", "json"]).json()[0]["wal_pinned_bytes"].as_u64().unwrap() >= 8 * 1024 * 1024);
     reader.0.execute_batch("COMMIT").unwrap();
     wait_until("the end of the alarm", || {
         table.execute("INSERT INTO tasks(kind) VALUES ('nobody')", []);
@@ -160,4 +163,7 @@ fn a_reader_that_pins_the_log_is_told() {
     });
     let shown = Said::by(&place, &[], &["--endpoint", &place.endpoint(), "stats", "-o", "json"]).json().remove(0);
     assert_eq!(shown["wal_pinned_bytes"], json!(0));
+    assert_eq!(status(&["-o", "json"]).json()[0]["wal_pinned_bytes"], json!(0));
+    assert_eq!(broker.stop(), 0);
+    assert_eq!(status(&["-o", "json"]).json()[0]["wal_pinned_bytes"], json!(null), "nobody knows");
 }

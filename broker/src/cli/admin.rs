@@ -226,8 +226,7 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
         table.pair(name, &format!("{n} since start"));
     }
     table.pair("commit", &format!("{} µs median, {} µs p99", report.commit_p50_us, report.commit_p99_us));
-    let pinned =
-        if report.wal_pinned_bytes > 0 { ", cannot shrink: a reader holds a transaction open; end it" } else { "" };
+    let pinned = if report.wal_pinned_bytes > 0 { output::PINNED } else { "" };
     table.pair("WAL", &format!("{} kB{pinned}", report.wal_bytes / 1_000));
     table.print()?;
     if report.kinds.is_empty() {

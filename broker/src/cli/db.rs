@@ -6,10 +6,11 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::output::Table;
-use super::{Common, Output, output, remote, when};
+use super::remote::{self, Remote};
+use super::{Common, Output, output, when};
 use crate::error::Error;
-use crate::store::care;
 use crate::store::offline::{self, DbStatus, LastEpoch};
+use crate::store::{care, lock};
 
 /// Create, upgrade, check, back up and look at the database file
 #[derive(Debug, Subcommand)]
@@ -22,6 +23,8 @@ pub(super) enum DbCommand {
     #[command(after_help = "Example:\n  laneway db migrate --db /srv/app/app.db")]
     Migrate,
     /// Show the schema, the sizes, the number of tasks by state and the last broker
+    ///
+    /// When a broker runs, also whether its write-ahead log cannot shrink because a reader holds a transaction open.
     #[command(after_help = "Example:\n  laneway db status --db /srv/app/app.db")]
     Status,
     /// Look for damage: the file itself, references, the schema, what the rows promise; a broker may run meanwhile
@@ -50,6 +53,7 @@ pub(super) fn run(common: &Common, command: &DbCommand) -> Result<(), Error> {
     if !path.exists() && !matches!(command, DbCommand::Init | DbCommand::Restore { .. }) {
         return Err(Error::NotFound(format!("there is no database {}; `laneway db init` makes one", path.display())));
     }
+    let mut pinned = None;
     let (doing, status) = match command {
         DbCommand::Init => ("create", offline::init(&path)),
         DbCommand::Migrate => ("migrate", offline::migrate(&path)),
@@ -59,10 +63,23 @@ pub(super) fn run(common: &Common, command: &DbCommand) -> Result<(), Error> {
         DbCommand::Restore { file } => return restore(common, &path, file),
     };
     let status = status.map_err(|error| Error::database(format!("{doing} the database {}", path.display()), error))?;
-    match common.output {
-        Output::Json => output::json(&to_json(&status)),
-        Output::Table => print(&status),
+    if matches!(command, DbCommand::Status) {
+        pinned = pinned_bytes(&status);
     }
+    match common.output {
+        Output::Json => output::json(&to_json(&status, pinned)),
+        Output::Table => print(&status, pinned),
+    }
+}
+
+/// Of a log that cannot shrink, as the broker says that runs on this database; only it looks for that. `None` when none runs, or none
+/// that this machine reaches without keys by a socket file.
+fn pinned_bytes(status: &DbStatus) -> Option<u64> {
+    let epoch = status.last_epoch.as_ref().filter(|epoch| epoch.stopped_at.is_none())?;
+    let endpoints = lock::endpoints(&status.path).into_iter().filter(|endpoint| endpoint.starts_with("ipc://"));
+    let told = |endpoint: String| Remote::glance(&endpoint)?.stats().ok();
+    let report = endpoints.filter_map(told).find(|report| report.epoch == epoch.number)?;
+    Some(report.wal_pinned_bytes)
 }
 
 /// Prints every problem; ends with the exit code of the database when there is one.
@@ -107,7 +124,7 @@ fn restore(common: &Common, path: &Path, file: &Path) -> Result<(), Error> {
     }
 }
 
-fn to_json(status: &DbStatus) -> Value {
+fn to_json(status: &DbStatus, pinned: Option<u64>) -> Value {
     let tasks: Map<String, Value> = status.rows.iter().map(|(state, n)| (state.clone(), json!(n))).collect();
     json!({
         "path": status.path.display().to_string(),
@@ -117,6 +134,7 @@ fn to_json(status: &DbStatus) -> Value {
         "bytes": status.bytes,
         "free_bytes": status.free_bytes,
         "wal_bytes": status.wal_bytes,
+        "wal_pinned_bytes": pinned,
         "tasks": tasks,
         "last_epoch": status.last_epoch.as_ref().map(|epoch| json!({
             "number": epoch.number,
@@ -128,12 +146,13 @@ fn to_json(status: &DbStatus) -> Value {
     })
 }
 
-fn print(status: &DbStatus) -> Result<(), Error> {
+fn print(status: &DbStatus, pinned: Option<u64>) -> Result<(), Error> {
     let mut table = Table::pairs();
     table.pair("path", &status.path.display());
     table.pair("schema", &schema(status));
     table.pair("sqlite", &status.sqlite);
-    table.pair("size", &format!("{} kB and {} kB of WAL", status.bytes / 1_000, status.wal_bytes / 1_000));
+    let held = if pinned.is_some_and(|bytes| bytes > 0) { output::PINNED } else { "" };
+    table.pair("size", &format!("{} kB and {} kB of WAL{held}", status.bytes / 1_000, status.wal_bytes / 1_000));
     let free = match status.free_bytes {
         0 => "none: what is stored next makes the file grow".into(),
         free => format!("{} kB inside the file, used again before it grows", free / 1_000),
@@ -189,7 +208,7 @@ mod tests {
         }
         let status = offline::status(&dir.path().join("t.db")).unwrap();
         assert!(schema(&status).contains("up to date"));
-        assert_eq!(to_json(&status)["tasks"], json!({}));
+        assert_eq!(to_json(&status, None)["tasks"], json!({}));
     }
 
     #[test]

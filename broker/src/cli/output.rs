@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 
+/// Said of a write-ahead log, behind its size.
+pub(super) const PINNED: &str = ", cannot shrink: a reader holds a transaction open; end it";
+
 /// Writes to standard output as it is.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout().lock();

@@ -90,6 +90,7 @@ fn is_alive(endpoint: &str) -> bool {
 
 /// How long a broker that accepts connections may take to answer a question.
 const ANSWER_SECONDS_MAX: u64 = 10;
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// The keys to speak with: typed, or from the environment. Those are for a broker that somebody named, as the one beside a
 /// database takes none.
@@ -137,6 +138,15 @@ impl Remote {
             return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
         }
         Self::connect(&endpoint, curve).map(Some)
+    }
+
+    /// A broker without keys that answers there at once, for what is only nice to know.
+    pub(super) fn glance(endpoint: &str) -> Option<Self> {
+        if !is_alive(endpoint) {
+            return None;
+        }
+        laneway::seed_libzmq();
+        laneway::Client::connect_with(endpoint, GLANCE).ok().map(|client| Self { client })
     }
 
     /// For commands that need a running broker.

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
+/// What stands before the endpoints in the file.
+const LISTENING: &str = ", listening on ";
+
 /// Held until it is dropped. The file stays: to remove it would let two brokers lock two files of one name.
 #[derive(Debug)]
 pub(crate) struct BrokerLock {
@@ -19,7 +22,7 @@ impl BrokerLock {
     /// Adds where the broker listens to what a second one will be told.
     pub(crate) fn tell_endpoints(&mut self, endpoints: &[String]) -> Result<(), StoreError> {
         // In one write behind what is there, so that a reader never finds the file empty.
-        let written = self.file.write_all(format!(", listening on {}", endpoints.join(" ")).as_bytes());
+        let written = self.file.write_all(format!("{LISTENING}{}", endpoints.join(" ")).as_bytes());
         written.map_err(|cause| StoreError::Unavailable(format!("cannot write the lock file: {cause}")))
     }
 }
@@ -49,6 +52,14 @@ pub(crate) fn acquire(database: &Path) -> Result<BrokerLock, StoreError> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     write!(file, "pid {} on {}", std::process::id(), host()).map_err(failed)?;
     Ok(BrokerLock { file })
+}
+
+/// Where the last broker of a database said that it listens, whether or not it still lives: its lock is not tried, for that would turn
+/// away a broker that starts at this very moment.
+pub(crate) fn endpoints(database: &Path) -> Vec<String> {
+    let said = lock_file(database).and_then(std::fs::read_to_string).unwrap_or_default();
+    let listed = said.split_once(LISTENING).map_or("", |(_, listed)| listed);
+    listed.split_whitespace().map(Into::into).collect()
 }
 
 fn unavailable(path: &Path, cause: &io::Error) -> StoreError {
@@ -93,7 +104,9 @@ mod tests {
             let error = acquire(name).unwrap_err().to_string();
             assert!(error.contains(&format!("pid {} on ", std::process::id())), "{error}");
             assert!(error.contains(", listening on ipc:///a.sock tcp://127.0.0.1:1"), "{error}");
+            assert_eq!(endpoints(name), ["ipc:///a.sock", "tcp://127.0.0.1:1"]);
         }
+        assert!(endpoints(&dir.path().join("other.db")).is_empty());
         drop(first);
         acquire(&link).unwrap();
     }
