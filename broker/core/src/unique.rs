@@ -115,6 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_secured_until_the_last_submit_lets_it_go() {
+        let [one, other] = [1, 2].map(|id| TaskId::new(id).unwrap());
+        let mut secured = Secured::default();
+        secured.add(one);
+        secured.add(one);
+        secured.remove(one);
+        assert!(secured.contains(one) && !secured.contains(other));
+        assert_eq!(secured.len(), 1);
+        secured.remove(one);
+        assert!(!secured.contains(one));
+    }
+
+    #[test]
     fn the_key_of_a_payload_is_what_anybody_works_out() {
         // `printf hi | sha256sum`. JSON and bytes of the same content are different payloads.
         let hi = "8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4";

@@ -159,6 +159,57 @@ fn shares_are_told_with_what_they_come_to_and_are_no_more_than_all() {
     assert_eq!(told, [(None, None), (None, None), (Some(80), Some(3)), (Some(15), Some(14))]);
 }
 
+#[test]
+fn shares_that_come_to_all_are_each_met_to_the_hand_out() {
+    // There is no room for a wrong order: of several lanes that are owed one, the first to be owed two must go first.
+    for shares in [[0, 90, 6, 4], [0, 48, 47, 5], [34, 33, 32, 1], [0, 1, 50, 49], [0, 4, 6, 90]] {
+        let mut world = four_lanes();
+        for (name, share) in LANES.into_iter().zip(shares) {
+            set(&mut world, name, share);
+            world.insert(name, "a", 205);
+        }
+        let mut slot = Slot::new("w", 1, &["a"]);
+        slot.take(&mut world);
+        world.commit();
+        let mut hand_outs = Vec::new();
+        for _ in 0..200 {
+            let lane = slot.take(&mut world).expect("every lane is full");
+            hand_outs.push(HandOut { at_hand: [true; 4], lane });
+            world.commit();
+        }
+        check_bound(&hand_outs, shares);
+    }
+}
+
+#[test]
+fn a_suspect_is_nothing_that_a_lane_is_owed_where_it_may_not_run() {
+    // The process runs a suspect already: of the low lane it gets what stands behind the next one.
+    let mut world = four_lanes();
+    set(&mut world, "low", 50);
+    for _ in 0..2 {
+        world.insert_with("low", "a", |row| row.losses = 1);
+    }
+    let mut slot = Slot::new("w", 1, &["a"]);
+    slot.take(&mut world);
+    world.commit();
+    assert_eq!(slot.take(&mut world), Some(3), "a suspect, alone");
+    world.commit();
+    world.insert("urgent", "a", 9);
+    world.commit();
+    let beside = |world: &mut World| {
+        let reply = world.ask(2, Request::Ready(Ready { slot: 1, wait_ms: 0, ..plain("w", &["a"]) }));
+        world.commit();
+        match world.answers.remove(&reply) {
+            Some(Answer::Tasks(tasks)) => Some(tasks.tasks[0].task.value()),
+            _ => None,
+        }
+    };
+    assert_eq!(beside(&mut world), Some(3), "the low lane has nothing for it");
+    world.insert("low", "a", 1);
+    world.commit();
+    assert_eq!([beside(&mut world), beside(&mut world)], [Some(4), Some(12)], "every second, and not the suspect");
+}
+
 /// What a hand-out was, as the slot's class saw it: which lanes had something for it, and which one it came from.
 struct HandOut {
     at_hand: [bool; 4],

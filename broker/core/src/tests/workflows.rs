@@ -1,7 +1,7 @@
 //! Those who wait for groups and ask about them, and children that ask for their parents.
 
 use laneway_protocol::message::{AboutGroup, Answer, NewGroup, Progress, Request, Submit, WaitFor, Waited};
-use laneway_protocol::{Code, RequestId, TaskState};
+use laneway_protocol::{Code, Lease, RequestId, TaskId, TaskState};
 
 use super::world::{World, done, id, kind, plain, session, wait_for};
 use crate::event::ReplyTo;
@@ -98,6 +98,73 @@ fn a_submit_that_makes_a_group_hears_its_number() {
     assert_eq!((submitted.tasks.len(), submitted.group), (1, Some(1)));
 }
 
+/// Task 2 of worker `w` asks how its parents behind this id ended.
+fn ask_parents(world: &mut World, lease: Lease, after: u64) -> Answer {
+    let question = Progress {
+        session: session("w"),
+        task: id(2),
+        lease,
+        done: None,
+        total: None,
+        note: None,
+        extend_ms: None,
+        data: None,
+        log: None,
+        checkpoint: None,
+        parents: Some(after),
+    };
+    let reply = world.ask(1, Request::Progress(question));
+    settle(world);
+    world.answers[&reply].clone()
+}
+
+#[test]
+fn parents_without_room_come_with_the_next_question() {
+    // Each once, in order, however long what they failed with.
+    let mut world = World::new();
+    world.insert("low", "b", 1);
+    world.insert("low", "a", 1);
+    let asked = world.ask(1, Request::Ready(plain("w", &["a"])));
+    settle(&mut world);
+    let lease = world.lease(asked);
+    let parents: Vec<TaskId> = (0..100)
+        .map(|_| {
+            world.insert_with("low", "b", |row| {
+                row.state = TaskState::Dead;
+                row.error = Some("é".repeat(20_000));
+            })
+        })
+        .collect();
+    world.table.parents.insert(id(2), parents.clone());
+    let (mut told, mut pages, mut after) = (Vec::new(), 0, 0);
+    loop {
+        let Answer::Progress(noted) = ask_parents(&mut world, lease, after) else { panic!("not told") };
+        pages += 1;
+        told.extend(noted.parents.iter().map(|parent| parent.task));
+        after = told.last().unwrap().value();
+        if !noted.more {
+            break;
+        }
+    }
+    assert!(told == parents && pages > 1, "{pages} pages: {told:?}");
+}
+
+#[test]
+fn a_group_is_waited_for_alone() {
+    // Beside a task or a key it could mean either.
+    let mut world = World::new();
+    let alone = WaitFor { group: Some(5), ..wait_for(&[], 100) };
+    for more in [
+        WaitFor { tasks: vec![id(1)], ..alone.clone() },
+        WaitFor { kind: Some(kind("a")), ..alone.clone() },
+        WaitFor { unique_key: Some("x".into()), ..alone },
+    ] {
+        let reply = world.ask(9, Request::WaitFor(more));
+        let Some(Answer::Error(error)) = world.answers.remove(&reply) else { panic!("taken") };
+        assert_eq!((error.code, error.field.as_deref()), (Code::BadBody, Some("group")));
+    }
+}
+
 #[test]
 fn a_running_child_is_told_how_its_parents_ended() {
     // Under its lease alone, behind the id that it names, and with their results.
@@ -113,24 +180,7 @@ fn a_running_child_is_told_how_its_parents_ended() {
     settle(&mut world);
     let lease = *world.table.rows[&id(2)].lease.as_ref().expect("the second runs");
     world.table.parents.insert(id(2), vec![id(1)]);
-    let ask = |world: &mut World, after, lease| {
-        let question = Progress {
-            session: session("w"),
-            task: id(2),
-            lease,
-            done: None,
-            total: None,
-            note: None,
-            extend_ms: None,
-            data: None,
-            log: None,
-            checkpoint: None,
-            parents: Some(after),
-        };
-        let reply = world.ask(1, Request::Progress(question));
-        settle(world);
-        world.answers[&reply].clone()
-    };
+    let ask = |world: &mut World, after, lease| ask_parents(world, lease, after);
     let Answer::Progress(noted) = ask(&mut world, 0, lease) else { panic!("not told") };
     assert_eq!((noted.parents[0].task, noted.parents[0].state, noted.more), (id(1), TaskState::Done, false));
     let Answer::Progress(noted) = ask(&mut world, 1, lease) else { panic!("not told") };
