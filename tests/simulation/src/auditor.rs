@@ -14,6 +14,7 @@ mod abandon;
 mod answers;
 mod bulk;
 mod dispatch;
+mod kept;
 mod limits;
 mod runs;
 mod schedules;
@@ -65,8 +66,7 @@ pub(crate) struct Auditor {
     stakes: abandon::Stakes,
     now: u64,
     window_rows_max: usize,
-    kept_ms: Option<u64>,
-    kept_dead: bool,
+    kept: kept::Kept,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
 }
@@ -143,8 +143,7 @@ struct Open {
 impl Auditor {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            kept_ms: plan.kept_ms,
-            kept_dead: plan.kept_dead,
+            kept: kept::Kept::new(plan),
             window_rows_max: plan.window_rows_max,
             limits: limits::Limits::new(plan),
             ..Self::default()

@@ -165,7 +165,11 @@ impl World {
             }
             _ => {
                 let own = self.chance.chance(20).then_some(own);
-                let values = KindValues { cap, rate: bound, rate_burst, lane: own, ..KindValues::default() };
+                // Of all ends alike, longer or shorter than the settings say.
+                let age = self.chance.chance(60).then(|| *self.chance.pick(&[0, 100, 1_000, 60_000]));
+                let (done_age_ms, cancelled_age_ms, dead_age_ms) = (age, age, age);
+                let kept = KindValues { done_age_ms, cancelled_age_ms, dead_age_ms, ..KindValues::default() };
+                let values = KindValues { cap, rate: bound, rate_burst, lane: own, ..kept };
                 Request::Kinds(Kinds { set: vec![SetKind { kind: name, values }], ..Kinds::default() })
             }
         }

@@ -169,30 +169,11 @@ impl Auditor {
         }
     }
 
-    /// Whether it ended longer ago than rows are kept, by the clock of the turn.
-    fn is_past(&self, task: i64, row: &Row) -> bool {
-        let ended_at = if matches!(row.state, TaskState::Running | TaskState::Queued) {
-            self.edits.ends.get(&task).copied()
-        } else {
-            Some(row.ended_at)
-        };
-        let goes = match row.state {
-            TaskState::Done | TaskState::Cancelled => true,
-            TaskState::Dead => !self.kept_dead,
-            // A run that started and ended in this very turn, or whose end this turn has written.
-            TaskState::Running | TaskState::Queued => self.edits.ends.contains_key(&task),
-            TaskState::Waiting => false,
-        };
-        let kept_ms = self.kept_ms.and_then(|ms| i64::try_from(ms).ok());
-        goes && kept_ms.zip(ended_at).is_some_and(|(kept_ms, ended_at)| ended_at < self.waiting.begun.0 - kept_ms)
-    }
-
     /// A power cut may bring a deletion to light that nobody was told of.
     pub(super) fn on_lost_rows(&mut self, before: &BTreeMap<i64, Row>) {
         for (task, old) in before.iter().filter(|(_, old)| old.state.is_final()) {
             let by_filter = || self.edits.purge_filters.iter().any(|filter| meets(filter, old));
-            if !self.rows.contains_key(task)
-                && (self.kept_ms.is_some() || self.edits.purges.contains(task) || by_filter())
+            if !self.rows.contains_key(task) && (self.kept.prunes() || self.edits.purges.contains(task) || by_filter())
             {
                 self.edits.purged.insert(*task);
             }

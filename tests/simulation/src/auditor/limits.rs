@@ -169,6 +169,7 @@ impl Auditor {
         lanes: &[(LaneName, LaneValues)],
         paused: &[LaneName],
     ) {
+        self.kept_on_start(kinds);
         let mut found: BTreeMap<Place, Said> = BTreeMap::new();
         for (kind, paused, values) in kinds {
             found.insert(Place::Kind(kind.to_string()), Said::of_kind(*paused, values));

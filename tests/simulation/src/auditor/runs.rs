@@ -50,6 +50,7 @@ impl Auditor {
         self.now = now;
         self.note_held();
         self.on_limit_op(op);
+        self.kept_on_op(op);
         self.stakes_on_op(number, op);
         match op {
             Op::Started(started) => {

@@ -93,7 +93,7 @@ impl Auditor {
             || said.cancelled > ended(TaskState::Cancelled)
             || said.total() > rows.len() as u64;
         // Rows deleted by apps are missed by nobody here; nor are those that were pruned while the answer was on its way.
-        if more && self.touched.is_empty() && self.kept_ms.is_none() {
+        if more && self.touched.is_empty() && !self.kept.prunes() {
             let found = format!("a group is said to be {said:?} and its rows are {rows:?}");
             self.found.get_or_insert(found);
         }
