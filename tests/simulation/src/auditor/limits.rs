@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{Op, ReplyTo};
 use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, LaneName, Rate};
+use laneway_protocol::{Kind, LaneName, Rate, TaskState};
 
 use super::{Auditor, id};
 use crate::plan::{LANES, Plan};
@@ -261,10 +261,15 @@ impl Auditor {
         }
     }
 
-    /// Live leases, as far as nobody has interfered.
+    /// Live leases, as far as nobody has interfered. A cancel that came to the table before the hand-out ends it there, though its
+    /// worker has yet to hear so.
     fn running_in(&self, place: &Place) -> usize {
-        let live =
-            self.leases.sure.iter().filter(|task| !self.touched.contains(task) && self.leases.of.contains_key(task));
+        let cancelled = |task: &i64| self.rows.get(task).is_some_and(|row| row.state == TaskState::Cancelled);
+        let live = self
+            .leases
+            .sure
+            .iter()
+            .filter(|task| !self.touched.contains(task) && !cancelled(task) && self.leases.of.contains_key(task));
         live.filter(|task| self.limits.of.get(task).is_some_and(|of| of.contains(place))).count()
     }
 
