@@ -171,7 +171,10 @@ impl Auditor {
 
     /// A power cut may bring a deletion to light that nobody was told of.
     pub(super) fn on_lost_rows(&mut self, before: &BTreeMap<i64, Row>) {
-        for (task, old) in before.iter().filter(|(_, old)| old.state.is_final()) {
+        // A turn whose sync failed may be what is left: an end that was on its way then, and what was deleted behind it.
+        let may_be_over = |task: &i64, old: &Row| old.state.is_final() || self.edits.ends.contains_key(task);
+        let over: Vec<_> = before.iter().filter(|(task, old)| may_be_over(task, old)).collect();
+        for (task, old) in over {
             let by_filter = || self.edits.purge_filters.iter().any(|filter| meets(filter, old));
             if !self.rows.contains_key(task) && (self.kept.prunes() || self.edits.purges.contains(task) || by_filter())
             {
