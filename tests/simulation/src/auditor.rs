@@ -121,6 +121,8 @@ struct Waiting {
     vain: BTreeMap<i64, u64>,
     /// Tasks with a cancel on its way.
     cancelling: BTreeSet<i64>,
+    /// Rows that waited for others when the broker started: what happened to their parents before is found step by step.
+    inherited: BTreeSet<i64>,
 }
 
 impl Waiting {
@@ -174,7 +176,8 @@ impl Auditor {
         (self.rows, self.edges) = (rows(table), table.edges());
         self.disturbed(now);
         self.peers = Peers::default();
-        self.waiting = Waiting::default();
+        let waits = self.rows.iter().filter(|(_, row)| row.state == TaskState::Waiting);
+        self.waiting = Waiting { inherited: waits.map(|(task, _)| *task).collect(), ..Waiting::default() };
         self.open.clear();
         self.cancels.clear();
         self.edits.on_start();

@@ -34,7 +34,8 @@ impl Auditor {
         let wrong = match new.state {
             // Known to the scheduler as one that waits.
             TaskState::Waiting => {
-                let told = self.waiting.told.1.get(&task).is_some_and(|row| row.state == TaskState::Waiting);
+                let told = self.waiting.told.1.get(&task).is_some_and(|row| row.state == TaskState::Waiting)
+                    && !self.waiting.inherited.contains(&task);
                 let held = parents.iter().any(live);
                 (told && parents.iter().any(was_live) && !held).then_some("is not let go with the last parent's end")
             }
