@@ -60,10 +60,14 @@ fn lanes_are_listed_with_what_is_set() {
     let row = lanes(&mut world).remove(1);
     assert_eq!((row.cap, row.rate.unwrap().to_string().as_str(), row.rate_burst), (Some(2), "9/m", None));
     assert_eq!(row.set, ["cap", "rate"]);
-    world.ask(9, set_lane("normal", LaneValues { rate_burst: Some(1), ..LaneValues::default() }));
+    world.ask(9, set_lane("normal", LaneValues { rate_burst: Some(1), share: Some(40), ..LaneValues::default() }));
     let row = lanes(&mut world).remove(1);
-    assert_eq!((row.cap, row.rate_burst, row.share), (Some(2), Some(1), None), "on top of what was set");
-    assert_eq!(row.set, ["cap", "rate", "rate_burst"]);
+    assert_eq!(
+        (row.cap, row.rate_burst, row.share, row.one_of),
+        (Some(2), Some(1), Some(40), Some(5)),
+        "on top of what was set"
+    );
+    assert_eq!(row.set, ["cap", "rate", "rate_burst", "share"]);
     world.ask(9, Request::Lanes(Lanes { reset: vec![lane("normal")], ..Lanes::default() }));
     let row = lanes(&mut world).remove(1);
     assert_eq!((row.cap, row.rate, row.set.len()), (None, None, 0));

@@ -146,7 +146,7 @@ fn parents_without_room_come_with_the_next_question() {
             break;
         }
     }
-    assert!(told == parents && pages > 1, "{pages} pages: {told:?}");
+    assert!(told == parents && (2..=parents.len() / 4).contains(&pages), "{pages} pages: {told:?}");
 }
 
 #[test]
