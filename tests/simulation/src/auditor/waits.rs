@@ -1,7 +1,7 @@
 //! Tasks that wait for others: none goes before its parents have ended, each is let go or cancelled in the commit that ends the
 //! last of them, and none waits for nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::TaskState;
 use laneway_protocol::message::GroupRow;
@@ -42,7 +42,7 @@ impl Auditor {
             TaskState::Cancelled => {
                 (!withdrawn && !parents.iter().any(failed)).then_some("is cancelled though no parent has failed")
             }
-            TaskState::Dead => Some("is dead though its parents are there"),
+            TaskState::Dead => (!self.is_above_touched(task)).then_some("is dead though its parents are there"),
             _ => (parents.iter().any(live) || parents.iter().any(failed)).then_some("is let go before its time"),
         };
         if let Some(wrong) = wrong {
@@ -102,6 +102,18 @@ impl Auditor {
 
     fn parents(&self, task: i64) -> Vec<(i64, bool)> {
         self.edges.range((task, i64::MIN)..=(task, i64::MAX)).map(|((_, parent), anyway)| (*parent, *anyway)).collect()
+    }
+
+    /// An app may have closed a ring with an edge of its own, somewhere above.
+    fn is_above_touched(&self, task: i64) -> bool {
+        let (mut seen, mut next) = (BTreeSet::from([task]), vec![task]);
+        while let Some(task) = next.pop() {
+            if self.touched.contains(&task) {
+                return true;
+            }
+            next.extend(self.parents(task).into_iter().map(|(parent, _)| parent).filter(|parent| seen.insert(*parent)));
+        }
+        false
     }
 
     /// An app, or a person who requeued, may have made anything of these.
