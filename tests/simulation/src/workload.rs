@@ -120,7 +120,8 @@ impl World {
                 let worker = self.chance.index(self.workers.len());
                 let worker = Some(self.workers[worker].name.to_string());
                 let (release, off) = (self.chance.chance(30), self.chance.chance(50));
-                (Request::Drain(Drain { release, off, worker }), 0)
+                // At the end there may be no other worker for what is left.
+                (Request::Drain(Drain { release, off: off || self.calm, worker }), 0)
             }
             96 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
             97..99 if !self.clients[at].groups.is_empty() => {
