@@ -389,6 +389,7 @@ fn unknown_types(target: &Target<'_>) {
             | Answer::Lanes(_)
             | Answer::Schedules(_)
             | Answer::Kinds(_)
+            | Answer::FairKeys(_)
             | Answer::Status(_)
             | Answer::Cancel(_)
             | Answer::Requeue(_) => {}

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use laneway_core::{Count, Ended, Next, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_core::{Count, Ended, FairRules, Next, Now, Op, OpResult, QueueKey, Started, UnixMillis};
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 
@@ -136,13 +136,16 @@ impl Bench {
         self.store.begin(Sync::Process)?;
         let mut read = 0;
         while read < ROWS / 20 {
-            let load = Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20 };
+            let load = Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20, fair: &FairRules::default() };
             let loaded = self.store.load(load, self.now)?;
             read += loaded.tasks.len();
             skip.extend(loaded.tasks.iter().map(|task| task.id));
         }
         for _ in 0..(ROWS - read) / 512 {
-            self.store.load(Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20 }, self.now)?;
+            self.store.load(
+                Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20, fair: &FairRules::default() },
+                self.now,
+            )?;
         }
         self.store.commit()?;
         Ok(())

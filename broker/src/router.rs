@@ -365,7 +365,7 @@ impl Router {
                         self.peers.take(reply);
                     }
                     Action::Store { id, op } => self.orders.ops.push((id, op)),
-                    Action::Demand { key, rows } => self.orders.demands.push((key, rows)),
+                    Action::Demand { key, rows, fair } => self.orders.demands.push((key, rows, fair)),
                     Action::Unload(tasks) => self.orders.unload.extend(tasks),
                     Action::Watch(task) => self.orders.watch.push((task, true)),
                     Action::Unwatch(task) => self.orders.watch.push((task, false)),

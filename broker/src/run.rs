@@ -254,6 +254,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         kinds: HashMap::new(),
         kind_values: kind_values(config),
         lane_values: lane_values.collect(),
+        fair_key_values: config.fair_keys.clone(),
         defaults,
         losses_max: config.defaults.losses_max,
         resume_grace_ms: config.resume_grace_ms,
@@ -290,6 +291,7 @@ pub(crate) fn start(opened: Opened, secret: [u8; 16], seed: u64) -> Start {
         paused: opened.paused,
         kinds: opened.kinds.into_iter().map(|known| (known.kind, known.paused, known.values)).collect(),
         lanes: opened.lanes,
+        fair_keys: opened.fair_keys,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Code, WireError};
 use crate::limits::{
     BATCH_MAX, BODY_BYTES_MAX, KINDS_PER_WORKER_MAX, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX,
 };
-use crate::message::{Answer, Drain, Kinds, ListWorkers, Pong, Request, Schedules};
+use crate::message::{Answer, Drain, FairKeys, Kinds, ListWorkers, Pong, Request, Schedules};
 
 /// The first two bytes of every header, `LW`.
 pub const MAGIC: [u8; 2] = *b"LW";
@@ -49,6 +49,7 @@ pub mod message_type {
     pub const SCHEDULES: u8 = 0x25;
     pub const BULK: u8 = 0x26;
     pub const KINDS: u8 = 0x27;
+    pub const FAIR_KEYS: u8 = 0x28;
     pub const PING: u8 = 0x7e;
 
     /// Set in the type of every answer.
@@ -85,6 +86,7 @@ pub fn encode_request(request: Request) -> Result<Vec<Vec<u8>>, EncodeError> {
         Request::Schedules(schedules) => seal(ty::SCHEDULES, schedules),
         Request::Bulk(bulk) => seal(ty::BULK, bulk),
         Request::Kinds(kinds) => seal(ty::KINDS, kinds),
+        Request::FairKeys(keys) => seal(ty::FAIR_KEYS, keys),
         Request::Group(group) => seal(ty::GROUP, group),
         Request::Ping => Ok(without_fields(ty::PING)),
     }
@@ -114,6 +116,7 @@ pub fn encode_answer(answer: Answer) -> Result<Vec<Vec<u8>>, EncodeError> {
         Answer::Schedules(rows) => seal(ty::SCHEDULES | ty::ANSWER, rows),
         Answer::Bulk(bulked) => seal(ty::BULK | ty::ANSWER, bulked),
         Answer::Kinds(rows) => seal(ty::KINDS | ty::ANSWER, rows),
+        Answer::FairKeys(rows) => seal(ty::FAIR_KEYS | ty::ANSWER, rows),
         Answer::Group(row) => seal(ty::GROUP | ty::ANSWER, row),
         Answer::Pong(pong) => seal(ty::PONG, pong),
         Answer::Error(error) => seal(ty::ERR, error),
@@ -163,6 +166,7 @@ pub fn decode_answer(frames: Vec<Vec<u8>>) -> Result<Answer, WireError> {
             ty::SCHEDULES => Answer::Schedules(parts.open(ANY)?),
             ty::BULK => Answer::Bulk(parts.open(ANY)?),
             ty::KINDS => Answer::Kinds(parts.open(ANY)?),
+            ty::FAIR_KEYS => Answer::FairKeys(parts.open(ANY)?),
             ty::GROUP => Answer::Group(parts.open(ANY)?),
             _ => return Err(not_an_answer(answer)),
         },
@@ -277,6 +281,7 @@ fn open_request(parts: Parts) -> Result<Request, WireError> {
         ty::DRAIN => Request::Drain(parts.or_no_body().open::<Drain>(BATCH_MAX)?),
         ty::BULK => Request::Bulk(parts.open(BATCH_MAX)?),
         ty::KINDS => Request::Kinds(parts.or_no_body().open::<Kinds>(BATCH_MAX)?),
+        ty::FAIR_KEYS => Request::FairKeys(parts.or_no_body().open::<FairKeys>(BATCH_MAX)?),
         ty::SCHEDULES => Request::Schedules(parts.or_no_body().open::<Schedules>(BATCH_MAX)?),
         ty::PING => parts.or_no_body().open::<NoFields>(BATCH_MAX).map(|_| Request::Ping)?,
         other => return Err(WireError::new(Code::BadType, format!("type {other:#04x} is not a question"))),

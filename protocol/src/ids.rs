@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::{KIND_BYTES_MAX, LANE_BYTES_MAX, SESSION_BYTES_MAX};
+use crate::limits::{FAIR_KEY_BYTES_MAX, KIND_BYTES_MAX, LANE_BYTES_MAX, SESSION_BYTES_MAX};
 
 /// The id of a task: its row's `id`, 1 to 2^53 - 1 so that JavaScript can hold it, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -218,9 +218,24 @@ name!(
     LaneName, "lane", LANE_BYTES_MAX
 );
 name!(
+    /// For whom a task is, 1 to 255 bytes: tasks of one lane take turns by it.
+    FairKey, "fair key", FAIR_KEY_BYTES_MAX
+);
+name!(
     /// One life of one worker process, 1 to 64 bytes, chosen at random by the worker when it starts.
     SessionName, "session", SESSION_BYTES_MAX
 );
+
+impl FairKey {
+    /// `*`, which no task may have: where values are set it stands for every key that has none of its own.
+    pub fn every() -> Self {
+        Self("*".into())
+    }
+
+    pub fn is_every(&self) -> bool {
+        &*self.0 == "*"
+    }
+}
 
 #[cfg(test)]
 mod tests {

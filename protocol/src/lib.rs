@@ -15,7 +15,7 @@ pub mod message;
 mod rate;
 
 pub use error::{Code, WireError};
-pub use ids::{Epoch, InvalidName, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
+pub use ids::{Epoch, FairKey, InvalidName, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 pub use message::{Answer, Format, Payload, Request, TaskState};
 pub use rate::Rate;
 

@@ -18,6 +18,8 @@ pub const KIND_BYTES_MAX: usize = 128;
 pub const LANE_BYTES_MAX: usize = 64;
 /// A session, which a worker process chooses at random when it starts.
 pub const SESSION_BYTES_MAX: usize = 64;
+/// A fair key.
+pub const FAIR_KEY_BYTES_MAX: usize = 255;
 /// A unique key.
 pub const UNIQUE_KEY_BYTES_MAX: usize = 512;
 /// A trace context.
@@ -54,6 +56,8 @@ pub const BACKOFF_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// The longest that ended tasks are kept, and the most of them, which is as good as for ever and all.
 pub const KEPT_AGE_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 pub const KEPT_COUNT_MAX: u64 = 1_000_000_000_000;
+/// The highest weight of a fair key.
+pub const WEIGHT_MAX: u32 = 1_000;
 /// The shares of all lanes together, in per cent.
 pub const SHARE_MAX: u32 = 100;
 /// The name of a schedule.

@@ -9,7 +9,7 @@ mod schedules;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WireError;
-use crate::ids::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
+use crate::ids::{Epoch, FairKey, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 use crate::rate::Rate;
 
 pub use self::bulk::{Batch, Bulk, BulkFilter, Bulked, Change};
@@ -35,6 +35,7 @@ pub enum Request {
     Schedules(Schedules),
     Bulk(Bulk),
     Kinds(Kinds),
+    FairKeys(FairKeys),
     Group(AboutGroup),
     Ping,
 }
@@ -60,6 +61,7 @@ pub enum Answer {
     Schedules(ScheduleRows),
     Bulk(Bulked),
     Kinds(KindRows),
+    FairKeys(FairKeyRows),
     Group(GroupRow),
     Pong(Pong),
     Error(WireError),
@@ -465,6 +467,9 @@ pub struct NewTask {
     pub expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// For whom it is: tasks of its lane with other keys take turns with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair_key: Option<FairKey>,
     /// What happens when the unique key is taken.
     #[serde(default, skip_serializing_if = "OnConflict::is_keep")]
     pub on_conflict: OnConflict,
@@ -531,6 +536,7 @@ impl NewTask {
             timeout_ms: None,
             expires_at: None,
             trace: None,
+            fair_key: None,
             on_conflict: OnConflict::Keep,
             unique_for_ms: None,
             unique_by_payload: false,
@@ -847,6 +853,8 @@ pub struct TaskRow {
     pub timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair_key: Option<String>,
     pub runs: u32,
     pub attempts: u32,
     pub losses: u32,
@@ -880,8 +888,8 @@ pub struct TaskRow {
     /// With `detail`: why the task is where it is, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<String>,
-    /// With `detail` and asked for alone, of a queued task that is due: tasks of its lane that go before it, at most
-    /// [`AHEAD_MAX`](crate::limits::AHEAD_MAX), which means so many and more.
+    /// With `detail` and asked for alone, of a queued task that is due: tasks of its lane, and of its fair key if it has
+    /// one, that go before it, at most [`AHEAD_MAX`](crate::limits::AHEAD_MAX), which means so many and more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u32>,
     /// With `detail`, of a task that has ended: the live task that has its unique key now.
@@ -1168,6 +1176,79 @@ pub struct KindState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,
     /// Those that the kind's section of the settings says. The others are the defaults of all kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
+}
+
+/// Change fair keys, then list those that have values or running tasks, in the order of their names. Every list may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FairKeys {
+    /// What was set before goes back to the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<FairKey>,
+    /// On top of what was set before, or of the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<SetFairKey>,
+    /// Only keys behind this one: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<FairKey>,
+}
+
+impl FairKeys {
+    /// Whether it only looks.
+    pub fn changes_nothing(&self) -> bool {
+        self.reset.is_empty() && self.set.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetFairKey {
+    /// `*` stands for every key, where it says nothing of its own.
+    pub fair_key: FairKey,
+    pub values: FairKeyValues,
+}
+
+/// How much of the tasks of one fair key may run, and what part it gets beside others. What is absent is left as it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FairKeyValues {
+    /// Tasks that it is given in each round of its lane, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Tasks that run at a time; 0 is no cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Starts at once after a quiet time; 0 is as many as come in 10 ms, and at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_burst: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FairKeyRows {
+    pub fair_keys: Vec<FairKeyRow>,
+    /// There are more; go on with this as `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<FairKey>,
+}
+
+/// A fair key with what holds for its tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FairKeyRow {
+    pub fair_key: FairKey,
+    pub running: u64,
+    pub weight: u32,
+    /// Tasks that may run at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_burst: Option<u32>,
+    /// The fields above that were set of this key while the broker ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// Those that the key's section of the settings says. The others are those of `*`, or the defaults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,
 }

@@ -66,6 +66,7 @@ impl Bench {
             defaults,
             kinds: HashMap::new(),
             kind_values: BTreeMap::new(),
+            fair_key_values: BTreeMap::new(),
             lane_values: BTreeMap::new(),
             losses_max: 3,
             resume_grace_ms: 15_000,
@@ -97,6 +98,7 @@ impl Bench {
             paused: Vec::new(),
             kinds: Vec::new(),
             lanes: Vec::new(),
+            fair_keys: Vec::new(),
         };
         let now = Now { mono: Millis(1_000), wall: UnixMillis(1_800_000_000_000) };
         let (core, actions) = Broker::new(settings, start, now);
@@ -163,9 +165,15 @@ impl Bench {
                     let result = OpResult::Ended(EndedAs::Written(TaskState::Done));
                     events.push(Event::Committed(vec![(id, result)]));
                 }
-                Action::Demand { key, rows } if rows > 0 => {
+                Action::Demand { key, rows, .. } if rows > 0 => {
                     let tasks = (0..rows).map(|_| self.task()).collect();
-                    events.push(Event::Loaded(vec![Loaded { key, tasks, more: true }]));
+                    events.push(Event::Loaded(vec![Loaded {
+                        key,
+                        tasks,
+                        more: true,
+                        left: Vec::new(),
+                        passed: Vec::new(),
+                    }]));
                 }
                 _ => {}
             }
@@ -191,6 +199,7 @@ impl Bench {
             payload: None,
             checkpoint: None,
             trace: None,
+            fair_key: None,
         }
     }
 }

@@ -2,14 +2,16 @@
 //! for after the commit was reported.
 
 use std::fmt;
+use std::sync::Arc;
 
 use laneway_protocol::message::{
-    Answer, BulkFilter, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask, ScheduleRows, Schedules,
-    StatusRows, Stored, Verdict,
+    Answer, BulkFilter, FairKeyValues, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask,
+    ScheduleRows, Schedules, StatusRows, Stored, Verdict,
 };
-use laneway_protocol::{Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
+use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
 
 use crate::event::{FoundTask, OpId, QueueKey, ReplyTo};
+use crate::fair::FairRules;
 use crate::limits::SESSION_SHOWN_CHARS;
 use crate::time::UnixMillis;
 
@@ -29,10 +31,11 @@ pub enum Action {
         op: Op,
     },
     /// Read up to `rows` rows of a queue ahead, now or when they turn up. Replaces the earlier demand for the key;
-    /// 0 withdraws it.
+    /// 0 withdraws it. Where rows have fair keys they are read by turns, as `fair` says.
     Demand {
         key: QueueKey,
         rows: usize,
+        fair: Arc<FairRules>,
     },
     /// These rows were read ahead and will not be handed out from memory any more: the store may load them again.
     Unload(Vec<TaskId>),
@@ -191,6 +194,11 @@ pub enum Op {
     SetLane {
         lane: LaneName,
         values: LaneValues,
+    },
+    /// All that is set of a fair key from now on. -> [`OpResult::Set`]. Synced.
+    SetFairKey {
+        fair_key: FairKey,
+        values: FairKeyValues,
     },
     /// Synced when it changes anything. -> [`OpResult::Schedules`] or [`OpResult::Refused`]
     Schedules(Box<Schedules>),

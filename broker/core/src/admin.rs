@@ -8,7 +8,7 @@ use laneway_protocol::message::{
     Answer, KindRow, ListWorkers, ScheduleRows, Schedules, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
     WorkerRows,
 };
-use laneway_protocol::{Code, Kind, LaneName, TaskId, TaskState, WireError};
+use laneway_protocol::{Code, FairKey, Kind, LaneName, TaskId, TaskState, WireError};
 
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
@@ -251,15 +251,24 @@ impl Broker {
         if !self.dispatch.is_served(&lane, &kind) {
             return format!("workers for kind '{kind}' are connected, but none serves lane '{lane}'");
         }
-        if let Some(text) = self.explain_gates(&kind, &lane, now) {
+        let key = row.fair_key.as_ref().and_then(|key| FairKey::new(key).ok());
+        if let Some(text) = self.explain_gates(&kind, &lane, key.as_ref(), now) {
             return text;
         }
+        // Where keys take turns only those of its own stand before it for sure.
+        let whose = match &key {
+            Some(key) => format!("of fair key '{key}' in lane '{lane}', whose keys take turns"),
+            None if self.dispatch.takes_turns(rank) => {
+                format!("without a fair key in lane '{lane}', whose keys take turns")
+            }
+            None => format!("of lane '{lane}'"),
+        };
         let behind = match row.ahead {
             None => String::new(),
-            Some(0) => format!(", the first of lane '{lane}'"),
-            Some(1) => format!(", behind one of lane '{lane}'"),
-            Some(n @ ..AHEAD_MAX) => format!(", behind {n} of lane '{lane}'"),
-            Some(n) => format!(", behind more than {n} of lane '{lane}'"),
+            Some(0) => format!(", the first {whose}"),
+            Some(1) => format!(", behind one {whose}"),
+            Some(n @ ..AHEAD_MAX) => format!(", behind {n} {whose}"),
+            Some(n) => format!(", behind more than {n} {whose}"),
         };
         if self.dispatch.is_read_ahead(id) {
             return format!("it is among the next{behind}; every worker that can run it is busy");

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use laneway_protocol::Payload;
 use laneway_protocol::message::{HandedTask, NewTask};
+use laneway_protocol::{FairKey, Payload};
 
 use crate::action::{Next, Op};
 use crate::event::OpId;
@@ -68,6 +68,7 @@ fn is_question(pending: &Pending) -> bool {
         Pending::Rows { .. }
             | Pending::Lanes { .. }
             | Pending::Kinds { .. }
+            | Pending::FairKeys { .. }
             | Pending::Stats { .. }
             | Pending::Group { .. }
             | Pending::Schedules { .. }
@@ -106,7 +107,8 @@ fn of_op(op: &Op) -> usize {
         | Op::SessionGone { .. }
         | Op::PauseLane { .. }
         | Op::SetKind { .. }
-        | Op::SetLane { .. } => 0,
+        | Op::SetLane { .. }
+        | Op::SetFairKey { .. } => 0,
     }
 }
 
@@ -138,6 +140,7 @@ fn of_task(task: &NewTask) -> usize {
         + of_payload(task.payload.as_ref())
         + of_text(task.unique_key.as_deref())
         + of_text(task.trace.as_deref())
+        + of_text(task.fair_key.as_ref().map(FairKey::as_str))
         + size_of_val(task.after.as_slice())
 }
 

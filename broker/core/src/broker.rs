@@ -7,9 +7,10 @@
 //! for, [`bulk`](crate::bulk) answers those who change tasks, [`settle`](crate::settle) takes in what the store reports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
-use laneway_protocol::message::{Answer, KindValues, LaneValues, Pong, Request};
-use laneway_protocol::{Code, Epoch, Kind, LaneName, SessionName, TaskId, WireError};
+use laneway_protocol::message::{Answer, FairKeyValues, KindValues, LaneValues, Pong, Request};
+use laneway_protocol::{Code, Epoch, FairKey, Kind, LaneName, SessionName, TaskId, WireError};
 
 use crate::abandon::Marks;
 use crate::action::{Action, Op};
@@ -47,6 +48,7 @@ pub struct Broker {
     /// What was set of kinds while a broker ran, over the settings.
     pub(crate) set_kinds: BTreeMap<Kind, SetValues>,
     pub(crate) set_lanes: BTreeMap<LaneName, LaneValues>,
+    pub(crate) set_keys: BTreeMap<FairKey, FairKeyValues>,
     pub(crate) workers: Workers,
     pub(crate) running: HashMap<TaskId, Running>,
     /// Runs that have ended and are on their way to the disk.
@@ -104,6 +106,7 @@ pub struct Start {
     /// What was set of kinds while a broker ran: whether it is paused, and its values.
     pub kinds: Vec<(Kind, bool, KindValues)>,
     pub lanes: Vec<(LaneName, LaneValues)>,
+    pub fair_keys: Vec<(FairKey, FairKeyValues)>,
 }
 
 /// Counted since start.
@@ -134,6 +137,7 @@ impl Broker {
             gates: Gates::default(),
             set_kinds: BTreeMap::new(),
             set_lanes: BTreeMap::new(),
+            set_keys: BTreeMap::new(),
             workers: Workers::default(),
             running: HashMap::new(),
             settling: HashMap::new(),
@@ -168,6 +172,7 @@ impl Broker {
             }
         }
         broker.begin_limits(start.kinds, start.lanes, now);
+        broker.begin_fair_keys(start.fair_keys, now);
         for task in start.running {
             broker.add_orphan(task, now);
         }
@@ -187,6 +192,7 @@ impl Broker {
             Event::Disconnected(conn) => self.on_disconnected(conn, now),
             Event::Undelivered(reply) => self.on_undelivered(reply, now),
             Event::Loaded(loads) => self.on_loaded(loads, now),
+            Event::Appeared(rows) => self.on_appeared(rows),
             Event::Committed(results) => self.on_committed(results, now),
             Event::EndedByStore(ended) => self.on_ended_by_store(&ended),
             Event::Overtaken(ended) => self.on_overtaken(ended),
@@ -235,6 +241,7 @@ impl Broker {
             | Request::Stats
             | Request::Lanes(_)
             | Request::Kinds(_)
+            | Request::FairKeys(_)
             | Request::Schedules(_)
             | Request::Group(_) => true,
             Request::WaitFor(wait) => wait.group.is_some(),
@@ -262,6 +269,7 @@ impl Broker {
             Request::Schedules(schedules) => self.on_schedules(from, schedules, now),
             Request::Bulk(bulk) => self.on_bulk(from, bulk, now),
             Request::Kinds(kinds) => self.on_kinds(from, kinds, now),
+            Request::FairKeys(keys) => self.on_fair_keys(from, keys, now),
             Request::Group(about) => self.on_group(from, &about, now),
             Request::Ping => {
                 self.answer(from.reply, Answer::Pong(Pong { epoch: self.epoch, version: self.version.clone() }));
@@ -332,9 +340,13 @@ impl Broker {
     /// Reads ahead where it is time.
     pub(crate) fn demand(&mut self, queue: QueueIndex) {
         if let Some(rows) = self.dispatch.next_demand(queue) {
-            let key = self.dispatch.key(queue);
-            self.out.push(Action::Demand { key, rows });
+            self.demand_rows(queue, rows);
         }
+    }
+
+    pub(crate) fn demand_rows(&mut self, queue: QueueIndex, rows: usize) {
+        let (key, fair) = (self.dispatch.key(queue), Arc::clone(self.dispatch.fair_rules()));
+        self.out.push(Action::Demand { key, rows, fair });
     }
 
     /// Why no new work is taken in now, if so.
@@ -373,6 +385,7 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Lanes(_)
         | Request::Bulk(_)
         | Request::Kinds(_)
+        | Request::FairKeys(_)
         | Request::Group(_)
         | Request::Schedules(_)
         | Request::Stats => true,

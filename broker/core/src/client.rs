@@ -11,6 +11,7 @@ use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 use crate::abandon::promised_marks;
 use crate::action::{Action, Ending, Noted, Op};
 use crate::broker::Broker;
+use crate::dispatch::Removed;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::outcome::cut;
 use crate::page::{self, Told};
@@ -265,8 +266,11 @@ impl Broker {
 
     /// A task is not handed out from where it was read ahead.
     pub(crate) fn take_out(&mut self, id: TaskId) {
-        if let Some(queue) = self.dispatch.remove(id) {
+        if let Some(Removed { queue, fair_key, ran_dry }) = self.dispatch.remove(id) {
             self.demand(queue);
+            if ran_dry {
+                self.look_again(queue, fair_key.as_ref());
+            }
         }
     }
 

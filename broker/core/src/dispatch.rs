@@ -1,16 +1,19 @@
 //! Pure choice: which task a ready slot gets, which slot a due task goes to.
 //!
 //! Slots with the same lanes and kinds form a class. Each class keeps the heads of its queues in one ordered set, most
-//! urgent lane first, then first due; so a choice costs a logarithm of the queues, and never anything that grows with tasks
+//! urgent lane first, then by the turns of fair keys, then first due; so a choice costs a logarithm of the queues, and never anything that grows with tasks
 //! or slots. A queue that is empty here but not in the table puts a barrier into its lane: nothing of a lower lane passes it.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
-use laneway_protocol::{Kind, LaneName, TaskId};
+use laneway_protocol::{FairKey, Kind, LaneName, TaskId};
 
 use crate::event::{Loaded, QueueKey, QueuedTask};
+use crate::fair::{Fair, FairRules, KeyIndex, Turn};
 use crate::gate::Place;
 use crate::queue::{Queue, Window};
 use crate::settings::Settings;
@@ -45,6 +48,8 @@ pub(crate) struct Head {
     lane: LaneRank,
     /// A barrier stands behind the tasks of its own lane and before every lower lane.
     pub(crate) barrier: bool,
+    /// That of its fair key; the same for all in a lane without keys.
+    turn: Turn,
     due: UnixMillis,
     /// 0 for a barrier.
     id: u64,
@@ -72,6 +77,14 @@ pub(crate) struct Sharers(u64);
 const SHARE_ONE: u32 = 100;
 
 impl LaneRank {
+    pub(crate) fn new(rank: usize) -> Self {
+        Self(u16::try_from(rank).expect("lanes are few"))
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0.into()
+    }
+
     fn bit(self) -> u64 {
         1 << self.0
     }
@@ -81,6 +94,22 @@ impl Sharers {
     pub(crate) fn has(self, lane: LaneRank) -> bool {
         self.0 & lane.bit() != 0
     }
+}
+
+/// A task that was taken out, and whether it was the last at hand of its key though the table has more.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) queue: QueueIndex,
+    pub(crate) fair_key: Option<FairKey>,
+    pub(crate) ran_dry: bool,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    queue: QueueIndex,
+    due: UnixMillis,
+    key: KeyIndex,
 }
 
 #[derive(Debug)]
@@ -113,7 +142,8 @@ pub(crate) struct Dispatch {
     next_class: u64,
     idle_n: u64,
     /// Where each task that is read ahead stands.
-    place: HashMap<TaskId, (QueueIndex, UnixMillis)>,
+    place: HashMap<TaskId, Spot>,
+    fair: Fair,
     window: Window,
     kinds_max: usize,
 }
@@ -121,7 +151,7 @@ pub(crate) struct Dispatch {
 impl Head {
     /// Where the heads of a lane begin.
     fn first_of(lane: LaneRank) -> Self {
-        Self { lane, barrier: false, due: UnixMillis(i64::MIN), id: 0, queue: QueueIndex(0), suspect: false }
+        Self { lane, barrier: false, turn: 0, due: UnixMillis(i64::MIN), id: 0, queue: QueueIndex(0), suspect: false }
     }
 }
 
@@ -142,6 +172,7 @@ impl Dispatch {
             next_class: 0,
             idle_n: 0,
             place: HashMap::new(),
+            fair: Fair::new(settings.lanes.len()),
             window: Window {
                 rows_min: settings.window_rows_min,
                 rows_max: settings.window_rows_max,
@@ -195,10 +226,7 @@ impl Dispatch {
             if last {
                 self.queues[queue.0].classes.retain(|&other| other != class);
                 if self.queues[queue.0].classes.is_empty() {
-                    let rows = self.queues[queue.0].clear();
-                    for id in &rows {
-                        self.place.remove(id);
-                    }
+                    let rows = self.clear(queue);
                     self.heads[queue.0] = [None; 3];
                     unserved.push((queue, rows));
                 }
@@ -232,16 +260,18 @@ impl Dispatch {
     /// Takes in what the store read ahead, `rows` rows of which some may have been left out. Gives the queue and whether
     /// lower lanes had to wait for it until now; `None` with the rows when nobody serves it any more.
     pub(crate) fn loaded(&mut self, loaded: Loaded, rows: usize) -> Result<(QueueIndex, bool), Vec<TaskId>> {
-        let Some(queue) = self.queue(&loaded.key).filter(|&queue| !self.queues[queue.0].classes.is_empty()) else {
+        let Some(queue) = self.served(&loaded.key) else {
             return Err(loaded.tasks.iter().map(|task| task.id).collect());
         };
         self.queues[queue.0].loaded(rows, loaded.more);
         for task in loaded.tasks {
-            if self.place.contains_key(&task.id) {
-                continue;
-            }
-            self.place.insert(task.id, (queue, task.due));
-            self.queues[queue.0].push(task);
+            self.push(queue, task);
+        }
+        for key in loaded.left {
+            let key = self.fair.learn(key.as_ref());
+            let rows = &mut self.queues[queue.0];
+            rows.set_left(key, rows.has_task(key));
+            self.fair.let_go(key);
         }
         let was_barrier = self.is_barrier(queue);
         self.refresh(queue);
@@ -251,18 +281,25 @@ impl Dispatch {
     /// Takes the task that `head` stands for.
     pub(crate) fn take(&mut self, head: Head) -> (QueueIndex, QueuedTask) {
         let id = TaskId::new(head.id).expect("a head that is no barrier has a task");
-        self.place.remove(&id);
-        let task = self.queues[head.queue.0].take(head.due, id).expect("a head stands for a task of its queue");
-        self.refresh(head.queue);
-        (head.queue, task)
+        let Spot { queue, due, key } = self.place.remove(&id).expect("a head stands for a task of its queue");
+        let task = self.queues[queue.0].take(due, id, key).expect("a task stands where it is said to");
+        let next = self.fair.serve(head.lane, key);
+        self.took(queue, key);
+        if let Some(turn) = next {
+            self.move_turn(head.lane, key, turn);
+        }
+        self.refresh(queue);
+        (queue, task)
     }
 
     /// Takes a task out wherever it stands: it ended or went elsewhere.
-    pub(crate) fn remove(&mut self, id: TaskId) -> Option<QueueIndex> {
-        let (queue, due) = self.place.remove(&id)?;
-        self.queues[queue.0].take(due, id);
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Removed> {
+        let Spot { queue, due, key } = self.place.remove(&id)?;
+        let task = self.queues[queue.0].take(due, id, key).expect("a task stands where it is said to");
+        let ran_dry = self.queues[queue.0].ran_dry(key);
+        self.took(queue, key);
         self.refresh(queue);
-        Some(queue)
+        Some(Removed { queue, fair_key: task.fair_key, ran_dry })
     }
 
     /// Rows to ask the store for, if it is time.
@@ -279,12 +316,13 @@ impl Dispatch {
         }
     }
 
-    /// Closes or opens a kind or a lane. Whether that is a change. A kind goes by its heads, of which it has one for each
+    /// Closes or opens a kind, a lane or a fair key. Whether that is a change. A kind goes by its heads, of which it has one for each
     /// lane; a lane may have thousands, so it is passed over when a slot chooses.
     pub(crate) fn close(&mut self, place: Place, closed: bool) -> bool {
         let flag = match place {
             Place::Kind(kind) => &mut self.closed_kinds[kind.0 as usize],
             Place::Lane(lane) => &mut self.closed_lanes[usize::from(lane.0)],
+            Place::Key(key) => return self.close_key(key, closed),
         };
         if std::mem::replace(flag, closed) == closed {
             return false;
@@ -300,7 +338,8 @@ impl Dispatch {
     pub(crate) fn closed_places(&self) -> impl Iterator<Item = Place> {
         let kinds = self.closed_kinds.iter().zip(0..).filter(|(closed, _)| **closed);
         let lanes = self.closed_lanes.iter().zip(0..).filter(|(closed, _)| **closed);
-        kinds.map(|(_, n)| Place::Kind(KindIndex(n))).chain(lanes.map(|(_, n)| Place::Lane(LaneRank(n))))
+        let keys = self.fair.closed().map(Place::Key);
+        kinds.map(|(_, n)| Place::Kind(KindIndex(n))).chain(lanes.map(|(_, n)| Place::Lane(LaneRank(n)))).chain(keys)
     }
 
     /// Heads that a slot of this class may take, in order, ending before the first barrier.
@@ -316,6 +355,204 @@ impl Dispatch {
                 rest = heads.range(Head::first_of(LaneRank(head.lane.0 + 1))..);
             }
         })
+    }
+
+    // --------------------------------------------------------------------------------------------------- fair keys
+
+    /// What the store must know of fair keys, as of now.
+    pub(crate) fn fair_rules(&self) -> &Arc<FairRules> {
+        self.fair.rules()
+    }
+
+    pub(crate) fn set_weights(&mut self, weight: u32, weights: HashMap<FairKey, u32>) {
+        self.fair.set_weights(weight, weights);
+    }
+
+    pub(crate) fn key_of(&self, name: &FairKey) -> Option<KeyIndex> {
+        self.fair.find(name)
+    }
+
+    pub(crate) fn key_name(&self, key: KeyIndex) -> Option<&FairKey> {
+        self.fair.name(key)
+    }
+
+    /// The place of a key from when it gets a gate until it has none any more.
+    pub(crate) fn gate_key(&mut self, name: &FairKey) -> KeyIndex {
+        let key = self.fair.learn(Some(name));
+        self.fair.gate(key, true);
+        key
+    }
+
+    pub(crate) fn ungate_key(&mut self, key: KeyIndex) {
+        self.fair.gate(key, false);
+    }
+
+    /// Due rows of a key have come into the table of a queue; or a load has passed over them, for the key was closed.
+    /// Gives the queue when it is to be read from for them.
+    pub(crate) fn appeared(&mut self, at: &QueueKey, name: Option<&FairKey>) -> Option<QueueIndex> {
+        let queue = self.served(at)?;
+        let key = self.fair.learn(name);
+        let rows = &mut self.queues[queue.0];
+        let wanted = if self.fair.is_closed(key) {
+            self.fair.passed(key, queue);
+            false
+        } else if rows.has_task(key) {
+            rows.set_left(key, true);
+            false
+        } else {
+            true
+        };
+        self.fair.let_go(key);
+        wanted.then_some(queue)
+    }
+
+    /// Takes tasks out that others at hand have beyond their part, when a key has some in the table and none at hand.
+    pub(crate) fn make_room(&mut self, queue: QueueIndex, name: Option<&FairKey>) -> Vec<TaskId> {
+        let weight = self.fair.rules().weight_of(name);
+        let fair = &self.fair;
+        let gone = self.queues[queue.0].make_room(weight, |key| fair.weight(key), self.window);
+        self.gone(queue, gone)
+    }
+
+    /// Takes tasks of closed keys out of a queue, when they are many.
+    pub(crate) fn drop_held(&mut self, queue: QueueIndex) -> Vec<TaskId> {
+        let gone = self.queues[queue.0].drop_held(self.window);
+        for &(key, _) in &gone {
+            self.fair.passed(key, queue);
+        }
+        self.gone(queue, gone)
+    }
+
+    /// The queues in which rows of a key were passed over while it was closed, and none are at hand: those are to be read. The
+    /// others are when their last is taken.
+    pub(crate) fn take_passed(&mut self, key: KeyIndex) -> Vec<QueueIndex> {
+        let passed = self.fair.take_passed(key);
+        self.fair.let_go(key);
+        let (at_hand, wanted): (Vec<_>, Vec<_>) =
+            passed.into_iter().partition(|queue| self.queues[queue.0].has_task(key));
+        for queue in at_hand {
+            self.queues[queue.0].set_left(key, true);
+        }
+        wanted.into_iter().filter(|queue| !self.queues[queue.0].classes.is_empty()).collect()
+    }
+
+    /// The table of a queue is to be looked at again, in an order that has changed.
+    pub(crate) fn ask_again(&mut self, queue: QueueIndex) -> Option<usize> {
+        let rows = self.queues[queue.0].ask_again(self.window)?;
+        self.refresh(queue);
+        Some(rows)
+    }
+
+    /// Whether the last task at hand of the key of `task` was taken though the table has more of it. Told once.
+    pub(crate) fn ran_dry(&mut self, queue: QueueIndex, name: Option<&FairKey>) -> bool {
+        let Some(key) = name.map_or(Some(KeyIndex::NONE), |name| self.fair.find(name)) else { return false };
+        self.queues[queue.0].ran_dry(key)
+    }
+
+    pub(crate) fn takes_turns(&self, lane: LaneRank) -> bool {
+        self.fair.takes_turns(lane)
+    }
+
+    /// Where tasks of a key are at hand.
+    pub(crate) fn queues_of_key(&self, key: KeyIndex) -> Vec<QueueIndex> {
+        self.fair.all_queues(key)
+    }
+
+    pub(crate) fn idle_line_of_key(&self, key: KeyIndex) -> IdleLine {
+        self.idle_line_of(self.fair.all_queues(key))
+    }
+
+    /// A closed key has no turns: its tasks stand before nobody.
+    fn close_key(&mut self, key: KeyIndex, closed: bool) -> bool {
+        if !self.fair.close(key, closed) {
+            return false;
+        }
+        for lane in self.all_lanes() {
+            for queue in self.fair.queues(lane, key) {
+                let turn = if closed { None } else { Some(self.fair.resume(lane, key)) };
+                self.queues[queue.0].set_turn(key, turn);
+                self.refresh(queue);
+            }
+        }
+        true
+    }
+
+    fn push(&mut self, queue: QueueIndex, task: QueuedTask) {
+        let Entry::Vacant(place) = self.place.entry(task.id) else { return };
+        let lane = LaneRank::new(queue.0 % self.lanes.len());
+        let rows = &mut self.queues[queue.0];
+        if task.fair_key.is_none() {
+            place.insert(Spot { queue, due: task.due, key: KeyIndex::NONE });
+            self.fair.plain_arrives(lane);
+            rows.set_left(KeyIndex::NONE, false);
+            return rows.push(task, KeyIndex::NONE, None);
+        }
+        let key = self.fair.learn(task.fair_key.as_ref());
+        place.insert(Spot { queue, due: task.due, key });
+        rows.set_left(key, false);
+        // At hand elsewhere as well, its turn is what it is.
+        let turn = if rows.has(key) { self.fair.turn(lane, key) } else { self.fair.arrives(lane, key, queue) };
+        rows.push(task, key, (!self.fair.is_closed(key)).then_some(turn));
+    }
+
+    /// A task of a key has left a queue.
+    fn took(&mut self, queue: QueueIndex, key: KeyIndex) {
+        let lane = self.lane_of(queue);
+        if key == KeyIndex::NONE {
+            self.fair.plain_leaves(lane, 1);
+        } else if !self.queues[queue.0].has(key) {
+            self.fair.leaves(lane, key, queue);
+        }
+    }
+
+    /// Tasks were taken out of a queue.
+    fn gone(&mut self, queue: QueueIndex, gone: Vec<(KeyIndex, TaskId)>) -> Vec<TaskId> {
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let n_plain = gone.iter().filter(|(key, _)| *key == KeyIndex::NONE).count();
+        self.fair.plain_leaves(self.lane_of(queue), n_plain);
+        let keys: BTreeSet<KeyIndex> = gone.iter().map(|(key, _)| *key).filter(|key| *key != KeyIndex::NONE).collect();
+        for key in keys.into_iter().filter(|&key| !self.queues[queue.0].has(key)).collect::<Vec<_>>() {
+            self.fair.leaves(self.lane_of(queue), key, queue);
+        }
+        self.refresh(queue);
+        let ids: Vec<TaskId> = gone.into_iter().map(|(_, id)| id).collect();
+        for id in &ids {
+            self.place.remove(id);
+        }
+        ids
+    }
+
+    /// Takes all that was read ahead of a queue out.
+    fn clear(&mut self, queue: QueueIndex) -> Vec<TaskId> {
+        let lane = self.lane_of(queue);
+        self.fair.plain_leaves(lane, self.queues[queue.0].n_plain());
+        for key in self.queues[queue.0].keys() {
+            self.fair.leaves(lane, key, queue);
+        }
+        let rows = self.queues[queue.0].clear();
+        for id in &rows {
+            self.place.remove(id);
+        }
+        rows
+    }
+
+    /// A key has another turn wherever its tasks are at hand. For those without a key that may be every kind of the lane.
+    fn move_turn(&mut self, lane: LaneRank, key: KeyIndex, turn: Turn) {
+        if key == KeyIndex::NONE {
+            for kind in 0..self.kinds.len() {
+                let queue = QueueIndex(kind * self.lanes.len() + lane.index());
+                if self.queues[queue.0].n_plain() > 0 {
+                    self.refresh(queue);
+                }
+            }
+        } else if !self.fair.is_closed(key) {
+            for queue in self.fair.queues(lane, key) {
+                self.queues[queue.0].set_turn(key, Some(turn));
+                self.refresh(queue);
+            }
+        }
     }
 
     // ----------------------------------------------------------------------------------------------------- shares
@@ -397,11 +634,8 @@ impl Dispatch {
     /// Forgets what was read ahead of a queue that somebody serves, for its rows are others now. Gives their ids; the
     /// queue is to be read anew.
     pub(crate) fn reread(&mut self, key: &QueueKey) -> Option<(QueueIndex, Vec<TaskId>)> {
-        let queue = self.queue(key).filter(|&queue| !self.queues[queue.0].classes.is_empty())?;
-        let rows = self.queues[queue.0].clear();
-        for id in &rows {
-            self.place.remove(id);
-        }
+        let queue = self.served(key)?;
+        let rows = self.clear(queue);
         self.queues[queue.0].open();
         self.refresh(queue);
         Some((queue, rows))
@@ -418,9 +652,12 @@ impl Dispatch {
 
     /// The slots that wait and can run tasks of this kind.
     pub(crate) fn idle_line_of_kind(&self, kind: KindIndex) -> IdleLine {
-        let queues = self.all_lanes().into_iter().map(|lane| self.at(lane, kind));
+        self.idle_line_of(self.all_lanes().into_iter().map(|lane| self.at(lane, kind)))
+    }
+
+    fn idle_line_of(&self, queues: impl IntoIterator<Item = QueueIndex>) -> IdleLine {
         let classes: BTreeSet<ClassId> =
-            queues.flat_map(|queue| self.queues[queue.0].classes.iter().copied()).collect();
+            queues.into_iter().flat_map(|queue| self.queues[queue.0].classes.iter().copied()).collect();
         classes.into_iter().filter_map(|class| self.next_idle(class, 0).map(Reverse)).collect()
     }
 
@@ -514,8 +751,14 @@ impl Dispatch {
     }
 
     pub(crate) fn check(&self) {
+        let mut n_plain = vec![0; self.lanes.len()];
+        let mut at_hand = BTreeSet::new();
         for queue in (0..self.queues.len()).map(QueueIndex) {
-            self.queues[queue.0].check(self.window);
+            let lane = self.lane_of(queue);
+            n_plain[lane.index()] += self.queues[queue.0].n_plain();
+            at_hand.extend(self.queues[queue.0].keys().into_iter().map(|key| (lane, key, queue)));
+            let turn_of = |key| (!self.fair.is_closed(key)).then(|| self.fair.turn(lane, key));
+            self.queues[queue.0].check(self.window, turn_of);
             assert_eq!(self.heads[queue.0], self.heads_of(queue), "heads of {:?}", self.key(queue));
             for class in &self.queues[queue.0].classes {
                 for head in self.heads[queue.0].iter().flatten() {
@@ -523,9 +766,10 @@ impl Dispatch {
                 }
             }
             for id in self.queues[queue.0].ids() {
-                assert_eq!(self.place.get(&id).map(|&(at, _)| at), Some(queue), "place of task {id}");
+                assert_eq!(self.place.get(&id).map(|spot| spot.queue), Some(queue), "place of task {id}");
             }
         }
+        self.fair.check(&n_plain, &at_hand);
         let read_ahead: usize = self.queues.iter().map(Queue::len).sum();
         assert_eq!(self.place.len(), read_ahead, "places and tasks read ahead");
         for (id, class) in &self.classes {
@@ -586,12 +830,22 @@ impl Dispatch {
         if self.is_paused(lane) || self.closed_kinds[queue.0 / self.lanes.len()] || rows.classes.is_empty() {
             return [None; 3];
         }
-        let head =
-            |suspect| move |(due, id): (_, TaskId)| Head { lane, barrier: false, due, id: id.value(), queue, suspect };
-        let barrier = Head { lane, barrier: true, due: UnixMillis::default(), id: 0, queue, suspect: false };
+        let head = |suspect| {
+            move |(turn, due, id): (_, _, TaskId)| Head {
+                lane,
+                barrier: false,
+                turn,
+                due,
+                id: id.value(),
+                queue,
+                suspect,
+            }
+        };
+        let barrier = Head { lane, barrier: true, turn: 0, due: UnixMillis::default(), id: 0, queue, suspect: false };
+        let plain = self.fair.plain_turn(lane);
         [
-            rows.first().map(head(false)),
-            rows.first_suspect().map(head(true)),
+            rows.first(plain).map(head(false)),
+            rows.first_suspect(plain).map(head(true)),
             rows.refill_pending(self.window).then_some(barrier),
         ]
     }
@@ -599,6 +853,11 @@ impl Dispatch {
     fn is_barrier(&self, queue: QueueIndex) -> bool {
         let [_, _, barrier] = self.heads[queue.0];
         barrier.is_some()
+    }
+
+    /// A queue that somebody serves.
+    fn served(&self, key: &QueueKey) -> Option<QueueIndex> {
+        self.queue(key).filter(|&queue| !self.queues[queue.0].classes.is_empty())
     }
 
     fn queue(&self, key: &QueueKey) -> Option<QueueIndex> {

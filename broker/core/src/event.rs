@@ -1,7 +1,7 @@
 //! Everything that can happen to the core. A new cause of change is a new variant here, not a callback.
 
 use laneway_protocol::message::{Final, Request};
-use laneway_protocol::{Kind, LaneName, Lease, Payload, TaskId, TaskState};
+use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, TaskId, TaskState};
 
 use crate::action::OpResult;
 use crate::time::UnixMillis;
@@ -20,6 +20,8 @@ pub enum Event {
     /// Rows read ahead from the heads of queues. What one look at the table found comes as one event: all of it is at hand
     /// before any of it is handed out.
     Loaded(Vec<Loaded>),
+    /// Queues whose tables got due rows of these keys, or of none where others have one; behind what was loaded of them.
+    Appeared(Vec<(QueueKey, Option<FairKey>)>),
     /// Results of operations, in the order of their commits. Everything in here is as durable as the settings say.
     Committed(Vec<(OpId, OpResult)>),
     /// Tasks that the store itself has ended, before they ever ran or between two runs: cancelled, expired, rejected. Each
@@ -75,6 +77,11 @@ pub struct Loaded {
     pub tasks: Vec<QueuedTask>,
     /// There are more due rows behind these.
     pub more: bool,
+    /// Keys that these rows have, and of which there may be more due rows; `None` for rows without one. Empty where no row
+    /// of the queue has a key.
+    pub left: Vec<Option<FairKey>>,
+    /// Keys that were passed over though they have due rows, for the demand said that they are closed.
+    pub passed: Vec<FairKey>,
 }
 
 /// A due row of the table, as read ahead. It is `queued` there until its hand-out is recorded.
@@ -94,6 +101,7 @@ pub struct QueuedTask {
     pub payload: Option<Payload>,
     pub checkpoint: Option<Payload>,
     pub trace: Option<String>,
+    pub fair_key: Option<FairKey>,
 }
 
 /// A row looked up by id, as the core needs it to resume or adopt a hand-out.
@@ -103,6 +111,7 @@ pub struct FoundTask {
     pub kind: Kind,
     /// The row's own lane, or the default of its kind.
     pub lane: LaneName,
+    pub fair_key: Option<FairKey>,
     pub state: TaskState,
     pub lease: Option<Lease>,
     pub runs: u32,

@@ -1,16 +1,20 @@
-//! What keeps tasks of a kind or of a lane from starting although slots wait: caps, rates, and pauses of kinds.
+//! What keeps tasks of a kind, a lane or a fair key from starting although slots wait: caps, rates, and pauses of kinds.
 //!
-//! Only a kind or a lane that has one of these has a gate, so a plain task costs a look at an empty map. A cap is no counter:
+//! Only a kind or a lane that has one of these has a gate, so a plain task costs a look at an empty map; a fair key has one
+//! while it runs something or its tokens are not all there, for there may be any number of keys. A cap is no counter:
 //! each gate lists the tasks that run behind it, out of the same live leases that [`Broker::running`] holds, so it is right
 //! after any crash. A rate is a bucket of tokens that is filled when somebody looks, with a timer for the next token. A
-//! closed kind has no head and no barrier in its queues, and a closed lane is passed over; so lower lanes go on.
+//! closed kind has no head and no barrier in its queues, a closed lane is passed over, and a closed key has no turn and is
+//! left out of what is read ahead; so lower lanes go on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use laneway_protocol::{Kind, LaneName, Rate, TaskId};
+use laneway_protocol::{FairKey, Kind, LaneName, Rate, TaskId};
 
+use crate::action::Action;
 use crate::broker::Broker;
 use crate::dispatch::{KindIndex, LaneRank};
+use crate::fair::KeyIndex;
 use crate::task::Running;
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
@@ -24,6 +28,7 @@ const BURST_MS: u64 = 10;
 pub(crate) enum Place {
     Kind(KindIndex),
     Lane(LaneRank),
+    Key(KeyIndex),
 }
 
 /// How much may pass a gate.
@@ -66,11 +71,14 @@ struct Bucket {
 pub(crate) struct Gates {
     kinds: HashMap<Kind, Gate>,
     lanes: HashMap<LaneName, Gate>,
+    keys: HashMap<FairKey, Gate>,
+    /// Since when keys have their bounds. A gate of a key is as if it had been there since.
+    keys_since: Millis,
     /// Gates to look at again, for something behind them has changed.
     stirred: BTreeSet<Place>,
     /// Gates that have opened or closed since slots were last fed.
     turned: BTreeSet<Place>,
-    /// When those that wait for a token get one; each has a timer. The same in the order of time.
+    /// When those that wait for a token get one, and those of keys at rest have them all; each has a timer. The same in the order of time.
     wakes: BTreeMap<Place, Millis>,
     due: BTreeSet<(Millis, Place)>,
 }
@@ -93,6 +101,12 @@ impl Bucket {
     /// `None` when there is a token.
     fn next_at(&self) -> Option<Millis> {
         let short = self.per_ms.checked_sub(self.parts).filter(|&short| short > 0)?;
+        Some(self.at.after(short.div_ceil(self.starts)))
+    }
+
+    /// When there are as many as it holds; `None` when there are.
+    fn full_at(&self) -> Option<Millis> {
+        let short = (self.burst * self.per_ms).checked_sub(self.parts).filter(|&short| short > 0)?;
         Some(self.at.after(short.div_ceil(self.starts)))
     }
 }
@@ -130,6 +144,11 @@ impl Gate {
         Some(Closed::Dry(self.bucket.as_ref()?.next_at()?, rate))
     }
 
+    /// Nothing runs behind it. When it is as if nothing ever had: at once, with `None`.
+    fn rests_until(&self) -> Option<Millis> {
+        self.bucket.as_ref()?.full_at()
+    }
+
     /// A rate that changes keeps what tokens there are.
     fn set(&mut self, bounds: Bounds, now: Millis) {
         self.fill(now);
@@ -148,7 +167,7 @@ impl Gate {
 
 impl Gates {
     fn is_empty(&self) -> bool {
-        self.kinds.is_empty() && self.lanes.is_empty()
+        self.kinds.is_empty() && self.lanes.is_empty() && self.keys.is_empty()
     }
 
     pub(crate) fn why_kind(&self, kind: &Kind) -> Option<Closed> {
@@ -157,6 +176,10 @@ impl Gates {
 
     pub(crate) fn why_lane(&self, lane: &LaneName) -> Option<Closed> {
         self.lanes.get(lane)?.closed()
+    }
+
+    pub(crate) fn why_key(&self, key: &FairKey) -> Option<Closed> {
+        self.keys.get(key)?.closed()
     }
 }
 
@@ -197,6 +220,38 @@ impl Broker {
         }
     }
 
+    /// The bounds of keys have changed.
+    pub(crate) fn bound_keys(&mut self, now: Now) {
+        self.gates.keys_since = now.mono;
+        let running = self.running.values().filter_map(|task| task.fair_key.clone());
+        let keys: BTreeSet<FairKey> = running.chain(self.gates.keys.keys().cloned()).collect();
+        for key in keys {
+            let bounds = self.key_bounds(&key);
+            let running = || {
+                let of_key = self.running.values().filter(|task| task.fair_key.as_ref() == Some(&key));
+                of_key.map(|task| task.id).collect()
+            };
+            put(&mut self.gates.keys, &key, bounds, running, now.mono);
+            let index = self.dispatch.gate_key(&key);
+            self.tend(Place::Key(index), now);
+        }
+    }
+
+    /// The gate of a task's key, made when there must be one.
+    fn key_gate(&mut self, key: Option<&FairKey>) -> Option<(&mut Gate, Place)> {
+        let key = key?;
+        if !self.gates.keys.contains_key(key) {
+            let bounds = self.key_bounds(key);
+            if bounds == Bounds::default() {
+                return None;
+            }
+            put(&mut self.gates.keys, key, bounds, BTreeSet::new, self.gates.keys_since);
+            self.dispatch.gate_key(key);
+        }
+        let index = self.dispatch.key_of(key).expect("a key with a gate is known");
+        Some((self.gates.keys.get_mut(key)?, Place::Key(index)))
+    }
+
     /// A kind was named for the first time.
     pub(crate) fn stir_kind(&mut self, kind: KindIndex) {
         if !self.gates.kinds.is_empty() {
@@ -205,7 +260,12 @@ impl Broker {
     }
 
     /// A task was chosen for a slot: it counts from now on, for the next of its batch as well.
-    pub(crate) fn pass_gates(&mut self, kind: &Kind, lane: &LaneName, id: TaskId, now: Now) {
+    pub(crate) fn pass_gates(&mut self, kind: &Kind, lane: &LaneName, key: Option<&FairKey>, id: TaskId, now: Now) {
+        if let Some((gate, place)) = self.key_gate(key) {
+            gate.enter(id);
+            gate.spend(now.mono);
+            self.tend(place, now);
+        }
         if self.gates.is_empty() {
             return;
         }
@@ -225,6 +285,11 @@ impl Broker {
 
     /// A hand-out of an earlier epoch: it counts at once, for slots may be fed in the same event, and costs nothing now.
     pub(crate) fn join_gates(&mut self, id: TaskId, now: Now) {
+        let key = self.running[&id].fair_key.clone();
+        if let Some((gate, place)) = self.key_gate(key.as_ref()) {
+            gate.enter(id);
+            self.tend(place, now);
+        }
         if self.gates.is_empty() {
             return;
         }
@@ -247,6 +312,12 @@ impl Broker {
     pub(crate) fn leave_gates(&mut self, task: &Running) {
         if self.gates.is_empty() {
             return;
+        }
+        if let Some(key) = &task.fair_key
+            && let Some(gate) = self.gates.keys.get_mut(key)
+        {
+            gate.running.remove(&task.id);
+            self.gates.stirred.extend(self.dispatch.key_of(key).map(Place::Key));
         }
         if let Some(gate) = self.gates.kinds.get_mut(&task.kind) {
             gate.running.remove(&task.id);
@@ -278,6 +349,7 @@ impl Broker {
                 None => return,
                 Some(Place::Kind(kind)) => self.dispatch.idle_line_of_kind(kind),
                 Some(Place::Lane(_)) => self.dispatch.idle_line(None),
+                Some(Place::Key(key)) => self.dispatch.idle_line_of_key(key),
             };
             self.feed(line, None, now);
         }
@@ -288,14 +360,21 @@ impl Broker {
         let gate = match place {
             Place::Kind(kind) => self.gates.kinds.get_mut(self.dispatch.kind_name(kind)),
             Place::Lane(lane) => self.gates.lanes.get_mut(self.dispatch.lane_name(lane)),
+            Place::Key(key) => self.dispatch.key_name(key).and_then(|name| self.gates.keys.get_mut(name)),
         };
+        let mut rests_until = None;
+        let mut is_over = false;
         let closed = gate.and_then(|gate| {
             gate.fill(now.mono);
+            if matches!(place, Place::Key(_)) && gate.running.is_empty() {
+                rests_until = gate.rests_until();
+                is_over = rests_until.is_none();
+            }
             gate.closed()
         });
         let wake = match closed {
             Some(Closed::Dry(at, _)) => Some(at),
-            Some(Closed::Paused | Closed::Full(..)) | None => None,
+            Some(Closed::Paused | Closed::Full(..)) | None => rests_until,
         };
         let before = match wake {
             Some(at) => self.gates.wakes.insert(place, at),
@@ -313,6 +392,35 @@ impl Broker {
         }
         if self.dispatch.close(place, closed.is_some()) {
             self.gates.turned.insert(place);
+            if let Place::Key(key) = place {
+                self.key_turned(key, closed.is_some());
+            }
+        }
+        if let Place::Key(key) = place {
+            let name = self.dispatch.key_name(key).cloned();
+            if let Some(name) = name.filter(|name| is_over || !self.gates.keys.contains_key(name)) {
+                self.gates.keys.remove(&name);
+                self.dispatch.ungate_key(key);
+            }
+        }
+    }
+
+    /// What a closed key has at hand is not to fill the read-ahead, and what was passed over meanwhile is wanted once it is
+    /// open.
+    fn key_turned(&mut self, key: KeyIndex, closed: bool) {
+        if closed {
+            for queue in self.dispatch.queues_of_key(key) {
+                let rows = self.dispatch.drop_held(queue);
+                if !rows.is_empty() {
+                    self.out.push(Action::Unload(rows));
+                }
+                self.demand(queue);
+            }
+        } else {
+            let name = self.dispatch.key_name(key).cloned();
+            for queue in self.dispatch.take_passed(key) {
+                self.look_again(queue, name.as_ref());
+            }
         }
     }
 
@@ -322,20 +430,34 @@ impl Broker {
             let running = self.running.values().filter(|task| task.kind == *kind).map(|task| task.id).collect();
             assert_eq!(gate.running, running, "running tasks of kind {kind}");
             if let Some(index) = self.dispatch.kind_of(kind) {
-                self.check_gate(Place::Kind(index), gate.closed());
+                self.check_gate(Place::Kind(index), gate);
             }
         }
         for (lane, gate) in &self.gates.lanes {
             let running = self.running.values().filter(|task| task.lane == *lane).map(|task| task.id).collect();
             assert_eq!(gate.running, running, "running tasks of lane {lane}");
             if let Some(rank) = self.dispatch.lane(lane) {
-                self.check_gate(Place::Lane(rank), gate.closed());
+                self.check_gate(Place::Lane(rank), gate);
+            }
+        }
+        for (key, gate) in &self.gates.keys {
+            let running = self.running.values().filter(|task| task.fair_key.as_ref() == Some(key));
+            assert_eq!(gate.running, running.map(|task| task.id).collect(), "running tasks of key {key}");
+            let index = self.dispatch.key_of(key).expect("a key with a gate is known");
+            assert!(!gate.running.is_empty() || gate.rests_until().is_some(), "the gate of key {key} is for nothing");
+            self.check_gate(Place::Key(index), gate);
+        }
+        for task in self.running.values() {
+            if let Some(key) = &task.fair_key {
+                let bounded = self.key_bounds(key) != Bounds::default();
+                assert_eq!(self.gates.keys.contains_key(key), bounded, "the gate of key {key}");
             }
         }
         for place in self.dispatch.closed_places() {
             let known = match place {
                 Place::Kind(kind) => self.gates.kinds.contains_key(self.dispatch.kind_name(kind)),
                 Place::Lane(lane) => self.gates.lanes.contains_key(self.dispatch.lane_name(lane)),
+                Place::Key(key) => self.dispatch.key_name(key).is_some_and(|name| self.gates.keys.contains_key(name)),
             };
             assert!(known, "{place:?} is closed and has no gate");
         }
@@ -348,13 +470,15 @@ impl Broker {
         assert!(stirred.is_empty() && turned.is_empty(), "{stirred:?} {turned:?} were not looked at");
     }
 
-    fn check_gate(&self, place: Place, closed: Option<Closed>) {
+    fn check_gate(&self, place: Place, gate: &Gate) {
+        let closed = gate.closed();
         assert_eq!(
             self.dispatch.closed_places().any(|other| other == place),
             closed.is_some(),
             "{place:?}: {closed:?}"
         );
-        let waits = matches!(closed, Some(Closed::Dry(..)));
+        let rests = matches!(place, Place::Key(_)) && gate.running.is_empty();
+        let waits = matches!(closed, Some(Closed::Dry(..))) || rests;
         assert_eq!(self.gates.wakes.contains_key(&place), waits, "{place:?}: {closed:?}");
     }
 }

@@ -2,11 +2,11 @@
 //! taken back.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use laneway_protocol::limits::ANSWER_SLACK_MS;
 use laneway_protocol::message::{Answer, HandOut, HandedTask, Held, Wait, WaitReason};
-use laneway_protocol::{Payload, TaskId};
+use laneway_protocol::{FairKey, Payload, TaskId};
 
 use crate::action::{Action, Op, Started};
 use crate::broker::Broker;
@@ -47,9 +47,40 @@ impl Broker {
         }
     }
 
+    /// Due rows of fair keys have turned up in the table while others may fill the read-ahead.
+    pub(crate) fn on_appeared(&mut self, rows: Vec<(QueueKey, Option<FairKey>)>) {
+        let mut looked_at = BTreeSet::new();
+        for (at, key) in rows {
+            // With an open demand they are loaded as they turn up; and what one key does not move the next does not.
+            if let Some(queue) = self.dispatch.appeared(&at, key.as_ref())
+                && looked_at.insert(queue)
+            {
+                self.relieve(queue, key.as_ref());
+            }
+        }
+    }
+
+    /// A key has tasks in the table and none at hand: others give up what they have beyond their part.
+    pub(crate) fn relieve(&mut self, queue: QueueIndex, key: Option<&FairKey>) {
+        let rows = self.dispatch.make_room(queue, key);
+        if !rows.is_empty() {
+            self.out.push(Action::Unload(rows));
+            self.demand(queue);
+        }
+    }
+
+    /// The table has rows of a key of which nothing is at hand, which an open demand may pass over, for the key was closed.
+    pub(crate) fn look_again(&mut self, queue: QueueIndex, key: Option<&FairKey>) {
+        match self.dispatch.ask_again(queue) {
+            Some(rows) => self.demand_rows(queue, rows),
+            None => self.relieve(queue, key),
+        }
+    }
+
     /// Puts rows that were read ahead into their queue. Gives it, and whether lower lanes had to wait for it until now.
     fn take_in(&mut self, mut loaded: Loaded) -> Option<(QueueIndex, bool)> {
         let rows = loaded.tasks.len();
+        let (at, passed) = (loaded.key.clone(), std::mem::take(&mut loaded.passed));
         let mut unload = Vec::new();
         loaded.tasks.retain(|task| {
             if self.secured.contains(task.id) {
@@ -64,8 +95,16 @@ impl Broker {
             !self.running.contains_key(&task.id)
         });
         let queue = self.dispatch.loaded(loaded, rows).map_err(|unserved| unload.extend(unserved)).ok();
+        if let Some((queue, _)) = queue {
+            unload.extend(self.dispatch.drop_held(queue));
+        }
         if !unload.is_empty() {
             self.out.push(Action::Unload(unload));
+        }
+        for key in passed {
+            if let Some(queue) = self.dispatch.appeared(&at, Some(&key)) {
+                self.look_again(queue, Some(&key));
+            }
         }
         queue
     }
@@ -148,6 +187,9 @@ impl Broker {
             }
             let (queue, task) = self.dispatch.take(head);
             self.demand(queue);
+            if self.dispatch.ran_dry(queue, task.fair_key.as_ref()) {
+                self.look_again(queue, task.fair_key.as_ref());
+            }
             if task.runs == 0 && task.expires_at.is_some_and(|at| at <= now.wall) {
                 // The store's sweep cancels the row and tells.
                 self.out.push(Action::Unload(vec![task.id]));
@@ -158,7 +200,7 @@ impl Broker {
             body += task.trace.as_ref().map_or(0, String::len);
             payloads += bytes(task.payload.as_ref()) + bytes(task.checkpoint.as_ref());
             self.dispatch.count_share(class, sharers, queue);
-            self.pass_gates(&key.kind, &key.lane, task.id, now);
+            self.pass_gates(&key.kind, &key.lane, task.fair_key.as_ref(), task.id, now);
             chosen.push((key, task));
             if head.suspect {
                 break;
@@ -210,6 +252,7 @@ impl Broker {
             id: task.id,
             kind: kind.clone(),
             lane: lane.clone(),
+            fair_key: task.fair_key,
             lease,
             run,
             attempts: task.attempts,

@@ -11,7 +11,7 @@ use laneway_protocol::limits::{
 use laneway_protocol::message::{
     Answer, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes, SetKind, SetLane,
 };
-use laneway_protocol::{Code, Kind, LaneName, Rate, WireError};
+use laneway_protocol::{Code, FairKey, Kind, LaneName, Rate, WireError};
 
 use crate::action::{Action, Counts, Op};
 use crate::admin::span;
@@ -330,7 +330,13 @@ impl Broker {
     }
 
     /// A cap or a rate that keeps the task back.
-    pub(crate) fn explain_gates(&self, kind: &Kind, lane: &LaneName, now: Now) -> Option<String> {
+    pub(crate) fn explain_gates(
+        &self,
+        kind: &Kind,
+        lane: &LaneName,
+        key: Option<&FairKey>,
+        now: Now,
+    ) -> Option<String> {
         let of = |what: &str, name: &str, closed: Option<Closed>| match closed? {
             Closed::Paused => None,
             Closed::Full(running, cap) => Some(format!("{what} '{name}' runs {running} of at most {cap}")),
@@ -341,10 +347,11 @@ impl Broker {
         };
         of("kind", kind.as_str(), self.gates.why_kind(kind))
             .or_else(|| of("lane", lane.as_str(), self.gates.why_lane(lane)))
+            .or_else(|| key.and_then(|key| of("fair key", key.as_str(), self.gates.why_key(key))))
     }
 }
 
-fn of<K: Ord, V: Clone + Default>(all: &BTreeMap<K, V>, name: &K) -> V {
+pub(crate) fn of<K: Ord, V: Clone + Default>(all: &BTreeMap<K, V>, name: &K) -> V {
     all.get(name).cloned().unwrap_or_default()
 }
 
@@ -389,7 +396,7 @@ fn resolve(values: &KindValues, settings: &Settings) -> KindSettings {
 }
 
 /// 0 and `none` take a bound away.
-fn bounds(cap: Option<u32>, rate: Option<Rate>, burst: Option<u32>) -> Bounds {
+pub(crate) fn bounds(cap: Option<u32>, rate: Option<Rate>, burst: Option<u32>) -> Bounds {
     let rate = rate.filter(|rate| rate.bound().is_some()).map(|rate| (rate, burst.unwrap_or(0)));
     Bounds { paused: false, cap: cap.filter(|&cap| cap > 0), rate }
 }
@@ -427,9 +434,13 @@ fn lane_names(values: &LaneValues) -> impl Iterator<Item = &'static str> {
 
 type Field<'a> = &'a dyn Fn(&str) -> String;
 
+pub(crate) fn check_bounds(cap: Option<u32>, burst: Option<u32>, field: Field<'_>) -> Result<(), WireError> {
+    within("cap", cap.map(u64::from), 0, CAP_MAX.into(), field)?;
+    within("rate_burst", burst.map(u64::from), 0, RATE_STARTS_MAX.into(), field)
+}
+
 fn check_kind(values: &KindValues, field: Field<'_>) -> Result<(), WireError> {
-    within("cap", values.cap.map(u64::from), 0, CAP_MAX.into(), field)?;
-    within("rate_burst", values.rate_burst.map(u64::from), 0, RATE_STARTS_MAX.into(), field)?;
+    check_bounds(values.cap, values.rate_burst, field)?;
     within("max_attempts", values.max_attempts.map(u64::from), 1, ATTEMPTS_MAX.into(), field)?;
     within("timeout_ms", values.timeout_ms, 1, TIMEOUT_MS_MAX, field)?;
     within("backoff_base_ms", values.backoff_base_ms, 0, BACKOFF_MS_MAX, field)?;
@@ -449,12 +460,11 @@ fn check_kind(values: &KindValues, field: Field<'_>) -> Result<(), WireError> {
 }
 
 fn check_lane(values: &LaneValues, field: Field<'_>) -> Result<(), WireError> {
-    within("cap", values.cap.map(u64::from), 0, CAP_MAX.into(), field)?;
-    within("rate_burst", values.rate_burst.map(u64::from), 0, RATE_STARTS_MAX.into(), field)?;
+    check_bounds(values.cap, values.rate_burst, field)?;
     within("share", values.share.map(u64::from), 0, SHARE_MAX.into(), field)
 }
 
-fn within(name: &str, value: Option<u64>, min: u64, max: u64, field: Field<'_>) -> Result<(), WireError> {
+pub(crate) fn within(name: &str, value: Option<u64>, min: u64, max: u64, field: Field<'_>) -> Result<(), WireError> {
     match value {
         Some(value) if !(min..=max).contains(&value) => {
             let text = format!("{name} is {value}: must be {min} to {max}");

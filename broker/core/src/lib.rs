@@ -21,6 +21,8 @@ mod check;
 mod client;
 mod dispatch;
 mod event;
+mod fair;
+mod fair_keys;
 mod gate;
 mod handout;
 mod kinds;
@@ -52,6 +54,7 @@ pub use action::{
 };
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
+pub use fair::FairRules;
 pub use lease::LeaseKey;
 pub use settings::{KindSettings, Settings};
 pub use time::{Millis, Now, UnixMillis};

@@ -40,6 +40,8 @@ pub(crate) const QUESTIONS_MAX: usize = 128;
 pub(crate) const EVENTS_PER_TASK_MAX: usize = 64;
 /// Partial data kept for one running task.
 pub(crate) const EVENT_BYTES_PER_TASK_MAX: usize = 256 * 1024;
+/// Fair keys with values of their own that were set while the broker runs.
+pub(crate) const FAIR_KEYS_SET_MAX: usize = 10_000;
 /// Slots of one session.
 pub(crate) const SLOTS_PER_SESSION_MAX: usize = 4_096;
 /// Hand-outs remembered until the socket is known to have taken them.

@@ -1,6 +1,7 @@
 //! READY: a slot is idle. Which class of workers it belongs to, what its question came to, how long it stays parked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use laneway_protocol::limits::{ANSWER_SLACK_MS, BATCH_MAX, WAIT_MS_MAX};
 use laneway_protocol::message::{Answer, OutcomeCode, Ready, Wait, WaitReason};
@@ -222,7 +223,7 @@ impl Broker {
     pub(crate) fn leave_class(&mut self, class: ClassId, max: usize) {
         for (queue, rows) in self.dispatch.leave(class, max) {
             let key = self.dispatch.key(queue);
-            self.out.push(Action::Demand { key, rows: 0 });
+            self.out.push(Action::Demand { key, rows: 0, fair: Arc::clone(self.dispatch.fair_rules()) });
             if !rows.is_empty() {
                 self.out.push(Action::Unload(rows));
             }

@@ -128,6 +128,7 @@ impl Broker {
             max_attempts: found.max_attempts.unwrap_or(self.settings.kind(&found.kind).max_attempts),
             kind: found.kind,
             lane: found.lane,
+            fair_key: found.fair_key,
             lease,
             run: found.runs,
             attempts: found.attempts,
@@ -188,9 +189,7 @@ impl Broker {
         if !(recorded || unrecorded) {
             return Claim::Stale;
         }
-        if let Some(queue) = self.dispatch.remove(id) {
-            self.demand(queue);
-        }
+        self.take_out(id);
         let worker = self.workers.get(session).name.clone();
         let run = if recorded { found.runs } else { found.runs + 1 };
         let started = Started {

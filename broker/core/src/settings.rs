@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
+use laneway_protocol::{FairKey, Kind, LaneName};
 
 /// How tasks of one kind are treated where their row does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Settings {
     /// What the settings say of single kinds and lanes.
     pub kind_values: BTreeMap<Kind, KindValues>,
     pub lane_values: BTreeMap<LaneName, LaneValues>,
+    /// The same of fair keys; `*` is every key.
+    pub fair_key_values: BTreeMap<FairKey, FairKeyValues>,
     /// Losses that end a task as dead.
     pub losses_max: u32,
     /// After a start or a stall nobody is declared dead for this long.

@@ -3,7 +3,7 @@
 use laneway_protocol::message::{
     Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Submit, Verdicts, WaitFor,
 };
-use laneway_protocol::{Code, Kind, Lease, Payload, TaskId, TaskState, WireError};
+use laneway_protocol::{Code, FairKey, Kind, Lease, Payload, TaskId, TaskState, WireError};
 
 use crate::action::{EndedAs, Ending, Op, OpResult};
 use crate::broker::Broker;
@@ -123,6 +123,10 @@ pub(crate) enum Pending {
         reply: ReplyTo,
         after: Option<Kind>,
     },
+    FairKeys {
+        reply: ReplyTo,
+        after: Option<FairKey>,
+    },
     Stats {
         reply: ReplyTo,
     },
@@ -174,6 +178,7 @@ impl Pending {
             | Pending::Rows { .. }
             | Pending::Lanes { .. }
             | Pending::Kinds { .. }
+            | Pending::FairKeys { .. }
             | Pending::Stats { .. }
             | Pending::Schedules { .. }
             | Pending::Check { .. }
@@ -323,6 +328,7 @@ impl Broker {
             (Pending::Kinds { reply, after }, OpResult::Counts(counts)) => {
                 self.on_kind_counts(reply, after.as_ref(), &counts);
             }
+            (Pending::FairKeys { reply, after }, OpResult::Counts(_)) => self.on_fair_keys_set(reply, after.as_ref()),
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
             (Pending::Group { reply, ask }, OpResult::Group(found)) => self.on_group_found(reply, ask, found, now),
             (Pending::CancelGroup { reply, group }, OpResult::GroupCancelled { more }) => {

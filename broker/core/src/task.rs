@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use laneway_protocol::message::ProgressEvent;
-use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId};
+use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId};
 
 use crate::action::{Cause, Count, Ended, Next, Noted, WorkerName};
 use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, NOTE_INTERVAL_MS};
@@ -27,6 +27,7 @@ pub(crate) struct Running {
     pub(crate) id: TaskId,
     pub(crate) kind: Kind,
     pub(crate) lane: LaneName,
+    pub(crate) fair_key: Option<FairKey>,
     pub(crate) lease: Lease,
     pub(crate) run: u32,
     /// Attempts and losses before this run.

@@ -86,9 +86,7 @@ impl Broker {
             }
             self.secured.add(row.id);
             secured.push(row.id);
-            if let Some(queue) = self.dispatch.remove(row.id) {
-                self.demand(queue);
-            }
+            self.take_out(row.id);
         }
         self.submit((reply, conn, until), submit, secured);
     }

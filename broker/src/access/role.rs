@@ -75,6 +75,8 @@ fn needed(request: &Request) -> (&'static str, &'static [Role]) {
         Request::Lanes(_) => ("LANES with a change", &[Role::Admin]),
         Request::Kinds(kinds) if kinds.changes_nothing() => ("KINDS", &[Role::Read]),
         Request::Kinds(_) => ("KINDS with a change", &[Role::Admin]),
+        Request::FairKeys(keys) if keys.changes_nothing() => ("FAIR_KEYS", &[Role::Read]),
+        Request::FairKeys(_) => ("FAIR_KEYS with a change", &[Role::Admin]),
         Request::Cancel(_) => ("CANCEL", &[Role::Admin]),
         Request::Requeue(_) => ("REQUEUE", &[Role::Admin]),
         Request::Drain(_) => ("DRAIN", &[Role::Admin]),
@@ -97,7 +99,7 @@ mod samples;
 mod tests {
     use std::sync::Arc;
 
-    use laneway_protocol::message::{Drain, Kinds, Lanes, Schedules};
+    use laneway_protocol::message::{Drain, FairKeys, Kinds, Lanes, Schedules};
 
     use super::super::Listed;
     use super::*;
@@ -117,7 +119,7 @@ mod tests {
             ("submit", "submit admin"),
             ("wait_for", "submit read admin"),
             ("status workers stats", "read admin"),
-            ("lanes kinds cancel requeue drain bulk schedules group", "admin"),
+            ("lanes kinds fair_keys cancel requeue drain bulk schedules group", "admin"),
             ("ping", "work submit read admin"),
         ];
         // What only looks needs less, see below.
@@ -141,8 +143,13 @@ mod tests {
             assert_eq!(check(&peer(&[]), &request).is_ok(), name == "ping");
             assert!(check(&peer(&ROLES), &request).is_ok());
         }
-        for look in [Request::Lanes(Lanes::default()), Request::Kinds(Kinds::default())] {
-            assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes and kinds needs more");
+        let looks = [
+            Request::Lanes(Lanes::default()),
+            Request::Kinds(Kinds::default()),
+            Request::FairKeys(FairKeys::default()),
+        ];
+        for look in looks {
+            assert!(check(&peer(&[Role::Read]), &look).is_ok(), "only a change of lanes, kinds and keys needs more");
         }
         for (.., abandon) in samples::requests().into_iter().filter(|sample| abandons(&sample.2)) {
             assert!(check(&peer(&[Role::Submit]), &abandon).is_ok() && check(&peer(&[Role::Admin]), &abandon).is_ok());

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::message::FairKeyValues;
+use laneway_protocol::{FairKey, Kind, LaneName};
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
 use super::field::Refusal;
-use super::settings::{KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
+use super::settings::{FAIR_KEY_SETTINGS, KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
 use super::{KindSettings, LaneLimits, Resolved};
 
 /// Where settings may come from, weakest first.
@@ -52,6 +53,11 @@ const OTHER_VARIABLES: &[&str] = &[
 
 const KINDS_WANTED: &str = "a section for each kind, as in [kinds.resize]";
 const LANES_WANTED: &str = "a section for each lane, as in [lane_limits.low]";
+const FAIR_KEYS_WANTED: &str =
+    "a section for each fair key, as in [fair_keys.acme], or for all, as in [fair_keys.\"*\"]";
+
+/// Sections that have sections of single names.
+const NAMED: [&str; 3] = ["kinds", "lane_limits", "fair_keys"];
 
 pub(super) fn apply(resolved: &mut Resolved, sources: &Sources) -> Result<(), ConfigError> {
     if let Some(path) = &sources.file {
@@ -72,7 +78,7 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
     let origin = Origin::File(path.into());
     for (key, value) in &table {
         match value {
-            Value::Table(named) if key == "kinds" || key == "lane_limits" => {
+            Value::Table(named) if NAMED.contains(&key.as_str()) => {
                 apply_named(resolved, key, named, &origin)?;
             }
             Value::Table(section) => {
@@ -80,7 +86,7 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
                     apply_value(resolved, &format!("{key}.{inner}"), value, &origin)?;
                 }
             }
-            value if key == "kinds" || key == "lane_limits" => {
+            value if NAMED.contains(&key.as_str()) => {
                 let (name, value, wanted) = (key.clone(), value.to_string(), wanted(key));
                 return Err(ConfigError::WrongType { origin, name, value, wanted });
             }
@@ -90,7 +96,7 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Sections of single kinds or lanes.
+/// Sections of single kinds, lanes or fair keys.
 fn apply_named(resolved: &mut Resolved, key: &str, named: &Table, origin: &Origin) -> Result<(), ConfigError> {
     for (name, section) in named {
         let Value::Table(section) = section else {
@@ -102,10 +108,10 @@ fn apply_named(resolved: &mut Resolved, key: &str, named: &Table, origin: &Origi
             kind_settings(resolved, name, origin)?;
         }
         for (inner, value) in section {
-            if key == "kinds" {
-                apply_kind_value(resolved, name, inner, value, origin)?;
-            } else {
-                apply_lane_value(resolved, name, inner, value, origin)?;
+            match key {
+                "kinds" => apply_kind_value(resolved, name, inner, value, origin)?,
+                "fair_keys" => apply_fair_key_value(resolved, name, inner, value, origin)?,
+                _ => apply_lane_value(resolved, name, inner, value, origin)?,
             }
         }
     }
@@ -113,7 +119,11 @@ fn apply_named(resolved: &mut Resolved, key: &str, named: &Table, origin: &Origi
 }
 
 fn wanted(key: &str) -> &'static str {
-    if key == "kinds" { KINDS_WANTED } else { LANES_WANTED }
+    match key {
+        "kinds" => KINDS_WANTED,
+        "fair_keys" => FAIR_KEYS_WANTED,
+        _ => LANES_WANTED,
+    }
 }
 
 fn apply_environment(resolved: &mut Resolved, variables: &[(String, String)]) -> Result<(), ConfigError> {
@@ -160,6 +170,14 @@ fn apply_text(resolved: &mut Resolved, name: &str, text: &str, origin: &Origin) 
         let value = form.map_or_else(|| Value::from(text), |form| form.value(text));
         return apply_lane_value(resolved, lane, key, &value, origin);
     }
+    if let Some((fair_key, key)) = name.strip_prefix("fair_keys.").and_then(|rest| rest.rsplit_once('.')) {
+        let form = FAIR_KEY_SETTINGS.iter().find(|setting| setting.name == key).map(|setting| {
+            let mut blank = FairKeyValues::default();
+            (setting.field)(&mut blank).form()
+        });
+        let value = form.map_or_else(|| Value::from(text), |form| form.value(text));
+        return apply_fair_key_value(resolved, fair_key, key, &value, origin);
+    }
     let form = SETTINGS.iter().find(|setting| setting.name == name);
     let value = form.map_or_else(|| Value::from(text), |s| (s.field)(&mut resolved.config).form().value(text));
     apply_value(resolved, name, &value, origin)
@@ -168,7 +186,7 @@ fn apply_text(resolved: &mut Resolved, name: &str, text: &str, origin: &Origin) 
 fn apply_value(resolved: &mut Resolved, name: &str, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
         let known = SETTINGS.iter().map(|setting| setting.name.to_owned());
-        return Err(unknown(name, known.chain(["kinds".to_owned(), "lane_limits".to_owned()]), origin));
+        return Err(unknown(name, known.chain(NAMED.map(str::to_owned)), origin));
     };
     set(setting, &mut resolved.config, name, value, origin)?;
     resolved.origins.insert(name.into(), origin.clone());
@@ -211,6 +229,29 @@ fn apply_lane_value(
         reason: error.to_string(),
     })?;
     set(setting, resolved.config.lane_limits.entry(lane).or_default(), &name, value, origin)?;
+    resolved.origins.insert(name, origin.clone());
+    Ok(())
+}
+
+fn apply_fair_key_value(
+    resolved: &mut Resolved,
+    fair_key: &str,
+    key: &str,
+    value: &Value,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    let name = format!("fair_keys.{fair_key}.{key}");
+    let Some(setting) = FAIR_KEY_SETTINGS.iter().find(|setting| setting.name == key) else {
+        let known = FAIR_KEY_SETTINGS.iter().map(|setting| format!("fair_keys.{fair_key}.{}", setting.name));
+        return Err(unknown(&name, known, origin));
+    };
+    let fair_key = FairKey::new(fair_key).map_err(|error| ConfigError::Invalid {
+        origin: origin.clone(),
+        name: "fair_keys".into(),
+        value: format!("{fair_key:?}"),
+        reason: error.to_string(),
+    })?;
+    set(setting, resolved.config.fair_keys.entry(fair_key).or_default(), &name, value, origin)?;
     resolved.origins.insert(name, origin.clone());
     Ok(())
 }

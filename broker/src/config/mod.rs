@@ -15,7 +15,8 @@ mod validate;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use laneway_protocol::{Kind, LaneName, Rate};
+use laneway_protocol::message::FairKeyValues;
+use laneway_protocol::{FairKey, Kind, LaneName, Rate};
 
 pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
@@ -77,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) defaults: TaskDefaults,
     pub(crate) kinds: BTreeMap<Kind, KindSettings>,
     pub(crate) lane_limits: BTreeMap<LaneName, LaneLimits>,
+    /// `*` is every key.
+    pub(crate) fair_keys: BTreeMap<FairKey, FairKeyValues>,
 }
 
 /// What a commit of the broker survives.
@@ -242,6 +245,7 @@ impl Config {
             },
             kinds: BTreeMap::new(),
             lane_limits: BTreeMap::new(),
+            fair_keys: BTreeMap::new(),
         }
     }
 }

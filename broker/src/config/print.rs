@@ -8,7 +8,7 @@ use toml::Value;
 use super::Resolved;
 use super::error::Origin;
 use super::field::Field;
-use super::settings::{KIND_SETTINGS, LANE_SETTINGS, SETTINGS};
+use super::settings::{FAIR_KEY_SETTINGS, KIND_SETTINGS, LANE_SETTINGS, SETTINGS};
 
 impl Resolved {
     /// One setting a line, with its origin behind it unless that is the default.
@@ -28,6 +28,13 @@ impl Resolved {
             for setting in KIND_SETTINGS {
                 let origin = self.origins.get(&format!("kinds.{kind}.{}", setting.name));
                 line(&mut out, setting.name, (setting.field)(settings), origin);
+            }
+        }
+        for (key, values) in &mut self.config.fair_keys {
+            out.extend(["\n[fair_keys.", &Value::from(key.as_str()).to_string(), "]\n"]);
+            for setting in FAIR_KEY_SETTINGS {
+                let origin = self.origins.get(&format!("fair_keys.{key}.{}", setting.name));
+                line(&mut out, setting.name, (setting.field)(values), origin);
             }
         }
         for (lane, limits) in &mut self.config.lane_limits {

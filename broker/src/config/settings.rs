@@ -1,5 +1,7 @@
 //! The one list of settings: name, bounds, and the field it lives in. Everything else about a setting follows from here.
 
+use laneway_protocol::message::FairKeyValues;
+
 use super::field::Field;
 use super::{Config, KindSettings, LaneLimits};
 
@@ -32,6 +34,7 @@ const CAP_MAX: u64 = laneway_protocol::limits::CAP_MAX as u64;
 const RATE_STARTS_MAX: u64 = laneway_protocol::limits::RATE_STARTS_MAX as u64;
 const KEPT_AGE_MS_MAX: u64 = laneway_protocol::limits::KEPT_AGE_MS_MAX;
 const KEPT_COUNT_MAX: u64 = laneway_protocol::limits::KEPT_COUNT_MAX;
+const WEIGHT_MAX: u64 = laneway_protocol::limits::WEIGHT_MAX as u64;
 const SHARE_MAX: u64 = laneway_protocol::limits::SHARE_MAX as u64;
 const WAIT_MS_MAX: u64 = laneway_protocol::limits::WAIT_MS_MAX;
 /// A ZMTP heartbeat's time to live travels as 16 bits of tenths of a second, and libzmq overflows it from about a minute on.
@@ -102,6 +105,14 @@ pub(super) const KIND_SETTINGS: &[Setting<KindSettings>] = &[
     number("cancelled_count_max", 0, KEPT_COUNT_MAX, |k| &mut k.cancelled_count_max),
     number("dead_age_ms", 0, KEPT_AGE_MS_MAX, |k| &mut k.dead_age_ms),
     number("dead_count_max", 0, KEPT_COUNT_MAX, |k| &mut k.dead_count_max),
+    number("cap", 0, CAP_MAX, |k| &mut k.cap),
+    plain("rate", |k| &mut k.rate),
+    number("rate_burst", 0, RATE_STARTS_MAX, |k| &mut k.rate_burst),
+];
+
+/// What stands in a section `[fair_keys.NAME]`.
+pub(super) const FAIR_KEY_SETTINGS: &[Setting<FairKeyValues>] = &[
+    number("weight", 1, WEIGHT_MAX, |k| &mut k.weight),
     number("cap", 0, CAP_MAX, |k| &mut k.cap),
     plain("rate", |k| &mut k.rate),
     number("rate_burst", 0, RATE_STARTS_MAX, |k| &mut k.rate_burst),

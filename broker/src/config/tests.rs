@@ -106,6 +106,13 @@ fn sections_and_kinds_are_read() {
     assert_eq!(config.lane_limits[&LaneName::new("low").unwrap()].share, Some(10));
     let config = from_flags(&[("lane_limits.low.rate", "90/m")]).unwrap().config;
     assert_eq!(config.lane_limits[&LaneName::new("low").unwrap()].rate, Some("90/m".parse().unwrap()));
+    let config =
+        from_file("[fair_keys.\"*\"]\ncap = 4\n[fair_keys.\"a.b\"]\nweight = 3\nrate = \"10/s\"").unwrap().config;
+    assert_eq!(config.fair_keys[&FairKey::every()].cap, Some(4));
+    let own = &config.fair_keys[&FairKey::new("a.b").unwrap()];
+    assert_eq!((own.weight, own.cap, own.rate), (Some(3), None, Some("10/s".parse().unwrap())));
+    let config = from_flags(&[("fair_keys.a.b.weight", "9")]).unwrap().config;
+    assert_eq!(config.fair_keys[&FairKey::new("a.b").unwrap()].weight, Some(9));
     let config = from_flags(&[("kinds.mail.send.max_attempts", "9")]).unwrap().config;
     assert_eq!(config.kinds[&Kind::new("mail.send").unwrap()].max_attempts, Some(9));
 }
@@ -196,6 +203,9 @@ fn wrong_values_name_field_value_and_bound() {
         ("[kinds.resize]\nrate = \"10\"", "as in 10/s"),
         ("[kinds.resize]\nrate = 10", "must be a text in quotes"),
         ("lane_limits = 3", "a section for each lane, as in [lane_limits.low]"),
+        ("fair_keys = 3", "as in [fair_keys.acme]"),
+        ("[fair_keys.acme]\nweight = 0", "must be 1 to 1000"),
+        ("[fair_keys.acme]\nwieght = 1", "did you mean 'fair_keys.acme.weight'?"),
         ("[lane_limits.low]\ncap = -1", "must be 0 to 1000000"),
         ("[lane_limits.none]\ncap = 1", "lane_limits is 'none'"),
         ("[lane_limits.low]\nshares = 1", "did you mean 'lane_limits.low.share'?"),
@@ -209,7 +219,7 @@ fn wrong_values_name_field_value_and_bound() {
 #[test]
 fn what_is_printed_reads_back_the_same() {
     // Proves that `--print-config` makes a file for `--config`, odd names included.
-    let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"\nrate = \"1/h\"\n[lane_limits.low]\nshare = 5";
+    let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"\nrate = \"1/h\"\n[lane_limits.low]\nshare = 5\n[fair_keys.\"*\"]\nweight = 2";
     let mut resolved = from_file(text).unwrap();
     let printed = resolved.print();
     assert!(printed.contains("lane = \"high\" # file "), "{printed}");

@@ -6,7 +6,7 @@ use laneway_protocol::limits::SHARE_MAX;
 
 use super::endpoint::{self, Reach};
 use super::error::{ConfigError, Origin};
-use super::settings::{KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
+use super::settings::{FAIR_KEY_SETTINGS, KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
 use super::{Config, Resolved};
 use crate::telemetry;
 
@@ -24,6 +24,11 @@ pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
     for (kind, settings) in &mut resolved.config.kinds {
         for setting in KIND_SETTINGS {
             in_bounds(setting, &format!("kinds.{kind}.{}", setting.name), settings, &resolved.origins)?;
+        }
+    }
+    for (key, values) in &mut resolved.config.fair_keys {
+        for setting in FAIR_KEY_SETTINGS {
+            in_bounds(setting, &format!("fair_keys.{key}.{}", setting.name), values, &resolved.origins)?;
         }
     }
     for (lane, limits) in &mut resolved.config.lane_limits {

@@ -8,7 +8,7 @@ use laneway_core::{
     QueueKey, QueuedTask, ReplyTo, Start, UnixMillis,
 };
 use laneway_protocol::message::{ScheduleRows, StatusRows, Stored, Verdict};
-use laneway_protocol::{Answer, Epoch, Payload, TaskId, TaskState, codec};
+use laneway_protocol::{Answer, Epoch, FairKey, Payload, TaskId, TaskState, codec};
 
 use super::Input;
 use crate::config::Config;
@@ -71,6 +71,7 @@ impl World {
             paused: Vec::new(),
             kinds: Vec::new(),
             lanes: Vec::new(),
+            fair_keys: Vec::new(),
         };
         let (core, actions) = Broker::new(crate::run::settings(&config), start, now);
         let mut world = Self {
@@ -170,9 +171,16 @@ impl World {
                 payload: Some(Payload::json("1")),
                 checkpoint: None,
                 trace: None,
+                fair_key: FairKey::new(["x", "y"][usize::from(choice % 2)]).ok().filter(|_| choice.is_multiple_of(3)),
             }
         });
-        let loaded = Loaded { key: key.clone(), tasks: tasks.collect(), more: choice > 127 };
+        let loaded = Loaded {
+            key: key.clone(),
+            tasks: tasks.collect(),
+            more: choice > 127,
+            left: Vec::new(),
+            passed: Vec::new(),
+        };
         self.event(Event::Loaded(vec![loaded]));
     }
 
@@ -201,8 +209,8 @@ impl World {
                 // One whose connection is gone may be forgotten after it was answered.
                 Action::Forget(reply) => drop(self.open.remove(&reply)),
                 Action::Store { id: Some(id), op } => self.ops.push_back((id, op)),
-                Action::Demand { key, rows: 0 } => drop(self.demands.remove(&key)),
-                Action::Demand { key, rows } => drop(self.demands.insert(key, rows)),
+                Action::Demand { key, rows: 0, .. } => drop(self.demands.remove(&key)),
+                Action::Demand { key, rows, .. } => drop(self.demands.insert(key, rows)),
                 Action::Store { id: None, .. }
                 | Action::Unload(_)
                 | Action::Watch(_)
@@ -245,6 +253,7 @@ impl World {
             Op::Schedules(_) => OpResult::Schedules(ScheduleRows::default()),
             Op::SetKind { .. }
             | Op::SetLane { .. }
+            | Op::SetFairKey { .. }
             | Op::PauseLane { .. }
             | Op::Started(_)
             | Op::Noted(_)

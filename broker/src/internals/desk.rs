@@ -2,10 +2,11 @@
 //! over their channels.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
-use laneway_core::{Event, Now, Op, OpId, QueueKey, Start};
+use laneway_core::{Event, FairRules, Now, Op, OpId, QueueKey, Start};
 use laneway_protocol::{Kind, LaneName, TaskId};
 
 use super::faulty::{Faults, Faulty};
@@ -45,7 +46,7 @@ pub struct DeskSettings {
 #[derive(Debug, Default)]
 pub struct Orders {
     pub ops: Vec<(Option<OpId>, Op)>,
-    pub demands: Vec<(QueueKey, usize)>,
+    pub demands: Vec<(QueueKey, usize, Arc<FairRules>)>,
     pub unload: Vec<TaskId>,
     pub watch: Vec<(TaskId, bool)>,
 }

@@ -1,9 +1,13 @@
 //! Which queues the scheduler reads from, and when: the router's demands, and what is known of rows that are due later.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 
-use laneway_core::{Loaded, QueueKey, UnixMillis};
-use laneway_protocol::LaneName;
+use laneway_core::{FairRules, Loaded, QueueKey, UnixMillis};
+use laneway_protocol::{FairKey, LaneName};
+
+/// Rows for later of queues that are read by turns, in the order of their times. More are noticed with the next refill.
+const APPEAR_LATER_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Agenda {
@@ -15,12 +19,17 @@ pub(super) struct Agenda {
     is_due: HashSet<QueueKey>,
     later: BTreeSet<(UnixMillis, QueueKey)>,
     later_of: BTreeMap<QueueKey, UnixMillis>,
+    appear_later: BTreeSet<(UnixMillis, QueueKey, Option<FairKey>)>,
+    /// Those whose time has come, and those of them that the open turn tells.
+    appeared: BTreeSet<(QueueKey, Option<FairKey>)>,
+    telling: BTreeSet<(QueueKey, Option<FairKey>)>,
 }
 
 /// Rows that the router wants to read ahead.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Demand {
     pub(super) rows: usize,
+    pub(super) fair: Arc<FairRules>,
     /// It has not been answered, and must be, even with nothing.
     pub(super) fresh: bool,
 }
@@ -35,15 +44,18 @@ impl Agenda {
             is_due: HashSet::new(),
             later: BTreeSet::new(),
             later_of: BTreeMap::new(),
+            appear_later: BTreeSet::new(),
+            appeared: BTreeSet::new(),
+            telling: BTreeSet::new(),
         }
     }
 
     /// Replaces the demand for a queue; 0 rows withdraws it.
-    pub(super) fn demand(&mut self, key: QueueKey, rows: usize) {
+    pub(super) fn demand(&mut self, key: QueueKey, rows: usize, fair: Arc<FairRules>) {
         if rows == 0 {
             self.demands.remove(&key);
         } else {
-            self.demands.insert(key.clone(), Demand { rows, fresh: true });
+            self.demands.insert(key.clone(), Demand { rows, fair, fresh: true });
             self.mark(key);
         }
     }
@@ -81,6 +93,32 @@ impl Agenda {
             self.later_of.remove(&key);
             self.mark(key);
         }
+        while self.appear_later.first().is_some_and(|(at, ..)| *at <= now) {
+            let (_, key, fair_key) = self.appear_later.pop_first().expect("just looked at");
+            self.appeared.insert((key, fair_key));
+        }
+    }
+
+    /// Queues that are read by turns have rows of these keys for later.
+    pub(super) fn appear_at(&mut self, rows: impl IntoIterator<Item = (UnixMillis, QueueKey, Option<FairKey>)>) {
+        self.appear_later.extend(rows);
+        while self.appear_later.len() > APPEAR_LATER_MAX {
+            self.appear_later.pop_last();
+        }
+    }
+
+    /// Rows whose time has come; given back when the turn is undone.
+    pub(super) fn take_appeared(&mut self) -> BTreeSet<(QueueKey, Option<FairKey>)> {
+        self.telling.append(&mut self.appeared);
+        self.telling.clone()
+    }
+
+    pub(super) fn put_back_appeared(&mut self) {
+        self.appeared.append(&mut self.telling);
+    }
+
+    pub(super) fn appeared_told(&mut self) {
+        self.telling.clear();
     }
 
     /// The next queue to read from, with what is wanted of it.
@@ -88,7 +126,8 @@ impl Agenda {
         loop {
             let key = self.due.iter_mut().find_map(VecDeque::pop_front)?;
             self.is_due.remove(&key);
-            if let Some(&demand) = self.demands.get(&key) {
+            if let Some(demand) = self.demands.get(&key) {
+                let demand = demand.clone();
                 return Some((key, demand));
             }
         }
@@ -105,12 +144,13 @@ impl Agenda {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !self.is_due.is_empty()
+        !self.is_due.is_empty() || !self.appeared.is_empty()
     }
 
     /// When the next row is due that is not due yet.
     pub(super) fn next_at(&self) -> Option<UnixMillis> {
-        self.later.first().map(|&(at, _)| at)
+        let later = self.later.first().map(|(at, _)| *at);
+        later.into_iter().chain(self.appear_later.first().map(|(at, ..)| *at)).min()
     }
 
     fn push(&mut self, key: QueueKey) {
@@ -139,7 +179,7 @@ mod tests {
     fn a_marked_queue_is_read_once() {
         let mut agenda = agenda();
         agenda.mark(key("unwanted"));
-        agenda.demand(key("a"), 5);
+        agenda.demand(key("a"), 5, Arc::default());
         agenda.mark(key("a"));
         agenda.mark_all();
         assert_eq!(agenda.pop().map(|(key, demand)| (key, demand.rows)), Some((key("a"), 5)));
@@ -151,8 +191,8 @@ mod tests {
     fn higher_lanes_are_read_first() {
         let mut agenda = agenda();
         let high = QueueKey { lane: LaneName::new("high").unwrap(), kind: Kind::new("b").unwrap() };
-        agenda.demand(key("a"), 1);
-        agenda.demand(high.clone(), 1);
+        agenda.demand(key("a"), 1, Arc::default());
+        agenda.demand(high.clone(), 1, Arc::default());
         assert_eq!(agenda.pop().map(|(key, _)| key), Some(high));
         assert_eq!(agenda.pop().map(|(key, _)| key), Some(key("a")));
     }
@@ -161,13 +201,19 @@ mod tests {
     #[test]
     fn an_open_demand_is_answered_again() {
         let mut agenda = agenda();
-        agenda.demand(key("a"), 5);
+        agenda.demand(key("a"), 5, Arc::default());
         agenda.pop();
-        agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: false });
+        agenda.answered(&Loaded {
+            key: key("a"),
+            tasks: Vec::new(),
+            more: false,
+            left: Vec::new(),
+            passed: Vec::new(),
+        });
         agenda.mark(key("a"));
         let (_, demand) = agenda.pop().unwrap();
         assert!(!demand.fresh && demand.rows == 5);
-        agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: true });
+        agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: true, left: Vec::new(), passed: Vec::new() });
         agenda.mark(key("a"));
         assert!(agenda.pop().is_none(), "a load that says more ends its demand");
     }
@@ -176,7 +222,7 @@ mod tests {
     #[test]
     fn later_work_is_read_in_time() {
         let mut agenda = agenda();
-        agenda.demand(key("a"), 5);
+        agenda.demand(key("a"), 5, Arc::default());
         agenda.pop();
         agenda.mark_at(key("a"), UnixMillis(200));
         agenda.mark_at(key("a"), UnixMillis(100));
@@ -187,5 +233,22 @@ mod tests {
         agenda.mark_until(UnixMillis(100));
         assert!(agenda.is_busy());
         assert_eq!(agenda.next_at(), None);
+    }
+
+    /// Rows for later are told when their time has come, and once more when the turn that told them is undone.
+    #[test]
+    fn rows_by_turns_appear_in_time() {
+        let mut agenda = agenda();
+        agenda.appear_at([(UnixMillis(100), key("a"), FairKey::new("x").ok())]);
+        assert_eq!(agenda.next_at(), Some(UnixMillis(100)));
+        agenda.mark_until(UnixMillis(99));
+        assert!(!agenda.is_busy() && agenda.take_appeared().is_empty());
+        agenda.mark_until(UnixMillis(100));
+        assert!(agenda.is_busy());
+        assert_eq!(agenda.take_appeared().len(), 1);
+        agenda.put_back_appeared();
+        assert_eq!(agenda.take_appeared().len(), 1);
+        agenda.appeared_told();
+        assert!(!agenda.is_busy() && agenda.take_appeared().is_empty());
     }
 }

@@ -98,7 +98,8 @@ fn weight(op: &Op) -> usize {
         | Op::SessionGone { .. }
         | Op::PauseLane { .. }
         | Op::SetKind { .. }
-        | Op::SetLane { .. } => 1,
+        | Op::SetLane { .. }
+        | Op::SetFairKey { .. } => 1,
     }
 }
 

@@ -5,16 +5,17 @@
 //! error undoes the turn and keeps its operations; they are said again until they are on disk.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use laneway_core::{Ended, Event, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
+use laneway_core::{Ended, Event, FairRules, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{Final, Verdict};
-use laneway_protocol::{LaneName, TaskId};
+use laneway_protocol::{FairKey, LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Fired, Keeping, Load, Store, StoreError, Sync, Unstarted};
+use crate::store::{Fired, Keeping, Load, LoadedRows, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
@@ -23,7 +24,7 @@ mod lines;
 #[cfg(feature = "internals")]
 mod step;
 
-use agenda::Agenda;
+use agenda::{Agenda, Demand};
 use docket::Docket;
 use lines::{Names, is_routine, let_go_event, task_event, tell_ended, tell_fired};
 
@@ -67,7 +68,7 @@ const BACKSTOP: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) ops: Vec<(Option<OpId>, Op)>,
-    pub(crate) demands: Vec<(QueueKey, usize)>,
+    pub(crate) demands: Vec<(QueueKey, usize, Arc<FairRules>)>,
     pub(crate) unload: Vec<TaskId>,
     /// Tasks to watch (true), or not any more.
     pub(crate) watch: Vec<(TaskId, bool)>,
@@ -171,6 +172,8 @@ struct Found {
     /// Watched tasks that have ended or vanished.
     watched: Vec<(TaskId, Option<Final>)>,
     cancel_requested: Vec<TaskId>,
+    /// Rows of queues that are read by turns.
+    appeared: BTreeSet<(QueueKey, Option<FairKey>)>,
     fired: Fired,
     /// Queued because all that they waited for has ended.
     let_go: Vec<(TaskId, QueueKey)>,
@@ -287,8 +290,8 @@ impl<S: Store> Scheduler<S> {
         for task in orders.unload {
             self.out.remove(&task);
         }
-        for (key, rows) in orders.demands {
-            self.agenda.demand(key, rows);
+        for (key, rows, fair) in orders.demands {
+            self.agenda.demand(key, rows, fair);
         }
         for (task, on) in orders.watch {
             if on {
@@ -393,6 +396,7 @@ impl<S: Store> Scheduler<S> {
         match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
+                self.agenda.appeared_told();
                 self.tell(&ids, &ops, results, found);
                 Ok(())
             }
@@ -400,6 +404,7 @@ impl<S: Store> Scheduler<S> {
                 self.ops.put_back(ids.into_iter().zip(ops).collect());
                 // What the undone turn had found is to be found again.
                 self.on_change();
+                self.agenda.put_back_appeared();
                 Err(error)
             }
         }
@@ -436,6 +441,7 @@ impl<S: Store> Scheduler<S> {
         if self.store.changed()? {
             self.on_change();
         }
+        found.appeared = self.agenda.take_appeared();
         self.fire(&mut found, now)?;
         if self.chores.intake || self.store.is_behind() {
             self.take_in(&mut found, now)?;
@@ -482,6 +488,8 @@ impl<S: Store> Scheduler<S> {
         let intake = self.store.intake(self.pace.turn_rows, now)?;
         self.chores.intake = intake.rows >= self.pace.turn_rows || self.store.is_behind();
         intake.due.into_iter().for_each(|key| self.agenda.mark(key));
+        found.appeared.extend(intake.turns);
+        self.agenda.appear_at(intake.turns_later);
         for (key, at) in intake.later {
             self.agenda.mark_at(key, at);
         }
@@ -575,17 +583,19 @@ impl<S: Store> Scheduler<S> {
                 break;
             }
             let Some((key, demand)) = self.agenda.pop() else { break };
-            let load = Load { key: &key, skip: &self.out, rows: demand.rows, bytes: self.pace.window_bytes };
+            let Demand { rows: wanted, fresh, fair } = demand;
+            let load = Load { key: &key, skip: &self.out, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
             let rows = self.store.load(load, now)?;
             rows_left = rows_left.saturating_sub(rows.tasks.len());
             if let Some(at) = rows.next_at {
                 self.agenda.mark_at(key.clone(), at);
             }
             found.ended.extend(rows.rejected);
-            if rows.tasks.is_empty() && !demand.fresh && !rows.more {
+            if rows.tasks.is_empty() && !fresh && !rows.more && rows.passed.is_empty() {
                 continue;
             }
-            found.loaded.push(Loaded { key, tasks: rows.tasks, more: rows.more });
+            let LoadedRows { tasks, more, left, passed, .. } = rows;
+            found.loaded.push(Loaded { key, tasks, more, left, passed });
         }
         Ok(())
     }
@@ -646,6 +656,9 @@ impl<S: Store> Scheduler<S> {
         if !found.loaded.is_empty() {
             events.push(Event::Loaded(found.loaded));
         }
+        if !found.appeared.is_empty() {
+            events.push(Event::Appeared(found.appeared.into_iter().collect()));
+        }
         self.send(events);
     }
 
@@ -705,6 +718,7 @@ fn needs_sync(op: &Op) -> bool {
         | Op::PauseLane { .. }
         | Op::SetKind { .. }
         | Op::SetLane { .. }
+        | Op::SetFairKey { .. }
         | Op::CancelGroup { .. } => true,
         Op::Schedules(schedules) => schedules.is_change(),
         Op::Bulk(slice) => !slice.dry_run,

@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod edits;
+mod fair;
 mod life;
 mod lists;
 mod prune;
@@ -67,6 +68,15 @@ suite! {
         a_lane_of_earlier_settings_keeps_its_backlog
         expiry_bounds_the_first_start_only
         counts_follow_and_are_mended;
+    fair:
+        keys_are_read_by_turns_and_weight
+        a_million_rows_of_one_key_hold_up_nobody
+        closed_keys_are_passed_over_and_told
+        each_key_is_read_in_order_of_due_time_and_id
+        keys_that_no_task_may_have_are_rejected
+        news_of_keys_is_told
+        the_key_is_read_with_the_row
+        values_of_keys_outlive_the_broker;
     turns:
         a_turn_that_is_rolled_back_never_was
         a_change_is_told_once_wherever_it_lands

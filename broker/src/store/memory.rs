@@ -19,12 +19,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use laneway_core::{Ending, Now, Op, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::{Final, KindValues, LaneValues, Stored};
-use laneway_protocol::{Epoch, Kind, LaneName, TaskId, TaskState};
+use laneway_protocol::message::{FairKeyValues, Final, KindValues, LaneValues, Stored};
+use laneway_protocol::{Epoch, FairKey, Kind, LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use self::cells::{cell, found, int, state};
 pub(crate) use self::dependencies::Edge;
+use super::fair::Rounds;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
@@ -81,6 +82,7 @@ pub(crate) struct MemoryStore {
     suspects: HashSet<QueueSpelling>,
     pruning: prune::Walk,
     toured_to: i64,
+    rounds: Rounds,
 }
 
 /// Lane and kind as a row spells them.
@@ -94,6 +96,8 @@ struct News {
     rows: u64,
     due: BTreeSet<QueueKey>,
     later: BTreeMap<QueueKey, UnixMillis>,
+    turns: BTreeSet<(QueueKey, Option<FairKey>)>,
+    turns_later: BTreeSet<(UnixMillis, QueueKey, Option<FairKey>)>,
     /// Ended, children not looked at; and rows that wait and were not looked at.
     ended: BTreeSet<i64>,
     fresh: BTreeSet<i64>,
@@ -116,6 +120,7 @@ struct Db {
     lanes: BTreeMap<String, bool>,
     kinds: BTreeMap<Kind, (bool, KindValues)>,
     lane_values: BTreeMap<LaneName, LaneValues>,
+    fair_keys: BTreeMap<FairKey, FairKeyValues>,
     sessions: BTreeMap<String, KnownSession>,
     schedules: BTreeMap<i64, Arc<Cells>>,
     newest_schedule: i64,
@@ -262,6 +267,7 @@ impl MemoryStore {
             suspects: HashSet::new(),
             pruning: prune::Walk::default(),
             toured_to: 0,
+            rounds: Rounds::default(),
         }
     }
 
@@ -273,7 +279,8 @@ impl MemoryStore {
     /// Runs a step on the rows, and on the rest of the store beside them.
     fn with<T>(&mut self, step: impl FnOnce(&mut Step<'_>) -> T) -> T {
         let mut db = self.shared.lock().unwrap();
-        step(&mut Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects })
+        let (judge, news) = (&self.judge, &mut self.news);
+        step(&mut Step { db: &mut db, judge, news, suspects: &mut self.suspects, rounds: &mut self.rounds })
     }
 }
 
@@ -294,7 +301,8 @@ impl Store for MemoryStore {
         for (kind, (_, values)) in &db.kinds {
             self.judge.set_lane(kind, values.lane.as_ref());
         }
-        let mut step = Step { db: &mut db, judge: &self.judge, news: &mut self.news, suspects: &mut self.suspects };
+        let (judge, news) = (&self.judge, &mut self.news);
+        let mut step = Step { db: &mut db, judge, news, suspects: &mut self.suspects, rounds: &mut self.rounds };
         step.reject_running_without_lease(now);
         step.look_at_errors_anew();
         *step.news = News { watermark: step.db.newest_id, live: step.any_open(), ..News::default() };
@@ -311,6 +319,7 @@ impl Store for MemoryStore {
             paused: db.lanes.iter().filter(|lane| *lane.1).map(|lane| LaneName::new(lane.0).unwrap()).collect(),
             kinds: db.kinds.iter().map(|(kind, (paused, values))| known_kind(kind, *paused, values)).collect(),
             lanes: db.lane_values.clone().into_iter().collect(),
+            fair_keys: db.fair_keys.clone().into_iter().collect(),
         };
         (self.epoch, self.told_version) = (Some(epoch), db.version);
         Ok(opened)
@@ -440,6 +449,7 @@ struct Step<'a> {
     judge: &'a Judge,
     news: &'a mut News,
     suspects: &'a mut HashSet<QueueSpelling>,
+    rounds: &'a mut Rounds,
 }
 
 fn known_kind(kind: &Kind, paused: bool, values: &KindValues) -> KnownKind {

@@ -11,6 +11,7 @@ pub(crate) mod checkpoint;
 #[cfg(test)]
 mod conformance;
 mod dependencies;
+mod fair;
 mod index_locks;
 pub(crate) mod lock;
 #[cfg(any(test, feature = "internals"))]
@@ -25,9 +26,9 @@ mod validate;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use laneway_core::{FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
-use laneway_protocol::message::{Final, KindValues, LaneValues};
-use laneway_protocol::{Epoch, Kind, LaneName, TaskId};
+use laneway_core::{FairRules, FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
+use laneway_protocol::message::{FairKeyValues, Final, KindValues, LaneValues};
+use laneway_protocol::{Epoch, FairKey, Kind, LaneName, TaskId};
 
 pub(crate) use self::retention::{Keeping, Limit, Limits, Pruned, Retention};
 pub(crate) use self::schedules::Fired;
@@ -73,7 +74,8 @@ pub(crate) trait Store {
     fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError>;
 
     /// Reads the head of one queue: due rows in order of due time and id, none of `skip`, at most `rows` rows and about
-    /// `bytes` of payload (at least one row). Rejects rows that make no sense on the way. The cost does not grow with the backlog.
+    /// `bytes` of payload (at least one row). Where rows have fair keys each key in turn gives as many as its weight, in that
+    /// order of its own, from where the last load stopped. Rejects rows that make no sense on the way. The cost does not grow with the backlog.
     fn load(&mut self, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError>;
 
     /// Looks at up to `rows` rows each that need a hand of the broker wherever they are: cancel requested, expired, of a
@@ -125,6 +127,7 @@ pub(crate) struct Opened {
     pub(crate) kinds: Vec<KnownKind>,
     /// Lanes of which something was set besides a pause.
     pub(crate) lanes: Vec<(LaneName, LaneValues)>,
+    pub(crate) fair_keys: Vec<(FairKey, FairKeyValues)>,
 }
 
 /// What was set of a kind while a broker ran.
@@ -161,6 +164,9 @@ pub(crate) struct Intake {
     pub(crate) due: Vec<QueueKey>,
     /// Queues with new work for later, and when.
     pub(crate) later: Vec<(QueueKey, UnixMillis)>,
+    /// Of queues that are read by turns: the keys of the new work, `None` for work without one; due, and for later.
+    pub(crate) turns: Vec<(QueueKey, Option<FairKey>)>,
+    pub(crate) turns_later: Vec<(UnixMillis, QueueKey, Option<FairKey>)>,
     pub(crate) rejected: Vec<Unstarted>,
     /// Rows that were queued because all that they waited for has ended, since the last call. For the log.
     pub(crate) let_go: Vec<(TaskId, QueueKey)>,
@@ -174,6 +180,8 @@ pub(crate) struct Load<'a> {
     pub(crate) skip: &'a HashSet<TaskId>,
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
+    /// How rows with fair keys take turns.
+    pub(crate) fair: &'a FairRules,
 }
 
 #[derive(Debug, Default)]
@@ -183,6 +191,9 @@ pub(crate) struct LoadedRows {
     pub(crate) more: bool,
     /// When the first row that is not due yet will be.
     pub(crate) next_at: Option<UnixMillis>,
+    /// As in [`Loaded`](laneway_core::Loaded).
+    pub(crate) left: Vec<Option<FairKey>>,
+    pub(crate) passed: Vec<FairKey>,
     /// Rows at the head that were rejected, cancelled or expired just now.
     pub(crate) rejected: Vec<Unstarted>,
 }

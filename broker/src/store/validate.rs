@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use laneway_core::{QueueKey, UnixMillis};
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
 use laneway_protocol::message::{Format, NewTask, OnConflict};
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::{FairKey, Kind, LaneName};
 use rusqlite::types::{Type, ValueRef};
 
 use super::Rules;
@@ -60,6 +60,7 @@ pub(super) struct Values<'a> {
     pub(super) expires_at: ValueRef<'a>,
     pub(super) unique_key: ValueRef<'a>,
     pub(super) trace: ValueRef<'a>,
+    pub(super) fair_key: ValueRef<'a>,
     pub(super) payload_type: Type,
     pub(super) payload_bytes: usize,
 }
@@ -86,6 +87,7 @@ impl<'a> Values<'a> {
             expires_at: int(task.expires_at),
             unique_key: text(&task.unique_key),
             trace: text(&task.trace),
+            fair_key: task.fair_key.as_ref().map_or(ValueRef::Null, |key| ValueRef::Text(key.as_str().as_bytes())),
             payload_type,
             payload_bytes: task.payload.as_ref().map_or(0, |payload| payload.bytes.len()),
         }
@@ -199,6 +201,7 @@ impl Judge {
         };
         short_text("unique_key", values.unique_key, UNIQUE_KEY_BYTES_MAX)?;
         short_text("trace", values.trace, TRACE_BYTES_MAX)?;
+        fair_key(values.fair_key)?;
         if matches!(values.payload_type, Type::Integer | Type::Real) {
             let reason = "payload is a number: insert it as TEXT, which is JSON, or as BLOB";
             return Err(Bad::new("payload", reason.into()));
@@ -255,6 +258,24 @@ fn unique(task: &NewTask) -> Result<(), Bad> {
     let unique_for_ms = task.unique_for_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
     bounded("unique_for_ms", unique_for_ms.map_or(ValueRef::Null, ValueRef::Integer), TIMEOUT_MS_MAX)?;
     Ok(())
+}
+
+fn fair_key(value: ValueRef<'_>) -> Result<(), Bad> {
+    let bytes = match value {
+        ValueRef::Null => return Ok(()),
+        ValueRef::Text(bytes) => bytes,
+        other => return Err(wrong_type("fair_key", other, "TEXT or NULL")),
+    };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Err(Bad::new("fair_key", "fair_key is not UTF-8: insert it as UTF-8 text".into()));
+    };
+    match FairKey::new(text) {
+        Ok(key) if key.is_every() => {
+            Err(Bad::new("fair_key", "fair_key '*' stands for every key: choose another name".into()))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Bad::new("fair_key", format!("{error}: choose another name, or NULL"))),
+    }
 }
 
 fn wrong_type(field: &'static str, value: ValueRef<'_>, fix: &str) -> Bad {

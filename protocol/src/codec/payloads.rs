@@ -5,10 +5,11 @@
 
 use crate::error::WireError;
 use crate::message::{
-    AboutGroup, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, Final, GroupRow, HandOut, HandedTask,
-    Hello, KindRows, KindState, Kinds, LaneRows, Lanes, ListWorkers, NewSchedule, NewTask, Outcome, Payload, Pong,
-    Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, StatsReport, Status,
-    StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor, Waited, Welcome, WorkerRow, WorkerRows,
+    AboutGroup, Beat, BeatNoted, Bulk, Bulked, Bye, ByeNoted, Drain, Drained, FairKeyRow, FairKeyRows, FairKeys, Final,
+    GroupRow, HandOut, HandedTask, Hello, KindRows, KindState, Kinds, LaneRows, Lanes, ListWorkers, NewSchedule,
+    NewTask, Outcome, Payload, Pong, Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows,
+    Schedules, StatsReport, Status, StatusRows, Submit, Submitted, TaskRow, Tasks, Verdicts, Wait, WaitFor, Waited,
+    Welcome, WorkerRow, WorkerRows,
 };
 
 /// A message, or a part of one, that may carry payloads.
@@ -88,5 +89,5 @@ macro_rules! carries_none {
 carries_none! {
     Hello, Welcome, Wait, Beat, BeatNoted, ByeNoted, WaitFor, Status, Tasks, Verdicts, Lanes,
     LaneRows, Bulk, Bulked, Drain, Drained, KindRows, KindState, Kinds, ListWorkers, Pong, StatsReport, WireError,
-    WorkerRow, WorkerRows, AboutGroup, GroupRow,
+    WorkerRow, WorkerRows, AboutGroup, GroupRow, FairKeys, FairKeyRow, FairKeyRows,
 }

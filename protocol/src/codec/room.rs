@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::payloads::Carries;
 use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_FRAMES_MAX};
-use crate::message::{Final, KindState, ProgressEvent, ScheduleRow, TaskRow, WorkerRow};
+use crate::message::{FairKeyRow, Final, KindState, ProgressEvent, ScheduleRow, TaskRow, WorkerRow};
 
 /// The room that is left in one answer: bytes of the body, bytes and number of the payloads.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,11 @@ impl Room {
     /// Takes the room of a kind, like [`Room::take_row`].
     pub fn take_kind(&mut self, kind: &mut KindState) -> bool {
         self.take(kind)
+    }
+
+    /// Takes the room of a fair key, like [`Room::take_row`].
+    pub fn take_fair_key(&mut self, row: &mut FairKeyRow) -> bool {
+        self.take(row)
     }
 
     /// Takes the room of a schedule, like [`Room::take_row`].

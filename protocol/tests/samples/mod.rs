@@ -3,15 +3,16 @@
 
 use laneway_protocol::message::{
     AboutGroup, After, Batch, Beat, BeatNoted, Bulk, BulkFilter, Bulked, Bye, ByeNoted, CatchUp, Change, Cursor, Drain,
-    Drained, End, FailureRow, Filter, Final, GroupRow, HandOut, HandedTask, Held, Hello, KindRow, KindRows, KindState,
-    KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict,
-    Outcome, OutcomeCode, Pong, Progress, ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules,
-    SetKind, SetLane, Settled, StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict,
-    Verdicts, Wait, WaitFor, WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
+    Drained, End, FailureRow, FairKeyRow, FairKeyRows, FairKeyValues, FairKeys, Filter, Final, GroupRow, HandOut,
+    HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes,
+    ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict, Outcome, OutcomeCode, Pong, Progress, ProgressEvent,
+    ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, SetFairKey, SetKind, SetLane, Settled, StatsReport,
+    Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason,
+    Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
-    Answer, Code, Epoch, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId, TaskState,
-    WireError,
+    Answer, Code, Epoch, FairKey, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId,
+    TaskState, WireError,
 };
 
 /// The type's name in PROTOCOL.md in lower case, what is special about this one, and the message.
@@ -34,6 +35,14 @@ pub(crate) fn rate(text: &str) -> Rate {
 }
 
 /// All that can be set of a kind.
+fn fair_key(name: &str) -> FairKey {
+    FairKey::new(name).unwrap()
+}
+
+fn fair_key_values() -> FairKeyValues {
+    FairKeyValues { weight: Some(3), cap: Some(4), rate: Some(rate("10/s")), rate_burst: Some(0) }
+}
+
 fn kind_values() -> KindValues {
     KindValues {
         cap: Some(4),
@@ -126,6 +135,15 @@ pub(crate) fn requests() -> Vec<Sample<Request>> {
                 reset: vec![kind("mail")],
                 set: vec![SetKind { kind: kind("mail"), values: kind_values() }],
                 after: Some(kind("echo")),
+            }),
+        ),
+        (
+            "fair_keys",
+            "all fields",
+            Request::FairKeys(FairKeys {
+                reset: vec![fair_key("other")],
+                set: vec![SetFairKey { fair_key: fair_key("*"), values: fair_key_values() }],
+                after: Some(fair_key("abc")),
             }),
         ),
         ("workers", "no fields", Request::Workers(ListWorkers::default())),
@@ -288,6 +306,7 @@ fn client_requests() -> Vec<Sample<Request>> {
         timeout_ms: Some(30_000),
         expires_at: Some(1_790_000_060_000),
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        fair_key: Some(fair_key("acme")),
         on_conflict: OnConflict::Replace,
         unique_for_ms: Some(600_000),
         unique_by_payload: true,
@@ -480,6 +499,7 @@ fn task_row() -> TaskRow {
         max_attempts: Some(5),
         timeout_ms: Some(30_000),
         expires_at: Some(1_790_000_060_000),
+        fair_key: Some("acme".into()),
         runs: 2,
         attempts: 2,
         losses: 0,
@@ -598,6 +618,16 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         set: vec!["cap".into(), "rate".into()],
         settings: vec!["lane".into()],
     };
+    let fair_row = FairKeyRow {
+        fair_key: fair_key("acme"),
+        running: 2,
+        weight: 3,
+        cap: Some(4),
+        rate: Some(rate("90/m")),
+        rate_burst: Some(2),
+        set: vec!["weight".into()],
+        settings: vec!["cap".into()],
+    };
     let worker_row = WorkerRow {
         session: session(),
         name: "thumbs-1".into(),
@@ -628,6 +658,11 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
         ("stats_ok", "all fields", Answer::Stats(stats)),
         ("kinds_ok", "one kind", Answer::Kinds(KindRows { kinds: vec![kind_state], next: Some(kind("mail")) })),
+        (
+            "fair_keys_ok",
+            "one key",
+            Answer::FairKeys(FairKeyRows { fair_keys: vec![fair_row], next: Some(fair_key("acme")) }),
+        ),
         ("group_ok", "all fields", Answer::Group(group_row())),
         ("drain_ok", "all fields", Answer::Drain(Drained { draining: true, workers: 1, running: 2 })),
         ("bulk_ok", "every verdict", Answer::Bulk(Bulked { verdicts: bulk_verdicts(), batch: None })),

@@ -69,7 +69,7 @@ impl World {
         self.note(format_args!("broker starts: {} unclean {}", start.epoch, start.unclean));
         self.durable = vec![self.table.copy()];
         self.auditor.on_start(self.now, &self.table);
-        self.auditor.on_limits(&start.kinds, &start.lanes, &start.paused);
+        self.auditor.on_limits(&start.kinds, &start.lanes, &start.paused, &start.fair_keys);
         let (core, actions) = Broker::new(self.plan.settings(), start, now);
         self.host.parts = Some(Parts {
             core,
@@ -230,7 +230,7 @@ impl World {
                         parts.replies.remove(&reply);
                     }
                     Action::Store { id, op } => orders.ops.push((id, op)),
-                    Action::Demand { key, rows } => orders.demands.push((key, rows)),
+                    Action::Demand { key, rows, fair } => orders.demands.push((key, rows, fair)),
                     Action::Unload(tasks) => orders.unload.extend(tasks),
                     Action::Watch(task) => orders.watch.push((task, true)),
                     Action::Unwatch(task) => orders.watch.push((task, false)),

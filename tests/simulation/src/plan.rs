@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use laneway_broker::internals::DeskSettings;
 use laneway_core::{KindSettings, Settings};
-use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, LaneName, Rate};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
+use laneway_protocol::{FairKey, Kind, LaneName, Rate};
 
 use crate::random::Random;
 
 /// Most urgent first.
 pub(crate) const LANES: [&str; 3] = ["high", "normal", "low"];
+/// Fair keys of tasks, in runs that have any.
+pub(crate) const FAIR_KEYS: [&str; 3] = ["x", "y", "z"];
 pub(crate) const KINDS: [&str; 4] = ["alarm", "mail", "thumb", "report"];
 /// Tasks of this kind go here when their row names no lane.
 pub(crate) const OWN_LANE: (&str, &str) = ("alarm", "high");
@@ -78,6 +80,8 @@ pub struct Plan {
     pub schedules: usize,
     /// Caps, rates and pauses, in the settings and set meanwhile.
     pub limits: bool,
+    /// Tasks have fair keys; with `limits` these have caps and rates as well.
+    pub fair: bool,
     pub bulk_rows: usize,
     /// How long done and cancelled rows are kept, and whether dead ones go like them; `None`: for ever.
     pub kept_ms: Option<u64>,
@@ -107,6 +111,7 @@ impl Plan {
             backlog_bytes_max: *random.pick(&[1_000, 4_000, 1_000_000]),
             schedules: Random::new(seed, 5).index(4),
             limits: Random::new(seed, 8).chance(40),
+            fair: Random::new(seed, 11).chance(50),
             // At most as many as a slice changes before it looks at the clock of the machine.
             bulk_rows: *random.pick(&[1, 3, 16]),
             kept_ms: *Random::new(seed, 9).pick(&[None, None, Some(0), Some(300), Some(2_000)]),
@@ -133,6 +138,7 @@ impl Plan {
             kinds: HashMap::new(),
             kind_values: self.kind_values(),
             lane_values: self.lane_values(),
+            fair_key_values: self.fair_key_values(),
             defaults,
             losses_max: 3,
             resume_grace_ms: RESUME_GRACE_MS,
@@ -180,6 +186,18 @@ impl Plan {
         values
     }
 
+    pub(crate) fn fair_key_values(&self) -> BTreeMap<FairKey, FairKeyValues> {
+        let mut random = Random::new(self.seed, 12);
+        let mut values = BTreeMap::new();
+        for name in FAIR_KEYS.iter().chain(&["*"]).filter(|_| self.fair) {
+            let weight = random.chance(50).then(|| u32::try_from(random.between(1, 5)).expect("a small number"));
+            let cap = (self.limits && random.chance(30)).then(|| u32::try_from(random.between(1, 3)).expect("small"));
+            let rate = (self.limits && random.chance(20)).then(|| rate("30/s"));
+            values.insert(fair_key(name), FairKeyValues { weight, cap, rate, rate_burst: Some(2) });
+        }
+        values
+    }
+
     pub(crate) fn desk(&self) -> DeskSettings {
         DeskSettings {
             lanes: LANES.map(lane).into(),
@@ -212,6 +230,10 @@ pub(crate) fn lane(name: &str) -> LaneName {
 
 pub(crate) fn kind(name: &str) -> Kind {
     Kind::new(name).expect("the names here are valid")
+}
+
+pub(crate) fn fair_key(name: &str) -> FairKey {
+    FairKey::new(name).expect("the names here are valid")
 }
 
 pub(crate) fn rate(text: &str) -> Rate {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use laneway_broker::internals::Value;
 use laneway_protocol::message::{
-    AboutGroup, After, Answer, Bulk, BulkFilter, Change, Drain, KindValues, Kinds, LaneValues, Lanes, NewGroup,
-    NewTask, OnConflict, Payload, Request, SetKind, SetLane, Status, Submit, Tasks, WaitFor,
+    AboutGroup, After, Answer, Bulk, BulkFilter, Change, Drain, FairKeyValues, FairKeys, KindValues, Kinds, LaneValues,
+    Lanes, NewGroup, NewTask, OnConflict, Payload, Request, SetFairKey, SetKind, SetLane, Status, Submit, Tasks,
+    WaitFor,
 };
 use laneway_protocol::{RequestId, TaskId, TaskState};
 
-use crate::plan::{Fault, KINDS, LANES, kind, lane, rate};
+use crate::plan::{FAIR_KEYS, Fault, KINDS, LANES, fair_key, kind, lane, rate};
 use crate::world::{Due, Peer, Tag, World};
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -147,6 +148,9 @@ impl World {
 
     /// Somebody bounds, pauses or frees a kind or a lane.
     fn limit(&mut self) -> Request {
+        if self.plan.fair && self.fair_random.chance(40) {
+            return self.limit_fair_key();
+        }
         let name = kind(self.chance.pick::<&str>(&KINDS));
         let own = lane(self.chance.pick::<&str>(&LANES));
         let cap = self.chance.chance(60).then(|| u32::try_from(self.chance.below(4)).expect("a small number"));
@@ -176,15 +180,40 @@ impl World {
         }
     }
 
+    fn limit_fair_key(&mut self) -> Request {
+        let name = if self.fair_random.chance(20) { "*" } else { self.fair_random.pick::<&str>(&FAIR_KEYS) };
+        if self.fair_random.chance(15) {
+            return Request::FairKeys(FairKeys { reset: vec![fair_key(name)], ..FairKeys::default() });
+        }
+        let values = FairKeyValues {
+            weight: self
+                .fair_random
+                .chance(30)
+                .then(|| u32::try_from(self.fair_random.between(1, 9)).expect("a small number")),
+            cap: self.fair_random.chance(60).then(|| u32::try_from(self.fair_random.below(4)).expect("a small number")),
+            rate: self
+                .fair_random
+                .chance(30)
+                .then(|| rate(self.fair_random.pick::<&str>(&["none", "2/s", "10/s", "200/m"]))),
+            rate_burst: Some(u32::try_from(self.fair_random.between(1, 3)).expect("a small number")),
+        };
+        let set = vec![SetFairKey { fair_key: fair_key(name), values }];
+        Request::FairKeys(FairKeys { set, ..FairKeys::default() })
+    }
+
     /// What the settings say holds again, for whatever was kept back must come to its end.
     pub(crate) fn loosen(&mut self) {
         if self.plan.limits {
             let (kinds, lanes) = (Vec::from(KINDS.map(kind)), Vec::from(LANES.map(lane)));
             let kinds = Kinds { resume: kinds.clone(), reset: kinds, ..Kinds::default() };
             let lanes = Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() };
-            self.loosen = vec![Request::Kinds(kinds), Request::Lanes(lanes)];
+            let reset = FAIR_KEYS.iter().chain(&["*"]).map(|name| fair_key(name)).collect();
+            let keys = FairKeys { reset, ..FairKeys::default() };
+            self.loosen = vec![Request::Kinds(kinds), Request::Lanes(lanes), Request::FairKeys(keys)];
             for at in 0..self.clients.len() {
-                let bounds = |asking: &Asking| matches!(asking.request, Request::Kinds(_) | Request::Lanes(_));
+                let bounds = |asking: &Asking| {
+                    matches!(asking.request, Request::Kinds(_) | Request::Lanes(_) | Request::FairKeys(_))
+                };
                 if self.clients[at].asking.as_ref().is_some_and(bounds) {
                     self.clients[at].asking = None;
                     self.drive_in(10, Peer::Client(at));
@@ -262,6 +291,8 @@ impl World {
             self.chance.chance(20).then(|| wall + i64::try_from(self.chance.below(800)).expect("it is short"));
         task.max_attempts = self.chance.chance(20).then_some(1);
         task.expires_at = self.chance.chance(5).then_some(wall + 1_000);
+        task.fair_key = (self.plan.fair && self.fair_random.chance(70))
+            .then(|| fair_key(self.fair_random.pick::<&str>(&FAIR_KEYS)));
         task
     }
 
@@ -380,6 +411,7 @@ impl World {
         let mut cells = vec![("kind", text(task.kind.as_str())), ("created_at", Value::Integer(self.clocks().wall.0))];
         cells.extend(task.lane.map(|lane| ("lane", text(lane.as_str()))));
         cells.extend(task.unique_key.map(|key| ("unique_key", Value::Text(key))));
+        cells.extend(task.fair_key.map(|key| ("fair_key", text(key.as_str()))));
         cells.extend(task.run_at.map(|at| ("run_at", Value::Integer(at))));
         cells.extend(task.max_attempts.map(|n| ("max_attempts", Value::Integer(n.into()))));
         cells.extend(task.expires_at.map(|at| ("expires_at", Value::Integer(at))));

@@ -270,6 +270,8 @@ fn what_nobody_can_run_any_more_is_given_back() {
         key: QueueKey { lane: lane("low"), kind: kind("a") },
         tasks,
         more: true,
+        left: Vec::new(),
+        passed: Vec::new(),
     }]));
     assert!(world.take().is_empty());
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use laneway_protocol::message::{
-    Answer, Bulk, BulkFilter, Bye, Change, Drain, End, Held, KindValues, Kinds, LaneValues, Lanes, Outcome,
-    OutcomeCode, Progress, Ready, Request, SetKind, SetLane, Tasks, WaitFor,
+    Answer, Bulk, BulkFilter, Bye, Change, Drain, End, FairKeyValues, FairKeys, Held, KindValues, Kinds, LaneValues,
+    Lanes, Outcome, OutcomeCode, Progress, Ready, Request, SetFairKey, SetKind, SetLane, Tasks, WaitFor,
 };
-use laneway_protocol::{Epoch, Lease, TaskId, TaskState};
+use laneway_protocol::{Epoch, FairKey, Lease, TaskId, TaskState};
 use proptest::prelude::*;
 
 use super::world::{World, beat, hello, id, kind, lane, ready, session, settings, wait_for};
@@ -67,7 +67,11 @@ impl Run {
         match what {
             0..=3 => {
                 let n = if what == 0 { 12 } else { u64::from(y % 4) };
-                self.world.insert(LANES[usize::from(x % 3)], KINDS[usize::from(x / 3 % 2)], n);
+                let key = FairKey::new(["", "x", "y"][usize::from(x / 6 % 3)]).ok();
+                for _ in 0..n {
+                    let (lane, kind) = (LANES[usize::from(x % 3)], KINDS[usize::from(x / 3 % 2)]);
+                    self.world.insert_with(lane, kind, |row| row.fair_key.clone_from(&key));
+                }
             }
             4..=11 => self.ready(usize::from(x % 3), usize::from(x / 3 % 2), y),
             12..=14 => self.commit(),
@@ -244,7 +248,7 @@ impl Run {
         let rate = ["none", "2/s", "1/s", "30/m"][usize::from(y % 4)].parse().unwrap();
         let (cap, rate_burst) = (u32::from(y / 4 % 4), u32::from(x / 4 % 3));
         let mut kinds = Kinds::default();
-        match x / 2 % 5 {
+        match x / 2 % 6 {
             0 => kinds.pause.push(some_kind),
             1 => kinds.resume.push(some_kind),
             2 => kinds.reset.push(some_kind),
@@ -256,6 +260,18 @@ impl Run {
                     ..KindValues::default()
                 };
                 kinds.set.push(SetKind { kind: some_kind, values });
+            }
+            4 => {
+                let values = FairKeyValues {
+                    weight: Some(1 + cap),
+                    cap: Some(cap),
+                    rate: Some(rate),
+                    rate_burst: Some(rate_burst),
+                };
+                let fair_key = FairKey::new(["*", "x", "y"][usize::from(x % 3)]).unwrap();
+                let set = vec![SetFairKey { fair_key, values }];
+                self.world.ask(90, Request::FairKeys(FairKeys { set, ..FairKeys::default() }));
+                return;
             }
             _ => {
                 let values = LaneValues { cap: Some(cap), rate: Some(rate), ..LaneValues::default() };
@@ -403,6 +419,8 @@ impl Run {
         self.world.ask(90, Request::Lanes(Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() }));
         let kinds = KINDS.map(kind).to_vec();
         self.world.ask(90, Request::Kinds(Kinds { resume: kinds.clone(), reset: kinds, ..Kinds::default() }));
+        let reset = ["*", "x", "y"].map(|name| FairKey::new(name).unwrap()).to_vec();
+        self.world.ask(90, Request::FairKeys(FairKeys { reset, ..FairKeys::default() }));
         self.world.commit();
         for worker in &mut self.workers {
             worker.slots = <[WorkerSlot; SLOTS]>::default();

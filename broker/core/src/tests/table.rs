@@ -1,12 +1,15 @@
 //! The table and its store, as simply as can be: what a real store promises, without a file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use laneway_protocol::message::{
-    Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, ScheduleRows, StatusRows, Stored, TaskRow, Verdict,
+    FairKeyValues, Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, ScheduleRows, StatusRows, Stored,
+    TaskRow, Verdict,
 };
-use laneway_protocol::{Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
+use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
+use crate::FairRules;
 use crate::action::{
     BulkSlice, BulkSliced, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started,
 };
@@ -18,6 +21,7 @@ use crate::time::{Now, UnixMillis};
 pub(super) struct Row {
     pub(super) kind: Kind,
     pub(super) lane: LaneName,
+    pub(super) fair_key: Option<FairKey>,
     pub(super) state: TaskState,
     pub(super) lease: Option<Lease>,
     pub(super) runs: u32,
@@ -53,10 +57,15 @@ pub(super) struct Table {
     pub(super) paused: BTreeSet<LaneName>,
     pub(super) kinds: BTreeMap<Kind, (bool, KindValues)>,
     pub(super) lanes: BTreeMap<LaneName, LaneValues>,
+    pub(super) fair_keys: BTreeMap<FairKey, FairKeyValues>,
     /// Told to have been given out once, but deleted.
     pub(super) pruned: BTreeSet<TaskId>,
     next: u64,
-    pub(super) demands: BTreeMap<QueueKey, (usize, bool)>,
+    pub(super) demands: BTreeMap<QueueKey, (usize, bool, Arc<FairRules>, BTreeSet<FairKey>)>,
+    /// The key that was read last of each queue, and what it may still give in this round.
+    cursors: BTreeMap<QueueKey, (Option<FairKey>, u32)>,
+    /// Rows that have come into a queue since the last look.
+    news: BTreeSet<TaskId>,
     pub(super) out: BTreeSet<TaskId>,
     pub(super) watched: BTreeSet<TaskId>,
     /// Looks at the queues, and when the last one began.
@@ -75,6 +84,8 @@ impl Table {
     /// What the store has in memory is gone.
     pub(super) fn forget(&mut self) {
         self.demands.clear();
+        self.cursors.clear();
+        self.news.clear();
         self.out.clear();
         self.watched.clear();
         self.inbox.clear();
@@ -85,6 +96,7 @@ impl Table {
         let mut row = Row {
             kind,
             lane,
+            fair_key: None,
             state: TaskState::Queued,
             lease: None,
             runs: 0,
@@ -113,6 +125,7 @@ impl Table {
         self.next += 1;
         let id = TaskId::new(self.next).unwrap();
         self.rows.insert(id, row);
+        self.news.insert(id);
         id
     }
 
@@ -220,6 +233,10 @@ impl Table {
                 self.lanes.insert(lane, values);
                 return Some(OpResult::Set);
             }
+            Op::SetFairKey { fair_key, values } => {
+                self.fair_keys.insert(fair_key, values);
+                return Some(OpResult::Set);
+            }
             Op::PauseLane { lane, paused } => {
                 if paused {
                     self.paused.insert(lane)
@@ -267,6 +284,7 @@ impl Table {
             Next::Queued { run_at } => {
                 row.due = run_at.unwrap_or(row.due);
                 row.queued_in = self.turn;
+                self.news.insert(ended.task);
                 row.lease = None;
                 TaskState::Queued
             }
@@ -304,6 +322,7 @@ impl Table {
             let lane = task.lane.unwrap_or_else(|| LaneName::new("normal").unwrap());
             let id = self.insert(task.kind, lane, now, |row| {
                 (row.max_attempts, row.timeout_ms) = (task.max_attempts, task.timeout_ms);
+                row.fair_key = task.fair_key;
                 (row.unique_key, row.payload) = (task.unique_key, task.payload);
             });
             stored.push(Stored::new(id));
@@ -332,6 +351,7 @@ impl Table {
         }
         (row.state, row.lease, row.cancel_requested) = (TaskState::Queued, None, false);
         (row.attempts, row.losses, row.queued_in) = (0, 0, self.turn);
+        self.news.insert(task);
         Verdict::Requeued
     }
 
@@ -383,6 +403,7 @@ impl Table {
             id,
             kind: row.kind.clone(),
             lane: row.lane.clone(),
+            fair_key: row.fair_key.clone(),
             state: row.state,
             lease: row.lease,
             runs: row.runs,
@@ -423,6 +444,7 @@ impl Table {
                 max_attempts: None,
                 timeout_ms: None,
                 expires_at: None,
+                fair_key: row.fair_key.as_ref().map(ToString::to_string),
                 runs: row.runs,
                 attempts: row.attempts,
                 losses: row.losses,
@@ -454,7 +476,7 @@ impl Table {
         let mut loads = Vec::new();
         self.turn += 1;
         self.turn_at = now.wall;
-        for (key, (rows, fresh)) in &mut self.demands {
+        for (key, (rows, fresh, fair, told)) in &mut self.demands {
             let mut due: Vec<(UnixMillis, TaskId)> = self
                 .rows
                 .iter()
@@ -468,20 +490,80 @@ impl Table {
                 .map(|(&id, row)| (row.due, id))
                 .collect();
             due.sort_unstable();
-            let more = due.len() > *rows;
-            due.truncate(*rows);
-            if due.is_empty() && !*fresh {
+            let key_of = |id: &TaskId| self.rows[id].fair_key.as_ref();
+            let of_queue = |row: &&Row| row.state == TaskState::Queued && row.lane == key.lane && row.kind == key.kind;
+            let turns = self.rows.values().filter(of_queue).any(|row| row.fair_key.is_some());
+            let (more, left, passed);
+            if turns {
+                let cursor = self.cursors.entry(key.clone()).or_default();
+                (due, more, left, passed) = by_turns(due, key_of, cursor, *rows, fair);
+            } else {
+                self.cursors.remove(key);
+                (more, left, passed) = (due.len() > *rows, Vec::new(), Vec::new());
+                due.truncate(*rows);
+            }
+            let news = passed.iter().filter(|key| told.insert(FairKey::clone(key))).count();
+            if news == 0 && due.is_empty() && !*fresh {
                 continue;
             }
             *fresh = false;
             *rows = if more { 0 } else { *rows - due.len() };
             let tasks = due.iter().map(|(due, id)| queued(*id, &self.rows[id], *due)).collect();
             self.out.extend(due.iter().map(|&(_, id)| id));
-            loads.push(Loaded { key: key.clone(), tasks, more });
+            loads.push(Loaded { key: key.clone(), tasks, more, left, passed });
         }
-        self.demands.retain(|_, (rows, _)| *rows > 0);
+        self.demands.retain(|_, (rows, ..)| *rows > 0);
         loads
     }
+
+    /// Rows that have come into queues by turns, or have become due there, since the last time.
+    pub(super) fn appeared(&mut self, now: Now) -> Vec<(QueueKey, Option<FairKey>)> {
+        let due: Vec<TaskId> =
+            self.news.iter().filter(|id| self.rows.get(id).is_none_or(|row| row.due <= now.wall)).copied().collect();
+        let mut appeared = BTreeSet::new();
+        for id in due {
+            self.news.remove(&id);
+            let Some(row) = self.rows.get(&id).filter(|row| row.state == TaskState::Queued) else { continue };
+            let key = QueueKey { lane: row.lane.clone(), kind: row.kind.clone() };
+            if row.fair_key.is_some() || self.cursors.contains_key(&key) {
+                appeared.insert((key, row.fair_key.clone()));
+            }
+        }
+        appeared.into_iter().collect()
+    }
+}
+
+type ByTurns = (Vec<(UnixMillis, TaskId)>, bool, Vec<Option<FairKey>>, Vec<FairKey>);
+
+/// Of due rows in their order, those that a demand gets by turns: behind the key that was read last.
+fn by_turns<'a>(
+    due: Vec<(UnixMillis, TaskId)>,
+    key_of: impl Fn(&TaskId) -> Option<&'a FairKey>,
+    cursor: &mut (Option<FairKey>, u32),
+    rows: usize,
+    fair: &FairRules,
+) -> ByTurns {
+    let mut lines: BTreeMap<Option<FairKey>, VecDeque<(UnixMillis, TaskId)>> = BTreeMap::new();
+    for (at, id) in due {
+        lines.entry(key_of(&id).cloned()).or_default().push_back((at, id));
+    }
+    let (closed, mut open): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        lines.into_iter().partition(|(key, _)| key.as_ref().is_some_and(|key| fair.closed.contains(key)));
+    let mut taken = Vec::new();
+    let mut touched = BTreeSet::new();
+    while taken.len() < rows && open.values().any(|line| !line.is_empty()) {
+        if cursor.1 == 0 || open.get(&cursor.0).is_none_or(VecDeque::is_empty) {
+            let keys: Vec<_> = open.iter().filter(|(_, line)| !line.is_empty()).map(|(key, _)| key.clone()).collect();
+            let next = keys.iter().find(|key| **key > cursor.0).unwrap_or(&keys[0]).clone();
+            *cursor = (next.clone(), fair.weight_of(next.as_ref()));
+        }
+        taken.push(open.get_mut(&cursor.0).unwrap().pop_front().unwrap());
+        touched.insert(cursor.0.clone());
+        cursor.1 -= 1;
+    }
+    let more = open.values().any(|line| !line.is_empty());
+    let left = touched.into_iter().filter(|key| !open[key].is_empty()).collect();
+    (taken, more, left, closed.into_keys().flatten().collect())
 }
 
 fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
@@ -498,5 +580,6 @@ fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
         payload: row.payload.clone(),
         checkpoint: row.checkpoint.clone(),
         trace: row.trace.clone(),
+        fair_key: row.fair_key.clone(),
     }
 }

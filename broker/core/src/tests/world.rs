@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use laneway_protocol::message::{
     Answer, Beat, Bye, End, Final, Held, Hello, NewTask, Outcome, Ready, Request, Submit, WaitFor,
 };
-use laneway_protocol::{Epoch, Kind, LaneName, Lease, RequestId, SessionName, TaskId, TaskState};
+use laneway_protocol::{Epoch, FairKey, Kind, LaneName, Lease, RequestId, SessionName, TaskId, TaskState};
 
 use super::table::{Row, Table};
 use super::words::line;
@@ -46,6 +46,7 @@ pub(super) fn settings() -> Settings {
         kinds: HashMap::new(),
         kind_values: BTreeMap::new(),
         lane_values: BTreeMap::new(),
+        fair_key_values: BTreeMap::new(),
         losses_max: 3,
         resume_grace_ms: 15_000,
         restart_hold_ms: 2_000,
@@ -66,6 +67,9 @@ pub(super) fn settings() -> Settings {
     }
 }
 
+/// Kinds, lanes and fair keys of which nothing can start.
+type Closed = (Vec<Kind>, Vec<LaneName>, Vec<FairKey>);
+
 pub(super) struct World {
     pub(super) broker: Broker,
     pub(super) settings: Settings,
@@ -81,7 +85,7 @@ pub(super) struct World {
     /// What the slots can run whose TASKS are to be checked: nothing of a higher lane may have waited.
     pub(super) abilities: BTreeMap<ReplyTo, (Vec<LaneName>, Vec<Kind>)>,
     /// Kinds and lanes of which nothing could start before the last event.
-    held_before: (Vec<Kind>, Vec<LaneName>),
+    held_before: Closed,
 }
 
 impl World {
@@ -104,7 +108,7 @@ impl World {
             answers: BTreeMap::new(),
             next_reply: 0,
             abilities: BTreeMap::new(),
-            held_before: (Vec::new(), Vec::new()),
+            held_before: Closed::default(),
         }
     }
 
@@ -202,6 +206,11 @@ impl World {
         if did {
             self.event(Event::Loaded(loads));
         }
+        let appeared = self.table.appeared(self.now);
+        if !appeared.is_empty() {
+            self.event(Event::Appeared(appeared));
+            return true;
+        }
         did
     }
 
@@ -280,7 +289,7 @@ impl World {
     /// queues began, and not handed out since.
     fn check_order(&self, reply: ReplyTo, lowest: usize) {
         let Some((lanes, kinds)) = self.abilities.get(&reply) else { return };
-        let (held_kinds, held_lanes) = self.held();
+        let (held_kinds, held_lanes, held_keys) = self.held();
         for (task, row) in &self.table.rows {
             let waits = row.state == TaskState::Queued
                 && row.queued_in < self.table.turn
@@ -289,7 +298,9 @@ impl World {
                 && !self.broker.settling.contains_key(task);
             let dispatch = &self.broker.dispatch;
             let paused = dispatch.lane(&row.lane).is_none_or(|lane| dispatch.is_paused(lane));
-            let held = held_kinds.contains(&row.kind)
+            let held = row.fair_key.as_ref().is_some_and(|key| held_keys.contains(key))
+                || row.fair_key.as_ref().is_some_and(|key| self.held_before.2.contains(key))
+                || held_kinds.contains(&row.kind)
                 || held_lanes.contains(&row.lane)
                 || self.held_before.0.contains(&row.kind)
                 || self.held_before.1.contains(&row.lane);
@@ -299,10 +310,13 @@ impl World {
         }
     }
 
-    fn held(&self) -> (Vec<Kind>, Vec<LaneName>) {
+    fn held(&self) -> Closed {
         let gates = &self.broker.gates;
         let kinds = ["a", "b"].map(kind).into_iter().filter(|kind| gates.why_kind(kind).is_some());
-        (kinds.collect(), self.settings.lanes.iter().filter(|lane| gates.why_lane(lane).is_some()).cloned().collect())
+        let keys = ["x", "y"].map(|name| FairKey::new(name).unwrap());
+        let keys = keys.into_iter().filter(|key| gates.why_key(key).is_some());
+        let lanes = self.settings.lanes.iter().filter(|lane| gates.why_lane(lane).is_some()).cloned();
+        (kinds.collect(), lanes.collect(), keys.collect())
     }
 
     /// Whatever was handed out: no more runs of a kind or a lane than its cap says, counted from what runs.
@@ -318,6 +332,11 @@ impl World {
             let of_lane = running.filter(|task| task.lane == started.lane).count();
             let kind_cap =
                 self.broker.set_kinds.get(&started.kind).and_then(|set| set.values.cap).filter(|&cap| cap > 0);
+            if let Some(key) = &self.broker.running[&started.task].fair_key {
+                let of_key = self.broker.running.values().filter(|task| task.fair_key.as_ref() == Some(key)).count();
+                let cap = self.broker.key_bounds(key).cap;
+                assert!(cap.is_none_or(|cap| of_key <= cap as usize), "{of_key} of key {key} run");
+            }
             let lane_cap = self.broker.set_lanes.get(&started.lane).and_then(|set| set.cap).filter(|&cap| cap > 0);
             assert!(kind_cap.is_none_or(|cap| of_kind <= cap as usize), "{of_kind} of kind {} run", started.kind);
             assert!(lane_cap.is_none_or(|cap| of_lane <= cap as usize), "{of_lane} of lane {} run", started.lane);
@@ -364,11 +383,11 @@ impl World {
                 }
                 Action::Forget(to) => assert!(self.open.remove(&to), "{to:?} is forgotten twice or was never asked"),
                 Action::Store { id, op } => self.table.inbox.push_back((id, op)),
-                Action::Demand { key, rows: 0 } => {
+                Action::Demand { key, rows: 0, .. } => {
                     self.table.demands.remove(&key);
                 }
-                Action::Demand { key, rows } => {
-                    self.table.demands.insert(key, (rows, true));
+                Action::Demand { key, rows, fair } => {
+                    self.table.demands.insert(key, (rows, true, fair, BTreeSet::new()));
                 }
                 Action::Unload(tasks) => {
                     for task in tasks {
@@ -401,6 +420,7 @@ fn start(epoch: u64, table: &Table, unclean: bool) -> Start {
         paused: table.paused.iter().cloned().collect(),
         kinds: table.kinds.iter().map(|(kind, (paused, values))| (kind.clone(), *paused, values.clone())).collect(),
         lanes: table.lanes.clone().into_iter().collect(),
+        fair_keys: table.fair_keys.clone().into_iter().collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use laneway_core::{Count, Next, Op, OpResult, UnixMillis};
+use laneway_core::{Count, FairRules, Next, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{Payload, Verdict};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
@@ -91,7 +91,9 @@ pub(super) fn load_is_bounded_in_bytes_but_gives_one<T: Subject>(world: &mut Wor
     }
     let load = |world: &mut World<T>, bytes| {
         let (key, skip) = (key("normal", "k"), HashSet::new());
-        world.turn(|store, now| store.load(Load { key: &key, skip: &skip, rows: 9, bytes }, now).unwrap())
+        world.turn(|store, now| {
+            store.load(Load { key: &key, skip: &skip, rows: 9, bytes, fair: &FairRules::default() }, now).unwrap()
+        })
     };
     let loaded = load(world, 50);
     assert_eq!((ids(&loaded.tasks), loaded.more), (vec![1], true));
@@ -261,7 +263,8 @@ pub(super) fn rows_that_came_while_no_broker_ran_are_judged_too<T: Subject>(worl
     second.begin(Sync::Power).unwrap();
     assert_eq!(second.intake(9, now).unwrap().rows, 0);
     let (queue, skip) = (key("normal", "k"), HashSet::new());
-    let loaded = second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999 }, now).unwrap();
+    let loaded =
+        second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
     assert_eq!(ids(&loaded.tasks), [good]);
     assert!(second.sweep(9, now).unwrap().ended.is_empty());
     assert!(second.recount(999).unwrap());
@@ -282,7 +285,8 @@ pub(super) fn a_lane_of_earlier_settings_keeps_its_backlog<T: Subject>(world: &m
     while !second.recount(999).unwrap() {}
     assert!(second.sweep(9, now).unwrap().ended.is_empty());
     let (queue, skip) = (key("low", "k"), HashSet::<TaskId>::new());
-    let loaded = second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999 }, now).unwrap();
+    let loaded =
+        second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
     assert_eq!(ids(&loaded.tasks), [id]);
     let mut task = new_task("k");
     task.lane = Some(lane("low"));

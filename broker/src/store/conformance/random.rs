@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, Next, Noted, Op, OpResult, UnixMillis};
+use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, FairRules, Next, Noted, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{After, BulkFilter, NewTask, OnConflict, Payload};
-use laneway_protocol::{Lease, RequestId, SessionName, TaskId, TaskState};
+use laneway_protocol::{FairKey, Lease, RequestId, SessionName, TaskId, TaskState};
 use proptest::prelude::*;
 use rusqlite::types::Value;
 
@@ -41,6 +41,8 @@ enum Step {
         rows: usize,
         bytes: usize,
         skip: Vec<i64>,
+        /// The weight of `x`, and whether `y` is closed.
+        fair: (u32, bool),
     },
     Sweep,
     Endings(Vec<i64>),
@@ -147,8 +149,10 @@ fn some_task() -> impl Strategy<Value = NewTask> {
     let conflicts = prop::sample::select(vec![OnConflict::Keep, OnConflict::Replace, OnConflict::Reject]);
     let windows = prop::sample::select(vec![None, None, Some(0), Some(60), Some(400)]);
     let names = prop::sample::select(vec!["k", "alarm"]);
-    (names, lanes, keys, times, expiries, after, conflicts, windows).prop_map(
-        |(name, lane_name, unique_key, run_at, expires_at, after, on_conflict, unique_for_ms)| NewTask {
+    let fair_keys = prop::sample::select(vec![None, None, Some("x"), Some("y"), Some("*")]);
+    (names, lanes, (keys, fair_keys), times, expiries, after, conflicts, windows).prop_map(
+        |(name, lane_name, (unique_key, fair_key), run_at, expires_at, after, on_conflict, unique_for_ms)| NewTask {
+            fair_key: fair_key.map(|key| FairKey::new(key).unwrap()),
             on_conflict: if unique_key.is_some() { on_conflict } else { OnConflict::Keep },
             unique_for_ms: unique_for_ms.filter(|_| unique_key.is_some()),
             after: after.into_iter().map(|(id, anyway)| After { task: Some(task(id)), number: None, anyway }).collect(),
@@ -227,6 +231,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         1..5_usize,
         prop::sample::select(vec![1, 5, 1000]),
         prop::collection::vec(IDS, 0..3),
+        (1..4_u32, prop::bool::ANY),
     );
     let limit = || {
         let limit = (prop::option::of(0..2_u64), prop::option::of(0..9_u64));
@@ -236,7 +241,7 @@ fn some_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => some_ops().prop_map(Step::Apply),
         2 => (1..5_usize).prop_map(Step::Intake),
-        4 => load.prop_map(|(lane, kind, rows, bytes, skip)| Step::Load { lane, kind, rows, bytes, skip }),
+        4 => load.prop_map(|(lane, kind, rows, bytes, skip, fair)| Step::Load { lane, kind, rows, bytes, skip, fair }),
         2 => Just(Step::Sweep),
         1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Endings),
         1 => prune.prop_map(|(done, cancelled, dead, rows)| Step::Prune { limits: Limits { done, cancelled, dead }, rows }),
@@ -257,6 +262,12 @@ fn some_cell() -> impl Strategy<Value = (&'static str, Value)> {
         cell("run_at", text("soon")),
         cell("run_at", Value::Integer(99)),
         cell("expires_at", Value::Integer(START + 200)),
+        cell("fair_key", Value::Null),
+        cell("fair_key", text("x")),
+        cell("fair_key", text("y")),
+        cell("fair_key", text("z")),
+        cell("fair_key", text("")),
+        cell("fair_key", Value::Blob(vec![1])),
         cell("max_attempts", Value::Integer(0)),
         cell("max_attempts", Value::Integer(5)),
         cell("payload", Value::Blob(vec![2; 10])),
@@ -377,9 +388,14 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             intake.rejected.sort_by_key(|ended| ended.end.task);
             format!("{intake:?}")
         }
-        Step::Load { lane: lane_name, kind: kind_name, rows, bytes, skip } => {
+        Step::Load { lane: lane_name, kind: kind_name, rows, bytes, skip, fair: (weight, closed) } => {
             let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
-            let load = Load { key: &key(lane_name, kind_name), skip: &skip, rows: *rows, bytes: *bytes };
+            let fair = FairRules {
+                weight: 1,
+                weights: [(FairKey::new("x").unwrap(), *weight)].into(),
+                closed: FairKey::new("y").into_iter().filter(|_| *closed).collect(),
+            };
+            let load = Load { key: &key(lane_name, kind_name), skip: &skip, rows: *rows, bytes: *bytes, fair: &fair };
             let mut loaded = store.load(load, now).unwrap();
             loaded.rejected.sort_by_key(|ended| ended.end.task);
             format!("{loaded:?}")

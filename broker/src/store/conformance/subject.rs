@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use laneway_core::{
-    Cause, Count, Ended, EndedAs, FoundTask, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started, UnixMillis,
+    Cause, Count, Ended, EndedAs, FairRules, FoundTask, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started,
+    UnixMillis,
 };
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId, TaskState};
@@ -360,7 +361,9 @@ impl<T: Subject> World<T> {
 
     pub(super) fn load_but(&mut self, key: &QueueKey, rows: usize, skip: &[i64]) -> LoadedRows {
         let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
-        self.turn(|store, now| store.load(Load { key, skip: &skip, rows, bytes: 1_000_000 }, now).unwrap())
+        self.turn(|store, now| {
+            store.load(Load { key, skip: &skip, rows, bytes: 1_000_000, fair: &FairRules::default() }, now).unwrap()
+        })
     }
 
     /// Done and cancelled rows that ended longer ago go; gives how many.

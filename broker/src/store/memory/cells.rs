@@ -2,7 +2,7 @@
 
 use laneway_core::{FoundTask, UnixMillis};
 use laneway_protocol::message::{Format, TaskRow};
-use laneway_protocol::{Kind, LaneName, Lease, Payload, TaskId, TaskState};
+use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, TaskId, TaskState};
 use rusqlite::types::{Value, ValueRef};
 
 use super::Cells;
@@ -27,6 +27,10 @@ pub(super) fn time(row: &Cells, column: &str) -> Option<i64> {
 
 pub(super) fn text<'a>(row: &'a Cells, column: &str) -> Option<&'a str> {
     cell(row, column).as_str().ok()
+}
+
+pub(super) fn fair_key(row: &Cells) -> Option<FairKey> {
+    text(row, "fair_key").and_then(|key| FairKey::new(key).ok())
 }
 
 pub(super) fn state(row: &Cells) -> TaskState {
@@ -73,6 +77,7 @@ pub(super) fn values(row: &Cells) -> Values<'_> {
         expires_at: cell(row, "expires_at"),
         unique_key: cell(row, "unique_key"),
         trace: cell(row, "trace"),
+        fair_key: cell(row, "fair_key"),
         payload_type: row["payload"].data_type(),
         payload_bytes: match &row["payload"] {
             Value::Text(text) => text.len(),
@@ -101,6 +106,7 @@ pub(super) fn found(id: i64, row: &Cells, judge: &Judge) -> Option<FoundTask> {
         started_at: int(row, "started_at").map(UnixMillis),
         worker: text(row, "worker").map(str::to_owned),
         cancel_requested: requested(row),
+        fair_key: fair_key(row),
     })
 }
 
@@ -119,6 +125,7 @@ pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
         max_attempts: number("max_attempts"),
         timeout_ms: int(row, "timeout_ms").map(i64::unsigned_abs),
         expires_at: int(row, "expires_at"),
+        fair_key: owned("fair_key"),
         runs: number("runs").unwrap_or(0),
         attempts: number("attempts").unwrap_or(0),
         losses: number("losses").unwrap_or(0),

@@ -9,7 +9,7 @@ use laneway_protocol::TaskState;
 use rusqlite::types::Value;
 
 use super::Step;
-use super::cells::{cell, state, task_id, values};
+use super::cells::{cell, fair_key, state, task_id, values};
 use crate::store::Unstarted;
 use crate::store::dependencies::{
     PARENTS_MAX, WALK_MAX, missing_parent, never_waits, ring, too_many_parents, walks_too_far,
@@ -136,8 +136,9 @@ impl Step<'_> {
         };
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).expect("it was just read");
         row.insert("state", Value::Text("queued".into()));
+        let fair_key = fair_key(row);
         self.news.let_go.push((task_id(id), key.clone()));
-        self.queued(key, good.run_at, now);
+        self.queued(key, fair_key, good.run_at, now);
     }
 
     fn fail_child(&mut self, id: i64, now: Now, gone: &mut Vec<Unstarted>) {

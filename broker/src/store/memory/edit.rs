@@ -8,7 +8,7 @@ use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use super::Step;
-use super::cells::{cell, sql, state, task_id, task_row, text, time};
+use super::cells::{cell, fair_key, sql, state, task_id, task_row, text, time};
 
 impl Step<'_> {
     pub(super) fn edit(&mut self, edit: &Edit, id: i64, now: Now) -> Verdict {
@@ -77,7 +77,8 @@ impl Step<'_> {
         row.insert("lane", name);
         if was == TaskState::Queued {
             let run_at = time(row, "run_at").map(UnixMillis);
-            self.queued(to, run_at, now);
+            let fair_key = fair_key(row);
+            self.queued(to, fair_key, run_at, now);
         }
         Verdict::Moved
     }
@@ -90,7 +91,8 @@ impl Step<'_> {
             return Verdict::Unchanged;
         };
         row.insert("run_at", Value::Null);
-        self.queued(key, None, now);
+        let fair_key = fair_key(row);
+        self.queued(key, fair_key, None, now);
         Verdict::Due
     }
 }

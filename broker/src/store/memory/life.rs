@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
-use laneway_protocol::message::{KindValues, LaneValues, NewTask, Stored, Verdict};
-use laneway_protocol::{RequestId, TaskState};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, NewTask, Stored, Verdict};
+use laneway_protocol::{FairKey, RequestId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, found, int, requested, sql, sql_payload, state, task_id, text};
+use super::cells::{cell, fair_key, found, int, requested, sql, sql_payload, state, task_id, text};
 use super::groups::NewList;
 use super::{Cells, Failure, Step};
 use crate::store::KnownSession;
@@ -84,11 +84,25 @@ impl Step<'_> {
                 }
                 OpResult::Set
             }
+            Op::SetFairKey { fair_key, values } => {
+                if *values == FairKeyValues::default() {
+                    self.db.fair_keys.remove(fair_key);
+                } else {
+                    self.db.fair_keys.insert(fair_key.clone(), values.clone());
+                }
+                OpResult::Set
+            }
             Op::Schedules(asked) => self.ask_schedules(asked, now),
         })
     }
 
-    pub(super) fn queued(&mut self, key: QueueKey, run_at: Option<UnixMillis>, now: Now) {
+    pub(super) fn queued(&mut self, key: QueueKey, fair_key: Option<FairKey>, run_at: Option<UnixMillis>, now: Now) {
+        if fair_key.is_some() || self.rounds.knows(&key) {
+            match run_at.filter(|at| *at > now.wall) {
+                None => drop(self.news.turns.insert((key.clone(), fair_key))),
+                Some(at) => drop(self.news.turns_later.insert((at, key.clone(), fair_key))),
+            }
+        }
         match run_at.filter(|at| *at > now.wall) {
             None => drop(self.news.due.insert(key)),
             Some(at) => {
@@ -205,9 +219,10 @@ impl Step<'_> {
             row.insert("lease", Value::Null);
             row.insert("finished_at", Value::Null);
             let run_at = int(row, "run_at").map(UnixMillis);
+            let fair_key = fair_key(row);
             // An app may have moved the row while it ran.
             match self.judge.key(cell(row, "kind"), cell(row, "lane")) {
-                Ok(key) => self.queued(key, run_at, now),
+                Ok(key) => self.queued(key, fair_key, run_at, now),
                 Err(bad) => misplaced = Some(bad),
             }
         } else {
@@ -308,6 +323,7 @@ impl Step<'_> {
             ("timeout_ms", int(task.timeout_ms.map(|ms| i64::try_from(ms).unwrap()))),
             ("expires_at", int(task.expires_at)),
             ("trace", text(&task.trace)),
+            ("fair_key", text(&task.fair_key.as_ref().map(ToString::to_string))),
             ("created_at", Value::Integer(now.wall.0)),
             ("state", Value::Text(if waits { "waiting" } else { "queued" }.into())),
             ("group_id", int(group)),
@@ -320,7 +336,8 @@ impl Step<'_> {
         if waits {
             self.waits(id);
         } else {
-            self.queued(self.judge.task(task).unwrap(), task.run_at.map(UnixMillis), now);
+            let queue = self.judge.task(task).unwrap();
+            self.queued(queue, task.fair_key.clone(), task.run_at.map(UnixMillis), now);
         }
         self.keep_for(id, task);
         Stored::new(task_id(id))
@@ -364,7 +381,8 @@ impl Step<'_> {
         }
         row.insert("expires_at", expires_at.map_or(Value::Null, Value::Integer));
         if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {
-            self.queued(key, None, now);
+            let fair_key = fair_key(row);
+            self.queued(key, fair_key, None, now);
         } else {
             // The next sweep rejects it again; a blob it finds by itself.
             let kind = text(row, "kind").unwrap_or_default().to_owned();

@@ -100,6 +100,7 @@ impl Step<'_> {
         let before = rows.filter(|other| {
             other.state == TaskState::Queued
                 && other.lane == row.lane
+                && other.fair_key == row.fair_key
                 && other.run_at.is_none_or(|at| at <= now.wall.0)
                 && (due(other), other.id) < (due(row), row.id)
         });

@@ -1,6 +1,6 @@
 //! The model's queues: intake, load and sweep look through all rows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
@@ -8,10 +8,11 @@ use laneway_protocol::message::Final;
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, int, payload, requested, state, task_id, text, time, values};
+use super::cells::{cell, fair_key, int, payload, requested, state, task_id, text, time, values};
 use super::{Cells, Failure, QueueSpelling, Step};
+use crate::store::fair::{RawKey, Rows, load_by_turns};
 use crate::store::validate::{Bad, Good};
-use crate::store::{Intake, Load, LoadedRows, Swept, Unstarted};
+use crate::store::{Intake, Load, LoadedRows, StoreError, Swept, Unstarted};
 
 impl Step<'_> {
     pub(super) fn intake(&mut self, rows: usize, now: Now) -> Intake {
@@ -23,7 +24,7 @@ impl Step<'_> {
             let row = &self.db.rows[&id];
             match state(row) {
                 TaskState::Queued => match self.judged(id) {
-                    Ok((key, good)) => self.queued(key, good.run_at, now),
+                    Ok((key, good)) => self.queued(key, fair_key(&self.db.rows[&id]), good.run_at, now),
                     Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
                 },
                 TaskState::Waiting => match self.judged(id) {
@@ -37,6 +38,8 @@ impl Step<'_> {
         found.due = std::mem::take(&mut self.news.due).into_iter().collect();
         found.later = std::mem::take(&mut self.news.later).into_iter().collect();
         found.let_go = std::mem::take(&mut self.news.let_go);
+        found.turns = std::mem::take(&mut self.news.turns).into_iter().collect();
+        found.turns_later = std::mem::take(&mut self.news.turns_later).into_iter().collect();
         found
     }
 
@@ -48,7 +51,29 @@ impl Step<'_> {
 
     pub(super) fn load(&mut self, load: Load<'_>, now: Now) -> LoadedRows {
         let mut loaded = LoadedRows::default();
-        let mut streams = self.streams(load, now);
+        let of_queue = self.db.rows.values().filter(|row| self.belongs(row, load.key));
+        if of_queue.clone().any(|row| row["fair_key"] != Value::Null) {
+            self.load_by_turns(load, &mut loaded, now);
+        } else {
+            self.rounds.forget(load.key);
+            self.load_in_line(load, &mut loaded, now);
+        }
+        let rows = self.db.rows.values().filter(|row| self.belongs(row, load.key));
+        let times = rows.filter_map(|row| time(row, "run_at").filter(|at| *at > now.wall.0));
+        loaded.next_at = times.min().map(UnixMillis);
+        loaded
+    }
+
+    fn load_by_turns(&mut self, load: Load<'_>, loaded: &mut LoadedRows, now: Now) {
+        let mut cursor = std::mem::take(self.rounds.cursor(load.key));
+        let mut rows = Keyed { step: self, load, now, rejected: Vec::new(), lines: BTreeMap::new() };
+        load_by_turns(&mut rows, &mut cursor, load, loaded).expect("the model fails at nothing");
+        loaded.rejected.append(&mut rows.rejected);
+        *self.rounds.cursor(load.key) = cursor;
+    }
+
+    fn load_in_line(&mut self, load: Load<'_>, loaded: &mut LoadedRows, now: Now) {
+        let mut streams = self.streams(load, &RawKey::None, now);
         let mut bytes = 0;
         loop {
             for stream in &mut streams {
@@ -72,18 +97,14 @@ impl Step<'_> {
             loaded.tasks.push(task);
         }
         loaded.more = streams.iter().any(|stream| !stream.is_empty());
-        let rows = self.db.rows.values().filter(|row| self.belongs(row, load.key));
-        let times = rows.filter_map(|row| time(row, "run_at").filter(|at| *at > now.wall.0));
-        loaded.next_at = times.min().map(UnixMillis);
-        loaded
     }
 
     /// Due rows as (due, id): at once or at a time, with the lane spelled out or not, each in its own order.
-    fn streams(&self, load: Load<'_>, now: Now) -> Vec<Vec<(i64, i64)>> {
+    fn streams(&self, load: Load<'_>, key: &RawKey, now: Now) -> Vec<Vec<(i64, i64)>> {
         let mut streams = vec![Vec::new(); 4];
         for (id, row) in &self.db.rows {
             let skipped = TaskId::new(id.unsigned_abs()).is_none_or(|task| load.skip.contains(&task));
-            if skipped || !self.belongs(row, load.key) {
+            if skipped || !self.belongs(row, load.key) || RawKey::from(cell(row, "fair_key")) != *key {
                 continue;
             }
             let lane = usize::from(row["lane"] == Value::Null) * 2;
@@ -139,6 +160,7 @@ impl Step<'_> {
             payload: payload(&row["payload"]),
             checkpoint: payload(&row["checkpoint"]),
             trace: text(row, "trace").map(str::to_owned),
+            fair_key: fair_key(row),
         }
     }
 
@@ -219,5 +241,56 @@ impl Step<'_> {
         let error = error.map(str::to_owned);
         self.ended(id);
         Unstarted { end: Final { task: task_id(id), state: TaskState::Cancelled, result: None, error }, key }
+    }
+}
+
+/// The rows of a queue by their keys.
+struct Keyed<'a, 's> {
+    step: &'a mut Step<'s>,
+    load: Load<'a>,
+    now: Now,
+    rejected: Vec<Unstarted>,
+    /// As [`Step::streams`] gives them.
+    lines: BTreeMap<RawKey, Vec<Vec<(i64, i64)>>>,
+}
+
+impl Keyed<'_, '_> {
+    fn first(&self, key: &RawKey) -> Option<(usize, i64)> {
+        let streams = self.lines[key].iter().enumerate().filter_map(|(n, stream)| Some((stream.first()?, n)));
+        streams.min().map(|((_, id), n)| (n, *id))
+    }
+}
+
+impl Rows for Keyed<'_, '_> {
+    fn next_key(&mut self, after: &RawKey) -> Result<Option<(RawKey, bool)>, StoreError> {
+        let mut keys: BTreeMap<RawKey, bool> = BTreeMap::new();
+        for row in self.step.db.rows.values().filter(|row| self.step.belongs(row, self.load.key)) {
+            let at = time(row, "run_at");
+            let due = row["run_at"] == Value::Null || at.is_some_and(|at| at <= self.now.wall.0);
+            *keys.entry(cell(row, "fair_key").into()).or_default() |= due;
+        }
+        Ok(keys.into_iter().find(|(key, _)| key > after))
+    }
+
+    fn peek(&mut self, key: &RawKey) -> Result<Option<usize>, StoreError> {
+        if !self.lines.contains_key(key) {
+            self.lines.insert(key.clone(), self.step.streams(self.load, key, self.now));
+        }
+        for stream in self.lines.get_mut(key).unwrap() {
+            while let Some((_, id)) = stream.first().copied()
+                && let Some(ended) = self.step.unfit(id, self.now)
+            {
+                self.rejected.push(ended);
+                stream.remove(0);
+            }
+        }
+        let size = |(_, id)| self.step.task(id).payload.as_ref().map_or(0, |payload| payload.bytes.len());
+        Ok(self.first(key).map(size))
+    }
+
+    fn pop(&mut self, key: &RawKey) -> QueuedTask {
+        let (stream, id) = self.first(key).unwrap();
+        self.lines.get_mut(key).unwrap()[stream].remove(0);
+        self.step.task(id)
     }
 }

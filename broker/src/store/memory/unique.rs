@@ -7,7 +7,7 @@ use laneway_protocol::message::{NewTask, OnConflict, Stored};
 use laneway_protocol::{Kind, TaskId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, found, int, sql, sql_payload, state, task_id, text};
+use super::cells::{cell, fair_key, found, int, sql, sql_payload, state, task_id, text};
 use super::{Cells, Step};
 use crate::store::validate::Bad;
 
@@ -59,8 +59,16 @@ impl Step<'_> {
     /// A submit said again kept this row from being read ahead: its queue is told of it.
     pub(super) fn tell_again(&mut self, id: i64) {
         let queued = self.db.rows.get(&id).filter(|row| state(row) == TaskState::Queued);
-        if let Some(Ok(key)) = queued.map(|row| self.judge.key(cell(row, "kind"), cell(row, "lane"))) {
-            self.news.due.insert(key);
+        let Some((queue, fair_key)) =
+            queued.map(|row| (self.judge.key(cell(row, "kind"), cell(row, "lane")), fair_key(row)))
+        else {
+            return;
+        };
+        if let Ok(queue) = queue {
+            if fair_key.is_some() || self.rounds.knows(&queue) {
+                self.news.turns.insert((queue.clone(), fair_key));
+            }
+            self.news.due.insert(queue);
         }
     }
 
@@ -80,7 +88,8 @@ impl Step<'_> {
         row.insert("payload", sql_payload(task.payload.as_ref()));
         row.insert("run_at", task.run_at.map_or(Value::Null, Value::Integer));
         row.insert("checkpoint", Value::Null);
-        self.queued(queue, task.run_at.map(UnixMillis), now);
+        let fair_key = fair_key(row);
+        self.queued(queue, fair_key, task.run_at.map(UnixMillis), now);
         true
     }
 }

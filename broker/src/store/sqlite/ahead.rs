@@ -16,7 +16,8 @@ use crate::store::validate::Judge;
 /// Kinds of a lane that are looked at.
 const KINDS_MAX: usize = 4_096;
 
-/// Due tasks of its lane that a worker of every kind would be given before it, as read-ahead merges them; [`AHEAD_MAX`] means
+/// Due tasks of its lane and fair key that a worker of every kind would be given before it, as read-ahead merges them; tasks
+/// without a key are as those of one. Tasks of other keys take turns with these, so that no number tells their place. [`AHEAD_MAX`] means
 /// so many and more. `None` where it does not wait for its turn.
 pub(super) fn ahead(conn: &Connection, judge: &Judge, task: &TaskRow, now: Now) -> Result<Option<u32>, StoreError> {
     let due = task.run_at.unwrap_or(task.created_at);
@@ -32,7 +33,7 @@ pub(super) fn ahead(conn: &Connection, judge: &Judge, task: &TaskRow, now: Now) 
         for spelled in lanes(judge, &key) {
             for sql in [const_sql::AT_ONCE, const_sql::DUE] {
                 let mut statement = conn.prepare_cached(sql)?;
-                let mut rows = statement.query(params![spelled, key.kind.as_str(), now.wall.0])?;
+                let mut rows = statement.query(params![spelled, key.kind.as_str(), now.wall.0, task.fair_key])?;
                 while let Some(row) = rows.next()? {
                     // One that makes no sense is rejected when its turn comes.
                     let Some(due) = row::int(row.get_ref(1)?) else { continue };
@@ -71,13 +72,14 @@ fn kinds(conn: &Connection, lane: &LaneName) -> Result<BTreeSet<Kind>, StoreErro
 /// before, and at one more.
 #[cfg(test)]
 pub(super) const PLANS: [(&str, &str); 2] =
-    [(const_sql::DUE, "lane=? AND kind=? AND run_at<?"), (const_sql::KIND, "lane=? AND kind>?")];
+    [(const_sql::DUE, "lane=? AND kind=? AND fair_key=? AND run_at<?"), (const_sql::KIND, "lane=? AND kind>?")];
 
 mod const_sql {
     pub(super) const AT_ONCE: &str = "SELECT id, created_at FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at IS NULL AND ?3 IS NOT NULL ORDER BY id";
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at IS NULL AND ?3 IS NOT NULL \
+        ORDER BY id";
     pub(super) const DUE: &str = "SELECT id, run_at FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at <= ?3 ORDER BY run_at, id";
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at <= ?3 ORDER BY run_at, id";
     /// The next kind behind one.
     pub(super) const KIND: &str = "SELECT min(kind) FROM tasks INDEXED BY tasks_queue \
         WHERE state = 'queued' AND lane IS ?1 AND kind > ?2";

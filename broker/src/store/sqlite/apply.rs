@@ -109,6 +109,10 @@ fn single<'c>(
             limits::set_lane(conn, lane, values)?;
             OpResult::Set
         }
+        Op::SetFairKey { fair_key, values } => {
+            limits::set_fair_key(conn, fair_key, values)?;
+            OpResult::Set
+        }
         Op::Schedules(asked) => schedules::ask(conn, &state.judge, asked, now)?,
     }))
 }
@@ -180,7 +184,8 @@ fn partners(ops: &[Op]) -> Vec<Partner> {
             | Op::SessionGone { .. }
             | Op::PauseLane { .. }
             | Op::SetKind { .. }
-            | Op::SetLane { .. } => {}
+            | Op::SetLane { .. }
+            | Op::SetFairKey { .. } => {}
         }
     }
     partners

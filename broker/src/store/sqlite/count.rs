@@ -6,10 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use laneway_core::{Counts, QueueKey};
-use rusqlite::types::Value;
+use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::StoreError;
+use crate::store::fair::RawKey;
 use crate::store::validate::Judge;
 
 /// Commits whose time is remembered.
@@ -204,17 +205,25 @@ struct QueueCount {
     key: QueueKey,
     total: i64,
     part: Part,
-    /// Still to count, last first.
-    left: Vec<Part>,
+    /// Spellings of the lane that are still to count, last first.
+    left: Vec<Option<String>>,
 }
 
-/// A piece of the index with one order: rows of one lane as spelled, due at once (by id) or at `run_at` (by that, then id).
+/// A piece of the index with one order: rows of one lane as spelled and one fair key, due at once (by id) or at `run_at` (by
+/// that, then id). What moves among rows with keys meanwhile may be counted by a place in another key: the next pass mends it.
 #[derive(Debug)]
 struct Part {
     lane: Option<String>,
+    key: RawKey,
     delayed: bool,
     run_at: Value,
     id: i64,
+}
+
+impl Part {
+    fn at_once(lane: Option<String>, key: RawKey) -> Self {
+        Self { lane, key, delayed: false, run_at: Value::Null, id: 0 }
+    }
 }
 
 impl QueueCount {
@@ -223,14 +232,30 @@ impl QueueCount {
         if *judge.rules.lane_of(&key.kind) == key.lane {
             lanes.push(None);
         }
-        let part = |lane, delayed| {
-            let run_at = if delayed { Value::Integer(i64::MIN) } else { Value::Null };
-            Part { lane, delayed, run_at, id: 0 }
+        let lane = lanes.pop().expect("there is at least one lane");
+        Self { key, total: 0, part: Part::at_once(lane, RawKey::None), left: lanes }
+    }
+
+    /// The piece behind the one that is complete; false when there is none.
+    fn go_on(&mut self, conn: &Connection) -> Result<bool, StoreError> {
+        if !self.part.delayed {
+            (self.part.delayed, self.part.run_at, self.part.id) = (true, Value::Integer(i64::MIN), 0);
+            return Ok(true);
+        }
+        let lane = self.part.lane.clone();
+        let next = match &self.part.key {
+            RawKey::None => seek_key(conn, FIRST_KEY, params![lane, self.key.kind.as_str()])?,
+            key => seek_key(conn, NEXT_KEY, params![lane, self.key.kind.as_str(), key])?,
         };
-        let mut left: Vec<Part> =
-            lanes.into_iter().flat_map(|lane| [part(lane.clone(), true), part(lane, false)]).collect();
-        let first = left.pop().expect("there is at least one lane");
-        Self { key, total: 0, part: first, left }
+        self.part = match (next, self.left.pop()) {
+            (Some(key), left) => {
+                self.left.extend(left);
+                Part::at_once(lane, key)
+            }
+            (None, Some(lane)) => Part::at_once(lane, RawKey::None),
+            (None, None) => return Ok(false),
+        };
+        Ok(true)
     }
 }
 
@@ -320,6 +345,14 @@ fn seek(conn: &Connection, sql: &str, args: &[&Value]) -> Result<Option<Value>, 
     Ok(conn.prepare_cached(sql)?.query_row(args, |row| row.get(0)).optional()?)
 }
 
+fn seek_key(conn: &Connection, sql: &str, args: &[&dyn ToSql]) -> Result<Option<RawKey>, StoreError> {
+    Ok(conn.prepare_cached(sql)?.query_row(args, |row| row.get(0)).optional()?)
+}
+
+const FIRST_KEY: &str = "SELECT fair_key FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key >= '' ORDER BY fair_key LIMIT 1";
+const NEXT_KEY: &str = "SELECT fair_key FROM tasks INDEXED BY tasks_queue \
+    WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key > ?3 ORDER BY fair_key LIMIT 1";
 const FIRST_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
     WHERE state = 'queued' AND lane IS ?1 AND kind >= '' ORDER BY kind LIMIT 1";
 const NEXT_KIND: &str = "SELECT kind FROM tasks INDEXED BY tasks_queue \
@@ -339,9 +372,8 @@ fn count_queue(conn: &Connection, count: &mut QueueCount, rows: usize) -> Result
         if seen == rows {
             return Ok((seen, false));
         }
-        match count.left.pop() {
-            Some(part) => count.part = part,
-            None => return Ok((seen, true)),
+        if !count.go_on(conn)? {
+            return Ok((seen, true));
         }
     }
 }
@@ -349,21 +381,21 @@ fn count_queue(conn: &Connection, count: &mut QueueCount, rows: usize) -> Result
 /// Reads on in one part, index entries only. Fewer than `rows` means that the part is complete.
 fn count_part(conn: &Connection, kind: &str, part: &mut Part, rows: usize) -> Result<usize, StoreError> {
     const AT_ONCE: &str = "SELECT NULL, id FROM tasks INDEXED BY tasks_queue \
-                           WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at IS ?3 AND id > ?4 \
+                           WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?6 AND run_at IS ?3 AND id > ?4 \
                            ORDER BY id LIMIT ?5";
     const SAME_TIME: &str = "SELECT run_at, id FROM tasks INDEXED BY tasks_queue \
-                             WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at = ?3 AND id > ?4 \
+                             WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?6 AND run_at = ?3 AND id > ?4 \
                              ORDER BY id LIMIT ?5";
     const LATER: &str = "SELECT run_at, id FROM tasks INDEXED BY tasks_queue \
-                         WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at > ?3 \
+                         WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?5 AND run_at > ?3 \
                          ORDER BY run_at, id LIMIT ?4";
     let read = |sql: &str, part: &mut Part, rows: usize, with_id: bool| -> Result<usize, StoreError> {
         let limit = i64::try_from(rows).unwrap_or(i64::MAX);
         let mut statement = conn.prepare_cached(sql)?;
         let mut found = if with_id {
-            statement.query(params![part.lane, kind, part.run_at, part.id, limit])?
+            statement.query(params![part.lane, kind, part.run_at, part.id, limit, part.key])?
         } else {
-            statement.query(params![part.lane, kind, part.run_at, limit])?
+            statement.query(params![part.lane, kind, part.run_at, limit, part.key])?
         };
         let mut seen = 0;
         let mut last = None;

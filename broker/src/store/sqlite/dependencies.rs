@@ -240,16 +240,17 @@ fn promote(
         let mut rows = statement.query([id])?;
         let Some(row) = rows.next()? else { return Ok(()) };
         let key = state.judge.key(row.get_ref(0)?, row.get_ref(1)?);
-        key.and_then(|key| Ok((key, state.judge.values(&values(row, 2).expect("the columns are in the statement"))?)))
+        let values = values(row, 2).expect("the columns are in the statement");
+        key.and_then(|key| Ok((key, state.judge.values(&values)?, row::fair_key(values.fair_key))))
     };
-    let (key, good) = match judged {
+    let (key, good, fair_key) = match judged {
         Ok(judged) => judged,
         Err(bad) => return refuse(conn, state, id, &bad, now, gone),
     };
     let written = conn.prepare_cached("UPDATE tasks SET state = 'queued' WHERE id = ?1")?.execute([id]);
     if unless_refused(written, id, "a row could not be queued")?.is_some() {
         state.dependencies.let_go.extend(row::given_out(id).map(|task| (task, key.clone())));
-        state.queued(key, id, good.run_at, now);
+        state.queued(key, id, fair_key, good.run_at, now);
     }
     Ok(())
 }

@@ -35,7 +35,8 @@ pub(super) fn edit(
 
 fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let id = sql_id(task);
-    let mut statement = conn.prepare_cached("SELECT state, kind, lane, unique_key FROM tasks WHERE id = ?1")?;
+    let mut statement =
+        conn.prepare_cached("SELECT state, kind, lane, unique_key, fair_key FROM tasks WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
     let was = row::state(row.get_ref(0)?);
@@ -52,6 +53,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
         (lane, Some(kind)) => row::text(lane).map(|lane| (Some(lane), kind)),
         (_, None) => None,
     };
+    let fair_key = row::fair_key(row.get_ref(4)?);
     drop(rows);
     let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
                cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
@@ -62,7 +64,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
         state.tally.undied(id);
     }
     match (key, spelled) {
-        (Ok(key), _) => state.queued(key, id, None, now),
+        (Ok(key), _) => state.queued(key, id, fair_key, None, now),
         // Of a queue that no worker can name: the next sweep rejects it again.
         (Err(_), spelled) => state.tally.suspects.extend(spelled),
     }
@@ -111,13 +113,14 @@ fn relane(
     now: Now,
 ) -> Result<Verdict, StoreError> {
     let id = sql_id(task);
-    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at FROM tasks WHERE id = ?1")?;
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at, fair_key FROM tasks WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
     let was = row::state(row.get_ref(0)?);
     let from = state.judge.key(row.get_ref(1)?, row.get_ref(2)?).ok();
     let to = state.judge.key(row.get_ref(1)?, ValueRef::Text(lane.as_str().as_bytes()));
     let run_at = row::millis(row.get_ref(3)?);
+    let fair_key = row::fair_key(row.get_ref(4)?);
     drop(rows);
     let Ok(to) = to else { return Ok(Verdict::Unchanged) };
     let is_there = from.as_ref().is_some_and(|from| from.lane == *lane);
@@ -129,24 +132,25 @@ fn relane(
         if let Some(from) = from {
             state.unqueued(from, id);
         }
-        state.queued(to, id, run_at, now);
+        state.queued(to, id, fair_key, run_at, now);
     }
     Ok(Verdict::Moved)
 }
 
 fn run_now(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let id = sql_id(task);
-    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at FROM tasks WHERE id = ?1")?;
+    let mut statement = conn.prepare_cached("SELECT state, kind, lane, run_at, fair_key FROM tasks WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
     let is_queued = row::state(row.get_ref(0)?) == Some(TaskState::Queued);
     let key = state.judge.key(row.get_ref(1)?, row.get_ref(2)?);
     let is_later = row::millis(row.get_ref(3)?).is_some_and(|at| at > now.wall);
+    let fair_key = row::fair_key(row.get_ref(4)?);
     drop(rows);
     let Some(key) = key.ok().filter(|_| is_queued && is_later) else { return Ok(Verdict::Unchanged) };
     conn.prepare_cached("UPDATE tasks SET run_at = NULL WHERE id = ?1")?.execute([id])?;
     state.unqueued(key.clone(), id);
-    state.queued(key, id, None, now);
+    state.queued(key, id, fair_key, None, now);
     Ok(Verdict::Due)
 }
 

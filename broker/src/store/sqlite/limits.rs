@@ -1,7 +1,8 @@
-//! What people have set of kinds and lanes: read at the start of an epoch, written whole at each change.
+//! What people have set of kinds, lanes and fair keys: read at the start of an epoch, written whole at each change.
 
-use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, LaneName};
+use laneway_protocol::limits::WEIGHT_MAX;
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
+use laneway_protocol::{FairKey, Kind, LaneName};
 use rusqlite::{Connection, Row, params};
 
 use super::row;
@@ -91,6 +92,32 @@ pub(super) fn lanes(conn: &Connection) -> Result<Vec<(LaneName, LaneValues)>, St
         }
     }
     Ok(lanes)
+}
+
+pub(super) fn set_fair_key(conn: &Connection, key: &FairKey, values: &FairKeyValues) -> Result<(), StoreError> {
+    if *values == FairKeyValues::default() {
+        conn.prepare_cached("DELETE FROM laneway_fair_keys WHERE name = ?1")?.execute([key.as_str()])?;
+        return Ok(());
+    }
+    let sql =
+        "INSERT OR REPLACE INTO laneway_fair_keys (name, weight, cap, rate, rate_burst) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let rate = values.rate.map(|rate| rate.to_string());
+    conn.prepare_cached(sql)?.execute(params![key.as_str(), values.weight, values.cap, rate, values.rate_burst])?;
+    Ok(())
+}
+
+pub(super) fn fair_keys(conn: &Connection) -> Result<Vec<(FairKey, FairKeyValues)>, StoreError> {
+    let mut statement =
+        conn.prepare("SELECT name, weight, cap, rate, rate_burst FROM laneway_fair_keys ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some(key) = parsed(row, 0)? else { continue };
+        let weight = number(row, 1)?.filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+        let values = FairKeyValues { weight, cap: number(row, 2)?, rate: parsed(row, 3)?, rate_burst: number(row, 4)? };
+        keys.push((key, values));
+    }
+    Ok(keys)
 }
 
 fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {

@@ -42,6 +42,7 @@ use self::guard::Guard;
 use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
+use super::fair::Rounds;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
@@ -101,6 +102,8 @@ struct State {
     toured_to: i64,
     hint: WalHint,
     mending: schedules::Mending,
+    /// How queues with fair keys are read.
+    rounds: Rounds,
 }
 
 impl SqliteStore {
@@ -131,6 +134,7 @@ impl SqliteStore {
                 toured_to: 0,
                 hint: WalHint::default(),
                 mending: schedules::Mending::default(),
+                rounds: Rounds::default(),
             },
             epoch: None,
             sync: Sync::Power,
@@ -382,6 +386,7 @@ fn open_epoch(conn: &Connection, state: &mut State, secret: [u8; 16], now: Now) 
         paused: paused_lanes(conn)?.iter().filter_map(|lane| LaneName::new(lane).ok()).collect(),
         kinds,
         lanes: limits::lanes(conn)?,
+        fair_keys: limits::fair_keys(conn)?,
     })
 }
 

@@ -1,9 +1,10 @@
 //! What the next intake has to tell: how far it has looked, and which queues got work by the store's own hand. Kept back
 //! until the turn that made it so is committed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use laneway_core::{Now, QueueKey, UnixMillis};
+use laneway_protocol::FairKey;
 use rusqlite::Connection;
 
 use super::State;
@@ -20,11 +21,42 @@ pub(super) struct News {
     /// New rows since start, and those of the open turn.
     rows: u64,
     staged_rows: u64,
-    due: HashSet<QueueKey>,
-    later: HashMap<QueueKey, UnixMillis>,
-    staged: Vec<(QueueKey, Option<UnixMillis>)>,
-    /// The open turn's intake has told `due` and `later`.
+    untold: Told,
+    staged: Vec<Staged>,
+    /// The open turn's intake has told `untold`.
     told: bool,
+}
+
+/// What the next intake tells. Rows of queues that are read by turns are told with their keys as well.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    pub(super) due: HashSet<QueueKey>,
+    pub(super) later: HashMap<QueueKey, UnixMillis>,
+    pub(super) turns: BTreeSet<(QueueKey, Option<FairKey>)>,
+    pub(super) turns_later: BTreeSet<(UnixMillis, QueueKey, Option<FairKey>)>,
+}
+
+/// One row that the store itself has put into a queue: at once, or at a time; with its key, and whether keys take turns there.
+#[derive(Debug)]
+struct Staged {
+    queue: QueueKey,
+    at: Option<UnixMillis>,
+    takes_turns: bool,
+    key: Option<FairKey>,
+}
+
+impl Told {
+    fn add(&mut self, Staged { queue, at, takes_turns, key }: Staged) {
+        match at {
+            None if takes_turns => drop(self.turns.insert((queue.clone(), key))),
+            Some(at) if takes_turns => drop(self.turns_later.insert((at, queue.clone(), key))),
+            _ => {}
+        }
+        match at {
+            None => drop(self.due.insert(queue)),
+            Some(at) => earliest(&mut self.later, queue, at),
+        }
+    }
 }
 
 impl News {
@@ -35,18 +67,14 @@ impl News {
 
     pub(super) fn commit(&mut self) {
         if std::mem::take(&mut self.told) {
-            self.due.clear();
-            self.later.clear();
+            self.untold = Told::default();
         }
         if let Some(watermark) = self.staged_watermark.take() {
             self.watermark = watermark;
         }
         self.rows += std::mem::take(&mut self.staged_rows);
-        for (key, at) in self.staged.drain(..) {
-            match at {
-                None => drop(self.due.insert(key)),
-                Some(at) => earliest(&mut self.later, key, at),
-            }
+        for row in self.staged.drain(..) {
+            self.untold.add(row);
         }
     }
 
@@ -73,41 +101,57 @@ impl News {
     }
 
     /// Everything since the last intake, the open turn included; forgotten when the turn commits.
-    pub(super) fn tell(&mut self) -> (HashSet<QueueKey>, HashMap<QueueKey, UnixMillis>) {
+    pub(super) fn tell(&mut self) -> Told {
         let told = std::mem::replace(&mut self.told, true);
-        let (mut due, mut later) = if told { Default::default() } else { (self.due.clone(), self.later.clone()) };
-        for (key, at) in self.staged.drain(..) {
-            match at {
-                None => drop(due.insert(key)),
-                Some(at) => earliest(&mut later, key, at),
-            }
+        let mut all = if told { Told::default() } else { self.untold.clone() };
+        for row in self.staged.drain(..) {
+            all.add(row);
         }
-        (due, later)
+        all
     }
 }
 
 impl State {
     /// The store itself has put a row into a queue.
-    pub(super) fn queued(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+    pub(super) fn queued(
+        &mut self,
+        key: QueueKey,
+        id: i64,
+        fair_key: Option<FairKey>,
+        run_at: Option<UnixMillis>,
+        now: Now,
+    ) {
         // Rows ahead of the watermark are counted when the intake gets there.
         if id <= self.news.watermark() {
             self.tally.queued(key.clone(), id, run_at.is_some());
         }
-        self.news.staged.push((key, run_at.filter(|at| *at > now.wall)));
+        self.stage(key, fair_key, run_at.filter(|at| *at > now.wall));
+    }
+
+    fn stage(&mut self, queue: QueueKey, key: Option<FairKey>, at: Option<UnixMillis>) {
+        let takes_turns = key.is_some() || self.rounds.knows(&queue);
+        self.news.staged.push(Staged { queue, at, takes_turns, key });
     }
 
     /// A queue may have a due row that nobody has told of.
-    pub(super) fn look_at(&mut self, key: QueueKey) {
-        self.news.staged.push((key, None));
+    pub(super) fn look_at(&mut self, key: QueueKey, fair_key: Option<FairKey>) {
+        self.stage(key, fair_key, None);
     }
 
     /// The store itself has inserted a row.
-    pub(super) fn inserted(&mut self, key: QueueKey, id: i64, run_at: Option<UnixMillis>, now: Now) {
+    pub(super) fn inserted(
+        &mut self,
+        key: QueueKey,
+        id: i64,
+        fair_key: Option<FairKey>,
+        run_at: Option<UnixMillis>,
+        now: Now,
+    ) {
         // Ids are given out in order: the one behind the watermark proves that no app's row lies between.
         if id == self.news.watermark() + 1 {
             self.news.looked_at(id);
         }
-        self.queued(key, id, run_at, now);
+        self.queued(key, id, fair_key, run_at, now);
     }
 
     /// The store itself has inserted a row that waits for others.

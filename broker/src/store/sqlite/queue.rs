@@ -1,18 +1,19 @@
 //! From rows to the read-ahead: intake looks at what came in behind a watermark of ids, load reads the head of one queue.
 //! Both reject what makes no sense on the way, so that no bad row is ever handed out, wherever it came from.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
-use laneway_protocol::TaskId;
+use laneway_protocol::{FairKey, TaskId};
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::dependencies::resolve;
-use super::news::earliest;
+use super::news::{Told, earliest};
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
 use crate::store::dependencies::EDGES_PER_TURN;
+use crate::store::fair::{RawKey, Rows, load_by_turns};
 use crate::store::validate::{Bad, Good, Judge, Values};
 use crate::store::{Intake, Load, LoadedRows, StoreError};
 
@@ -23,8 +24,8 @@ const ROUNDS_MAX: usize = 4;
 
 /// Columns that [`values`] reads, from a given place on.
 pub(super) const VALUES: &str = "run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, \
-                                 unique_key, trace, typeof(payload), octet_length(payload)";
-pub(super) const N_VALUES: usize = 12;
+                                 unique_key, trace, fair_key, typeof(payload), octet_length(payload)";
+pub(super) const N_VALUES: usize = 13;
 
 pub(super) fn values<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Values<'a>> {
     Ok(Values {
@@ -38,20 +39,21 @@ pub(super) fn values<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Valu
         expires_at: row.get_ref(from + 7)?,
         unique_key: row.get_ref(from + 8)?,
         trace: row.get_ref(from + 9)?,
-        payload_type: match row.get_ref(from + 10)? {
+        fair_key: row.get_ref(from + 10)?,
+        payload_type: match row.get_ref(from + 11)? {
             ValueRef::Text(b"text") => Type::Text,
             ValueRef::Text(b"blob") => Type::Blob,
             ValueRef::Text(b"null") => Type::Null,
             ValueRef::Text(b"real") => Type::Real,
             _ => Type::Integer,
         },
-        payload_bytes: row::unsigned(row.get_ref(from + 11)?).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        payload_bytes: row::unsigned(row.get_ref(from + 12)?).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
     })
 }
 
 pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now) -> Result<Intake, StoreError> {
     let mut found = Intake::default();
-    let (mut due, mut later) = state.news.tell();
+    let Told { mut due, mut later, mut turns, mut turns_later } = state.news.tell();
     let mut bad = Vec::new();
     let mut keys = LastKey::default();
     {
@@ -64,7 +66,13 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
             let id: i64 = row.get(0)?;
             state.news.looked_at(id);
             match look(row, &state.judge, &mut keys) {
-                Look::Queued(key, good) => {
+                Look::Queued(key, good, fair_key) => {
+                    if fair_key.is_some() || state.rounds.knows(&key) {
+                        match good.run_at.filter(|at| *at > now.wall) {
+                            Some(at) => drop(turns_later.insert((at, key.clone(), fair_key))),
+                            None => drop(turns.insert((key.clone(), fair_key))),
+                        }
+                    }
                     state.tally.queued(key.clone(), id, good.run_at.is_some());
                     match good.run_at.filter(|at| *at > now.wall) {
                         Some(at) => earliest(&mut later, key, at),
@@ -88,11 +96,15 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
         found.rejected.extend(reject(conn, state, id, &reason, now)?);
     }
     found.rejected.extend(resolve(conn, state, EDGES_PER_TURN, now)?);
-    let (let_go, let_go_later) = state.news.tell();
-    due.extend(let_go);
-    for (key, at) in let_go_later {
+    let let_go = state.news.tell();
+    due.extend(let_go.due);
+    for (key, at) in let_go.later {
         earliest(&mut later, key, at);
     }
+    turns.extend(let_go.turns);
+    turns_later.extend(let_go.turns_later);
+    found.turns = turns.into_iter().collect();
+    found.turns_later = turns_later.into_iter().collect();
     found.due = due.into_iter().collect();
     found.later = later.into_iter().collect();
     found.let_go = state.dependencies.tell();
@@ -101,7 +113,7 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
 
 /// What the intake makes of a row.
 enum Look {
-    Queued(QueueKey, Good),
+    Queued(QueueKey, Good, Option<FairKey>),
     /// With its queue, when it is in one.
     Bad(Bad, Option<QueueKey>),
     Waiting,
@@ -122,7 +134,7 @@ fn look(row: &Row<'_>, judge: &Judge, keys: &mut LastKey) -> Look {
     };
     match judge.values(&values(row, 4).expect("the columns are in the statement")) {
         Ok(_) if waits => Look::Waiting,
-        Ok(good) => Look::Queued(key, good),
+        Ok(good) => Look::Queued(key, good, row::fair_key(cell(14))),
         Err(bad) => Look::Bad(bad, (!waits).then_some(key)),
     }
 }
@@ -162,6 +174,9 @@ pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: No
     let mut loaded = LoadedRows::default();
     let mut bytes = 0;
     for _ in 0..ROUNDS_MAX {
+        if by_turns(conn, state, load, now, &mut loaded)? {
+            break;
+        }
         let ended_before = loaded.rejected.len();
         round(conn, state, load, now, &mut loaded, &mut bytes)?;
         let ended = loaded.rejected.len() > ended_before;
@@ -236,6 +251,165 @@ fn round(
     Ok(())
 }
 
+/// Loads a queue that has rows with fair keys. False, and nothing is done, when it has none.
+fn by_turns(
+    conn: &Connection,
+    state: &mut State,
+    load: Load<'_>,
+    now: Now,
+    loaded: &mut LoadedRows,
+) -> Result<bool, StoreError> {
+    let lanes: Vec<Option<&str>> = lanes(&state.judge, load.key).collect();
+    let mut rows = Keyed {
+        conn,
+        judge: &state.judge,
+        load,
+        lanes: &lanes,
+        now,
+        lines: BTreeMap::new(),
+        seen: HashSet::new(),
+        bad: Vec::new(),
+        ends: Vec::new(),
+    };
+    if rows.next_key(&RawKey::None)?.is_none() {
+        state.rounds.forget(load.key);
+        return Ok(false);
+    }
+    load_by_turns(&mut rows, state.rounds.cursor(load.key), load, loaded)?;
+    let Keyed { bad, ends, .. } = rows;
+    for (id, reason) in bad {
+        loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
+    }
+    for (id, end) in ends {
+        loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
+    }
+    Ok(true)
+}
+
+/// The rows of a queue by their keys.
+struct Keyed<'a> {
+    conn: &'a Connection,
+    judge: &'a Judge,
+    load: Load<'a>,
+    /// As rows spell it.
+    lanes: &'a [Option<&'a str>],
+    now: Now,
+    lines: BTreeMap<RawKey, Vec<KeyStream>>,
+    /// Ids that were taken out of a stream.
+    seen: HashSet<i64>,
+    bad: Vec<(i64, Bad)>,
+    ends: Vec<(i64, End)>,
+}
+
+/// Part of a key's rows that the index holds in one order; read in pieces, for few of them may be wanted.
+struct KeyStream {
+    lane: Option<String>,
+    sql: &'static str,
+    ids: VecDeque<i64>,
+    /// There are more than `ids`.
+    cut: bool,
+    piece: usize,
+    head: Option<QueuedTask>,
+}
+
+/// Rows of a key that are read from the index at first; twice as many each time that they do not do.
+const PIECE_ROWS: usize = 4;
+
+impl Keyed<'_> {
+    /// Fills the head of a stream.
+    fn fill(&mut self, key: &RawKey, stream: &mut KeyStream) -> Result<(), StoreError> {
+        let mut reader = self.conn.prepare_cached(const_sql::HEAD)?;
+        while stream.head.is_none() {
+            let Some(id) = stream.ids.pop_front() else {
+                if !stream.cut {
+                    return Ok(());
+                }
+                self.read_on(key, stream)?;
+                continue;
+            };
+            self.seen.insert(id);
+            match head(&mut reader, self.judge, id, self.now)? {
+                Head::Task(task) => stream.head = Some(task),
+                Head::Bad(id, reason) => self.bad.push((id, reason)),
+                Head::End(id, end) => self.ends.push((id, end)),
+                Head::Gone => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_on(&self, key: &RawKey, stream: &mut KeyStream) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare_cached(stream.sql)?;
+        let mut rows = statement.query(params![stream.lane, self.load.key.kind.as_str(), self.now.wall.0, key])?;
+        stream.cut = false;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let task = u64::try_from(id).ok().and_then(TaskId::new);
+            if self.seen.contains(&id) || task.is_none_or(|task| self.load.skip.contains(&task)) {
+                continue;
+            }
+            if stream.ids.len() == stream.piece {
+                stream.cut = true;
+                break;
+            }
+            stream.ids.push_back(id);
+        }
+        stream.piece *= 2;
+        Ok(())
+    }
+}
+
+impl Rows for Keyed<'_> {
+    fn next_key(&mut self, after: &RawKey) -> Result<Option<(RawKey, bool)>, StoreError> {
+        let mut first: Option<(RawKey, bool)> = None;
+        for lane in self.lanes {
+            let sql = if *after == RawKey::None { const_sql::FIRST_KEY } else { const_sql::NEXT_KEY };
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params![lane, self.load.key.kind.as_str(), after])?;
+            let Some(row) = rows.next()? else { continue };
+            let key = RawKey::from(row.get_ref(0)?);
+            let due = match row.get_ref(1)? {
+                ValueRef::Null => true,
+                at => row::millis(at).is_some_and(|at| at <= self.now.wall),
+            };
+            first = Some(match first.take() {
+                Some((other, other_due)) if other == key => (other, other_due || due),
+                Some((other, other_due)) if other < key => (other, other_due),
+                _ => (key, due),
+            });
+        }
+        Ok(first)
+    }
+
+    fn peek(&mut self, key: &RawKey) -> Result<Option<usize>, StoreError> {
+        let mut streams = self.lines.remove(key).unwrap_or_else(|| {
+            let stream = |lane: Option<&str>, sql| KeyStream {
+                lane: lane.map(str::to_owned),
+                sql,
+                ids: VecDeque::new(),
+                cut: true,
+                piece: PIECE_ROWS,
+                head: None,
+            };
+            let both = [const_sql::AT_ONCE, const_sql::DUE];
+            self.lanes.iter().flat_map(|&lane| both.map(|sql| stream(lane, sql))).collect()
+        });
+        let filled = streams.iter_mut().try_for_each(|stream| self.fill(key, stream));
+        let heads = streams.iter().filter_map(|stream| stream.head.as_ref());
+        let next = heads.min_by_key(|task| (task.due, task.id));
+        let size = next.map(|task| task.payload.as_ref().map_or(0, |payload| payload.bytes.len()));
+        self.lines.insert(key.clone(), streams);
+        filled.map(|()| size)
+    }
+
+    fn pop(&mut self, key: &RawKey) -> QueuedTask {
+        let streams = self.lines.get_mut(key).expect("it was looked at");
+        let full = streams.iter_mut().filter(|stream| stream.head.is_some());
+        let next = full.min_by_key(|stream| stream.head.as_ref().map(|task| (task.due, task.id)));
+        next.and_then(|stream| stream.head.take()).expect("there was one")
+    }
+}
+
 /// Part of a queue that the index holds in one order.
 struct Stream {
     ids: VecDeque<i64>,
@@ -261,7 +435,7 @@ fn streams(
         for sql in [const_sql::AT_ONCE, const_sql::DUE] {
             let mut statement = conn.prepare_cached(sql)?;
             let mut stream = Stream { ids: VecDeque::new(), cut: false };
-            let mut rows = statement.query(params![lane, load.key.kind.as_str(), now.wall.0])?;
+            let mut rows = statement.query(params![lane, load.key.kind.as_str(), now.wall.0, RawKey::None])?;
             while !stream.cut
                 && let Some(row) = rows.next()?
             {
@@ -310,17 +484,21 @@ fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now) -> Result<
         payload: row::payload(row.get_ref(N_VALUES + 1)?),
         checkpoint: row::payload(row.get_ref(N_VALUES + 2)?),
         trace: row::text(row.get_ref(9)?),
+        fair_key: row::fair_key(row.get_ref(10)?),
     }))
 }
 
 fn next_at(conn: &Connection, judge: &Judge, key: &QueueKey, now: Now) -> Result<Option<UnixMillis>, StoreError> {
     let mut next: Option<UnixMillis> = None;
     for lane in lanes(judge, key) {
-        let mut statement = conn.prepare_cached(const_sql::NEXT_AT)?;
-        let mut rows = statement.query(params![lane, key.kind.as_str(), now.wall.0])?;
-        if let Some(row) = rows.next()? {
-            let at = row::millis(row.get_ref(0)?);
-            next = next.into_iter().chain(at).min();
+        // No row with a key is found by a plain queue at the cost of a look into an index that is empty.
+        for sql in [const_sql::NEXT_AT, const_sql::NEXT_AT_OF_KEYS] {
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params![lane, key.kind.as_str(), now.wall.0])?;
+            if let Some(row) = rows.next()? {
+                let at = row::millis(row.get_ref(0)?);
+                next = next.into_iter().chain(at).min();
+            }
         }
     }
     Ok(next)
@@ -328,30 +506,48 @@ fn next_at(conn: &Connection, judge: &Judge, key: &QueueKey, now: Now) -> Result
 
 /// Statements that must not look at rows, each with the columns that its index is entered by.
 #[cfg(test)]
-pub(super) const PLANS: [(&str, &str); 3] = [
-    (const_sql::AT_ONCE, "lane=? AND kind=? AND run_at=?"),
-    (const_sql::DUE, "lane=? AND kind=? AND run_at<?"),
-    (const_sql::NEXT_AT, "lane=? AND kind=? AND run_at>? AND run_at<?"),
+pub(super) const PLANS: [(&str, &str); 5] = [
+    (const_sql::AT_ONCE, "lane=? AND kind=? AND fair_key=? AND run_at=?"),
+    (const_sql::DUE, "lane=? AND kind=? AND fair_key=? AND run_at<?"),
+    (const_sql::NEXT_AT, "lane=? AND kind=? AND fair_key=? AND run_at>? AND run_at<?"),
+    (const_sql::FIRST_KEY, "lane=? AND kind=? AND fair_key>?"),
+    (const_sql::NEXT_KEY, "lane=? AND kind=? AND fair_key>?"),
 ];
+
+/// The same for the index of rows with keys that are due later, of which one row is looked at.
+#[cfg(test)]
+pub(super) const LATER_PLANS: [(&str, &str); 1] =
+    [(const_sql::NEXT_AT_OF_KEYS, "lane=? AND kind=? AND run_at>? AND run_at<?")];
 
 mod const_sql {
     //! `values` fixes the order of the columns.
 
     pub(super) const INTAKE: &str = "SELECT id, kind, lane, state, \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
-        typeof(payload), octet_length(payload) \
+        fair_key, typeof(payload), octet_length(payload) \
         FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
     pub(super) const AT_ONCE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at IS NULL AND ?3 IS NOT NULL ORDER BY id";
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at IS NULL AND ?3 IS NOT NULL \
+        ORDER BY id";
     pub(super) const DUE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at <= ?3 ORDER BY run_at, id";
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at <= ?3 ORDER BY run_at, id";
     // Any text sorts behind every number, so the upper bound keeps rows of a wrong type out.
     pub(super) const NEXT_AT: &str = "SELECT run_at FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS NULL AND run_at > ?3 AND run_at < 9.3e18 \
         ORDER BY run_at LIMIT 1";
+    pub(super) const NEXT_AT_OF_KEYS: &str = "SELECT run_at FROM tasks INDEXED BY tasks_fair_later \
+        WHERE state = 'queued' AND fair_key IS NOT NULL AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
+        ORDER BY run_at LIMIT 1";
+    /// The first key, with the time of its first row: NULL, which is at once, sorts before all others.
+    pub(super) const FIRST_KEY: &str = "SELECT fair_key, run_at FROM tasks INDEXED BY tasks_queue \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key >= '' AND ?3 IS NULL \
+        ORDER BY fair_key, run_at LIMIT 1";
+    pub(super) const NEXT_KEY: &str = "SELECT fair_key, run_at FROM tasks INDEXED BY tasks_queue \
+        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key > ?3 \
+        ORDER BY fair_key, run_at LIMIT 1";
     pub(super) const HEAD: &str = "SELECT \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
-        typeof(payload), octet_length(payload), cancel_requested, \
+        fair_key, typeof(payload), octet_length(payload), cancel_requested, \
         CASE WHEN octet_length(payload) <= ?2 THEN payload END, checkpoint \
         FROM tasks WHERE id = ?1 AND state = 'queued'";
 }

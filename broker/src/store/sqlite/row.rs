@@ -3,7 +3,7 @@
 
 use laneway_core::{FoundTask, UnixMillis};
 use laneway_protocol::message::{Format, Payload};
-use laneway_protocol::{Kind, Lease, TaskId, TaskState};
+use laneway_protocol::{FairKey, Kind, Lease, TaskId, TaskState};
 use rusqlite::Row;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
@@ -50,6 +50,14 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     }
 }
 
+/// `None` for what no task can have.
+pub(super) fn fair_key(value: ValueRef<'_>) -> Option<FairKey> {
+    match value {
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok().and_then(|key| FairKey::new(key).ok()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Blob(_) => None,
+    }
+}
+
 /// TEXT is JSON and BLOB is not; a number stands for itself in JSON.
 pub(super) fn payload(value: ValueRef<'_>) -> Option<Payload> {
     match value {
@@ -68,7 +76,7 @@ pub(super) fn state(value: ValueRef<'_>) -> Option<TaskState> {
 
 /// Columns of [`found`], in its order.
 pub(super) const FOUND: &str = "id, kind, lane, state, lease, runs, attempts, losses, max_attempts, timeout_ms, run_at, \
-                                created_at, started_at, worker, cancel_requested";
+                                created_at, started_at, worker, cancel_requested, fair_key";
 
 /// A row of [`FOUND`]; `None` for a row whose id, kind or state no task can have.
 pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<FoundTask>> {
@@ -93,6 +101,7 @@ pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<Fou
         started_at: millis(row.get_ref(12)?),
         worker: text(row.get_ref(13)?),
         cancel_requested: requested(row.get_ref(14)?),
+        fair_key: fair_key(row.get_ref(15)?),
     }))
 }
 

@@ -4,7 +4,7 @@
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Now, QueueKey, Started, UnixMillis};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::Payload;
-use laneway_protocol::{TaskId, TaskState};
+use laneway_protocol::{FairKey, TaskId, TaskState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::State;
@@ -250,6 +250,7 @@ struct Before {
     cancel_requested: bool,
     started_at: Option<i64>,
     run_at: Option<UnixMillis>,
+    fair_key: Option<FairKey>,
     /// Where it belongs by its row, which an app may have moved while it ran.
     key: Result<QueueKey, Bad>,
 }
@@ -282,7 +283,7 @@ impl<'a> Write<'a> {
         if next == TaskState::Queued {
             self.update_back(conn, ended)?;
             match before.key {
-                Ok(key) => state.queued(key, id, self.run_at.or(before.run_at), now),
+                Ok(key) => state.queued(key, id, before.fair_key, self.run_at.or(before.run_at), now),
                 Err(bad) => misplaced = Some(bad),
             }
         } else {
@@ -346,7 +347,7 @@ impl<'a> Write<'a> {
 }
 
 fn before(conn: &Connection, state: &State, ended: &Ended) -> Result<Option<Before>, StoreError> {
-    let sql = "SELECT cancel_requested, started_at, run_at, kind, lane FROM tasks \
+    let sql = "SELECT cancel_requested, started_at, run_at, kind, lane, fair_key FROM tasks \
                WHERE id = ?1 AND lease = ?2 AND state = 'running'";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params![sql_id(ended.task), ended.lease.value()])?;
@@ -355,6 +356,7 @@ fn before(conn: &Connection, state: &State, ended: &Ended) -> Result<Option<Befo
         cancel_requested: row::requested(row.get_ref(0)?),
         started_at: row::int(row.get_ref(1)?),
         run_at: row::millis(row.get_ref(2)?),
+        fair_key: row::fair_key(row.get_ref(5)?),
         key: state.judge.key(row.get_ref(3)?, row.get_ref(4)?),
     }))
 }

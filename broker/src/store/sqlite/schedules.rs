@@ -144,7 +144,7 @@ fn fire_due(
     }
     conn.prepare_cached("RELEASE schedule")?.execute([])?;
     for (key, id, run_at) in inserted {
-        state.inserted(key, id, run_at, now);
+        state.inserted(key, id, None, run_at, now);
     }
     fired.slots.extend(done.iter().map(|(slot, stored)| FiredSlot {
         schedule: schedule.name.clone(),

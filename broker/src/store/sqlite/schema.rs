@@ -13,19 +13,20 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 8;
+pub(crate) const SCHEMA_VERSION: u32 = 9;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but those that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "tasks",
     "failures",
     "task_view",
     "schedules",
     "schedule_slots",
     "laneway_epochs",
+    "laneway_fair_keys",
     "laneway_kinds",
     "laneway_lanes",
     "laneway_requests",

@@ -2,7 +2,7 @@
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{NewGroup, NewTask, OnConflict, Stored};
-use laneway_protocol::{LaneName, RequestId, TaskId};
+use laneway_protocol::{FairKey, LaneName, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
@@ -56,8 +56,8 @@ pub(super) fn submit(
 /// What the first saying has replaced was kept from being read ahead for this one too: its queues are told again.
 fn tell_again(conn: &Connection, state: &mut State, secured: &[TaskId]) -> Result<(), StoreError> {
     for task in secured {
-        if let Some(key) = queue_of(conn, &state.judge, sql_id(*task))? {
-            state.look_at(key);
+        if let Some((key, fair_key)) = queue_of(conn, &state.judge, sql_id(*task))? {
+            state.look_at(key, fair_key);
         }
     }
     Ok(())
@@ -81,14 +81,17 @@ pub(super) struct NewList<'a> {
     pub(super) secured: &'a [TaskId],
 }
 
+/// Its queue, its id, its fair key, and when it is due.
+type NewRow = (QueueKey, i64, Option<FairKey>, Option<UnixMillis>);
+
 /// What was inserted, for the state to hear of once nothing can undo it.
 #[derive(Debug, Default)]
 pub(super) struct Inserted {
     pub(super) stored: Vec<Stored>,
-    queued: Vec<(QueueKey, i64, Option<UnixMillis>)>,
+    queued: Vec<NewRow>,
     waiting: Vec<i64>,
     /// Rows that stand for tasks of the list and have become those.
-    replaced: Vec<(QueueKey, i64, Option<UnixMillis>)>,
+    replaced: Vec<NewRow>,
     group: Option<u64>,
 }
 
@@ -162,7 +165,7 @@ pub(super) fn insert_judged(
     if let Err((_, Bad { reason, .. })) = insert_plain(conn, judge, list, keys, now, &mut inserted)? {
         return Err(StoreError::Refused(reason));
     }
-    inserted.queued.into_iter().for_each(|(key, id, run_at)| tell(key, id, run_at));
+    inserted.queued.into_iter().for_each(|(key, id, _, run_at)| tell(key, id, run_at));
     Ok(inserted.stored)
 }
 
@@ -176,8 +179,8 @@ fn insert_plain(
     inserted: &mut Inserted,
 ) -> Result<Judged<()>, StoreError> {
     let mut insert = conn.prepare_cached(
-        "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at, \
+         fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
         if let Some(twin) = twin(conn, task, now)? {
@@ -197,10 +200,11 @@ fn insert_plain(
             task.expires_at,
             task.trace,
             now.wall.0,
+            task.fair_key.as_ref().map(FairKey::as_str),
         ])?;
         let id = conn.last_insert_rowid();
         keep_for(conn, id, task)?;
-        inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
+        inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
         inserted.stored.push(Stored::new(given_out(id)?));
     }
     Ok(Ok(()))
@@ -225,10 +229,10 @@ fn meet(
     let mut stored = Stored::met(given_out(twin)?);
     if task.on_conflict == OnConflict::Replace
         && list.secured.contains(&stored.task)
-        && let Some(key) = replace(conn, judge, twin, task)?
+        && let Some((key, fair_key)) = replace(conn, judge, twin, task)?
     {
         stored.replaced = true;
-        inserted.replaced.push((key, twin, task.run_at.map(UnixMillis)));
+        inserted.replaced.push((key, twin, fair_key, task.run_at.map(UnixMillis)));
     }
     keep_for(conn, twin, task)?;
     inserted.stored.push(stored);
@@ -250,7 +254,7 @@ fn insert_related(
         _ => None,
     };
     let sql = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
-               created_at, state, group_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+               created_at, state, group_id, fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     let mut insert = conn.prepare_cached(sql)?;
     let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
     let mut joined = Vec::new();
@@ -287,12 +291,13 @@ fn insert_related(
             now.wall.0,
             if waits { "waiting" } else { "queued" },
             group,
+            task.fair_key.as_ref().map(FairKey::as_str),
         ])?;
         let id = conn.last_insert_rowid();
         if waits {
             inserted.waiting.push(id);
         } else {
-            inserted.queued.push((key, id, task.run_at.map(UnixMillis)));
+            inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
         }
         joined.extend(group.filter(|_| own_group.is_none()).map(|group| (at, id, group)));
         keep_for(conn, id, task)?;
@@ -352,17 +357,17 @@ impl State {
     pub(super) fn take_inserted(&mut self, inserted: Inserted, now: Now) -> (Vec<Stored>, Option<u64>) {
         // In order of ids, each behind the watermark proves that no app's row lies between.
         let mut waiting = inserted.waiting.into_iter().peekable();
-        for (key, id, run_at) in inserted.queued {
+        for (key, id, fair_key, run_at) in inserted.queued {
             while let Some(id) = waiting.next_if(|waits| *waits < id) {
                 self.inserted_waiting(id);
             }
-            self.inserted(key, id, run_at, now);
+            self.inserted(key, id, fair_key, run_at, now);
         }
         waiting.for_each(|id| self.inserted_waiting(id));
-        for (key, id, run_at) in inserted.replaced {
+        for (key, id, fair_key, run_at) in inserted.replaced {
             // Out of the queue and into it again: at once, or at another time.
             self.unqueued(key.clone(), id);
-            self.queued(key, id, run_at, now);
+            self.queued(key, id, fair_key, run_at, now);
         }
         (inserted.stored, inserted.group)
     }

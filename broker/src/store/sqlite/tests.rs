@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use laneway_core::{Now, Op, UnixMillis};
+use laneway_core::{FairRules, Now, Op, UnixMillis};
 use laneway_protocol::message::{Filter, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 
@@ -56,7 +56,8 @@ fn the_queue_is_read_from_its_index_alone_and_in_order() {
     for (sql, seek) in super::queue::PLANS.into_iter().chain(super::ahead::PLANS) {
         assert_eq!(plan(sql), format!("SEARCH tasks USING COVERING INDEX tasks_queue ({seek})"), "{sql}");
     }
-    for (sql, seek) in super::dependencies::PLANS.into_iter().chain(super::group::PLANS) {
+    let others = super::dependencies::PLANS.into_iter().chain(super::group::PLANS).chain(super::queue::LATER_PLANS);
+    for (sql, seek) in others {
         let plan = plan(sql);
         assert!(plan.contains(&format!("({seek})")) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
@@ -163,7 +164,8 @@ fn a_batch_is_kept_when_the_process_goes_away() {
     assert!(store.open_epoch([2; 16], NOW).unwrap().unclean);
     let key = laneway_core::QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
     store.begin(Sync::Process).unwrap();
-    let load = Load { key: &key, skip: &std::collections::HashSet::new(), rows: 9, bytes: 9 };
+    let load =
+        Load { key: &key, skip: &std::collections::HashSet::new(), rows: 9, bytes: 9, fair: &FairRules::default() };
     assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
     store.commit().unwrap();
 }

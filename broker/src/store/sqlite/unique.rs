@@ -3,10 +3,10 @@
 
 use laneway_core::{FoundTask, Now, QueueKey};
 use laneway_protocol::message::NewTask;
-use laneway_protocol::{Kind, TaskId};
+use laneway_protocol::{FairKey, Kind, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{SqlPayload, sql_u64};
+use super::row::{self, SqlPayload, sql_u64};
 use crate::store::validate::Judge;
 use crate::store::{Rules, StoreError};
 
@@ -54,19 +54,25 @@ pub(super) fn replace(
     judge: &Judge,
     id: i64,
     task: &NewTask,
-) -> Result<Option<QueueKey>, StoreError> {
-    let Some(key) = queue_of(conn, judge, id)? else { return Ok(None) };
+) -> Result<Option<(QueueKey, Option<FairKey>)>, StoreError> {
+    let Some(found) = queue_of(conn, judge, id)? else { return Ok(None) };
     let sql = "UPDATE tasks SET payload = ?2, run_at = ?3, checkpoint = NULL WHERE id = ?1 AND state = 'queued'";
     conn.prepare_cached(sql)?.execute(params![id, SqlPayload(task.payload.as_ref()), task.run_at])?;
-    Ok(Some(key))
+    Ok(Some(found))
 }
 
-/// Of a row that is queued where a worker can find it.
-pub(super) fn queue_of(conn: &Connection, judge: &Judge, id: i64) -> Result<Option<QueueKey>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT kind, lane FROM tasks WHERE id = ?1 AND state = 'queued'")?;
+/// Of a row that is queued where a worker can find it, with its fair key.
+pub(super) fn queue_of(
+    conn: &Connection,
+    judge: &Judge,
+    id: i64,
+) -> Result<Option<(QueueKey, Option<FairKey>)>, StoreError> {
+    let sql = "SELECT kind, lane, fair_key FROM tasks WHERE id = ?1 AND state = 'queued'";
+    let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(judge.key(row.get_ref(0)?, row.get_ref(1)?).ok())
+    let fair_key = row::fair_key(row.get_ref(2)?);
+    Ok(judge.key(row.get_ref(0)?, row.get_ref(1)?).ok().map(|key| (key, fair_key)))
 }
 
 /// Keeps a row for as long as its key stays taken after it is done; the longest wish counts.

@@ -54,7 +54,9 @@ impl Auditor {
                 }
             }
             (Request::Ready(ready), Answer::Wait(wait)) => self.on_outcomes(&ready.outcomes, &wait.outcomes),
-            (Request::Kinds(_), Answer::Kinds(_)) | (Request::Lanes(_), Answer::Lanes(_)) => {
+            (Request::Kinds(_), Answer::Kinds(_))
+            | (Request::Lanes(_), Answer::Lanes(_))
+            | (Request::FairKeys(_), Answer::FairKeys(_)) => {
                 self.on_limit_answered(reply);
             }
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{Op, ReplyTo};
-use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, LaneName, Rate, TaskState};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
+use laneway_protocol::{FairKey, Kind, LaneName, Rate, TaskState};
 
 use super::{Auditor, id};
-use crate::plan::{LANES, Plan};
+use crate::plan::{FAIR_KEYS, LANES, Plan};
 use crate::row::Row;
 
 /// Something that can be bounded.
@@ -15,6 +15,8 @@ use crate::row::Row;
 pub(super) enum Place {
     Kind(String),
     Lane(String),
+    /// `*` is every key that says nothing of its own, and the empty one that of tasks without.
+    Key(String),
 }
 
 /// What was said of it.
@@ -42,8 +44,8 @@ pub(super) struct Limits {
     tokens: BTreeMap<Place, Tokens>,
     /// When a place was last seen to keep tasks back.
     held: BTreeMap<Place, u64>,
-    /// Kind and lane of what runs.
-    of: BTreeMap<i64, [Place; 2]>,
+    /// Kind, lane and fair key of what runs.
+    of: BTreeMap<i64, [Place; 3]>,
     /// What lanes may have been owed, in hundredths of a hand-out, for each way to be ready. Never less than they were.
     owed: BTreeMap<(String, usize), u64>,
     /// The highest share that a lane has had.
@@ -61,6 +63,17 @@ struct Tokens {
 }
 
 impl Said {
+    /// Where it says nothing, what `below` says.
+    fn beside(self, below: &Said) -> Said {
+        Said {
+            paused: self.paused,
+            cap: self.cap.or(below.cap),
+            rate: self.rate.or(below.rate),
+            burst: self.burst.or(below.burst),
+            share: self.share.or(below.share),
+        }
+    }
+
     fn over(&self, settings: Option<&Said>) -> Said {
         let none = Said::default();
         let below = settings.unwrap_or(&none);
@@ -77,6 +90,10 @@ impl Said {
         Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst, share: None }
     }
 
+    fn of_key(values: &FairKeyValues) -> Self {
+        Self { paused: false, cap: values.cap, rate: values.rate, burst: values.rate_burst, share: None }
+    }
+
     fn of_lane(paused: bool, values: &LaneValues) -> Self {
         Self { paused, cap: values.cap, rate: values.rate, burst: values.rate_burst, share: values.share }
     }
@@ -88,14 +105,25 @@ impl Limits {
         let kinds = kinds.iter().map(|(kind, values)| (Place::Kind(kind.to_string()), Said::of_kind(false, values)));
         let lanes = plan.lane_values();
         let lanes = lanes.iter().map(|(lane, values)| (Place::Lane(lane.to_string()), Said::of_lane(false, values)));
-        let settings = kinds.chain(lanes).filter(|(_, said)| *said != Said::default()).collect();
+        let keys = plan.fair_key_values();
+        let keys = keys.iter().map(|(key, values)| (Place::Key(key.to_string()), Said::of_key(values)));
+        let settings = kinds.chain(lanes).chain(keys).filter(|(_, said)| *said != Said::default()).collect();
         Self { on: plan.limits, settings, ..Self::default() }
     }
 
     /// What holds now.
     fn now(&self, place: &Place) -> Said {
-        let said = self.said.get(place).and_then(|said| said.last()).cloned().unwrap_or_default();
-        said.over(self.settings.get(place))
+        let last = |place: &Place| self.said.get(place).and_then(|said| said.last()).cloned().unwrap_or_default();
+        let mut below = self.settings.get(place).cloned().unwrap_or_default();
+        if let Place::Key(name) = place {
+            if name.is_empty() {
+                return Said::default();
+            }
+            let every = Place::Key("*".into());
+            let all = last(&every).beside(&self.settings.get(&every).cloned().unwrap_or_default());
+            below = below.beside(&all);
+        }
+        last(place).over(Some(&below))
     }
 
     fn say(&mut self, place: Place, change: impl FnOnce(&mut Said), now: u64) {
@@ -107,7 +135,18 @@ impl Limits {
         if let Some(reply) = self.asking {
             self.asked.entry(reply).or_default().push((place.clone(), n));
         }
-        self.refill(place, now);
+        self.refill_all(place, now);
+    }
+
+    /// What is said of every key is said of each.
+    fn refill_all(&mut self, place: Place, now: u64) {
+        if matches!(place, Place::Key(_)) {
+            for name in FAIR_KEYS {
+                self.refill(Place::Key(name.into()), now);
+            }
+        } else {
+            self.refill(place, now);
+        }
     }
 
     /// Whatever there was, no more than the burst can be there now.
@@ -153,12 +192,16 @@ impl Limits {
 /// The lane of a task whose row does not say for sure.
 const SOMEWHERE: &str = "?";
 
+fn key_of(row: &Row) -> &str {
+    row.fair_key.as_deref().unwrap_or("")
+}
+
 fn is_lane(place: &Place) -> bool {
     matches!(place, Place::Lane(_))
 }
 
-fn places(kind: &str, lane: &str) -> [Place; 2] {
-    [Place::Kind(kind.into()), Place::Lane(lane.into())]
+fn places(kind: &str, lane: &str, key: &str) -> [Place; 3] {
+    [Place::Kind(kind.into()), Place::Lane(lane.into()), Place::Key(key.into())]
 }
 
 impl Auditor {
@@ -168,11 +211,17 @@ impl Auditor {
         kinds: &[(Kind, bool, KindValues)],
         lanes: &[(LaneName, LaneValues)],
         paused: &[LaneName],
+        fair_keys: &[(FairKey, FairKeyValues)],
     ) {
         self.kept_on_start(kinds);
         let mut found: BTreeMap<Place, Said> = BTreeMap::new();
         for (kind, paused, values) in kinds {
             found.insert(Place::Kind(kind.to_string()), Said::of_kind(*paused, values));
+        }
+        for (key, values) in fair_keys {
+            let mut said = Said::of_key(values);
+            said.paused = false;
+            found.insert(Place::Key(key.to_string()), said);
         }
         for lane in LANES {
             let values = lanes.iter().find(|(name, _)| name.as_str() == lane).map(|(_, values)| values.clone());
@@ -191,10 +240,11 @@ impl Auditor {
         self.limits.asked.clear();
         self.limits.held.clear();
         for place in bounded {
-            self.limits.refill(place, self.now);
+            self.limits.refill_all(place, self.now);
         }
         let lane = |row: &Row| row.rank.filter(|_| self.follows(row)).map_or(SOMEWHERE, |rank| LANES[rank]);
-        self.limits.of = self.rows.iter().map(|(task, row)| (*task, places(&row.kind, lane(row)))).collect();
+        self.limits.of =
+            self.rows.iter().map(|(task, row)| (*task, places(&row.kind, lane(row), key_of(row)))).collect();
     }
 
     /// Whether it is known in which lane a row stands.
@@ -232,6 +282,10 @@ impl Auditor {
                 let change = |said: &mut Said| *said = Said { paused: said.paused, ..word };
                 self.limits.say(Place::Lane(lane.to_string()), change, now);
             }
+            Op::SetFairKey { fair_key, values } => {
+                let word = Said::of_key(values);
+                self.limits.say(Place::Key(fair_key.to_string()), |said| *said = word, now);
+            }
             Op::PauseLane { lane, paused } => {
                 self.limits.say(Place::Lane(lane.to_string()), |said| said.paused = *paused, now);
             }
@@ -241,7 +295,8 @@ impl Auditor {
 
     /// A new hand-out, after it was taken down.
     pub(super) fn on_limited_start(&mut self, task: i64, kind: &Kind, lane: &LaneName, adopted: bool) {
-        let of = places(kind.as_str(), lane.as_str());
+        let key = self.rows.get(&task).map_or("", key_of).to_owned();
+        let of = places(kind.as_str(), lane.as_str(), &key);
         self.limits.of.insert(task, of.clone());
         if adopted {
             return;
@@ -278,12 +333,14 @@ impl Auditor {
         if !self.limits.on {
             return;
         }
-        let places: BTreeSet<Place> = self.limits.said.keys().chain(self.limits.settings.keys()).cloned().collect();
+        let keys = FAIR_KEYS.map(|name| Place::Key(name.into()));
+        let known = self.limits.said.keys().chain(self.limits.settings.keys()).cloned();
+        let places: BTreeSet<Place> = known.chain(keys).collect();
         for place in places {
             let holds = self.limits.now(&place);
             // What an app has touched may still run.
             let at_most = || {
-                let counts = |of: &[Place; 2]| {
+                let counts = |of: &[Place; 3]| {
                     of.contains(&place) || (is_lane(&place) && of[1] == Place::Lane(SOMEWHERE.into()))
                 };
                 let live = self.limits.of.iter().filter(|(task, _)| self.leases.of.contains_key(task));
@@ -314,7 +371,12 @@ impl Auditor {
     /// When something last kept tasks like this one back; 0 for never.
     pub(super) fn held_until(&self, row: &Row) -> u64 {
         let lane = row.rank.map_or("", |rank| LANES[rank]);
-        places(&row.kind, lane).iter().filter_map(|place| self.limits.held.get(place)).copied().max().unwrap_or(0)
+        places(&row.kind, lane, key_of(row))
+            .iter()
+            .filter_map(|place| self.limits.held.get(place))
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 
     pub(super) fn is_held(&self, row: &Row) -> bool {
