@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Batch, Bulk, BulkFilter, Bulked, Change, Cursor, Drain, Drained, Filter, Final, KindState, Kinds, LaneRow, Lanes,
-    ListWorkers, NewGroup, NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows, Schedules,
-    StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Batch, Bulk, BulkFilter, Bulked, Change, Cursor, Drain, Drained, FairKeyRow, FairKeys, Filter, Final, KindState,
+    Kinds, LaneRow, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows,
+    Schedules, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
 };
 use laneway_protocol::{Answer, Code, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -324,6 +324,28 @@ impl Client {
                 other => return Err(unexpected(&other)),
             }
             if kinds.after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The fair keys that have values of their own or running tasks, by name.
+    pub fn fair_keys(&self) -> Result<Vec<FairKeyRow>, Error> {
+        self.change_fair_keys(FairKeys::default())
+    }
+
+    /// Sets weights, caps and rates of fair keys, then returns those that have any, or running tasks.
+    pub fn change_fair_keys(&self, mut keys: FairKeys) -> Result<Vec<FairKeyRow>, Error> {
+        let mut all = Vec::new();
+        loop {
+            match self.ask(&Request::FairKeys(keys), Duration::ZERO)? {
+                Answer::FairKeys(rows) => {
+                    all.extend(rows.fair_keys);
+                    keys = FairKeys { after: rows.next, ..FairKeys::default() };
+                }
+                other => return Err(unexpected(&other)),
+            }
+            if keys.after.is_none() {
                 return Ok(all);
             }
         }

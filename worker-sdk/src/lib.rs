@@ -85,7 +85,7 @@ pub use handler::{Failure, Handler, snooze};
 /// The wire types, for those who need more than this library's own names.
 pub use laneway_protocol as protocol;
 pub use laneway_protocol::message::{Drain, Filter, GroupRow, OnConflict, ProgressEvent, Stored, Verdict};
-pub use laneway_protocol::{Code, Format, Kind, LaneName, Lease, Payload, TaskId, TaskState, WireError};
+pub use laneway_protocol::{Code, FairKey, Format, Kind, LaneName, Lease, Payload, TaskId, TaskState, WireError};
 pub use payload::{decode, encode};
 #[doc(hidden)]
 pub use seed::seed_libzmq;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
 use laneway_protocol::message::{After, NewTask, OnConflict};
-use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId};
+use laneway_protocol::{FairKey, Format, Kind, LaneName, Payload, TaskId};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -161,6 +161,20 @@ impl Task {
     pub fn expires_at_ms(self, at_ms: i64) -> Self {
         self.set(|task| {
             task.expires_at = Some(at_ms);
+            Ok(())
+        })
+    }
+
+    /// For whom it is, 1 to 255 bytes: tasks of its lane with other keys take turns with it, so that nobody's backlog holds up
+    /// another's tasks. `*` is no key.
+    #[must_use]
+    pub fn fair_key(self, key: impl AsRef<str>) -> Self {
+        self.set(|task| {
+            let key = FairKey::new(key).map_err(|error| Error::setting("fair_key", error.to_string()))?;
+            if key.is_every() {
+                return Err(Error::setting("fair_key", "'*' stands for every key"));
+            }
+            task.fair_key = Some(key);
             Ok(())
         })
     }

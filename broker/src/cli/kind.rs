@@ -126,7 +126,7 @@ pub(super) fn rate(rate: Option<laneway_protocol::Rate>, burst: Option<u32>) -> 
 }
 
 /// Where values come from that are not the defaults of all.
-fn origins(set: &[String], settings: &[String]) -> String {
+pub(super) fn origins(set: &[String], settings: &[String]) -> String {
     match (set, settings) {
         ([], []) => "-".into(),
         (set, []) => set.join(","),
@@ -177,12 +177,12 @@ fn kind_values(pairs: &[(String, String)]) -> Result<KindValues, Error> {
     Ok(values)
 }
 
-fn unknown(name: &str, known: &str) -> Error {
+pub(super) fn unknown(name: &str, known: &str) -> Error {
     Error::Usage(format!("'{name}' cannot be set: name {known}"))
 }
 
 /// On the wire 0 is no bound.
-fn bound(name: &str, value: &str) -> Result<u32, Error> {
+pub(super) fn bound(name: &str, value: &str) -> Result<u32, Error> {
     if value == "none" { Ok(0) } else { read(name, value) }
 }
 
@@ -191,11 +191,11 @@ fn kept(name: &str, value: &str, max: u64) -> Result<u64, Error> {
     if value == "none" { Ok(max) } else { read(name, value) }
 }
 
-fn read<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, Error> {
+pub(super) fn read<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, Error> {
     value.parse().map_err(|error: T::Err| Error::Usage(format!("{name}={value}: {error}")))
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
         _ => Err("write it as NAME=VALUE, such as cap=4".into()),

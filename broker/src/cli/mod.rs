@@ -10,6 +10,7 @@ mod admin;
 mod broker;
 mod change;
 mod db;
+mod fair_key;
 mod group;
 mod keygen;
 mod kind;
@@ -127,6 +128,8 @@ enum Command {
     #[command(subcommand)]
     Kind(kind::KindCommand),
     #[command(subcommand)]
+    FairKey(fair_key::FairKeyCommand),
+    #[command(subcommand)]
     Worker(admin::WorkerCommand),
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Group(command) => group::run(&common, &command),
         Command::Lane(command) => admin::lane(&common, command),
         Command::Kind(command) => kind::run(&common, command),
+        Command::FairKey(command) => fair_key::run(&common, command),
         Command::Worker(command) => admin::worker(&common, &command),
         Command::Schedule(command) => schedule::run(&common, command),
         Command::Stats => admin::stats(&common),

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use laneway::{Curve, Ended};
 use laneway_protocol::message::{
-    Batch, BulkFilter, Change, Drain, Drained, Filter, GroupRow, KindState, Kinds, LaneRow, Lanes, NewSchedule,
-    NewTask, ProgressEvent, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
+    Batch, BulkFilter, Change, Drain, Drained, FairKeyRow, FairKeys, Filter, GroupRow, KindState, Kinds, LaneRow,
+    Lanes, NewSchedule, NewTask, ProgressEvent, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict,
+    WorkerRow,
 };
 use laneway_protocol::{Code, LaneName, TaskId, WireError};
 
@@ -225,6 +226,10 @@ impl Remote {
 
     pub(super) fn lanes(&self, lanes: Lanes) -> Result<Vec<LaneRow>, Error> {
         Ok(self.client.change_lanes(lanes)?)
+    }
+
+    pub(super) fn fair_keys(&self, keys: FairKeys) -> Result<Vec<FairKeyRow>, Error> {
+        Ok(self.client.change_fair_keys(keys)?)
     }
 
     pub(super) fn kinds(&self, kinds: Kinds) -> Result<Vec<KindState>, Error> {

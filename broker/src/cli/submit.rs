@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use laneway::Ended;
 use laneway_protocol::message::{After, NewTask, OnConflict, ProgressEvent, Stored};
-use laneway_protocol::{Format, Kind, LaneName, Payload, TaskId, TaskState};
+use laneway_protocol::{FairKey, Format, Kind, LaneName, Payload, TaskId, TaskState};
 use serde_json::{Map, Value, json};
 
 use super::remote::{self, Remote};
@@ -22,6 +22,7 @@ use crate::error::Error;
 #[command(after_help = "\
 Examples:
   laneway submit resize '{\"file\": \"a.png\"}'
+  laneway submit resize '{\"file\": \"b.png\"}' --fair-key acme
   laneway submit report --lane low --run-at +1h --unique report-2030-01
   laneway submit import - --wait=60
   laneway submit search '{\"q\": \"cats\"}' --wait --abandon
@@ -68,6 +69,10 @@ pub(super) struct SubmitArgs {
     /// What to do when the key is taken
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Conflict::Keep, hide_default_value = true)]
     on_conflict: Conflict,
+
+    /// For whom it is: tasks of its lane with other keys take turns with it
+    #[arg(long, value_name = "KEY", value_parser = super::fair_key::fair_key)]
+    fair_key: Option<FairKey>,
 
     /// Attempts before it is dead, at least 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -205,6 +210,7 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
     task.lane = args.lane;
     task.run_at = args.run_at;
     task.unique_key = args.unique;
+    task.fair_key = args.fair_key;
     task.unique_by_payload = args.unique_payload;
     task.unique_for_ms = args.unique_for.map(|window| u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
     task.on_conflict = args.on_conflict.into();

@@ -317,6 +317,7 @@ fn print_one(row: &TaskRow) -> Result<(), Error> {
     let texts = [
         ("timeout", row.timeout_ms.map(when::span)),
         ("unique key", row.unique_key.clone()),
+        ("fair key", row.fair_key.clone()),
         ("group", row.group.map(|group| group.to_string())),
         ("worker", row.worker.clone()),
         ("progress", (progress(row) != "-").then(|| progress(row))),
