@@ -204,7 +204,7 @@ impl Step<'_> {
         }
         let error = ended.error.clone().map_or(Value::Null, Value::Text);
         if let Next::Queued { run_at } = ended.next {
-            if let Some(at) = run_at {
+            if let Some(at) = run_at.filter(|_| next == TaskState::Queued) {
                 row.insert("run_at", Value::Integer(at.0));
             }
             if error != Value::Null {

@@ -18,6 +18,8 @@ impl Step<'_> {
     pub(super) fn intake(&mut self, rows: usize, now: Now) -> Intake {
         let ids: Vec<i64> = self.db.rows.range(self.news.watermark + 1..).map(|(id, _)| *id).take(rows).collect();
         let mut found = Intake { rows: ids.len(), ..Intake::default() };
+        // Rejected when all were looked at, for one of them may wait for another.
+        let mut bad = Vec::new();
         for id in ids {
             self.news.watermark = id;
             self.news.rows += 1;
@@ -25,14 +27,17 @@ impl Step<'_> {
             match state(row) {
                 TaskState::Queued => match self.judged(id) {
                     Ok((key, good)) => self.queued(key, fair_key(&self.db.rows[&id]), good.run_at, now),
-                    Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
+                    Err(reason) => bad.push((id, reason)),
                 },
                 TaskState::Waiting => match self.judged(id) {
                     Ok(_) => self.waits(id),
-                    Err(bad) => found.rejected.push(self.reject(id, &bad, now)),
+                    Err(reason) => bad.push((id, reason)),
                 },
                 _ => {}
             }
+        }
+        for (id, reason) in bad {
+            found.rejected.push(self.reject(id, &reason, now));
         }
         found.rejected.extend(self.resolve(now));
         found.due = std::mem::take(&mut self.news.due).into_iter().collect();
