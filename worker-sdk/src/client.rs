@@ -3,6 +3,9 @@
 //! A question is asked again, unchanged, when its answer was lost, so every call is safe to be said twice: a submit keeps
 //! its request id, everything else sets a state. One client asks one question at a time; a clone has its own socket.
 
+mod admin;
+mod change;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Batch, Bulk, BulkFilter, Bulked, Change, Cursor, Drain, Drained, FairKeyRow, FairKeys, Filter, Final, KindState,
-    Kinds, LaneRow, Lanes, ListWorkers, NewGroup, NewSchedule, NewTask, Pong, ProgressEvent, ScheduleRow, ScheduleRows,
-    Schedules, StatsReport, Status, StatusRows, Stored, Submit, Submitted, Tasks, Verdict, WaitFor, Waited, WorkerRow,
+    Cursor, Filter, Final, NewGroup, NewTask, ProgressEvent, Status, StatusRows, Stored, Submit, Submitted, WaitFor,
+    Waited,
 };
-use laneway_protocol::{Answer, Code, Kind, LaneName, Payload, Request, RequestId, TaskId, TaskState, WireError};
+use laneway_protocol::{Answer, Code, Kind, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
 
 use crate::conn::{Address, Conn, Miss, Patience};
@@ -243,218 +245,6 @@ impl Client {
         self.status_page(Status { tasks: Vec::new(), filter: Some(filter), detail: false })
     }
 
-    /// Cancels tasks: queued ones at once, running ones by telling their worker. One verdict for each, on disk.
-    pub fn cancel(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        self.verdicts(tasks, Request::Cancel)
-    }
-
-    /// Queues dead or cancelled tasks again, their attempts and losses at zero. One verdict for each, on disk.
-    pub fn requeue(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        self.verdicts(tasks, Request::Requeue)
-    }
-
-    /// Deletes ended tasks. One verdict for each, on disk.
-    pub fn purge(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        self.change(tasks, Change::Purge, None)
-    }
-
-    /// Puts tasks that do not run into another lane. One verdict for each, on disk.
-    pub fn move_to(&self, lane: &LaneName, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        self.change(tasks, Change::Move, Some(lane))
-    }
-
-    /// Lets queued tasks run at once that wait for a later time. One verdict for each, on disk.
-    pub fn run_now(&self, tasks: &[TaskId]) -> Result<Vec<Verdict>, Error> {
-        self.change(tasks, Change::RunNow, None)
-    }
-
-    /// Starts a batch that changes all tasks that `filter` meets, in the background of the broker; with `dry_run` it only counts
-    /// them. `lane` is for a move. Said again while it runs, it is the same batch. A restart of the broker forgets it: what it
-    /// has changed is on disk, and to start it again goes on with the rest.
-    pub fn change_all(
-        &self,
-        change: Change,
-        lane: Option<&LaneName>,
-        filter: BulkFilter,
-        dry_run: bool,
-    ) -> Result<Batch, Error> {
-        let (change, filter) = (Some(change), Some(filter));
-        self.bulk(Bulk { change, lane: lane.cloned(), filter, dry_run, ..Bulk::default() })
-    }
-
-    /// Where a batch stands, by its number; with `stop` it ends there.
-    pub fn batch(&self, number: u64, stop: bool) -> Result<Batch, Error> {
-        self.bulk(Bulk { batch: Some(number), stop, ..Bulk::default() })
-    }
-
-    // ---------------------------------------------------------------------------------------------------------- people
-
-    /// The lanes, most urgent first.
-    pub fn lanes(&self) -> Result<Vec<LaneRow>, Error> {
-        self.set_lanes(Vec::new(), Vec::new())
-    }
-
-    /// Pauses and resumes lanes, then returns all. A paused lane keeps its tasks and hands none out.
-    pub fn set_lanes(&self, pause: Vec<LaneName>, resume: Vec<LaneName>) -> Result<Vec<LaneRow>, Error> {
-        self.change_lanes(Lanes { pause, resume, ..Lanes::default() })
-    }
-
-    /// Pauses, resumes and sets caps, rates and shares of lanes, then returns all.
-    pub fn change_lanes(&self, lanes: Lanes) -> Result<Vec<LaneRow>, Error> {
-        match self.ask(&Request::Lanes(lanes), Duration::ZERO)? {
-            Answer::Lanes(rows) => Ok(rows.lanes),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The kinds that have tasks, workers or settings of their own, by name.
-    pub fn kinds(&self) -> Result<Vec<KindState>, Error> {
-        self.change_kinds(Kinds::default())
-    }
-
-    /// Pauses, resumes and sets kinds, then returns all. A paused kind keeps its tasks and hands none out.
-    pub fn change_kinds(&self, mut kinds: Kinds) -> Result<Vec<KindState>, Error> {
-        let mut all = Vec::new();
-        loop {
-            match self.ask(&Request::Kinds(kinds), Duration::ZERO)? {
-                Answer::Kinds(rows) => {
-                    all.extend(rows.kinds);
-                    kinds = Kinds { after: rows.next, ..Kinds::default() };
-                }
-                other => return Err(unexpected(&other)),
-            }
-            if kinds.after.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// The fair keys that have values of their own or running tasks, by name.
-    pub fn fair_keys(&self) -> Result<Vec<FairKeyRow>, Error> {
-        self.change_fair_keys(FairKeys::default())
-    }
-
-    /// Sets weights, caps and rates of fair keys, then returns those that have any, or running tasks.
-    pub fn change_fair_keys(&self, mut keys: FairKeys) -> Result<Vec<FairKeyRow>, Error> {
-        let mut all = Vec::new();
-        loop {
-            match self.ask(&Request::FairKeys(keys), Duration::ZERO)? {
-                Answer::FairKeys(rows) => {
-                    all.extend(rows.fair_keys);
-                    keys = FairKeys { after: rows.next, ..FairKeys::default() };
-                }
-                other => return Err(unexpected(&other)),
-            }
-            if keys.after.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// The connected worker processes.
-    pub fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
-        let mut all = Vec::new();
-        let mut after = None;
-        loop {
-            match self.ask(&Request::Workers(ListWorkers { after }), Duration::ZERO)? {
-                Answer::Workers(rows) => {
-                    all.extend(rows.workers);
-                    after = rows.next;
-                }
-                other => return Err(unexpected(&other)),
-            }
-            if after.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// Numbers about the whole broker.
-    pub fn stats(&self) -> Result<StatsReport, Error> {
-        match self.ask(&Request::Stats, Duration::ZERO)? {
-            Answer::Stats(report) => Ok(report),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Stops handing out and asks the workers to leave, or takes that back; ask again until nothing is left running.
-    pub fn drain(&self, drain: Drain) -> Result<Drained, Error> {
-        match self.ask(&Request::Drain(drain), Duration::ZERO)? {
-            Answer::Drain(drained) => Ok(drained),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// All schedules, by name, without their payloads.
-    pub fn schedules(&self) -> Result<Vec<ScheduleRow>, Error> {
-        let mut all = Vec::new();
-        let mut after = None;
-        loop {
-            let rows = self.ask_schedules(Schedules { after, ..Schedules::default() })?;
-            all.extend(rows.schedules);
-            after = rows.next;
-            if after.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// One schedule, with its payload; `None` when there is none of this name.
-    pub fn schedule(&self, name: &str) -> Result<Option<ScheduleRow>, Error> {
-        let question = Schedules { name: Some(name.into()), ..Schedules::default() };
-        Ok(self.ask_schedules(question)?.schedules.pop())
-    }
-
-    /// Adds a schedule, or changes the one that has its name. On disk when it returns. Another rhythm begins from now.
-    pub fn put_schedule(&self, schedule: NewSchedule) -> Result<ScheduleRow, Error> {
-        let mut rows = self.ask_schedules(Schedules { put: Some(Box::new(schedule)), ..Schedules::default() })?;
-        let row = rows.schedules.pop();
-        row.ok_or_else(|| unexpected(&Answer::Schedules(rows)))
-    }
-
-    /// Pauses, resumes and removes schedules by name, in this order and all in one commit. Gives those that are there; names
-    /// that are not stand in `not_found`.
-    pub fn change_schedules(
-        &self,
-        pause: Vec<String>,
-        resume: Vec<String>,
-        remove: Vec<String>,
-    ) -> Result<ScheduleRows, Error> {
-        self.ask_schedules(Schedules { pause, resume, remove, ..Schedules::default() })
-    }
-
-    /// Submits the task that a slot of this schedule would make now, beside its slots, paused or not. `None` when there is no
-    /// schedule of this name.
-    pub fn run_schedule(&self, name: &str) -> Result<Option<Stored>, Error> {
-        let Some(row) = self.schedule(name)? else { return Ok(None) };
-        let makes_no_sense = |text: String| Error::Refused(WireError::new(Code::BadTask, text));
-        let kind = Kind::new(row.kind).map_err(|error| makes_no_sense(error.to_string()))?;
-        let lane = row.lane.map(LaneName::new).transpose().map_err(|error| makes_no_sense(error.to_string()))?;
-        let task = NewTask {
-            lane,
-            unique_key: row.unique_key,
-            max_attempts: row.max_attempts,
-            timeout_ms: row.timeout_ms,
-            ..NewTask::new(kind, row.payload)
-        };
-        Ok(Some(self.submit_page(vec![task])?.tasks[0]))
-    }
-
-    fn ask_schedules(&self, question: Schedules) -> Result<ScheduleRows, Error> {
-        match self.ask(&Request::Schedules(question), Duration::ZERO)? {
-            Answer::Schedules(rows) => Ok(rows),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Whether the broker answers, with its version and epoch.
-    pub fn ping(&self) -> Result<Pong, Error> {
-        match self.ask(&Request::Ping, Duration::ZERO)? {
-            Answer::Pong(pong) => Ok(pong),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     /// Asks any question. `wait` is how long its answer may be parked; the client's timeout comes on top. Asked again,
     /// unchanged, when the answer is lost or the broker says that this can help.
     pub fn ask(&self, request: &Request, wait: Duration) -> Result<Answer, Error> {
@@ -578,31 +368,6 @@ impl Client {
             Answer::Status(rows) => Ok(rows),
             other => Err(unexpected(&other)),
         }
-    }
-
-    fn bulk(&self, bulk: Bulk) -> Result<Batch, Error> {
-        match self.ask(&Request::Bulk(bulk), Duration::ZERO)? {
-            Answer::Bulk(Bulked { batch: Some(batch), .. }) => Ok(batch),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn change(&self, tasks: &[TaskId], change: Change, lane: Option<&LaneName>) -> Result<Vec<Verdict>, Error> {
-        self.verdicts(tasks, |Tasks { tasks }| {
-            Request::Bulk(Bulk { change: Some(change), lane: lane.cloned(), tasks, ..Bulk::default() })
-        })
-    }
-
-    fn verdicts(&self, tasks: &[TaskId], request: impl Fn(Tasks) -> Request) -> Result<Vec<Verdict>, Error> {
-        let mut all = Vec::with_capacity(tasks.len());
-        for page in tasks.chunks(BATCH_MAX) {
-            match self.ask(&request(Tasks { tasks: page.to_vec() }), Duration::ZERO)? {
-                Answer::Cancel(verdicts) | Answer::Requeue(verdicts) => all.extend(verdicts.verdicts),
-                Answer::Bulk(bulked) => all.extend(bulked.verdicts),
-                other => return Err(unexpected(&other)),
-            }
-        }
-        Ok(all)
     }
 }
 
