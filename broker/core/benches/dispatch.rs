@@ -86,22 +86,8 @@ impl Bench {
             kinds_max: 100,
             waiters_max: 100,
         };
-        let start = Start {
-            version: String::new(),
-            epoch: Epoch(1),
-            secret: [7; 16],
-            past_secrets: Vec::new(),
-            seed: 1,
-            running: Vec::new(),
-            sessions: Vec::new(),
-            unclean: false,
-            paused: Vec::new(),
-            kinds: Vec::new(),
-            lanes: Vec::new(),
-            fair_keys: Vec::new(),
-        };
         let now = Now { mono: Millis(1_000), wall: UnixMillis(1_800_000_000_000) };
-        let (core, actions) = Broker::new(settings, start, now);
+        let (core, actions) = Broker::new(settings, Start::fresh(Epoch(1), [7; 16], 1), now);
         Ok(Self {
             core,
             now,

@@ -109,6 +109,26 @@ pub struct Start {
     pub fair_keys: Vec<(FairKey, FairKeyValues)>,
 }
 
+impl Start {
+    /// On a table that no broker has worked on.
+    pub fn fresh(epoch: Epoch, secret: [u8; 16], seed: u64) -> Self {
+        Self {
+            version: String::new(),
+            epoch,
+            secret,
+            past_secrets: Vec::new(),
+            seed,
+            running: Vec::new(),
+            sessions: Vec::new(),
+            unclean: false,
+            paused: Vec::new(),
+            kinds: Vec::new(),
+            lanes: Vec::new(),
+            fair_keys: Vec::new(),
+        }
+    }
+}
+
 /// Counted since start.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {

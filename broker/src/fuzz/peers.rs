@@ -59,20 +59,7 @@ impl World {
         let now = Now { mono: Millis(1_000), wall: UnixMillis(1_820_000_000_000) };
         // Small bounds, so that an input of some hundred bytes meets them.
         let config = Config { sessions_max: 3, kinds_max: 8, waiters_max: 4, ..Config::default() };
-        let start = Start {
-            version: String::new(),
-            epoch: Epoch(2),
-            secret: [7; 16],
-            past_secrets: vec![[6; 16]],
-            seed: 1,
-            running: Vec::new(),
-            sessions: Vec::new(),
-            unclean: false,
-            paused: Vec::new(),
-            kinds: Vec::new(),
-            lanes: Vec::new(),
-            fair_keys: Vec::new(),
-        };
+        let start = Start { past_secrets: vec![[6; 16]], ..Start::fresh(Epoch(2), [7; 16], 1) };
         let (core, actions) = Broker::new(crate::run::settings(&config), start, now);
         let mut world = Self {
             core,

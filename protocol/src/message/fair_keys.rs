@@ -1,4 +1,4 @@
-//! FAIR_KEYS: how much of the tasks of one key may run, and what part it gets.
+//! `FAIR_KEYS`: how much of the tasks of one key may run, and what part it gets.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! WAIT_FOR: how tasks ended, and what is heard on the way there.
+//! `WAIT_FOR`: how tasks ended, and what is heard on the way there.
 
 use serde::{Deserialize, Serialize};
 

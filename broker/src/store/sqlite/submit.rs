@@ -3,7 +3,7 @@
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{NewGroup, NewTask, OnConflict, Stored};
 use laneway_protocol::{FairKey, LaneName, RequestId, TaskId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::State;
 use super::dependencies::{depend, state_of, walk};
@@ -178,10 +178,7 @@ fn insert_plain(
     now: Now,
     inserted: &mut Inserted,
 ) -> Result<Judged<()>, StoreError> {
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, created_at, \
-         fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
+    let mut insert = conn.prepare_cached(INSERT)?;
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
         if let Some(twin) = twin(conn, task, now)? {
             match meet(conn, judge, list, at, twin, inserted)? {
@@ -189,21 +186,7 @@ fn insert_plain(
                 Err(bad) => return Ok(Err(bad)),
             }
         }
-        insert.execute(params![
-            task.kind.as_str(),
-            task.lane.as_ref().map(LaneName::as_str),
-            SqlPayload(task.payload.as_ref()),
-            task.run_at,
-            task.unique_key,
-            task.max_attempts,
-            task.timeout_ms.map(sql_u64),
-            task.expires_at,
-            task.trace,
-            now.wall.0,
-            task.fair_key.as_ref().map(FairKey::as_str),
-        ])?;
-        let id = conn.last_insert_rowid();
-        keep_for(conn, id, task)?;
+        let id = insert_row(conn, &mut insert, task, "queued", None, now)?;
         inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
         inserted.stored.push(Stored::new(given_out(id)?));
     }
@@ -253,9 +236,7 @@ fn insert_related(
         Some(id) if list.tasks.iter().any(|task| task.join) => group_of(conn, id)?,
         _ => None,
     };
-    let sql = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
-               created_at, state, group_id, fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    let mut insert = conn.prepare_cached(sql)?;
+    let mut insert = conn.prepare_cached(INSERT)?;
     let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
     let mut joined = Vec::new();
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
@@ -278,29 +259,14 @@ fn insert_related(
             return Ok(Err((at, missing_group(named))));
         }
         let waits = !(task.after.is_empty() && (final_at != Some(at) || list.tasks.len() == 1));
-        insert.execute(params![
-            task.kind.as_str(),
-            task.lane.as_ref().map(LaneName::as_str),
-            SqlPayload(task.payload.as_ref()),
-            task.run_at,
-            task.unique_key,
-            task.max_attempts,
-            task.timeout_ms.map(sql_u64),
-            task.expires_at,
-            task.trace,
-            now.wall.0,
-            if waits { "waiting" } else { "queued" },
-            group,
-            task.fair_key.as_ref().map(FairKey::as_str),
-        ])?;
-        let id = conn.last_insert_rowid();
+        let state = if waits { "waiting" } else { "queued" };
+        let id = insert_row(conn, &mut insert, task, state, group, now)?;
         if waits {
             inserted.waiting.push(id);
         } else {
             inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
         }
         joined.extend(group.filter(|_| own_group.is_none()).map(|group| (at, id, group)));
-        keep_for(conn, id, task)?;
         inserted.stored.push(Stored::new(given_out(id)?));
     }
     inserted.group = own_group.map(i64::unsigned_abs);
@@ -310,6 +276,39 @@ fn insert_related(
         conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[at].task)])?;
     }
     join(conn, &joined, list.tasks)
+}
+
+/// What [`insert_row`] runs.
+const INSERT: &str = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
+                      created_at, state, group_id, fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+
+/// Gives the id of the new row.
+fn insert_row(
+    conn: &Connection,
+    insert: &mut Statement<'_>,
+    task: &NewTask,
+    state: &str,
+    group: Option<i64>,
+    now: Now,
+) -> Result<i64, StoreError> {
+    insert.execute(params![
+        task.kind.as_str(),
+        task.lane.as_ref().map(LaneName::as_str),
+        SqlPayload(task.payload.as_ref()),
+        task.run_at,
+        task.unique_key,
+        task.max_attempts,
+        task.timeout_ms.map(sql_u64),
+        task.expires_at,
+        task.trace,
+        now.wall.0,
+        state,
+        group,
+        task.fair_key.as_ref().map(FairKey::as_str),
+    ])?;
+    let id = conn.last_insert_rowid();
+    keep_for(conn, id, task)?;
+    Ok(id)
 }
 
 /// The edges of new tasks. Those that were met instead of made wait for what they waited for.
