@@ -115,7 +115,8 @@ pub struct Submit {
     /// How long to wait for the results before the answer is sent without them.
     #[serde(default)]
     pub wait_ms: u64,
-    /// The new ones are cancelled when nobody waits for them any more, as with [`WaitFor::abandon`], or when nobody comes to
+    /// The new ones are cancelled when nobody waits for them any more, as with [`WaitFor::abandon`](super::WaitFor::abandon), or
+    /// when nobody comes to
     /// wait for them. Not beside `group`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub abandon: bool,

@@ -221,7 +221,7 @@ pub enum Verdict {
     /// Its unique key is live again in this other task.
     Twin(TaskId),
     /// It is in no state for this: it had ended already; or, for REQUEUE, it is not dead or cancelled; for BULK, see
-    /// [`Change`].
+    /// [`Change`](super::Change).
     Unchanged,
     NotFound,
     #[serde(other)]
