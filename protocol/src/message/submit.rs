@@ -116,8 +116,7 @@ pub struct Submit {
     #[serde(default)]
     pub wait_ms: u64,
     /// The new ones are cancelled when nobody waits for them any more, as with [`WaitFor::abandon`](super::WaitFor::abandon), or
-    /// when nobody comes to
-    /// wait for them. Not beside `group`.
+    /// when nobody comes to wait for them. Not beside `group`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub abandon: bool,
     /// Makes these tasks a group.
