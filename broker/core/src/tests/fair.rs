@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_protocol::message::{Answer, FairKeyRow, FairKeyValues, FairKeys, Outcome, Ready, Request, SetFairKey};
+use laneway_protocol::message::{Answer, FairKeyRow, FairKeyValues, FairKeys, Request, SetFairKey};
 use laneway_protocol::{Code, FairKey, TaskId, TaskState};
 use proptest::prelude::*;
 
-use super::world::{World, done, id, kind, plain, settings};
+use super::slot::Slot;
+use super::world::{World, id, kind, settings};
 use crate::Settings;
 
 fn fair_key(name: &str) -> FairKey {
@@ -36,43 +37,6 @@ fn insert(world: &mut World, kind_name: &str, key: &str, n: usize) {
 
 fn key_of(world: &World, task: TaskId) -> String {
     world.table.rows[&task].fair_key.as_ref().map_or_else(String::new, ToString::to_string)
-}
-
-/// A slot that runs one task at a time.
-struct Slot {
-    name: &'static str,
-    conn: u64,
-    kinds: &'static [&'static str],
-    outcomes: Vec<Outcome>,
-    seq: u64,
-}
-
-impl Slot {
-    fn new(name: &'static str, conn: u64, kinds: &'static [&'static str]) -> Self {
-        Self { name, conn, kinds, outcomes: Vec::new(), seq: 0 }
-    }
-
-    /// Ends its task and takes the next.
-    fn take(&mut self, world: &mut World) -> Option<TaskId> {
-        let outcomes = std::mem::take(&mut self.outcomes);
-        let question = Ready {
-            outcomes,
-            batch: Some(self.seq + 1),
-            ack: Some(self.seq),
-            wait_ms: 0,
-            ..plain(self.name, self.kinds)
-        };
-        let reply = world.ask(self.conn, Request::Ready(question));
-        match world.answers.remove(&reply) {
-            Some(Answer::Tasks(tasks)) => {
-                self.seq = tasks.seq;
-                let task = &tasks.tasks[0];
-                self.outcomes = vec![done(task.task.value(), task.lease)];
-                Some(task.task)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The keys of the next hand-outs.

@@ -16,6 +16,7 @@ mod properties;
 mod restart;
 mod sessions;
 mod shares;
+mod slot;
 mod table;
 mod words;
 mod workflows;

@@ -4,7 +4,8 @@
 use laneway_protocol::message::{Answer, LaneValues, Lanes, Ready, Request, SetLane};
 use proptest::prelude::*;
 
-use super::world::{World, done, lane, plain, settings};
+use super::slot::Slot;
+use super::world::{World, lane, plain, settings};
 use crate::Settings;
 use crate::dispatch::{ClassId, LaneRank};
 
@@ -21,47 +22,17 @@ fn four_lanes() -> World {
     World::with(Settings { lanes: LANES.map(lane).to_vec(), ..settings() })
 }
 
-/// The only slot takes one task; gives its lane. The task before is done.
-struct Slot {
-    name: &'static str,
-    kinds: &'static [&'static str],
-    conn: u64,
-    outcomes: Vec<laneway_protocol::message::Outcome>,
-    seq: u64,
-}
-
-impl Slot {
-    fn new(name: &'static str, conn: u64, kinds: &'static [&'static str]) -> Self {
-        Self { name, kinds, conn, outcomes: Vec::new(), seq: 0 }
-    }
-
-    fn take(&mut self, world: &mut World) -> Option<usize> {
-        let outcomes = std::mem::take(&mut self.outcomes);
-        let question = Ready {
-            outcomes,
-            batch: Some(self.seq + 1),
-            ack: Some(self.seq),
-            wait_ms: 0,
-            ..plain(self.name, self.kinds)
-        };
-        let reply = world.ask(self.conn, Request::Ready(question));
-        match world.answers.remove(&reply) {
-            Some(Answer::Tasks(tasks)) => {
-                self.seq = tasks.seq;
-                let task = &tasks.tasks[0];
-                self.outcomes = vec![done(task.task.value(), task.lease)];
-                Some(LANES.iter().position(|name| *name == task.lane.as_str()).unwrap())
-            }
-            _ => None,
-        }
-    }
+/// The lane of what a slot takes next.
+fn next_lane(slot: &mut Slot, world: &mut World) -> Option<usize> {
+    let task = slot.take_task(world)?;
+    LANES.iter().position(|name| *name == task.lane.as_str())
 }
 
 /// The lanes of the next hand-outs, by their first letters.
 fn taken(world: &mut World, slot: &mut Slot, n: usize) -> String {
     let mut lanes = String::new();
     for _ in 0..n {
-        lanes.extend(slot.take(world).map(|lane| &LANES[lane][..1]));
+        lanes.extend(next_lane(slot, world).map(|lane| &LANES[lane][..1]));
         world.commit();
     }
     lanes
@@ -131,14 +102,14 @@ fn a_share_passes_a_barrier_and_a_bound_holds_a_share() {
     let mut slot = Slot::new("w", 1, &["a"]);
     slot.take(&mut world);
     world.commit();
-    assert_eq!(slot.take(&mut world), Some(3));
+    assert_eq!(next_lane(&mut slot, &mut world), Some(3));
     let values = LaneValues { cap: Some(1), ..LaneValues::default() };
     let capped = vec![SetLane { lane: lane("low"), values }];
     world.ask(90, Request::Lanes(Lanes { set: capped, ..Lanes::default() }));
     world.commit();
     let mut other = Slot::new("v", 2, &["a"]);
-    assert_eq!(other.take(&mut world), Some(0), "one of the low lane runs");
-    assert_eq!(slot.take(&mut world), Some(3), "and none any more");
+    assert_eq!(next_lane(&mut other, &mut world), Some(0), "one of the low lane runs");
+    assert_eq!(next_lane(&mut slot, &mut world), Some(3), "and none any more");
 }
 
 #[test]
@@ -173,7 +144,7 @@ fn shares_that_come_to_all_are_each_met_to_the_hand_out() {
         world.commit();
         let mut hand_outs = Vec::new();
         for _ in 0..200 {
-            let lane = slot.take(&mut world).expect("every lane is full");
+            let lane = next_lane(&mut slot, &mut world).expect("every lane is full");
             hand_outs.push(HandOut { at_hand: [true; 4], lane });
             world.commit();
         }
@@ -192,7 +163,7 @@ fn a_suspect_is_nothing_that_a_lane_is_owed_where_it_may_not_run() {
     let mut slot = Slot::new("w", 1, &["a"]);
     slot.take(&mut world);
     world.commit();
-    assert_eq!(slot.take(&mut world), Some(3), "a suspect, alone");
+    assert_eq!(next_lane(&mut slot, &mut world), Some(3), "a suspect, alone");
     world.commit();
     world.insert("urgent", "a", 9);
     world.commit();
@@ -268,7 +239,7 @@ proptest! {
                         let sharers = world.broker.dispatch.sharers(class, true);
                         let all: Vec<LaneRank> = world.broker.dispatch.all_lanes();
                         let at_hand = [0, 1, 2, 3].map(|lane: usize| sharers.has(all[lane]));
-                        let Some(lane) = slots[who].take(&mut world) else { break };
+                        let Some(lane) = next_lane(&mut slots[who], &mut world) else { break };
                         hand_outs[who].push(HandOut { at_hand, lane });
                         if x % 3 == 0 {
                             world.commit();

@@ -1,0 +1,42 @@
+//! A worker's slot that runs one task at a time, and ends it with the question for the next.
+
+use laneway_protocol::TaskId;
+use laneway_protocol::message::{Answer, HandedTask, Outcome, Ready, Request};
+
+use super::world::{World, done, plain};
+
+pub(super) struct Slot {
+    pub(super) name: &'static str,
+    conn: u64,
+    pub(super) kinds: &'static [&'static str],
+    /// What its next question says of the task before.
+    pub(super) outcomes: Vec<Outcome>,
+    seq: u64,
+}
+
+impl Slot {
+    pub(super) fn new(name: &'static str, conn: u64, kinds: &'static [&'static str]) -> Self {
+        Self { name, conn, kinds, outcomes: Vec::new(), seq: 0 }
+    }
+
+    pub(super) fn take(&mut self, world: &mut World) -> Option<TaskId> {
+        self.take_task(world).map(|task| task.task)
+    }
+
+    /// Ends its task and takes the next.
+    pub(super) fn take_task(&mut self, world: &mut World) -> Option<HandedTask> {
+        let question = Ready {
+            outcomes: std::mem::take(&mut self.outcomes),
+            batch: Some(self.seq + 1),
+            ack: Some(self.seq),
+            wait_ms: 0,
+            ..plain(self.name, self.kinds)
+        };
+        let reply = world.ask(self.conn, Request::Ready(question));
+        let Some(Answer::Tasks(mut tasks)) = world.answers.remove(&reply) else { return None };
+        self.seq = tasks.seq;
+        let task = tasks.tasks.swap_remove(0);
+        self.outcomes = vec![done(task.task.value(), task.lease)];
+        Some(task)
+    }
+}
