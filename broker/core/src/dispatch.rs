@@ -1,19 +1,23 @@
 //! Pure choice: which task a ready slot gets, which slot a due task goes to.
 //!
 //! Slots with the same lanes and kinds form a class. Each class keeps the heads of its queues in one ordered set, most
-//! urgent lane first, then by the turns of fair keys, then first due; so a choice costs a logarithm of the queues, and never anything that grows with tasks
-//! or slots. A queue that is empty here but not in the table puts a barrier into its lane: nothing of a lower lane passes it.
+//! urgent lane first, then by the turns of fair keys, then first due; so a choice costs a logarithm of the queues, and
+//! never anything that grows with tasks or slots. A queue that is empty here but not in the table puts a barrier into
+//! its lane: nothing of a lower lane passes it.
+
+mod shares;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
 
 use laneway_protocol::{FairKey, Kind, LaneName, TaskId};
 
+use self::shares::SHARE_ONE;
 use crate::event::{Loaded, QueueKey, QueuedTask};
-use crate::fair::{Fair, FairRules, KeyIndex, Turn};
+use crate::fair::{Fair, KeyIndex, Turn};
 use crate::gate::Place;
 use crate::queue::{Queue, Window};
 use crate::settings::Settings;
@@ -69,13 +73,6 @@ pub(crate) struct Idle {
     pub(crate) slot: SlotId,
 }
 
-/// Lanes, one bit for each rank. The settings allow 64.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sharers(u64);
-
-/// A whole hand-out, where shares are per cent.
-const SHARE_ONE: u32 = 100;
-
 impl LaneRank {
     pub(crate) fn new(rank: usize) -> Self {
         Self(u16::try_from(rank).expect("lanes are few"))
@@ -87,12 +84,6 @@ impl LaneRank {
 
     fn bit(self) -> u64 {
         1 << self.0
-    }
-}
-
-impl Sharers {
-    pub(crate) fn has(self, lane: LaneRank) -> bool {
-        self.0 & lane.bit() != 0
     }
 }
 
@@ -357,126 +348,6 @@ impl Dispatch {
         })
     }
 
-    // --------------------------------------------------------------------------------------------------- fair keys
-
-    /// What the store must know of fair keys, as of now.
-    pub(crate) fn fair_rules(&self) -> &Arc<FairRules> {
-        self.fair.rules()
-    }
-
-    pub(crate) fn set_weights(&mut self, weight: u32, weights: HashMap<FairKey, u32>) {
-        self.fair.set_weights(weight, weights);
-    }
-
-    pub(crate) fn key_of(&self, name: &FairKey) -> Option<KeyIndex> {
-        self.fair.find(name)
-    }
-
-    pub(crate) fn key_name(&self, key: KeyIndex) -> Option<&FairKey> {
-        self.fair.name(key)
-    }
-
-    /// The place of a key from when it gets a gate until it has none any more.
-    pub(crate) fn gate_key(&mut self, name: &FairKey) -> KeyIndex {
-        let key = self.fair.learn(Some(name));
-        self.fair.gate(key, true);
-        key
-    }
-
-    pub(crate) fn ungate_key(&mut self, key: KeyIndex) {
-        self.fair.gate(key, false);
-    }
-
-    /// Due rows of a key have come into the table of a queue; or a load has passed over them, for the key was closed.
-    /// Gives the queue when it is to be read from for them.
-    pub(crate) fn appeared(&mut self, at: &QueueKey, name: Option<&FairKey>) -> Option<QueueIndex> {
-        let queue = self.served(at)?;
-        let key = self.fair.learn(name);
-        let rows = &mut self.queues[queue.0];
-        let wanted = if self.fair.is_closed(key) {
-            self.fair.passed(key, queue);
-            false
-        } else if rows.has_task(key) {
-            rows.set_left(key, true);
-            false
-        } else {
-            true
-        };
-        self.fair.let_go(key);
-        wanted.then_some(queue)
-    }
-
-    /// Takes tasks out that others at hand have beyond their part, when a key has some in the table and none at hand.
-    pub(crate) fn make_room(&mut self, queue: QueueIndex, name: Option<&FairKey>) -> Vec<TaskId> {
-        let weight = self.fair.rules().weight_of(name);
-        let fair = &self.fair;
-        let gone = self.queues[queue.0].make_room(weight, |key| fair.weight(key), self.window);
-        self.gone(queue, gone)
-    }
-
-    /// Takes tasks of closed keys out of a queue, when they are many.
-    pub(crate) fn drop_held(&mut self, queue: QueueIndex) -> Vec<TaskId> {
-        let gone = self.queues[queue.0].drop_held(self.window);
-        for &(key, _) in &gone {
-            self.fair.passed(key, queue);
-        }
-        self.gone(queue, gone)
-    }
-
-    /// The queues in which rows of a key were passed over while it was closed, and none are at hand: those are to be read. The
-    /// others are when their last is taken.
-    pub(crate) fn take_passed(&mut self, key: KeyIndex) -> Vec<QueueIndex> {
-        let passed = self.fair.take_passed(key);
-        self.fair.let_go(key);
-        let (at_hand, wanted): (Vec<_>, Vec<_>) =
-            passed.into_iter().partition(|queue| self.queues[queue.0].has_task(key));
-        for queue in at_hand {
-            self.queues[queue.0].set_left(key, true);
-        }
-        wanted.into_iter().filter(|queue| !self.queues[queue.0].classes.is_empty()).collect()
-    }
-
-    /// The table of a queue is to be looked at again, in an order that has changed.
-    pub(crate) fn ask_again(&mut self, queue: QueueIndex) -> Option<usize> {
-        let rows = self.queues[queue.0].ask_again(self.window)?;
-        self.refresh(queue);
-        Some(rows)
-    }
-
-    /// Whether the last task at hand of the key of `task` was taken though the table has more of it. Told once.
-    pub(crate) fn ran_dry(&mut self, queue: QueueIndex, name: Option<&FairKey>) -> bool {
-        let Some(key) = name.map_or(Some(KeyIndex::NONE), |name| self.fair.find(name)) else { return false };
-        self.queues[queue.0].ran_dry(key)
-    }
-
-    pub(crate) fn takes_turns(&self, lane: LaneRank) -> bool {
-        self.fair.takes_turns(lane)
-    }
-
-    /// Where tasks of a key are at hand.
-    pub(crate) fn queues_of_key(&self, key: KeyIndex) -> Vec<QueueIndex> {
-        self.fair.all_queues(key)
-    }
-
-    pub(crate) fn idle_line_of_key(&self, key: KeyIndex) -> IdleLine {
-        self.idle_line_of(self.fair.all_queues(key))
-    }
-
-    /// A closed key has no turns: its tasks stand before nobody.
-    fn close_key(&mut self, key: KeyIndex, closed: bool) -> bool {
-        if !self.fair.close(key, closed) {
-            return false;
-        }
-        for lane in self.all_lanes() {
-            for queue in self.fair.queues(lane, key) {
-                let turn = if closed { None } else { Some(self.fair.resume(lane, key)) };
-                self.queues[queue.0].set_turn(key, turn);
-                self.refresh(queue);
-            }
-        }
-        true
-    }
-
     fn push(&mut self, queue: QueueIndex, task: QueuedTask) {
         let Entry::Vacant(place) = self.place.entry(task.id) else { return };
         let lane = LaneRank::new(queue.0 % self.lanes.len());
@@ -536,91 +407,6 @@ impl Dispatch {
             self.place.remove(id);
         }
         rows
-    }
-
-    /// A key has another turn wherever its tasks are at hand. For those without a key that may be every kind of the lane.
-    fn move_turn(&mut self, lane: LaneRank, key: KeyIndex, turn: Turn) {
-        if key == KeyIndex::NONE {
-            for kind in 0..self.kinds.len() {
-                let queue = QueueIndex(kind * self.lanes.len() + lane.index());
-                if self.queues[queue.0].n_plain() > 0 {
-                    self.refresh(queue);
-                }
-            }
-        } else if !self.fair.is_closed(key) {
-            for queue in self.fair.queues(lane, key) {
-                self.queues[queue.0].set_turn(key, Some(turn));
-                self.refresh(queue);
-            }
-        }
-    }
-
-    // ----------------------------------------------------------------------------------------------------- shares
-
-    /// The shares of lanes from now on; none is owed anything yet.
-    pub(crate) fn set_shares(&mut self, shares: Vec<(LaneRank, u32)>) {
-        if self.shares == shares {
-            return;
-        }
-        self.shares = shares;
-        for class in self.classes.values_mut() {
-            class.owed.clear();
-        }
-    }
-
-    pub(crate) fn share(&self, lane: LaneRank) -> Option<u32> {
-        self.shares.iter().find(|(other, _)| *other == lane).map(|&(_, share)| share)
-    }
-
-    /// The lanes with a share of which a slot of this class could take a task now.
-    pub(crate) fn sharers(&self, class: ClassId, takes_suspects: bool) -> Sharers {
-        let at_hand = |&&(lane, _): &&(LaneRank, u32)| self.first_of_lane(class, lane, takes_suspects).is_some();
-        Sharers(self.shares.iter().filter(at_hand).fold(0, |bits, (lane, _)| bits | lane.bit()))
-    }
-
-    /// The task that goes before all others, for its lane would get less than its share otherwise. Of several such lanes
-    /// the one that would be the first to be owed two.
-    pub(crate) fn owed(&self, class: ClassId, sharers: Sharers, takes_suspects: bool) -> Option<Head> {
-        if sharers.0 == 0 {
-            return None;
-        }
-        let owed = &self.classes[&class].owed;
-        let of = |lane: LaneRank| owed.get(usize::from(lane.0)).copied().unwrap_or(0);
-        let ripe = self.shares.iter().filter(|(lane, share)| sharers.has(*lane) && of(*lane) + share >= SHARE_ONE);
-        // How many hand-outs are left until then, as a fraction.
-        let left = |&(lane, share): &(LaneRank, u32)| ((2 * SHARE_ONE).saturating_sub(of(lane)), share);
-        let first = ripe.min_by(|a, b| {
-            let ((left_a, share_a), (left_b, share_b)) = (left(a), left(b));
-            (left_a * share_b).cmp(&(left_b * share_a))
-        });
-        self.first_of_lane(class, first?.0, takes_suspects)
-    }
-
-    /// A slot of this class has taken a task of `lane`, when it could have taken one of each of the sharers.
-    pub(crate) fn count_share(&mut self, class: ClassId, sharers: Sharers, queue: QueueIndex) {
-        if self.shares.is_empty() {
-            return;
-        }
-        let taken = usize::from(self.lane_of(queue).0);
-        let owed = &mut self.classes.get_mut(&class).expect("its slot took a task").owed;
-        owed.resize(self.lanes.len(), 0);
-        for &(lane, share) in &self.shares {
-            let place = usize::from(lane.0);
-            // A lane that had nothing to give is owed nothing for it.
-            owed[place] = if sharers.has(lane) { owed[place] + share } else { 0 };
-            if place == taken {
-                owed[place] = owed[place].saturating_sub(SHARE_ONE);
-            }
-        }
-    }
-
-    fn first_of_lane(&self, class: ClassId, lane: LaneRank, takes_suspects: bool) -> Option<Head> {
-        if self.is_closed(lane) {
-            return None;
-        }
-        let heads = self.classes[&class].heads.range(Head::first_of(lane)..).copied();
-        let mut heads = heads.take_while(|head| head.lane == lane && !head.barrier);
-        heads.find(|head| takes_suspects || !head.suspect)
     }
 
     fn lane_of(&self, queue: QueueIndex) -> LaneRank {
