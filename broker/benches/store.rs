@@ -4,10 +4,9 @@
 #![allow(dead_code, unused_imports, reason = "the store is compiled in whole, its tests too, as its types are private")]
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
-use std::collections::HashSet;
 use std::time::Instant;
 
-use laneway_core::{Count, Ended, FairRules, Next, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_core::{Count, Ended, FairRules, IdSet, Next, Now, Op, OpResult, QueueKey, Started, UnixMillis};
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 
@@ -132,7 +131,7 @@ impl Bench {
 
     /// The window moves on as in the scheduler: what was read is out of it again before long.
     fn load_all(&mut self) -> Done {
-        let mut skip = HashSet::new();
+        let mut skip = IdSet::default();
         self.store.begin(Sync::Process)?;
         let mut read = 0;
         while read < ROWS / 20 {

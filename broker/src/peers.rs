@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use laneway_core::{Asker, ConnId, ReplyTo};
+use laneway_core::{Asker, ConnId, IdMap, ReplyTo};
 
 use crate::access::Listed;
 use crate::monitor::ConnEvent;
@@ -25,10 +25,10 @@ pub(crate) struct ReturnAddress {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     by_routing_id: HashMap<Arc<[u8]>, ConnId>,
-    conns: HashMap<ConnId, Conn>,
+    conns: IdMap<ConnId, Conn>,
     /// The open connection on each descriptor; `None` until its first message.
     by_fd: HashMap<i32, Option<ConnId>>,
-    replies: HashMap<ReplyTo, ReturnAddress>,
+    replies: IdMap<ReplyTo, ReturnAddress>,
     next_conn: u64,
     next_reply: u64,
 }

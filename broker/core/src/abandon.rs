@@ -4,14 +4,13 @@
 //! them. How the last waiter left makes no difference, a broken connection, an answer, a wait that was long enough: from then on
 //! there is a grace in which anybody's wait keeps the task.
 
-use std::collections::HashMap;
-
 use laneway_protocol::limits::BATCH_MAX;
 use laneway_protocol::message::{Stored, Submit, Verdict};
 use laneway_protocol::{Code, TaskId, WireError};
 
 use crate::action::{Action, Op};
 use crate::broker::Broker;
+use crate::id_map::IdMap;
 use crate::limits::MARKED_MAX;
 use crate::settle::Pending;
 use crate::time::{Millis, Now};
@@ -21,7 +20,7 @@ use crate::timer::Timer;
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     /// When each is given up unless somebody comes; `None` while somebody waits for it.
-    tasks: HashMap<TaskId, Option<Millis>>,
+    tasks: IdMap<TaskId, Option<Millis>>,
     /// Those that nobody waits for since the event that is being taken in.
     left: Vec<TaskId>,
     /// Places kept for the tasks of submits that are on their way to the disk.

@@ -1,13 +1,12 @@
 //! Operations that the store has not reported yet, and the memory that they hold. Whoever takes in new ones asks this for the
 //! room that is left; while the disk stands, no peer can fill the memory.
 
-use std::collections::HashMap;
-
 use laneway_protocol::message::{HandedTask, NewTask};
 use laneway_protocol::{FairKey, Payload};
 
 use crate::action::{Next, Op};
 use crate::event::OpId;
+use crate::id_map::IdMap;
 use crate::settle::{FindFor, Pending};
 
 /// What an operation or a task costs besides its texts and payloads.
@@ -15,7 +14,7 @@ const BASE_BYTES: usize = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    ops: HashMap<OpId, (Pending, usize)>,
+    ops: IdMap<OpId, (Pending, usize)>,
     bytes: usize,
     questions: usize,
 }

@@ -6,7 +6,7 @@
 //! and [`admin`](crate::admin) answer those who submit, wait and look, [`abandon`](crate::abandon) gives up what nobody waits
 //! for, [`bulk`](crate::bulk) answers those who change tasks, [`settle`](crate::settle) takes in what the store reports.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use laneway_protocol::message::{Answer, FairKeyValues, KindValues, LaneValues, Pong, Request};
@@ -19,6 +19,7 @@ use crate::bulk::Batches;
 use crate::dispatch::{Dispatch, QueueIndex};
 use crate::event::{Asker, Event, FoundTask, OpId, ReplyTo};
 use crate::gate::Gates;
+use crate::id_map::IdMap;
 use crate::kinds::SetValues;
 use crate::lease::LeaseKey;
 use crate::limits::{BUSY_FACTOR, OPS_BUSY_MAX, OPS_MAX, QUESTIONS_MAX};
@@ -50,12 +51,12 @@ pub struct Broker {
     pub(crate) set_lanes: BTreeMap<LaneName, LaneValues>,
     pub(crate) set_keys: BTreeMap<FairKey, FairKeyValues>,
     pub(crate) workers: Workers,
-    pub(crate) running: HashMap<TaskId, Running>,
+    pub(crate) running: IdMap<TaskId, Running>,
     /// Runs that have ended and are on their way to the disk.
-    pub(crate) settling: HashMap<TaskId, Settling>,
+    pub(crate) settling: IdMap<TaskId, Settling>,
     /// Sessions with waiting slots whose outcomes have come to disk with the commit that is being taken in.
     pub(crate) settled_idle: BTreeSet<SessionId>,
-    pub(crate) questions: HashMap<ReplyTo, Question>,
+    pub(crate) questions: IdMap<ReplyTo, Question>,
     pub(crate) pending: Backlog,
     pub(crate) waiters: Waiters,
     pub(crate) marks: Marks,
@@ -159,10 +160,10 @@ impl Broker {
             set_lanes: BTreeMap::new(),
             set_keys: BTreeMap::new(),
             workers: Workers::default(),
-            running: HashMap::new(),
-            settling: HashMap::new(),
+            running: IdMap::default(),
+            settling: IdMap::default(),
             settled_idle: BTreeSet::new(),
-            questions: HashMap::new(),
+            questions: IdMap::default(),
             pending: Backlog::default(),
             waiters: Waiters::default(),
             marks: Marks::default(),

@@ -19,6 +19,7 @@ use self::shares::SHARE_ONE;
 use crate::event::{Loaded, QueueKey, QueuedTask};
 use crate::fair::{Fair, KeyIndex, Turn};
 use crate::gate::Place;
+use crate::id_map::IdMap;
 use crate::queue::{Queue, Window};
 use crate::settings::Settings;
 use crate::time::UnixMillis;
@@ -133,7 +134,7 @@ pub(crate) struct Dispatch {
     next_class: u64,
     idle_n: u64,
     /// Where each task that is read ahead stands.
-    place: HashMap<TaskId, Spot>,
+    place: IdMap<TaskId, Spot>,
     fair: Fair,
     window: Window,
     kinds_max: usize,
@@ -162,7 +163,7 @@ impl Dispatch {
             class_of: HashMap::new(),
             next_class: 0,
             idle_n: 0,
-            place: HashMap::new(),
+            place: IdMap::default(),
             fair: Fair::new(settings.lanes.len()),
             window: Window {
                 rows_min: settings.window_rows_min,

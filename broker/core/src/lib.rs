@@ -25,6 +25,7 @@ mod fair;
 mod fair_keys;
 mod gate;
 mod handout;
+mod id_map;
 mod kinds;
 mod lease;
 mod limits;
@@ -55,6 +56,7 @@ pub use action::{
 pub use broker::{Broker, Start};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use fair::FairRules;
+pub use id_map::{IdMap, IdSet};
 pub use lease::LeaseKey;
 pub use settings::{KindSettings, Settings};
 pub use time::{Millis, Now, UnixMillis};

@@ -1,7 +1,5 @@
 //! Outcomes: how a run ends, by its worker's word or without one.
 
-use std::collections::HashMap;
-
 use laneway_protocol::TaskId;
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::{End, Held, NewTask, Outcome, OutcomeCode};
@@ -9,6 +7,7 @@ use laneway_protocol::message::{End, Held, NewTask, Outcome, OutcomeCode};
 use crate::action::{Next, Op};
 use crate::broker::Broker;
 use crate::event::{FoundTask, ReplyTo};
+use crate::id_map::IdMap;
 use crate::ready::hello_first;
 use crate::resume::Claim;
 use crate::settle::{EndHook, FindFor, Pending, PendingEnd, Settling};
@@ -104,7 +103,7 @@ impl Broker {
             }
             return;
         }
-        let rows: HashMap<TaskId, FoundTask> = found.into_iter().map(|row| (row.id, row)).collect();
+        let rows: IdMap<TaskId, FoundTask> = found.into_iter().map(|row| (row.id, row)).collect();
         for (index, outcome) in unknown {
             let hook = EndHook { question: Some((reply, index)), settle };
             match self.take_outcome(outcome, hook, now) {

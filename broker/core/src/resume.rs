@@ -1,7 +1,7 @@
 //! What outlives a broker: rows that were running, sessions that come back for them, hand-outs that no row shows. And the
 //! grace in which nobody is blamed for the broker's own absence.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use laneway_protocol::message::Held;
 use laneway_protocol::{Lease, SessionName, TaskId, TaskState};
@@ -9,6 +9,7 @@ use laneway_protocol::{Lease, SessionName, TaskId, TaskState};
 use crate::action::{Op, Started};
 use crate::broker::Broker;
 use crate::event::{FoundTask, ReplyTo};
+use crate::id_map::IdMap;
 use crate::settle::Question;
 use crate::task::{Events, RunEnd, Running, Stop, left_ms, timeout_ms};
 use crate::time::{Millis, Now};
@@ -154,7 +155,7 @@ impl Broker {
         let Some(Question::Hello(mut question)) = self.questions.remove(&reply) else { return };
         self.timers.clear(question.late_at, Timer::Question(reply));
         if self.workers.find_mut(question.session).is_some() {
-            let mut rows: HashMap<TaskId, FoundTask> = found.into_iter().map(|row| (row.id, row)).collect();
+            let mut rows: IdMap<TaskId, FoundTask> = found.into_iter().map(|row| (row.id, row)).collect();
             for held in held {
                 let claim =
                     rows.remove(&held.0).map_or(Claim::Stale, |row| self.claim(row, held.1, question.session, now));

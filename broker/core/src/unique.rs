@@ -1,7 +1,6 @@
 //! Unique keys beyond the plain rule that the table itself keeps: keys made out of payloads, and live tasks that a submit
 //! replaces, which nobody may start with their old payload meanwhile.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use laneway_protocol::message::{NewTask, OnConflict, Submit};
@@ -11,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::abandon::promised_marks;
 use crate::broker::Broker;
 use crate::event::{ConnId, FoundTask, ReplyTo};
+use crate::id_map::IdMap;
 use crate::time::Millis;
 
 /// Gives a task that asks for it the key of its payload: `json:` or `bin:` and the SHA-256 in hexadecimal, or `none`; anybody
@@ -34,7 +34,7 @@ pub fn derive_key(task: &mut NewTask) {
 
 /// Tasks that a submit on its way to the disk may replace, each with how many there are: they stay in the table until then.
 #[derive(Debug, Default)]
-pub(crate) struct Secured(HashMap<TaskId, usize>);
+pub(crate) struct Secured(IdMap<TaskId, usize>);
 
 impl Secured {
     pub(crate) fn contains(&self, task: TaskId) -> bool {

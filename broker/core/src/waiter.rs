@@ -1,11 +1,12 @@
 //! Who waits for which task, and from which event on.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{Final, Stored};
 
 use crate::event::{ConnId, ReplyTo};
+use crate::id_map::{IdMap, IdSet};
 use crate::time::Millis;
 
 /// One question that is answered when tasks end or move on.
@@ -33,8 +34,8 @@ pub(crate) enum Asked {
 
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    all: HashMap<ReplyTo, Waiter>,
-    by_task: HashMap<TaskId, HashSet<ReplyTo>>,
+    all: IdMap<ReplyTo, Waiter>,
+    by_task: IdMap<TaskId, IdSet<ReplyTo>>,
     /// Those who will wait once the store has answered are here already.
     by_conn: BTreeSet<(ConnId, ReplyTo)>,
 }

@@ -1,6 +1,6 @@
 //! Known workers: sessions, their connections and their slots.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use laneway_protocol::message::OutcomeCode;
 use laneway_protocol::{Kind, LaneName, SessionName, TaskId};
@@ -8,6 +8,7 @@ use laneway_protocol::{Kind, LaneName, SessionName, TaskId};
 use crate::action::WorkerName;
 use crate::dispatch::ClassId;
 use crate::event::{ConnId, ReplyTo};
+use crate::id_map::{IdMap, IdSet};
 use crate::stop::Drain;
 use crate::time::Millis;
 
@@ -33,7 +34,7 @@ pub(crate) struct Session {
     /// It has said HELLO to the end in this epoch. A plain worker never does.
     pub(crate) welcomed: bool,
     pub(crate) plain: bool,
-    pub(crate) conns: HashSet<ConnId>,
+    pub(crate) conns: IdSet<ConnId>,
     /// Since when it has no connection, and when it is lost.
     pub(crate) away: Option<Millis>,
     pub(crate) slots: BTreeMap<u32, Slot>,
@@ -42,7 +43,7 @@ pub(crate) struct Session {
     pub(crate) suspect: Option<TaskId>,
     pub(crate) beat: Option<ParkedBeat>,
     /// Tasks whose stop was told to this session, so that a BEAT is not answered again and again for them.
-    pub(crate) told: HashSet<TaskId>,
+    pub(crate) told: IdSet<TaskId>,
     pub(crate) told_drain: bool,
     /// It alone is to leave.
     pub(crate) drain: Option<Drain>,
@@ -164,7 +165,7 @@ pub(crate) struct Workers {
     sessions: BTreeMap<SessionId, Session>,
     by_name: HashMap<SessionName, SessionId>,
     /// One connection may carry several sessions.
-    by_conn: HashMap<ConnId, BTreeSet<SessionId>>,
+    by_conn: IdMap<ConnId, BTreeSet<SessionId>>,
     next: u64,
 }
 
@@ -180,13 +181,13 @@ impl Workers {
             lanes: None,
             welcomed: false,
             plain: false,
-            conns: HashSet::new(),
+            conns: IdSet::default(),
             away: None,
             slots: BTreeMap::new(),
             running: BTreeSet::new(),
             suspect: None,
             beat: None,
-            told: HashSet::new(),
+            told: IdSet::default(),
             told_drain: false,
             drain: None,
             since: now,

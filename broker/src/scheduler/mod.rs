@@ -4,12 +4,12 @@
 //! rows. While one transaction syncs the next one's operations gather in the inbox: that is the group commit. A storage
 //! error undoes the turn and keeps its operations; they are said again until they are on disk.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use laneway_core::{Ended, Event, FairRules, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
+use laneway_core::{Ended, Event, FairRules, IdSet, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{Final, Verdict};
 use laneway_protocol::{FairKey, LaneName, TaskId};
 
@@ -120,7 +120,7 @@ pub(crate) struct Scheduler<S> {
     woken: Option<Receiver<()>>,
     woken_at: Option<Millis>,
     /// Read ahead or handed out, and still `queued` in the table.
-    out: HashSet<TaskId>,
+    out: IdSet<TaskId>,
     watched: BTreeSet<TaskId>,
     /// Where the last look at watched tasks ended.
     watched_from: Option<TaskId>,
@@ -210,7 +210,7 @@ impl<S: Store> Scheduler<S> {
             ops: Docket::default(),
             woken,
             woken_at: None,
-            out: HashSet::new(),
+            out: IdSet::default(),
             watched: BTreeSet::new(),
             watched_from: None,
             chores: Chores {

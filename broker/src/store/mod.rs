@@ -23,10 +23,10 @@ mod schedules;
 pub(crate) mod sqlite;
 mod validate;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use laneway_core::{FairRules, FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
+use laneway_core::{FairRules, FoundTask, IdSet, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::message::{FairKeyValues, Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, FairKey, Kind, LaneName, TaskId};
 
@@ -177,7 +177,7 @@ pub(crate) struct Intake {
 pub(crate) struct Load<'a> {
     pub(crate) key: &'a QueueKey,
     /// Already in memory or handed out.
-    pub(crate) skip: &'a HashSet<TaskId>,
+    pub(crate) skip: &'a IdSet<TaskId>,
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
     /// How rows with fair keys take turns.

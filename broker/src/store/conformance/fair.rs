@@ -1,8 +1,6 @@
 //! Fair keys: rows of one queue are read by turns of their keys, and told with them.
 
-use std::collections::HashSet;
-
-use laneway_core::{FairRules, Op, OpResult};
+use laneway_core::{FairRules, IdSet, Op, OpResult};
 use laneway_protocol::FairKey;
 use laneway_protocol::message::{FairKeyValues, NewTask};
 use rusqlite::types::Value;
@@ -28,7 +26,7 @@ fn fair(weights: &[(&str, u32)], closed: &[&str]) -> FairRules {
 
 impl<T: Subject> World<T> {
     fn load_fair(&mut self, rows: usize, skip: &[i64], fair: &FairRules) -> LoadedRows {
-        let (key, skip) = (key("normal", "k"), skip.iter().map(|id| task(*id)).collect::<HashSet<_>>());
+        let (key, skip) = (key("normal", "k"), skip.iter().map(|id| task(*id)).collect::<IdSet<_>>());
         let load = Load { key: &key, skip: &skip, rows, bytes: 1_000_000, fair };
         self.turn(|store, now| store.load(load, now).unwrap())
     }

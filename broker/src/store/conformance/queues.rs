@@ -1,8 +1,6 @@
 //! Queues: what load, intake, sweep and the counts make of rows, whoever wrote them.
 
-use std::collections::HashSet;
-
-use laneway_core::{Count, FairRules, Next, Op, OpResult, UnixMillis};
+use laneway_core::{Count, FairRules, IdSet, Next, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{Payload, Verdict};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
@@ -90,7 +88,7 @@ pub(super) fn load_is_bounded_in_bytes_but_gives_one<T: Subject>(world: &mut Wor
         world.submit_one(task);
     }
     let load = |world: &mut World<T>, bytes| {
-        let (key, skip) = (key("normal", "k"), HashSet::new());
+        let (key, skip) = (key("normal", "k"), IdSet::default());
         world.turn(|store, now| {
             store.load(Load { key: &key, skip: &skip, rows: 9, bytes, fair: &FairRules::default() }, now).unwrap()
         })
@@ -262,7 +260,7 @@ pub(super) fn rows_that_came_while_no_broker_ran_are_judged_too<T: Subject>(worl
     let now = world.now;
     second.begin(Sync::Power).unwrap();
     assert_eq!(second.intake(9, now).unwrap().rows, 0);
-    let (queue, skip) = (key("normal", "k"), HashSet::new());
+    let (queue, skip) = (key("normal", "k"), IdSet::default());
     let loaded =
         second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
     assert_eq!(ids(&loaded.tasks), [good]);
@@ -284,7 +282,7 @@ pub(super) fn a_lane_of_earlier_settings_keeps_its_backlog<T: Subject>(world: &m
     second.begin(Sync::Power).unwrap();
     while !second.recount(999).unwrap() {}
     assert!(second.sweep(9, now).unwrap().ended.is_empty());
-    let (queue, skip) = (key("low", "k"), HashSet::<TaskId>::new());
+    let (queue, skip) = (key("low", "k"), IdSet::<TaskId>::default());
     let loaded =
         second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
     assert_eq!(ids(&loaded.tasks), [id]);

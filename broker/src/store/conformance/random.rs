@@ -1,9 +1,7 @@
 //! The model and SQLite side by side: random steps of a broker and of apps, told to both; every result and, after each
 //! step, every cell of every row must be the same.
 
-use std::collections::HashSet;
-
-use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, FairRules, Next, Noted, Op, OpResult, UnixMillis};
+use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, FairRules, IdSet, Next, Noted, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{After, BulkFilter, NewTask, OnConflict, Payload};
 use laneway_protocol::{FairKey, Lease, RequestId, SessionName, TaskId, TaskState};
 use proptest::prelude::*;
@@ -389,7 +387,7 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
             format!("{intake:?}")
         }
         Step::Load { lane: lane_name, kind: kind_name, rows, bytes, skip, fair: (weight, closed) } => {
-            let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
+            let skip: IdSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
             let fair = FairRules {
                 weight: 1,
                 weights: [(FairKey::new("x").unwrap(), *weight)].into(),

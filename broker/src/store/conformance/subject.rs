@@ -1,9 +1,9 @@
 //! What the stories are told to: a store, and an app that works on the same rows.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{
-    Cause, Count, Ended, EndedAs, FairRules, FoundTask, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started,
+    Cause, Count, Ended, EndedAs, FairRules, FoundTask, IdSet, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started,
     UnixMillis,
 };
 use laneway_protocol::message::{NewTask, Payload};
@@ -360,7 +360,7 @@ impl<T: Subject> World<T> {
     }
 
     pub(super) fn load_but(&mut self, key: &QueueKey, rows: usize, skip: &[i64]) -> LoadedRows {
-        let skip: HashSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
+        let skip: IdSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
         self.turn(|store, now| {
             store.load(Load { key, skip: &skip, rows, bytes: 1_000_000, fair: &FairRules::default() }, now).unwrap()
         })

@@ -1,10 +1,9 @@
 //! Operations in their order: which two of a slice become one write, and what each other one does. The runs themselves are
 //! in `run.rs`.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use laneway_core::{Edit, Next, Noted, Now, Op, OpResult};
+use laneway_core::{Edit, IdMap, Next, Noted, Now, Op, OpResult};
 use laneway_protocol::TaskId;
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use rusqlite::{Connection, params};
@@ -144,7 +143,7 @@ enum Partner {
 /// place of its end. A row is handed out only after the commit that made it, so no submit between the two can be its own.
 fn partners(ops: &[Op]) -> Vec<Partner> {
     let mut partners = vec![Partner::None; ops.len()];
-    let mut open: HashMap<TaskId, usize> = HashMap::new();
+    let mut open: IdMap<TaskId, usize> = IdMap::default();
     for (i, op) in ops.iter().enumerate() {
         match op {
             Op::Started(started) => drop(open.insert(started.task, i)),

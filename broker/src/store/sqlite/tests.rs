@@ -165,7 +165,7 @@ fn a_batch_is_kept_when_the_process_goes_away() {
     let key = laneway_core::QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
     store.begin(Sync::Process).unwrap();
     let load =
-        Load { key: &key, skip: &std::collections::HashSet::new(), rows: 9, bytes: 9, fair: &FairRules::default() };
+        Load { key: &key, skip: &laneway_core::IdSet::default(), rows: 9, bytes: 9, fair: &FairRules::default() };
     assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
     store.commit().unwrap();
 }
