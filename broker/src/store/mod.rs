@@ -189,7 +189,7 @@ pub(crate) struct LoadedRows {
     pub(crate) tasks: Vec<QueuedTask>,
     /// Due rows are left behind these.
     pub(crate) more: bool,
-    /// When the first row that is not due yet will be.
+    /// When the first row that is not due yet will be, or earlier.
     pub(crate) next_at: Option<UnixMillis>,
     /// As in [`Loaded`](laneway_core::Loaded).
     pub(crate) left: Vec<Option<FairKey>>,

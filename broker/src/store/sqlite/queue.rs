@@ -514,7 +514,7 @@ pub(super) const PLANS: [(&str, &str); 5] = [
     (const_sql::NEXT_KEY, "lane=? AND kind=? AND fair_key>?"),
 ];
 
-/// The same for the index of rows with keys that are due later, of which one row is looked at.
+/// The same for the index of rows with keys that are due later.
 #[cfg(test)]
 pub(super) const LATER_PLANS: [(&str, &str); 1] =
     [(const_sql::NEXT_AT_OF_KEYS, "lane=? AND kind=? AND run_at>? AND run_at<?")];
@@ -535,8 +535,9 @@ mod const_sql {
     pub(super) const NEXT_AT: &str = "SELECT run_at FROM tasks INDEXED BY tasks_queue \
         WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS NULL AND run_at > ?3 AND run_at < 9.3e18 \
         ORDER BY run_at LIMIT 1";
+    /// Of ended rows too, whose state the index does not have.
     pub(super) const NEXT_AT_OF_KEYS: &str = "SELECT run_at FROM tasks INDEXED BY tasks_fair_later \
-        WHERE state = 'queued' AND fair_key IS NOT NULL AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
+        WHERE fair_key IS NOT NULL AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
         ORDER BY run_at LIMIT 1";
     /// The first key, with the time of its first row: NULL, which is at once, sorts before all others.
     pub(super) const FIRST_KEY: &str = "SELECT fair_key, run_at FROM tasks INDEXED BY tasks_queue \

@@ -16,9 +16,9 @@ use crate::store::validate::{Bad, clipped};
 use crate::store::{StoreError, Swept, Unstarted};
 
 /// The condition of the index `tasks_attention`, word for word: else SQLite does not use it.
-const ATTENTION: &str = "(cancel_requested <> 0 \
+const ATTENTION: &str = "state >= 'queued' AND (cancel_requested <> 0 \
     OR kind >= x'' OR lane >= x'' OR run_at >= 1e14 OR expires_at >= 1e14 \
-    OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18))) AND state >= 'queued'";
+    OR (state = 'running' AND (lease IS NULL OR lease >= 9.3e18)))";
 
 /// Why a task ends that never started.
 #[derive(Debug, Clone, PartialEq, Eq)]
