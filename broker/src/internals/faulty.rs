@@ -9,6 +9,7 @@ use laneway_protocol::TaskId;
 use laneway_protocol::message::Final;
 
 use super::table::{Durable, Table};
+use crate::store::log_sync::LogSync;
 use crate::store::{
     Fired, Intake, Load, LoadedRows, Opened, Pruned, Retention, Store, StoreError, Swept, Sync, Unstarted,
 };
@@ -109,6 +110,11 @@ impl Store for Faulty {
         // Whatever a failed commit left in the file is written over.
         faults.half_written = None;
         Ok(())
+    }
+
+    fn log_sync(&self) -> Option<LogSync> {
+        // A commit is synced or fails as a whole here, without a thread.
+        None
     }
 
     fn rollback(&mut self) {

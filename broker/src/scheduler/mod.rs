@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use laneway_core::{Ended, Event, FairRules, IdSet, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis};
+use laneway_core::{
+    Ended, Event, FairRules, IdSet, Loaded, Millis, Next, Now, Op, OpId, OpResult, QueueKey, UnixMillis,
+};
 use laneway_protocol::message::{Final, Verdict};
 use laneway_protocol::{FairKey, LaneName, TaskId};
 
@@ -21,12 +23,14 @@ use crate::telemetry::TaskLog;
 mod agenda;
 mod docket;
 mod lines;
+mod outlet;
 #[cfg(feature = "internals")]
 mod step;
 
 use agenda::{Agenda, Demand};
 use docket::Docket;
 use lines::{Names, is_routine, let_go_event, task_event, tell_ended, tell_fired};
+use outlet::{Outlet, Told};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -53,6 +57,8 @@ const RETRY_MS: u64 = 20;
 const BREATH_SHARE: u32 = 3;
 const BREATH_MAX: Duration = Duration::from_millis(5);
 const FOREIGN_MS: u64 = 2_000;
+/// A turn of so many operations that leaves nothing else to do is synced by the scheduler itself.
+const FEW_OPS: usize = 8;
 /// Operations that the scheduler is told of at once, before more of them gather.
 const GATHERED_MAX: usize = 1_024;
 /// How long the scheduler looks by itself after a wake-up, at first faster: a commit can be seen once it is synced.
@@ -105,8 +111,7 @@ pub(crate) struct Pace {
 pub(crate) struct Scheduler<S> {
     store: S,
     inbox: Receiver<Orders>,
-    outbox: Sender<Vec<Event>>,
-    bell: Doorbell,
+    outlet: Outlet,
     clock: Clock,
     pace: Pace,
     log: TaskLog,
@@ -199,8 +204,7 @@ impl<S: Store> Scheduler<S> {
         Self {
             store,
             inbox,
-            outbox,
-            bell,
+            outlet: Outlet::new(outbox, bell),
             clock,
             agenda: Agenda::new(pace.lanes.clone()),
             pace,
@@ -233,6 +237,9 @@ impl<S: Store> Scheduler<S> {
     /// Runs until the router hangs up; then everything it ever asked for is committed and the epoch is closed. Fails on a
     /// storage error that leaves doubt.
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
+        if let Some(log) = self.store.log_sync() {
+            self.outlet.sync_apart(log)?;
+        }
         loop {
             let open = self.take_orders();
             let result = self.turn_if_needed();
@@ -253,6 +260,7 @@ impl<S: Store> Scheduler<S> {
                 && (self.ops.is_empty() || self.failing.is_some_and(|(since, _)| now.mono.since(since.mono) > 2_000))
             {
                 // What a failing disk did not take is said again by the workers, to the next broker.
+                self.outlet.finish()?;
                 return if self.ops.is_empty() { self.store.close_epoch(now) } else { Ok(()) };
             }
         }
@@ -345,6 +353,7 @@ impl<S: Store> Scheduler<S> {
 
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
+        self.outlet.check()?;
         if self.store.changed()? {
             self.foreign_at = Some(now.mono);
             self.on_change();
@@ -390,15 +399,18 @@ impl<S: Store> Scheduler<S> {
         self.leave_room();
         let begun = Instant::now();
         let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = self.ops.take(self.pace.turn_rows).into_iter().unzip();
+        let promises = self.pace.full_durability && ops.iter().any(needs_sync);
         // A slot is fired once for ever, and its task may run before the next sync.
-        let synced = self.pace.full_durability && (self.is_slot_due(now) || ops.iter().any(needs_sync));
+        let synced = self.pace.full_durability && self.is_slot_due(now) || promises && !self.outlet.syncs_apart();
         let begun_turn = self.store.begin(if synced { Sync::Power } else { Sync::Process });
         match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
                 self.agenda.appeared_told();
-                self.tell(&ids, &ops, results, found);
-                Ok(())
+                let (work, events) = self.told(&ids, &ops, results, found);
+                let only_new = !ops.iter().any(brings_back);
+                let at_leisure = ops.len() <= FEW_OPS && self.ops.is_empty() && self.inbox.is_empty();
+                self.send(Told { work, events, promises: promises && !synced, only_new }, at_leisure)
             }
             Err(error) => {
                 self.ops.put_back(ids.into_iter().zip(ops).collect());
@@ -600,8 +612,14 @@ impl<S: Store> Scheduler<S> {
         Ok(())
     }
 
-    /// The turn is on disk: tells the router and the log.
-    fn tell(&mut self, ids: &[Option<OpId>], ops: &[Op], results: Vec<Option<OpResult>>, found: Found) {
+    /// The turn is written: tells the log, and gives the work for the router, and what else it is to be told.
+    fn told(
+        &mut self,
+        ids: &[Option<OpId>],
+        ops: &[Op],
+        results: Vec<Option<OpResult>>,
+        found: Found,
+    ) -> (Vec<Event>, Vec<Event>) {
         // A saturated log is spared the building of what it would drop.
         let wanted = self.log.is_wanted();
         self.names.learn(ops);
@@ -653,13 +671,14 @@ impl<S: Store> Scheduler<S> {
             self.out.extend(loaded.tasks.iter().map(|task| task.id));
             self.agenda.answered(loaded);
         }
+        let mut work = Vec::new();
         if !found.loaded.is_empty() {
-            events.push(Event::Loaded(found.loaded));
+            work.push(Event::Loaded(found.loaded));
         }
         if !found.appeared.is_empty() {
-            events.push(Event::Appeared(found.appeared.into_iter().collect()));
+            work.push(Event::Appeared(found.appeared.into_iter().collect()));
         }
-        self.send(events);
+        (work, events)
     }
 
     /// What was read ahead is that no more: queued again, or in another lane, it is to be read again.
@@ -674,17 +693,12 @@ impl<S: Store> Scheduler<S> {
         }
     }
 
-    fn send(&self, events: Vec<Event>) {
-        if events.is_empty() {
-            // Nothing to read, but the router may wait for the room that was made in the inbox.
-            if self.was_full {
-                self.bell.ring();
-            }
-            return;
+    fn send(&mut self, told: Told, at_leisure: bool) -> Result<(), StoreError> {
+        // The router may wait for the room that was made in the inbox.
+        if self.was_full {
+            self.outlet.ring();
         }
-        // The router always drains this channel, so the wait is short; when it is gone nobody is left to tell.
-        self.outbox.send(events).ok();
-        self.bell.ring();
+        self.outlet.tell(told, at_leisure)
     }
 
     fn tell_failure(&mut self, error: &StoreError, now: Now) {
@@ -693,14 +707,16 @@ impl<S: Store> Scheduler<S> {
         if !told && lasting {
             tracing::error!(target: "laneway::store", %error, "new work is refused, nothing is handed out; what runs goes on");
             self.failing = Some((since, true));
-            self.send(vec![Event::StoreFailed(error.to_string())]);
+            // A sync that has failed ends the next turn.
+            let events = vec![Event::StoreFailed(error.to_string())];
+            self.send(Told { events, ..Told::default() }, true).ok();
         }
     }
 
     fn tell_recovered(&mut self) {
         if let Some((_, true)) = self.failing.take() {
             tracing::info!(target: "laneway::store", "the database takes writes again");
-            self.send(vec![Event::StoreRecovered]);
+            self.send(Told { events: vec![Event::StoreRecovered], ..Told::default() }, true).ok();
         }
     }
 }
@@ -724,6 +740,38 @@ fn needs_sync(op: &Op) -> bool {
         Op::Bulk(slice) => !slice.dry_run,
         Op::Started(_)
         | Op::Noted(_)
+        | Op::FindKey { .. }
+        | Op::FindTwins(_)
+        | Op::Endings(_)
+        | Op::List(_)
+        | Op::Show { .. }
+        | Op::Counts
+        | Op::Group { .. }
+        | Op::Parents { .. }
+        | Op::SessionUp { .. }
+        | Op::SessionGone { .. } => false,
+    }
+}
+
+/// Whether a row that the router knows may be read again with the turn of this operation: then the router must hear of the
+/// operation before it hears of the row.
+fn brings_back(op: &Op) -> bool {
+    match op {
+        Op::Ended(ended) => matches!(ended.next, Next::Queued { .. }),
+        Op::Submit { secured, .. } => !secured.is_empty(),
+        Op::Cancel(_)
+        | Op::Requeue(_)
+        | Op::Edit { .. }
+        | Op::Bulk(_)
+        | Op::CancelGroup { .. }
+        | Op::PauseLane { .. }
+        | Op::SetKind { .. }
+        | Op::SetLane { .. }
+        | Op::SetFairKey { .. } => true,
+        Op::Started(_)
+        | Op::Noted(_)
+        | Op::Schedules(_)
+        | Op::Find(_)
         | Op::FindKey { .. }
         | Op::FindTwins(_)
         | Op::Endings(_)

@@ -26,6 +26,7 @@ use rusqlite::types::Value;
 use self::cells::{cell, found, int, state};
 pub(crate) use self::dependencies::Edge;
 use super::fair::Rounds;
+use super::log_sync::LogSync;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
@@ -352,6 +353,10 @@ impl Store for MemoryStore {
     fn commit(&mut self) -> Result<(), StoreError> {
         self.before_turn = None;
         Ok(())
+    }
+
+    fn log_sync(&self) -> Option<LogSync> {
+        None
     }
 
     fn rollback(&mut self) {

@@ -14,6 +14,7 @@ mod dependencies;
 mod fair;
 mod index_locks;
 pub(crate) mod lock;
+pub(crate) mod log_sync;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod memory;
 pub(crate) mod offline;
@@ -60,6 +61,9 @@ pub(crate) trait Store {
 
     /// Ends a turn.
     fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// What makes committed turns survive a power cut, from any thread; `None` when only `begin` can ask for that.
+    fn log_sync(&self) -> Option<log_sync::LogSync>;
 
     /// Undoes a turn; also called after a failed `commit`.
     fn rollback(&mut self);
@@ -250,6 +254,8 @@ pub(crate) enum StoreError {
     Corrupt(String),
     /// The file that is open is not the one at the path any more: stop, what is written to it is lost.
     Replaced(String),
+    /// What was committed could not be synced: stop, for nothing tells what of it is on disk.
+    Unsynced(String),
     /// Anything that leaves doubt about what is stored: stop.
     Broken(String),
 }
@@ -287,6 +293,10 @@ impl fmt::Display for StoreError {
                 f,
                 "the database was replaced under the running broker ({what}): stop the broker before you move its files, \
                  use `laneway db restore` to put a backup in, then start it again"
+            ),
+            Self::Unsynced(cause) => write!(
+                f,
+                "the disk did not sync {cause}; nothing that hangs on it was confirmed: look after the disk, then start again"
             ),
             Self::Broken(cause) => write!(f, "the database is not as it should be: {cause}"),
         }

@@ -1,8 +1,6 @@
 //! Operations in their order: which two of a slice become one write, and what each other one does. The runs themselves are
 //! in `run.rs`.
 
-use std::path::Path;
-
 use laneway_core::{Edit, IdMap, Next, Noted, Now, Op, OpResult};
 use laneway_protocol::TaskId;
 use laneway_protocol::limits::TEXT_BYTES_MAX;
@@ -17,12 +15,13 @@ use super::submit::{NewList, submit};
 use super::unique;
 use super::{State, group, limits, query, schedules};
 use crate::store::StoreError;
+use crate::store::log_sync::LogSync;
 use crate::store::validate::clipped;
 
 pub(super) fn apply(
     conn: &Connection,
     state: &mut State,
-    wal: &Path,
+    log: &LogSync,
     ops: &[Op],
     now: Now,
 ) -> Result<Vec<Option<OpResult>>, StoreError> {
@@ -41,7 +40,7 @@ pub(super) fn apply(
                 }
                 Some(OpResult::Ended(or_refused(written, conn, state, ended, now)?))
             }
-            (op, _) => single(conn, state, &mut hot, wal, op, now)?,
+            (op, _) => single(conn, state, &mut hot, log, op, now)?,
         });
     }
     Ok(results)
@@ -51,7 +50,7 @@ fn single<'c>(
     conn: &'c Connection,
     state: &mut State,
     hot: &mut Hot<'c>,
-    wal: &Path,
+    log: &LogSync,
     op: &Op,
     now: Now,
 ) -> Result<Option<OpResult>, StoreError> {
@@ -84,7 +83,7 @@ fn single<'c>(
         Op::Endings(tasks) => OpResult::Endings(query::endings(conn, tasks)?),
         Op::List(filter) => OpResult::Rows(query::list(conn, &state.judge.rules, filter)?),
         Op::Show { tasks, detail } => OpResult::Rows(query::show(conn, &state.judge, tasks, *detail, now)?),
-        Op::Counts => OpResult::Counts(state.tally.counts(wal, state.hint.pinned_bytes(), state.news.rows())),
+        Op::Counts => OpResult::Counts(state.tally.counts(log, state.hint.pinned_bytes(), state.news.rows())),
         Op::SessionUp { session, name, plain } => {
             let sql = "INSERT OR REPLACE INTO laneway_sessions (session, name, plain) VALUES (?1, ?2, ?3)";
             conn.prepare_cached(sql)?.execute(params![session.as_str(), name, plain])?;

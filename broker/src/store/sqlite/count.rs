@@ -1,9 +1,8 @@
 //! Numbers kept in memory, so that asking for them scans nothing: queued rows for each queue, dead rows, rows overtaken by
-//! apps, how long commits took. The store's own steps keep them; what apps change unseen is mended by [`recount`], which
+//! apps. The store's own steps keep them; what apps change unseen is mended by [`recount`], which
 //! counts on in bounded chunks of the queue's index. They may lag, and nothing is decided by them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
 
 use laneway_core::{Counts, QueueKey};
 use rusqlite::types::{ToSql, Value};
@@ -11,10 +10,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::StoreError;
 use crate::store::fair::RawKey;
+use crate::store::log_sync::LogSync;
 use crate::store::validate::Judge;
-
-/// Commits whose time is remembered.
-const LATENCIES_MAX: usize = 1024;
 
 /// A queue as rows spell it: the lane, if any, and the kind.
 pub(super) type RawQueue = (Option<String>, String);
@@ -30,8 +27,6 @@ pub(super) struct Tally {
     pass: Pass,
     /// Queues whose lane or kind no row may have, found by a pass; the next sweep rejects their rows.
     pub(super) suspects: BTreeSet<RawQueue>,
-    latencies_us: Vec<u32>,
-    next_latency: usize,
 }
 
 /// One row that came into a queue or left it.
@@ -93,18 +88,8 @@ impl Tally {
         self.told = 0;
     }
 
-    /// A synced commit took this long.
-    pub(super) fn latency(&mut self, us: u32) {
-        if self.latencies_us.len() < LATENCIES_MAX {
-            self.latencies_us.push(us);
-        } else {
-            self.latencies_us[self.next_latency] = us;
-        }
-        self.next_latency = (self.next_latency + 1) % LATENCIES_MAX;
-    }
-
     /// The numbers as of the last commit.
-    pub(super) fn counts(&self, wal: &Path, wal_pinned_bytes: u64, submitted: u64) -> Counts {
+    pub(super) fn counts(&self, log: &LogSync, wal_pinned_bytes: u64, submitted: u64) -> Counts {
         let mut queued: Vec<_> = self
             .queued
             .iter()
@@ -112,17 +97,15 @@ impl Tally {
             .map(|(key, n)| (key.lane.as_str().to_owned(), key.kind.as_str().to_owned(), *n))
             .collect();
         queued.sort_unstable();
-        let mut sorted = self.latencies_us.clone();
-        sorted.sort_unstable();
-        let at = |percent: usize| sorted.get(sorted.len() * percent / 100).map_or(0, |us| u64::from(*us));
+        let (commit_p50_us, commit_p99_us) = log.p50_and_p99_us();
         Counts {
             submitted,
             queued,
             dead: self.dead,
-            wal_bytes: std::fs::metadata(wal).map_or(0, |file| file.len()),
+            wal_bytes: std::fs::metadata(log.wal()).map_or(0, |file| file.len()),
             wal_pinned_bytes,
-            commit_p50_us: at(50),
-            commit_p99_us: at(99),
+            commit_p50_us,
+            commit_p99_us,
             overtaken: self.overtaken,
         }
     }

@@ -43,6 +43,7 @@ use self::news::News;
 use self::submit::Forgetting;
 use super::checkpoint::{self, WalHint};
 use super::fair::Rounds;
+use super::log_sync::LogSync;
 use super::schedules::Fired;
 use super::validate::Judge;
 use super::{
@@ -75,7 +76,7 @@ const EPOCHS_MAX: i64 = 1000;
 pub(crate) struct SqliteStore {
     conn: Connection,
     path: PathBuf,
-    wal: PathBuf,
+    log: LogSync,
     guard: Guard,
     state: State,
     epoch: Option<Epoch>,
@@ -122,7 +123,7 @@ impl SqliteStore {
         let data_version = data_version(&conn)?;
         Ok(Self {
             path: path.into(),
-            wal: checkpoint::wal_of(path),
+            log: LogSync::new(checkpoint::wal_of(path)),
             guard: Guard::new([path]),
             state: State {
                 judge: Judge::new(rules),
@@ -160,18 +161,6 @@ impl SqliteStore {
             self.sync = sync;
         }
         Ok(())
-    }
-
-    /// A turn that wrote nothing synced nothing, and yet its answers rest on what it has read: rows that an app ended or
-    /// inserted without a sync of its own. The log holds no locks, so another descriptor on it does no harm.
-    fn sync_others(&self) -> Result<(), StoreError> {
-        let synced = std::fs::File::open(&self.wal).and_then(|wal| wal.sync_data());
-        match synced {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::Unavailable(format!("cannot sync {}: {cause}", self.wal.display())))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn lock(&mut self, patience: Duration) -> Result<(), StoreError> {
@@ -234,7 +223,8 @@ impl Store for SqliteStore {
         let opened = self.in_turn(|conn, state| open_epoch(conn, state, secret, now))?;
         self.epoch = Some(opened.epoch);
         // Now that something was committed, there is a log as well; it stays while it is open.
-        self.guard = Guard::new([self.path.as_path(), self.wal.as_path()]);
+        self.guard = Guard::new([self.path.as_path(), self.log.wal()]);
+        self.log.sync()?;
         // The first demands find the backlog; what is inserted from here on is told by the intake.
         self.state.news.start_behind(&self.conn)?;
         self.state.dependencies = Dependencies::start(&self.conn)?;
@@ -269,11 +259,13 @@ impl Store for SqliteStore {
     fn commit(&mut self) -> Result<(), StoreError> {
         let started = Instant::now();
         self.conn.prepare_cached("COMMIT")?.execute([])?;
-        if self.sync == Sync::Power && self.conn.total_changes() == self.changes_before {
-            self.sync_others()?;
-        }
         if self.sync == Sync::Power {
-            self.state.tally.latency(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
+            // A turn that wrote nothing synced nothing, and yet its answers rest on what it has read: rows that an app ended
+            // or inserted without a sync of its own.
+            if self.conn.total_changes() == self.changes_before {
+                self.log.sync()?;
+            }
+            self.log.took(started.elapsed());
         }
         self.state.tally.commit();
         self.state.news.commit();
@@ -285,6 +277,10 @@ impl Store for SqliteStore {
             }
         }
         Ok(())
+    }
+
+    fn log_sync(&self) -> Option<LogSync> {
+        self.state.judge.rules.full_durability.then(|| self.log.clone())
     }
 
     fn rollback(&mut self) {
@@ -301,7 +297,7 @@ impl Store for SqliteStore {
     }
 
     fn apply(&mut self, ops: &[Op], now: Now) -> Result<Vec<Option<OpResult>>, StoreError> {
-        apply::apply(&self.conn, &mut self.state, &self.wal, ops, now)
+        apply::apply(&self.conn, &mut self.state, &self.log, ops, now)
     }
 
     fn intake(&mut self, rows: usize, now: Now) -> Result<Intake, StoreError> {
