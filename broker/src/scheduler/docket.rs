@@ -1,10 +1,14 @@
 //! Operations that wait for a turn: the steps of tasks' lives in the order in which they were asked for, and behind them what
 //! only people ask, lists and counts. A turn takes so many that its rows are bounded; a flood of questions delays questions and
 //! no task.
+//!
+//! A hand-out waits a moment for its end, for the two together are one write. Nobody waits for its record, and should the broker
+//! die meanwhile, the lease itself tells the next one. It never comes behind anything that could tell the difference.
 
 use std::collections::VecDeque;
 
-use laneway_core::{Op, OpId};
+use laneway_core::{IdMap, Millis, Op, OpId};
+use laneway_protocol::TaskId;
 use laneway_protocol::message::NewTask;
 
 type Ordered = (Option<OpId>, Op);
@@ -15,39 +19,116 @@ const READ_ROWS: usize = 1_024;
 const COUNTS_ROWS: usize = 256;
 const DETAIL_ROWS: usize = 64;
 
+/// How long a hand-out waits for its end.
+const START_HELD_MS: u64 = 10;
+
 #[derive(Debug, Default)]
 pub(super) struct Docket {
+    /// Hand-outs whose end has not come: older than all `steps`. Since when, in order; those that were taken with their end
+    /// are still there.
+    held: VecDeque<(Millis, TaskId)>,
+    starts: IdMap<TaskId, Ordered>,
+    /// The first of them is no hand-out.
     steps: VecDeque<Ordered>,
     questions: VecDeque<Ordered>,
 }
 
 impl Docket {
-    pub(super) fn extend(&mut self, ops: Vec<Ordered>) {
+    pub(super) fn extend(&mut self, ops: Vec<Ordered>, now: Millis) {
         for op in ops {
             if is_question(&op.1) { self.questions.push_back(op) } else { self.steps.push_back(op) }
         }
+        self.hold(now);
     }
 
     /// Takes the operations of one turn: steps of about `rows` rows, and questions behind them.
-    pub(super) fn take(&mut self, rows: usize) -> Vec<Ordered> {
-        let mut taken = take(&mut self.steps, rows);
-        taken.extend(take(&mut self.questions, READ_ROWS));
+    pub(super) fn take(&mut self, rows: usize, now: Millis) -> Vec<Ordered> {
+        let steps = take(&mut self.steps, rows);
+        let questions = take(&mut self.questions, READ_ROWS);
+        let mut taken = Vec::with_capacity(steps.len() + questions.len());
+        let seen = !questions.is_empty() || steps.iter().any(|(_, op)| sees_starts(op));
+        if seen {
+            taken.extend(self.take_held(|_| true));
+        }
+        for step in steps {
+            match &step.1 {
+                Op::Started(started) if !seen => {
+                    self.held.push_back((now, started.task));
+                    self.starts.insert(started.task, step);
+                    continue;
+                }
+                Op::Ended(ended) => taken.extend(self.starts.remove(&ended.task)),
+                _ => {}
+            }
+            taken.push(step);
+        }
+        taken.extend(questions);
+        taken.extend(self.take_held(|since| now.since(since) >= START_HELD_MS));
+        self.hold(now);
         taken
     }
 
     /// Puts back what a turn that was undone had taken.
     pub(super) fn put_back(&mut self, taken: Vec<Ordered>) {
+        // What was held since then comes behind it.
+        self.let_go();
         for op in taken.into_iter().rev() {
             if is_question(&op.1) { self.questions.push_front(op) } else { self.steps.push_front(op) }
         }
     }
 
+    /// Holds no hand-out any longer: nothing more will come.
+    pub(super) fn let_go(&mut self) {
+        for start in self.take_held(|_| true).into_iter().rev() {
+            self.steps.push_front(start);
+        }
+    }
+
+    /// Whether a turn would take something now.
+    pub(super) fn is_due(&self, now: Millis) -> bool {
+        !self.steps.is_empty() || !self.questions.is_empty() || self.next_at().is_some_and(|at| at <= now)
+    }
+
+    /// When the first hand-out that is held is to be written all the same, or earlier.
+    pub(super) fn next_at(&self) -> Option<Millis> {
+        self.held.front().map(|(since, _)| since.after(START_HELD_MS))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.questions.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn len(&self) -> usize {
-        self.steps.len() + self.questions.len()
+        self.starts.len() + self.steps.len() + self.questions.len()
+    }
+
+    /// Hand-outs at the front of the steps begin their wait.
+    fn hold(&mut self, now: Millis) {
+        while let Some((_, Op::Started(started))) = self.steps.front() {
+            let task = started.task;
+            self.held.push_back((now, task));
+            self.starts.extend(self.steps.pop_front().map(|start| (task, start)));
+        }
+    }
+
+    fn take_held(&mut self, is_over: impl Fn(Millis) -> bool) -> Vec<Ordered> {
+        let mut taken = Vec::new();
+        while let Some(&(since, task)) = self.held.front()
+            && (is_over(since) || !self.starts.contains_key(&task))
+        {
+            self.held.pop_front();
+            taken.extend(self.starts.remove(&task));
+        }
+        taken
+    }
+}
+
+/// Whether it could tell that a hand-out is not written yet: all but hand-outs, ends of runs, and what is new.
+fn sees_starts(op: &Op) -> bool {
+    match op {
+        Op::Started(_) | Op::Ended(_) | Op::SessionUp { .. } | Op::SessionGone { .. } => false,
+        Op::Submit { secured, .. } => !secured.is_empty(),
+        _ => true,
     }
 }
 
@@ -110,10 +191,13 @@ fn of_new(task: &NewTask) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use laneway_protocol::TaskId;
+    use laneway_core::{Count, Ended, Next, Started, UnixMillis};
     use laneway_protocol::message::Filter;
+    use laneway_protocol::{Kind, LaneName, Lease, SessionName};
 
     use super::*;
+
+    const NOW: Millis = Millis(1_000);
 
     fn list(limit: u32) -> Ordered {
         (None, Op::List(Filter { limit, ..Filter::default() }))
@@ -127,11 +211,75 @@ mod tests {
     fn a_flood_of_lists_comes_behind_every_step_and_in_parts() {
         // Proves that a step that was asked for last is in the next turn, with no more questions than the turn has room for.
         let mut docket = Docket::default();
-        docket.extend((0..100).map(|_| list(512)).collect());
-        docket.extend(vec![find(1)]);
-        assert_eq!(docket.take(4_096), [find(1), list(512), list(512)]);
-        assert_eq!(docket.take(4_096), [list(512), list(512)]);
+        docket.extend((0..100).map(|_| list(512)).collect(), NOW);
+        docket.extend(vec![find(1)], NOW);
+        assert_eq!(docket.take(4_096, NOW), [find(1), list(512), list(512)]);
+        assert_eq!(docket.take(4_096, NOW), [list(512), list(512)]);
         assert_eq!(docket.len(), 96);
+    }
+
+    fn started(n: u64) -> Ordered {
+        let (kind, lane) = (Kind::new("k").unwrap(), LaneName::new("normal").unwrap());
+        let worker = SessionName::new("w").unwrap();
+        let task = TaskId::new(n).unwrap();
+        let (at, lease) = (UnixMillis(1), Lease::new(1));
+        (None, Op::Started(Started { task, lease, run: 1, worker, at, kind, lane, attempt: 1, wait_ms: 0 }))
+    }
+
+    fn ended(n: u64) -> Ordered {
+        let (_, Op::Started(Started { task, lease, run, worker, at, kind, lane, attempt, .. })) = started(n) else {
+            unreachable!("it is one")
+        };
+        let (next, count) = (Next::Done(None), Count::Attempt);
+        let (error, cause, spawn) = (None, None, Vec::new());
+        let ended =
+            Ended { task, lease, run, next, count, error, cause, spawn, worker, at, kind, lane, attempt, run_ms: 1 };
+        (Some(OpId(n)), Op::Ended(ended))
+    }
+
+    #[test]
+    fn a_hand_out_waits_for_its_end_and_not_for_ever() {
+        // Proves that the two come together, that one without its end is taken in time and says when, and that a docket which
+        // holds only such ones has nothing due.
+        let mut docket = Docket::default();
+        docket.extend(vec![started(1), started(2)], NOW);
+        assert!(!docket.is_due(NOW) && !docket.is_empty());
+        docket.extend(vec![ended(1), started(3)], NOW.after(1));
+        assert!(docket.is_due(NOW.after(1)));
+        assert_eq!(docket.take(100, NOW.after(1)), [started(1), ended(1)]);
+        assert_eq!((docket.len(), docket.is_due(NOW.after(1))), (2, false));
+        let at = NOW.after(START_HELD_MS);
+        assert!(docket.next_at().unwrap() <= at && docket.is_due(at));
+        assert_eq!(docket.take(100, at), [started(2)]);
+        assert_eq!(docket.take(100, at.after(1)), [started(3)]);
+        assert!(docket.is_empty());
+    }
+
+    #[test]
+    fn a_hand_out_is_written_before_whatever_could_tell() {
+        // Proves that a question, a search and a cancel see every hand-out that came before them, and those after them stay behind.
+        for sees in [list(1), find(9), (None, Op::Cancel(vec![TaskId::new(1).unwrap()]))] {
+            let mut docket = Docket::default();
+            docket.extend(vec![started(1), ended(7), started(2), sees.clone()], NOW);
+            let mut taken = docket.take(100, NOW);
+            assert_eq!(taken.pop(), Some(sees));
+            assert_eq!(taken, [started(1), ended(7), started(2)]);
+        }
+    }
+
+    #[test]
+    fn an_undone_turn_and_the_end_lose_no_hand_out() {
+        // Proves that what was taken comes again in its order, and that at the end nothing is held back.
+        let mut docket = Docket::default();
+        docket.extend(vec![started(1), started(2), ended(1)], NOW);
+        let taken = docket.take(100, NOW);
+        assert_eq!(taken, [started(1), ended(1)]);
+        docket.put_back(taken);
+        docket.let_go();
+        assert_eq!(docket.len(), 3);
+        let mut taken = docket.take(100, NOW);
+        taken.extend(docket.take(100, NOW.after(START_HELD_MS)));
+        assert_eq!(taken, [started(1), ended(1), started(2)]);
     }
 
     #[test]
@@ -139,13 +287,13 @@ mod tests {
         // Proves that long lists of ids fill a turn as many short ones do, that one over the bound is taken alone, and that an
         // undone turn changes nothing.
         let mut docket = Docket::default();
-        docket.extend(vec![find(60), find(50), find(500), find(1)]);
-        let first = docket.take(100);
+        docket.extend(vec![find(60), find(50), find(500), find(1)], NOW);
+        let first = docket.take(100, NOW);
         assert_eq!(first, [find(60)]);
         docket.put_back(first);
-        assert_eq!(docket.take(110), [find(60), find(50)]);
-        assert_eq!(docket.take(100), [find(500)]);
-        assert_eq!(docket.take(100), [find(1)]);
+        assert_eq!(docket.take(110, NOW), [find(60), find(50)]);
+        assert_eq!(docket.take(100, NOW), [find(500)]);
+        assert_eq!(docket.take(100, NOW), [find(1)]);
         assert!(docket.is_empty());
     }
 }

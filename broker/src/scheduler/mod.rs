@@ -242,6 +242,9 @@ impl<S: Store> Scheduler<S> {
         }
         loop {
             let open = self.take_orders();
+            if !open {
+                self.ops.let_go();
+            }
             let result = self.turn_if_needed();
             let now = self.clock.now();
             match result {
@@ -294,7 +297,7 @@ impl<S: Store> Scheduler<S> {
     }
 
     fn absorb(&mut self, orders: Orders) {
-        self.ops.extend(orders.ops);
+        self.ops.extend(orders.ops, self.clock.now().mono);
         for task in orders.unload {
             self.out.remove(&task);
         }
@@ -314,11 +317,11 @@ impl<S: Store> Scheduler<S> {
         if self.failing.is_some() {
             return Duration::from_millis(RETRY_MS);
         }
-        if self.has_work() { Duration::ZERO } else { self.idle_wait() }
+        if self.has_work(self.clock.now()) { Duration::ZERO } else { self.idle_wait() }
     }
 
-    fn has_work(&self) -> bool {
-        !self.ops.is_empty() || self.has_chores()
+    fn has_work(&self, now: Now) -> bool {
+        self.ops.is_due(now.mono) || self.has_chores()
     }
 
     /// Whether there is something to do besides operations.
@@ -348,7 +351,8 @@ impl<S: Store> Scheduler<S> {
         let next = times.map(|at| Duration::from_millis(at.since(now.wall))).min();
         let recount = self.chores.is_counting().then(|| Duration::from_millis(self.chores.recount_at.since(now.mono)));
         let prune = Duration::from_millis(self.chores.prune_at.since(now.mono));
-        next.into_iter().chain(recount).chain([prune]).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
+        let starts = self.ops.next_at().map(|at| Duration::from_millis(at.since(now.mono)));
+        next.into_iter().chain(recount).chain(starts).chain([prune]).min().map_or(BACKSTOP, |wait| wait.min(BACKSTOP))
     }
 
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
@@ -361,7 +365,7 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
         let recount = self.chores.is_counting() && now.mono >= self.chores.recount_at;
-        if self.has_work() || prune || recount || self.is_slot_due(now) {
+        if self.has_work(now) || prune || recount || self.is_slot_due(now) {
             self.turn(now, prune, recount)?;
         }
         Ok(())
@@ -398,7 +402,7 @@ impl<S: Store> Scheduler<S> {
     fn turn(&mut self, now: Now, prune: bool, recount: bool) -> Result<(), StoreError> {
         self.leave_room();
         let begun = Instant::now();
-        let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = self.ops.take(self.pace.turn_rows).into_iter().unzip();
+        let (ids, ops): (Vec<Option<OpId>>, Vec<Op>) = self.ops.take(self.pace.turn_rows, now.mono).into_iter().unzip();
         let promises = self.pace.full_durability && ops.iter().any(needs_sync);
         // A slot is fired once for ever, and its task may run before the next sync.
         let synced = self.pace.full_durability && self.is_slot_due(now) || promises && !self.outlet.syncs_apart();
