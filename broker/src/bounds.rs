@@ -12,7 +12,7 @@ use crate::process;
 
 /// Descriptors for all but connections: database, log, threads of libzmq, and connections that are accepted while the broker
 /// is about to stop listening.
-const DESCRIPTORS_KEPT: u64 = 256;
+pub(crate) const DESCRIPTORS_KEPT: u64 = 256;
 /// How often memory is looked at. At a gigabyte a second, as fast as one peer can send, 50 MB come in meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 /// For the log's writer to write the last line.
@@ -21,14 +21,7 @@ const LAST_LINE: Duration = Duration::from_millis(50);
 /// Raises the limit of open files to what `connections_max` needs, as far as this process may. Gives how many connections fit.
 pub(crate) fn connections(config: &Config) -> usize {
     let wanted = config.connections_max as u64 + DESCRIPTORS_KEPT;
-    // Without a word about the limit, the usual one of a process is supposed.
-    let (mut limit, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
-    if limit < wanted {
-        let raised = wanted.min(most);
-        if setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() {
-            limit = raised;
-        }
-    }
+    let limit = raise_open_files(wanted);
     let fits = limit.saturating_sub(DESCRIPTORS_KEPT).clamp(1, config.connections_max as u64);
     if fits < config.connections_max as u64 {
         tracing::info!(
@@ -39,6 +32,14 @@ pub(crate) fn connections(config: &Config) -> usize {
         );
     }
     usize::try_from(fits).unwrap_or(usize::MAX)
+}
+
+/// Raises the limit of open files of this process, and of those that it starts, as far as it may; gives what it is then.
+pub(crate) fn raise_open_files(wanted: u64) -> u64 {
+    // Without a word about the limit, the usual one of a process is supposed.
+    let (limit, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
+    let raised = wanted.min(most);
+    if limit < wanted && setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() { raised } else { limit }
 }
 
 /// Ends this process when it holds more than `memory_bytes_max`. Nothing that was acknowledged is lost by that, and a
