@@ -11,7 +11,7 @@ FIGURES = [
     *((f"drain, {word}, {n} workers", "/s", False) for word in ("one at a time", "batches of 64") for n in (4, 16, 64)),
     ("submit while draining, batches", "/s", False), ("submit to start, p50", "µs", True), ("submit to start, p99", "µs", True),
     ("submit to result, p50", "µs", True), ("SQL commit to start, p50", "µs", True), ("SQL commit to start, p99", "µs", True),
-    ("makespan", "x ideal", True), ("urgent, p99", "µs", True), ("memory", "MiB", True), ("idle, 64 workers", "% of a core", True), ("idle, 16 workers", "% of a core", True),
+    ("makespan", "x ideal", True), ("urgent, p99", "µs", True), ("memory", "MiB", True), ("idle, 64 workers", "% of a core", True),
 ]
 SYNCED = "synced before the answer"
 

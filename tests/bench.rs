@@ -44,15 +44,27 @@ fn drains_have_figures_with_ratios_and_lose_nothing() {
     }
 }
 
+/// The figure of this name, which must be there.
+fn figure<'a>(lines: &'a [Value], name: &str) -> &'a Value {
+    lines.iter().find(|line| line["figure"] == name).unwrap_or_else(|| panic!("no figure '{name}'"))
+}
+
+#[test]
+fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
+    // Proves that `bench/run` finds the figure that it compares with brokers that have 64 workers.
+    let lines = bench("idle");
+    check(&lines);
+    figure(&lines, "broker, 64 slots ready");
+}
+
 #[test]
 fn waits_have_their_percentiles() {
     // Proves that a start is found for every insert: a missing one would leave a percentile without its samples.
     let lines = bench("latency");
     assert!(check(&lines) >= 2 * 300);
-    let figure = |name: &str| {
-        let line = lines.iter().find(|line| line["figure"] == name).unwrap_or_else(|| panic!("no figure '{name}'"));
-        line["value"].as_f64().unwrap()
-    };
-    let [p50, p99] = [50, 99].map(|percent| figure(&format!("SQL insert to start, full, p{percent}")));
+    let [p50, p99] = [50, 99].map(|percent| {
+        let figure = figure(&lines, &format!("SQL insert to start, full, p{percent}"));
+        figure["value"].as_f64().unwrap()
+    });
     assert!(p50 <= p99, "{p50} {p99}");
 }

@@ -12,8 +12,10 @@ use crate::error::Error;
 
 /// Tasks of one insert.
 const PAGE: u32 = 100_000;
-/// Slots of the workers that look on.
-const SLOTS: u32 = 16;
+/// Slots of the workers that drain many queued rows.
+const DRAIN_SLOTS: u32 = 16;
+/// Slots of the workers that wait for tasks, as many as `bench/run` gives every other system.
+const IDLE_SLOTS: u32 = 64;
 /// How long workers drain while the most memory is looked for.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -23,7 +25,7 @@ pub(super) fn memory(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     let mut stage = Stage::open(bench, Durability::Normal)?;
     let (empty, _) = stage.broker().memory()?;
     stage.pause(&["normal"], true)?;
-    stage.hire(SLOTS, 16)?;
+    stage.hire(DRAIN_SLOTS, 16)?;
     for page in 0..rows.div_ceil(PAGE) {
         stage.insert(NOOP, None, PAGE.min(rows - page * PAGE), |_| payload())?;
     }
@@ -48,14 +50,14 @@ pub(super) fn memory(bench: &Bench, report: &mut Report) -> Result<(), Error> {
 pub(super) fn idle(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     let time = bench.scale.idle_time;
     let mut stage = Stage::open(bench, Durability::Full)?;
-    stage.hire(SLOTS, 1)?;
+    stage.hire(IDLE_SLOTS, 1)?;
     let (broker, workers) = (stage.broker().cpu()?, stage.workers_cpu()?);
     thread::sleep(time);
     let share = |cpu: Duration| cpu.as_secs_f64() / time.as_secs_f64() * 100.0;
     let broker = share(stage.broker().cpu()?.saturating_sub(broker));
     let workers = share(stage.workers_cpu()?.saturating_sub(workers));
-    report.add(Figure::new("idle", format!("broker, {SLOTS} slots ready"), Unit::PercentOfCore, broker));
-    report.add(Figure::new("idle", format!("all workers, {SLOTS} slots"), Unit::PercentOfCore, workers));
+    report.add(Figure::new("idle", format!("broker, {IDLE_SLOTS} slots ready"), Unit::PercentOfCore, broker));
+    report.add(Figure::new("idle", format!("all workers, {IDLE_SLOTS} slots"), Unit::PercentOfCore, workers));
     Ok(())
 }
 
