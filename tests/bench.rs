@@ -50,6 +50,16 @@ fn figure<'a>(lines: &'a [Value], name: &str) -> &'a Value {
 }
 
 #[test]
+fn submits_of_many_clients_are_all_stored() {
+    // Proves that clients on connections of their own are measured, and that every row of theirs is counted.
+    let lines = bench("submit");
+    check(&lines);
+    for durability in ["full", "normal"] {
+        figure(&lines, &format!("wire, 16 clients one by one, {durability}"));
+    }
+}
+
+#[test]
 fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
     // Proves that `bench/run` finds the figure that it compares with brokers that have 64 workers.
     let lines = bench("idle");

@@ -18,6 +18,7 @@ mod worker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -148,4 +149,12 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// What a thread has to tell, once it has ended.
+fn join<T, E>(thread: ScopedJoinHandle<'_, Result<T, E>>) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    Ok(thread.join().map_err(|_| Error::other("go on", "a thread panicked"))??)
 }

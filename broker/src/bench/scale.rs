@@ -15,6 +15,8 @@ pub(super) struct Scale {
     pub(super) limit_commits: u32,
     pub(super) submits_single: u32,
     pub(super) submits_bulk: u32,
+    /// Of each of several clients at the same time.
+    pub(super) submits_each: u32,
     pub(super) latency_samples: u32,
     pub(super) makespan_tasks: u32,
     /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
@@ -34,6 +36,7 @@ impl Scale {
         limit_commits: 2_000,
         submits_single: 3_000,
         submits_bulk: 100_000,
+        submits_each: 1_000,
         latency_samples: 1_000,
         makespan_tasks: 2_000,
         urgent_bulk: 20_000,
@@ -51,6 +54,7 @@ impl Scale {
         limit_commits: 200,
         submits_single: 200,
         submits_bulk: 5_000,
+        submits_each: 50,
         latency_samples: 100,
         makespan_tasks: 200,
         urgent_bulk: 2_000,

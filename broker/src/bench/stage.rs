@@ -87,6 +87,11 @@ impl<'a> Stage<'a> {
         &self.client
     }
 
+    /// Clients with connections of their own.
+    pub(super) fn clients(&self, n: u32) -> Result<Vec<Client>, Error> {
+        (0..n).map(|_| Ok(Client::connect_with(&self.endpoint, WITHIN)?)).collect()
+    }
+
     pub(super) fn broker(&self) -> &Process {
         &self.broker
     }
