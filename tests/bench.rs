@@ -60,6 +60,19 @@ fn submits_of_many_clients_are_all_stored() {
 }
 
 #[test]
+fn drains_go_on_beside_apps() {
+    // Proves that both sides get on, and that the apps' own tasks are done too: they are counted with the others.
+    let lines = bench("beside");
+    let tasks = check(&lines);
+    for max in [1, 64] {
+        figure(&lines, &format!("beside 4 apps by SQL, 4 slots, max {max}, full"));
+        figure(&lines, &format!("commits of 4 apps by SQL beside 4 slots, max {max}, full"));
+        figure(&lines, &format!("a commit of an app by SQL beside 4 slots, max {max}, full, p99"));
+    }
+    assert!(tasks > 2 * 2_000, "{tasks}");
+}
+
+#[test]
 fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
     // Proves that `bench/run` finds the figure that it compares with brokers that have 64 workers.
     let lines = bench("idle");

@@ -10,7 +10,7 @@ use super::worker::{NOOP, SLEEP};
 use crate::error::Error;
 
 /// The lane of tasks that say nothing, as the settings have it unless told otherwise.
-const LANE: &str = "normal";
+pub(super) const LANE: &str = "normal";
 /// Bytes of a payload, as JSON text.
 pub(super) const PAYLOAD_BYTES: usize = 100;
 

@@ -5,6 +5,7 @@
 //! because only ratios within one run mean something. Whatever ran is counted in the table afterwards: a figure from a run
 //! that lost a task is no figure, and the exit code says so. Called by the command line only.
 
+mod beside;
 mod drain;
 mod figure;
 mod footprint;
@@ -65,6 +66,8 @@ enum Part {
     Drain,
     /// Storing tasks, by wire and by SQL
     Submit,
+    /// Completing queued tasks while apps commit rows by SQL
+    Beside,
     /// From insert or submit to start on an idle system
     Latency,
     /// Short and long tasks mixed, over the ideal
@@ -135,6 +138,7 @@ impl Bench {
             Part::Limits => limits::measure(self, report),
             Part::Drain => drain::measure(self, report),
             Part::Submit => submit::measure(self, report),
+            Part::Beside => beside::measure(self, report),
             Part::Latency => waits::latency(self, report),
             Part::Makespan => drain::makespan(self, report),
             Part::Urgent => waits::urgent(self, report),

@@ -17,6 +17,8 @@ pub(super) struct Scale {
     pub(super) submits_bulk: u32,
     /// Of each of several clients at the same time.
     pub(super) submits_each: u32,
+    /// Tasks that are queued before apps and workers begin.
+    pub(super) beside_tasks: u32,
     pub(super) latency_samples: u32,
     pub(super) makespan_tasks: u32,
     /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
@@ -37,6 +39,7 @@ impl Scale {
         submits_single: 3_000,
         submits_bulk: 100_000,
         submits_each: 1_000,
+        beside_tasks: 50_000,
         latency_samples: 1_000,
         makespan_tasks: 2_000,
         urgent_bulk: 20_000,
@@ -55,6 +58,7 @@ impl Scale {
         submits_single: 200,
         submits_bulk: 5_000,
         submits_each: 50,
+        beside_tasks: 2_000,
         latency_samples: 100,
         makespan_tasks: 200,
         urgent_bulk: 2_000,

@@ -22,6 +22,8 @@ const WITHIN: Duration = Duration::from_secs(20);
 const STUCK: Duration = Duration::from_secs(30);
 /// Between two looks at whether a drain is over; each costs two index probes of some microseconds.
 const LOOK: Duration = Duration::from_millis(3);
+/// Between two questions to the broker how many are done, which cost it more.
+const ASK: Duration = Duration::from_millis(10);
 /// Workers are processes, up to this many; more slots become threads in them.
 const PROCESSES_MAX: u32 = 4;
 
@@ -156,6 +158,24 @@ impl<'a> Stage<'a> {
         self.await_that("all rows are counted", |stage| Ok(stage.client.stats()?.queued >= u64::from(rows)))
     }
 
+    /// Waits until this many rows are done, while more may come in; gives when that was seen.
+    pub(super) fn await_done(&mut self, rows: u32) -> Result<Instant, Error> {
+        let app = self.app()?;
+        let fail = |error| Error::database("count what is done", error);
+        let mut count = app.prepare("SELECT count(*) FROM tasks WHERE state = 'done'").map_err(fail)?;
+        let mut progress = Progress::new();
+        loop {
+            // The broker counts at the worker's word. What is on disk is counted only then, for it costs a walk over the table.
+            let done = self.client.stats()?.done;
+            if done >= u64::from(rows) && count.query_row((), |row| row.get::<_, u32>(0)).map_err(fail)? >= rows {
+                return Ok(Instant::now());
+            }
+            self.check_alive()?;
+            progress.check(|| Ok(done))?;
+            thread::sleep(ASK);
+        }
+    }
+
     /// Waits until no row is queued or running any more; gives when that was seen.
     pub(super) fn await_end(&mut self) -> Result<Instant, Error> {
         let app = self.app()?;
@@ -166,20 +186,14 @@ impl<'a> Stage<'a> {
         let mut running = app
             .prepare("SELECT EXISTS (SELECT 1 FROM tasks INDEXED BY tasks_marked WHERE state = 'running')")
             .map_err(fail)?;
-        let (mut done, mut progress_at) = (0, Instant::now());
+        let mut progress = Progress::new();
         loop {
             let open = |statement: &mut rusqlite::Statement| statement.query_row((), |row| row.get::<_, bool>(0));
             if !open(&mut queued).map_err(fail)? && !open(&mut running).map_err(fail)? {
                 return Ok(Instant::now());
             }
             self.check_alive()?;
-            if progress_at.elapsed() > STUCK {
-                let now_done = self.client.stats()?.done;
-                if now_done == done {
-                    return Err(Error::TimedOut(format!("no task has ended for {} s", STUCK.as_secs())));
-                }
-                (done, progress_at) = (now_done, Instant::now());
-            }
+            progress.check(|| Ok(self.client.stats()?.done))?;
             thread::sleep(LOOK);
         }
     }
@@ -225,6 +239,31 @@ impl<'a> Stage<'a> {
             Some(status) => Err(Error::other("go on", format!("a worker has ended with {status}"))),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether tasks go on ending.
+struct Progress {
+    done: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { done: 0, since: Instant::now() }
+    }
+
+    /// Fails when no task has ended for too long. `done` is asked seldom.
+    fn check(&mut self, done: impl FnOnce() -> Result<u64, Error>) -> Result<(), Error> {
+        if self.since.elapsed() <= STUCK {
+            return Ok(());
+        }
+        let done = done()?;
+        if done == self.done {
+            return Err(Error::TimedOut(format!("no task has ended for {} s", STUCK.as_secs())));
+        }
+        *self = Self { done, since: Instant::now() };
+        Ok(())
     }
 }
 
