@@ -73,6 +73,18 @@ fn drains_go_on_beside_apps() {
 }
 
 #[test]
+fn large_payloads_are_compared_with_a_bare_router() {
+    // Proves that payloads and results near the bound come through, and that the limit takes the same way.
+    let lines = bench("limits,large");
+    check(&lines);
+    for durability in ["full", "normal"] {
+        let large = figure(&lines, &format!("1 MB payloads and results, 4 slots, {durability}"));
+        assert!(large["ratio"].as_f64().unwrap() > 0.0, "{large}");
+        assert!(large["note"].as_str().unwrap().starts_with("broker: at most "), "{large}");
+    }
+}
+
+#[test]
 fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
     // Proves that `bench/run` finds the figure that it compares with brokers that have 64 workers.
     let lines = bench("idle");

@@ -10,6 +10,8 @@ use crate::error::Error;
 pub(super) enum Unit {
     PerSecond,
     Micros,
+    /// Of a million bytes, both ways counted.
+    MegabytesPerSecond,
     Mebibytes,
     /// Of one core.
     PercentOfCore,
@@ -22,6 +24,7 @@ impl Unit {
         match self {
             Self::PerSecond => "/s",
             Self::Micros => "us",
+            Self::MegabytesPerSecond => "MB/s",
             Self::Mebibytes => "MiB",
             Self::PercentOfCore => "% of a core",
             Self::Times => "x ideal",
@@ -31,7 +34,7 @@ impl Unit {
     fn digits(self) -> usize {
         match self {
             Self::PerSecond | Self::Micros => 0,
-            Self::Mebibytes => 1,
+            Self::Mebibytes | Self::MegabytesPerSecond => 1,
             Self::PercentOfCore | Self::Times => 2,
         }
     }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::Bench;
 use super::drain::payload;
 use super::figure::{Figure, Report, Unit, counted, percentile};
-use super::stage::{Durability, start_worker};
+use super::stage::{Durability, Sort, start_worker};
 use super::worker::NOOP;
+use super::{Bench, large};
 use crate::error::Error;
 use crate::process::Process;
 
@@ -28,7 +28,7 @@ const SYNC_BYTES: usize = 4_096;
 /// Pages of the file that is overwritten.
 const SYNC_PAGES: u64 = 256;
 /// How long a peer may take to say its first word.
-const WITHIN_MS: i32 = 10_000;
+pub(super) const WITHIN_MS: i32 = 10_000;
 
 /// The name of the figure: round trips a second of this many peers with one ROUTER.
 pub(super) fn round_trips(peers: u32) -> String {
@@ -54,6 +54,7 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     }
     let round_trip = idle_round_trip(bench)?;
     report.add(Figure::new("limits", IDLE_ROUND_TRIP, Unit::Micros, round_trip).note("one each 5 ms"));
+    large::limit(bench, report)?;
     let dir = tempfile::tempdir_in(&bench.dir)
         .map_err(|error| Error::other(format!("make a folder in {}", bench.dir.display()), error))?;
     for durability in Durability::BOTH {
@@ -69,8 +70,9 @@ fn sockets(bench: &Bench, peers: u32) -> Result<f64, Error> {
     let context = zmq::Context::new();
     let (router, endpoint) = bound_router(&context).map_err(fail)?;
     let processes = peers.min(4);
-    let _peers: Vec<Process> =
-        (0..processes).map(|_| start_worker(bench, &endpoint, peers / processes, 1, true)).collect::<Result<_, _>>()?;
+    let _peers: Vec<Process> = (0..processes)
+        .map(|_| start_worker(bench, &endpoint, peers / processes, 1, Sort::Raw))
+        .collect::<Result<_, _>>()?;
     // The clock starts when everybody is there; until then nobody is answered.
     let mut waiting = Vec::new();
     for _ in 0..peers {
@@ -119,7 +121,7 @@ fn idle_round_trip(bench: &Bench) -> Result<f64, Error> {
     Ok(percentile(&mut micros, 50))
 }
 
-fn bound_router(context: &zmq::Context) -> Result<(zmq::Socket, String), zmq::Error> {
+pub(super) fn bound_router(context: &zmq::Context) -> Result<(zmq::Socket, String), zmq::Error> {
     let router = context.socket(zmq::ROUTER)?;
     router.set_linger(0)?;
     router.set_rcvtimeo(WITHIN_MS)?;
@@ -128,7 +130,7 @@ fn bound_router(context: &zmq::Context) -> Result<(zmq::Socket, String), zmq::Er
     Ok((router, endpoint.trim_end_matches('\0').to_owned()))
 }
 
-fn receive(router: &zmq::Socket) -> Result<Vec<zmq::Message>, zmq::Error> {
+pub(super) fn receive(router: &zmq::Socket) -> Result<Vec<zmq::Message>, zmq::Error> {
     let mut frames = vec![router.recv_msg(0)?];
     while frames.last().is_some_and(zmq::Message::get_more) {
         frames.push(router.recv_msg(0)?);

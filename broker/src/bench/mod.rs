@@ -9,6 +9,7 @@ mod beside;
 mod drain;
 mod figure;
 mod footprint;
+mod large;
 mod limits;
 mod scale;
 mod stage;
@@ -68,6 +69,8 @@ enum Part {
     Submit,
     /// Completing queued tasks while apps commit rows by SQL
     Beside,
+    /// Payloads and results of a megabyte
+    Large,
     /// From insert or submit to start on an idle system
     Latency,
     /// Short and long tasks mixed, over the ideal
@@ -139,6 +142,7 @@ impl Bench {
             Part::Drain => drain::measure(self, report),
             Part::Submit => submit::measure(self, report),
             Part::Beside => beside::measure(self, report),
+            Part::Large => large::measure(self, report),
             Part::Latency => waits::latency(self, report),
             Part::Makespan => drain::makespan(self, report),
             Part::Urgent => waits::urgent(self, report),

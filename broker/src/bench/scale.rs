@@ -19,6 +19,7 @@ pub(super) struct Scale {
     pub(super) submits_each: u32,
     /// Tasks that are queued before apps and workers begin.
     pub(super) beside_tasks: u32,
+    pub(super) large_tasks: u32,
     pub(super) latency_samples: u32,
     pub(super) makespan_tasks: u32,
     /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
@@ -40,6 +41,7 @@ impl Scale {
         submits_bulk: 100_000,
         submits_each: 1_000,
         beside_tasks: 50_000,
+        large_tasks: 400,
         latency_samples: 1_000,
         makespan_tasks: 2_000,
         urgent_bulk: 20_000,
@@ -59,6 +61,7 @@ impl Scale {
         submits_bulk: 5_000,
         submits_each: 50,
         beside_tasks: 2_000,
+        large_tasks: 20,
         latency_samples: 100,
         makespan_tasks: 200,
         urgent_bulk: 2_000,

@@ -148,7 +148,7 @@ impl<'a> Stage<'a> {
         let processes = slots.min(PROCESSES_MAX);
         for at in 0..processes {
             let of_this = slots / processes + u32::from(at < slots % processes);
-            self.workers.push(start_worker(self.bench, &self.endpoint, of_this, batch, false)?);
+            self.workers.push(start_worker(self.bench, &self.endpoint, of_this, batch, Sort::Library)?);
         }
         self.await_that("all slots are ready", |stage| Ok(stage.client.stats()?.ready >= u64::from(slots)))
     }
@@ -267,12 +267,22 @@ impl Progress {
     }
 }
 
-/// Starts one worker process; `raw` ones only measure sockets.
-pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, raw: bool) -> Result<Process, Error> {
+/// What a worker process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// Slots of the library.
+    Library,
+    /// Sockets that send back what comes.
+    Raw,
+}
+
+/// Starts one worker process.
+pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, sort: Sort) -> Result<Process, Error> {
     let mut command = Command::new(&bench.program);
     command.args(["bench-worker", "--to", to, "--slots", &slots.to_string(), "--batch", &batch.to_string()]);
-    if raw {
-        command.arg("--raw");
+    match sort {
+        Sort::Library => {}
+        Sort::Raw => _ = command.arg("--raw"),
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     Process::start(&mut command, "a worker")

@@ -12,6 +12,8 @@ use crate::process::on_end_of_input;
 
 /// Does nothing.
 pub(super) const NOOP: &str = "noop";
+/// Its result is its payload.
+pub(super) const ECHO: &str = "echo";
 /// Sleeps as many milliseconds as its payload says.
 pub(super) const SLEEP: &str = "sleep";
 /// Its result is when it started, in Unix nanoseconds.
@@ -35,7 +37,7 @@ pub(crate) struct BenchWorkerArgs {
     #[arg(long, default_value_t = 1)]
     batch: u32,
 
-    /// Bare sockets instead of slots: send some bytes, wait for the answer, again
+    /// Bare sockets instead of slots: send some bytes, wait for the answer, send that back, again
     #[arg(long)]
     raw: bool,
 }
@@ -49,6 +51,7 @@ pub(crate) fn run(args: &BenchWorkerArgs) -> Result<(), Error> {
         .slots(args.slots)
         .batch(args.batch)
         .handle_raw(NOOP, |_, _: &Context| Ok::<_, Failure>(None))
+        .handle_raw(ECHO, |payload, _: &Context| Ok::<_, Failure>(payload))
         .handle(SLEEP, |ms: u64, _: &Context| {
             std::thread::sleep(Duration::from_millis(ms));
             Ok::<_, Failure>(())
@@ -84,9 +87,8 @@ fn run_raw(args: &BenchWorkerArgs) -> Result<(), Error> {
 fn ping(context: &zmq::Context, to: &str) -> Result<(), zmq::Error> {
     let socket = context.socket(zmq::REQ)?;
     socket.connect(to)?;
-    let mut answer = zmq::Message::new();
+    socket.send(&[0; RAW_BYTES][..], 0)?;
     loop {
-        socket.send(&[0; RAW_BYTES][..], 0)?;
-        socket.recv(&mut answer, 0)?;
+        socket.send(socket.recv_msg(0)?, 0)?;
     }
 }
