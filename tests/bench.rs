@@ -85,6 +85,14 @@ fn large_payloads_are_compared_with_a_bare_router() {
 }
 
 #[test]
+fn a_crowd_of_workers_is_served() {
+    // Proves that each of many workers that connect at once gets a task, one task.
+    let lines = bench("crowd");
+    assert_eq!(check(&lines), 200);
+    figure(&lines, "200 workers connect at once, until each has done a task");
+}
+
+#[test]
 fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
     // Proves that `bench/run` finds the figure that it compares with brokers that have 64 workers.
     let lines = bench("idle");

@@ -10,6 +10,7 @@ use crate::error::Error;
 pub(super) enum Unit {
     PerSecond,
     Micros,
+    Seconds,
     /// Of a million bytes, both ways counted.
     MegabytesPerSecond,
     Mebibytes,
@@ -24,6 +25,7 @@ impl Unit {
         match self {
             Self::PerSecond => "/s",
             Self::Micros => "us",
+            Self::Seconds => "s",
             Self::MegabytesPerSecond => "MB/s",
             Self::Mebibytes => "MiB",
             Self::PercentOfCore => "% of a core",
@@ -35,7 +37,7 @@ impl Unit {
         match self {
             Self::PerSecond | Self::Micros => 0,
             Self::Mebibytes | Self::MegabytesPerSecond => 1,
-            Self::PercentOfCore | Self::Times => 2,
+            Self::Seconds | Self::PercentOfCore | Self::Times => 2,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! that lost a task is no figure, and the exit code says so. Called by the command line only.
 
 mod beside;
+mod crowd;
 mod drain;
 mod figure;
 mod footprint;
@@ -71,6 +72,8 @@ enum Part {
     Beside,
     /// Payloads and results of a megabyte
     Large,
+    /// Thousands of workers that connect at once
+    Crowd,
     /// From insert or submit to start on an idle system
     Latency,
     /// Short and long tasks mixed, over the ideal
@@ -143,6 +146,7 @@ impl Bench {
             Part::Submit => submit::measure(self, report),
             Part::Beside => beside::measure(self, report),
             Part::Large => large::measure(self, report),
+            Part::Crowd => crowd::measure(self, report),
             Part::Latency => waits::latency(self, report),
             Part::Makespan => drain::makespan(self, report),
             Part::Urgent => waits::urgent(self, report),

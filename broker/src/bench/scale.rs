@@ -20,6 +20,8 @@ pub(super) struct Scale {
     /// Tasks that are queued before apps and workers begin.
     pub(super) beside_tasks: u32,
     pub(super) large_tasks: u32,
+    /// Workers that connect at once.
+    pub(super) crowd: u32,
     pub(super) latency_samples: u32,
     pub(super) makespan_tasks: u32,
     /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
@@ -42,6 +44,7 @@ impl Scale {
         submits_each: 1_000,
         beside_tasks: 50_000,
         large_tasks: 400,
+        crowd: 5_000,
         latency_samples: 1_000,
         makespan_tasks: 2_000,
         urgent_bulk: 20_000,
@@ -62,6 +65,7 @@ impl Scale {
         submits_each: 50,
         beside_tasks: 2_000,
         large_tasks: 20,
+        crowd: 200,
         latency_samples: 100,
         makespan_tasks: 200,
         urgent_bulk: 2_000,

@@ -153,6 +153,16 @@ impl<'a> Stage<'a> {
         self.await_that("all slots are ready", |stage| Ok(stage.client.stats()?.ready >= u64::from(slots)))
     }
 
+    /// Starts so many workers that speak the wire themselves, `each` in a process, and waits for nothing: who connects when is
+    /// what is measured.
+    pub(super) fn hire_plain(&mut self, peers: u32, each: u32) -> Result<(), Error> {
+        for first in (0..peers).step_by(each as usize) {
+            let of_this = each.min(peers - first);
+            self.workers.push(start_worker(self.bench, &self.endpoint, of_this, 1, Sort::Plain)?);
+        }
+        Ok(())
+    }
+
     /// Waits until the broker has counted this many queued rows: its intake is through.
     pub(super) fn await_queued(&mut self, rows: u32) -> Result<(), Error> {
         self.await_that("all rows are counted", |stage| Ok(stage.client.stats()?.queued >= u64::from(rows)))
@@ -274,6 +284,8 @@ pub(super) enum Sort {
     Library,
     /// Sockets that send back what comes.
     Raw,
+    /// Sockets that speak the wire, each for one task.
+    Plain,
 }
 
 /// Starts one worker process.
@@ -283,6 +295,7 @@ pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, sort
     match sort {
         Sort::Library => {}
         Sort::Raw => _ = command.arg("--raw"),
+        Sort::Plain => _ = command.arg("--plain"),
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     Process::start(&mut command, "a worker")

@@ -1,11 +1,12 @@
 //! `laneway bench-worker`: a worker process of the benchmark. The library as any program uses it, with handlers that do
-//! next to nothing; or bare REQ sockets, to measure what libzmq alone can do.
+//! next to nothing; or bare REQ sockets, to measure what libzmq alone can do; or plain workers without the library.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use laneway::{Context, Failure, Payload, Worker};
 
+use super::crowd;
 use super::limits::RAW_BYTES;
 use crate::error::Error;
 use crate::process::on_end_of_input;
@@ -40,11 +41,18 @@ pub(crate) struct BenchWorkerArgs {
     /// Bare sockets instead of slots: send some bytes, wait for the answer, send that back, again
     #[arg(long)]
     raw: bool,
+
+    /// Plain workers instead of slots, each with a connection of its own: take one task, complete it, stay
+    #[arg(long, conflicts_with = "raw")]
+    plain: bool,
 }
 
 pub(crate) fn run(args: &BenchWorkerArgs) -> Result<(), Error> {
     if args.raw {
         return run_raw(args);
+    }
+    if args.plain {
+        return crowd::run_workers(&args.to, args.slots);
     }
     let worker = Worker::builder(&args.to)
         .name("bench")
