@@ -9,6 +9,9 @@ FIGURES = [
     ("submit, one by one", "/s", False), ("submit, 16 clients", "/s", False), ("submit, bulk", "/s", False),
     ("submit, bulk by SQL", "/s", False),
     *((f"drain, {word}, {n} workers", "/s", False) for word in ("one at a time", "batches of 64") for n in (4, 16, 64)),
+    *((f"{what}, {word}", "/s", False) for word in ("one at a time", "batches of 64")
+      for what in ("drain beside 4 apps by SQL", "commits of 4 apps by SQL beside a drain")),
+    *((f"a commit beside a drain, {word}, p99", "µs", True) for word in ("one at a time", "batches of 64")),
     ("submit while draining, batches", "/s", False), ("submit to start, p50", "µs", True), ("submit to start, p99", "µs", True),
     ("submit to result, p50", "µs", True), ("SQL commit to start, p50", "µs", True), ("SQL commit to start, p99", "µs", True),
     ("makespan", "x ideal", True), ("urgent, p99", "µs", True), ("memory", "MiB", True), ("idle, 64 workers", "% of a core", True),

@@ -132,7 +132,7 @@ enum { SAMPLES = 200000 };
 
 /* What the worker processes tell. */
 static struct {
-    uint64_t done, go, n_samples, samples[SAMPLES];
+    uint64_t done, go, over, commits, n_samples, samples[SAMPLES];
 } *shared;
 
 /* A payload: when it was submitted, how long it takes, both in nanoseconds; whether its wait is of interest. */
@@ -146,13 +146,15 @@ static void make(char *payload, uint64_t takes_ns, int sample) {
     memcpy(payload, &head, sizeof head);
 }
 
+static void add_sample(uint64_t ns) {
+    uint64_t at = __atomic_fetch_add(&shared->n_samples, 1, __ATOMIC_RELAXED);
+    if (at < SAMPLES) shared->samples[at] = ns;
+}
+
 void started(const char *payload) {
     struct head head;
     memcpy(&head, payload, sizeof head);
-    if (head.sample) {
-        uint64_t at = __atomic_fetch_add(&shared->n_samples, 1, __ATOMIC_RELAXED);
-        if (at < SAMPLES) shared->samples[at] = now_ns() - head.at;
-    }
+    if (head.sample) add_sample(now_ns() - head.at);
     if (head.takes) {
         struct timespec t = {(time_t)(head.takes / 1000000000u), (long)(head.takes % 1000000000u)};
         nanosleep(&t, NULL);
@@ -167,18 +169,22 @@ static void work_for_ever(size_t batch) {
     }
 }
 
+/* A process that goes with this one. */
+static pid_t start_process(void) {
+    pid_t pid = fork();
+    if (pid < 0) die("fork: %s", strerror(errno));
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGTERM, SIG_DFL);
+    }
+    return pid;
+}
+
 static void start_workers(size_t workers, size_t batch) {
     shared->go = shared->done = shared->n_samples = 0;
     somebody_waits = 1;
-    for (size_t i = 0; i < workers; i++) {
-        pid_t pid = fork();
-        if (pid < 0) die("fork: %s", strerror(errno));
-        if (pid == 0) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            signal(SIGTERM, SIG_DFL);
-            work_for_ever(batch);
-        }
-    }
+    for (size_t i = 0; i < workers; i++)
+        if (start_process() == 0) work_for_ever(batch);
 }
 
 static void stop_workers(void) {
@@ -239,7 +245,7 @@ static void submit_one(size_t n) {
 static void submit_from(size_t n, size_t clients) {
     shared->go = shared->done = 0;
     for (size_t i = 0; i < clients; i++)
-        if (fork() == 0) {
+        if (start_process() == 0) {
             void *connection = peer.open(0);
             char payload[PAYLOAD];
             __atomic_fetch_add(&shared->go, 1, __ATOMIC_SEQ_CST);
@@ -285,6 +291,47 @@ static void both(size_t n, size_t workers, size_t batch) {
     submit_many(connection, n);
     wait_for(&shared->done, n);
     print_rate(n, now_ns() - from);
+    stop_workers();
+}
+
+/* An app that commits one task after the other, and notes how long each commit took. */
+static void commit_until_over(void) {
+    void *app = peer.open_app();
+    char payload[PAYLOAD];
+    __atomic_fetch_add(&shared->go, 1, __ATOMIC_SEQ_CST);
+    while (!__atomic_load_n(&shared->over, __ATOMIC_SEQ_CST)) {
+        uint64_t before = now_ns();
+        make(payload, 0, 0);
+        peer.commit(app, payload);
+        add_sample(now_ns() - before);
+        __atomic_fetch_add(&shared->commits, 1, __ATOMIC_SEQ_CST);
+    }
+    exit(0);
+}
+
+/* Tasks that are queued already, while four apps commit tasks by SQL. */
+static void beside(size_t n, size_t workers, size_t batch) {
+    enum { APPS = 4 };
+    if (!peer.open_app) die("this system has no SQL");
+    submit_many(peer.open(0), n);
+    start_workers(0, batch);
+    pid_t apps[APPS];
+    for (int i = 0; i < APPS; i++)
+        if (!(apps[i] = start_process())) commit_until_over();
+    wait_for(&shared->go, APPS);
+    uint64_t commits = __atomic_load_n(&shared->commits, __ATOMIC_SEQ_CST), from = now_ns();
+    for (size_t i = 0; i < workers; i++)
+        if (start_process() == 0) work_for_ever(batch);
+    wait_for(&shared->done, n);
+    double seconds = (double)(now_ns() - from) / 1e9;
+    commits = __atomic_load_n(&shared->commits, __ATOMIC_SEQ_CST) - commits;
+    __atomic_store_n(&shared->over, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < APPS; i++) waitpid(apps[i], NULL, 0);
+    if (!shared->n_samples) die("the apps have committed nothing");
+    uint64_t n_samples = shared->n_samples < SAMPLES ? shared->n_samples : SAMPLES;
+    qsort(shared->samples, n_samples, sizeof *shared->samples, ascending);
+    printf("{\"per_s\": %.0f, \"commits_per_s\": %.0f, \"commit_p99_us\": %.1f}\n", (double)n / seconds, (double)commits / seconds,
+           (double)shared->samples[n_samples * 99 / 100] / 1e3);
     stop_workers();
 }
 
@@ -379,6 +426,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "submit-bulk")) submit_bulk(n);
     else if (!strcmp(name, "drain")) drain(n, workers, batch);
     else if (!strcmp(name, "both")) both(n, workers, batch);
+    else if (!strcmp(name, "beside")) beside(n, workers, batch);
     else if (!strcmp(name, "latency")) latency(n);
     else if (!strcmp(name, "makespan")) makespan(n, workers);
     else if (!strcmp(name, "urgent")) urgent(n, workers);

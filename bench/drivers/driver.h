@@ -20,6 +20,9 @@ struct peer {
     size_t (*work)(void *connection, size_t max);
     /* The system has urgent tasks; it can tell of several at once. */
     int has_urgent, has_batches;
+    /* A connection of an app that writes into the system's tables itself, and one task that it commits there. NULL without SQL. */
+    void *(*open_app)(void);
+    void (*commit)(void *app, const char *payload);
 };
 extern const struct peer peer;
 

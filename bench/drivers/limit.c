@@ -1,7 +1,9 @@
-/* The client of limit_broker.c: a DEALER submits, a REQ says what is done and asks for more in one word. */
+/* The client of limit_broker.c: a DEALER submits, a REQ says what is done and asks for more in one word. An app opens the
+   database that `--option` names, with SQLite's own settings and patience; the broker does not look for what it inserts. */
 
 #include "driver.h"
 
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,4 +63,26 @@ static size_t work(void *connection, size_t max) {
     return done;
 }
 
-const struct peer peer = {open_connection, submit, work, 1, 1};
+struct app {
+    sqlite3 *db;
+    sqlite3_stmt *insert;
+};
+
+static void *open_app(void) {
+    struct app *app = calloc(1, sizeof *app);
+    if (sqlite3_open(server_option, &app->db)) die("cannot open %s", server_option);
+    sqlite3_busy_timeout(app->db, 20000);
+    if (sqlite3_prepare_v2(app->db, "INSERT INTO tasks (state, payload) VALUES (0, ?1)", -1, &app->insert, NULL)) die("%s", sqlite3_errmsg(app->db));
+    return app;
+}
+
+static void commit(void *connection, const char *payload) {
+    struct app *app = connection;
+    sqlite3_bind_blob(app->insert, 1, payload, PAYLOAD, SQLITE_STATIC);
+    /* Who gets no lock within the busy timeout tries again, and the wait goes on. */
+    while (sqlite3_step(app->insert) != SQLITE_DONE)
+        if (sqlite3_reset(app->insert) != SQLITE_BUSY) die("insert: %s", sqlite3_errmsg(app->db));
+    sqlite3_reset(app->insert);
+}
+
+const struct peer peer = {open_connection, submit, work, 1, 1, open_app, commit};

@@ -1,12 +1,13 @@
 /* What the parts can do at most: a ROUTER that hands tasks from memory to workers that say ready, and nothing else; with a
    database, each task is a row, and all answers of a turn follow one commit. No leases, retries, kinds or limits.
-   usage: limit_broker ENDPOINT [DATABASE full|normal] */
+   usage: limit_broker ENDPOINT [DATABASE full|normal [shared]]; without `shared` no other process may open the database */
 
 #include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <zmq.h>
 
 enum { PAYLOAD = 100, BATCH_MAX = 1024, TURN = 512, IDENTITY = 32 };
@@ -77,12 +78,21 @@ static void step(sqlite3_stmt *statement) {
     sqlite3_reset(statement);
 }
 
-static void open_database(const char *path, const char *durability) {
+/* SQLite's own handler sleeps up to 100 ms, and apps that commit without pause leave it nothing. */
+static int try_again(void *unused, int n_tries) {
+    (void)unused, (void)n_tries;
+    struct timespec t = {0, 200000};
+    nanosleep(&t, NULL);
+    return 1;
+}
+
+static void open_database(const char *path, const char *durability, int is_shared) {
     char sql[256];
     if (sqlite3_open(path, &db)) die("cannot open the database");
-    snprintf(sql, sizeof sql, "PRAGMA journal_mode = WAL; PRAGMA synchronous = %s; PRAGMA locking_mode = EXCLUSIVE; "
+    snprintf(sql, sizeof sql, "PRAGMA journal_mode = WAL; PRAGMA synchronous = %s; PRAGMA locking_mode = %s; "
              "CREATE TABLE tasks (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, payload BLOB NOT NULL); "
-             "CREATE INDEX tasks_queue ON tasks (id) WHERE state = 0", durability);
+             "CREATE INDEX tasks_queue ON tasks (id) WHERE state = 0", durability, is_shared ? "NORMAL" : "EXCLUSIVE");
+    sqlite3_busy_handler(db, try_again, NULL);
     if (sqlite3_exec(db, sql, NULL, NULL, NULL)) die(sqlite3_errmsg(db));
     begin = prepare("BEGIN IMMEDIATE");
     commit = prepare("COMMIT");
@@ -159,8 +169,8 @@ static void answer(void *socket) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2 && argc != 4) die("usage: limit_broker ENDPOINT [DATABASE full|normal]");
-    if (argc == 4) open_database(argv[2], argv[3]);
+    if (argc != 2 && argc != 4 && argc != 5) die("usage: limit_broker ENDPOINT [DATABASE full|normal [shared]]");
+    if (argc > 2) open_database(argv[2], argv[3], argc == 5);
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_ROUTER);
     if (zmq_bind(socket, argv[1])) die("cannot bind");
     for (;;) {

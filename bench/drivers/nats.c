@@ -111,4 +111,4 @@ static size_t work(void *connection, size_t max) {
     return done;
 }
 
-const struct peer peer = {open_connection, submit, work, 0, 1};
+const struct peer peer = {open_connection, submit, work, 0, 1, NULL, NULL};

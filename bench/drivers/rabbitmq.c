@@ -90,4 +90,4 @@ static size_t work(void *connection, size_t max) {
     return done;
 }
 
-const struct peer peer = {open_connection, submit, work, 1, 1};
+const struct peer peer = {open_connection, submit, work, 1, 1, NULL, NULL};

@@ -60,4 +60,4 @@ static size_t work(void *connection, size_t max) {
     return n;
 }
 
-const struct peer peer = {open_connection, submit, work, 1, 1};
+const struct peer peer = {open_connection, submit, work, 1, 1, NULL, NULL};
