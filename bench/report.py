@@ -16,6 +16,16 @@ FIGURES = [
     ("submit to result, p50", "µs", True), ("SQL commit to start, p50", "µs", True), ("SQL commit to start, p99", "µs", True),
     ("makespan", "x ideal", True), ("urgent, p99", "µs", True), ("memory", "MiB", True), ("idle, 64 workers", "% of a core", True),
 ]
+# The first table: a column's heading, and the figures that stand in it.
+SUMMARY = [
+    ("submit, one by one /s", ["submit, one by one"]), ("submit, 16 clients /s", ["submit, 16 clients"]),
+    ("submit, bulk /s", ["submit, bulk"]),
+    ("drain, one at a time /s", ["drain, one at a time, 4 workers"]), ("drain, batched /s", ["drain, batches of 64, 4 workers"]),
+    ("submit while draining /s", ["submit while draining, batches"]),
+    ("drain beside 4 apps by SQL /s", ["drain beside 4 apps by SQL, batches of 64"]),
+    ("submit to start p50, p99 µs", ["submit to start, p50", "submit to start, p99"]), ("makespan / ideal", ["makespan"]),
+    ("urgent p99 µs", ["urgent, p99"]), ("MiB, many queued", ["memory"]), ("idle, % of a core", ["idle, 64 workers"]),
+]
 SYNCED = "synced before the answer"
 
 
@@ -66,19 +76,33 @@ def markdown(figures, names, about):
              "the runs lie apart."]
     if about["quick"]:
         lines.append("\n**A quick run: the figures mean little.**")
+    lines += ["", *summary(figures)]
     for name, unit, less in names:
         rows = sorted(((median(values[name]), system, durability, values[name]) for (system, durability), values in figures.items()
                        if name in values), reverse=not less)
         lines += ["", f"### {name[0].upper() + name[1:]} ({unit}{', less is better' if less else ''})", "", "| system | durability | |",
                   "|---|---|--:|"]
         for value, system, durability, runs in rows:
-            shown = f"**{system}**" if system == "Laneway" else system
-            lines.append(f"| {shown} | {durability} | {number(value)} ({spread(runs):.0%}) |")
+            lines.append(f"| {shown(system)} | {durability} | {number(value)} ({spread(runs):.0%}) |")
         found = ratio_to_best(figures, name, less, SYNCED)
         if found:
             ratio, system = found
             lines.append(f"\nLaneway over the best other that syncs, {system}: {ratio:.2f}.")
     return "\n".join(lines) + "\n"
+
+
+def summary(figures):
+    """One row for each system, with the medians of the main figures. Empty columns are left out."""
+    columns = [(heading, names) for heading, names in SUMMARY if any(name in values for values in figures.values() for name in names)]
+    lines = [f"| system | durability | {' | '.join(heading for heading, _ in columns)} |", f"|---|---|{'--:|' * len(columns)}"]
+    for (system, durability), values in figures.items():
+        cells = [", ".join(number(median(values[name])) for name in names if name in values) for _, names in columns]
+        lines.append(f"| {shown(system)} | {durability} | {' | '.join(cells)} |")
+    return lines
+
+
+def shown(system):
+    return f"**{system}**" if system == "Laneway" else system
 
 
 def chart(figures, name, unit, less):
