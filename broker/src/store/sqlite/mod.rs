@@ -120,6 +120,9 @@ impl SqliteStore {
         conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
         conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
+        // Else SQLite plans a statement anew each time a value is bound that its plan could depend on, a LIMIT for example. No
+        // plan here is better for it, and to plan a load costs as much as to read 64 rows.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let data_version = data_version(&conn)?;
         Ok(Self {
             path: path.into(),
