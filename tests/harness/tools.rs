@@ -1,5 +1,5 @@
-//! Programs of the system that tests run: the sqlite3 shell and Python. What is missing is installed when the test runs as
-//! root on Debian; otherwise the test fails and says what to install. Nothing is left out silently.
+//! Programs of the system that tests run: the sqlite3 shell, Python, valgrind. What is missing is installed when the test
+//! runs as root on Debian; otherwise the test fails and says what to install. Nothing is left out silently.
 //!
 //! Test programs run side by side, so a lock file lets one of them install and the others wait.
 
@@ -51,6 +51,12 @@ pub(crate) fn libfaketime() -> PathBuf {
     find().expect("it was found a moment ago")
 }
 
+/// Valgrind, which counts instructions.
+pub(crate) fn valgrind() -> &'static str {
+    require("valgrind", "valgrind", || says_yes(Command::new("valgrind").args(["--tool=callgrind", "--version"])));
+    "valgrind"
+}
+
 /// Makes sure that `works`, by installing the Debian package if need be and allowed.
 #[track_caller]
 fn require(what: &str, package: &str, works: impl Fn() -> bool) {
@@ -82,7 +88,7 @@ fn lock() -> File {
 }
 
 /// Beside the folder of the profile.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_laneway")).ancestors().nth(2).unwrap().to_owned()
 }
 

@@ -126,6 +126,11 @@ impl Desk {
         self.scheduler.is_behind()
     }
 
+    /// Whether rows or open dependencies are still being looked over, a step every 100 ms.
+    pub fn is_counting(&self) -> bool {
+        self.scheduler.is_counting()
+    }
+
     /// Operations that are not on disk.
     pub fn n_waiting(&self) -> usize {
         self.scheduler.n_waiting()

@@ -41,16 +41,27 @@ impl Table {
         Self(Kind::Memory(Apps::default()))
     }
 
-    /// In a file that this call makes.
+    /// In a file, which this call makes when it is not there.
     ///
     /// # Panics
-    /// When the file cannot be made.
+    /// When the file cannot be made or opened.
     pub fn sqlite(path: &Path) -> Self {
         let mut app = connect(path, true).expect("the file can be made");
         crate::store::sqlite::migrate(&mut app).expect("an empty file takes the schema");
         // The writer of the broker is the only one who moves the log, at moments that it chooses.
         app.pragma_update(None, "wal_autocheckpoint", 0).expect("a connection takes its settings");
         Self(Kind::Sqlite { path: path.into(), app })
+    }
+
+    /// Statements of an app, by its own connection.
+    ///
+    /// # Panics
+    /// When the table is not in a file, or SQLite refuses one.
+    pub fn execute(&self, sql: &str) {
+        match &self.0 {
+            Kind::Memory(_) => panic!("a table on memory has no SQL"),
+            Kind::Sqlite { app, .. } => app.execute_batch(sql).expect("the statements are right and the lock is free"),
+        }
     }
 
     /// `None` when a live row has the unique key.

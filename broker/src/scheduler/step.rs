@@ -1,5 +1,5 @@
 //! The scheduler without its thread: one look and at most one turn a call, on a clock that the caller has set, without a
-//! wait. What it decides is the scheduler's own. For the simulation.
+//! wait. What it decides is the scheduler's own. For the simulation and the count of instructions.
 
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ impl<S: Store> Scheduler<S> {
     pub(crate) fn is_behind(&self) -> bool {
         let due = self.is_slot_due(self.clock.now());
         !self.ops.is_empty() || self.has_chores() || due || self.failing.is_some()
+    }
+
+    /// Whether there is a step left of what goes on in the background after a start or an app's commit.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.chores.is_counting()
     }
 
     pub(crate) fn store(&mut self) -> &mut S {
