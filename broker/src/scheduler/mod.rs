@@ -1,8 +1,9 @@
 //! The scheduler thread: owns the one writing connection, polls the table for change and feeds the router.
 //!
 //! It works in turns, one transaction each: operations of the router in, what the table brought out. A turn is bounded in
-//! rows. While one transaction syncs the next one's operations gather in the inbox: that is the group commit. A storage
-//! error undoes the turn and keeps its operations; they are said again until they are on disk.
+//! rows. What turns have promised is synced by another thread (`outlet.rs`), once for all that is written by then, while the
+//! next ones are written: that is the group commit. A storage error undoes the turn and keeps its operations; they are said
+//! again until they are written.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
