@@ -15,6 +15,8 @@ mod disk;
 mod files;
 #[path = "faults/lock.rs"]
 mod lock;
+#[path = "faults/sync.rs"]
+mod sync;
 #[path = "faults/wal_reset.rs"]
 mod wal_reset;
 
