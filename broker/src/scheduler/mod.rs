@@ -25,6 +25,7 @@ mod agenda;
 mod docket;
 mod lines;
 mod outlet;
+mod promise;
 #[cfg(feature = "internals")]
 mod step;
 
@@ -32,6 +33,7 @@ use agenda::{Agenda, Demand};
 use docket::Docket;
 use lines::{Names, is_routine, let_go_event, task_event, tell_ended, tell_fired};
 use outlet::{Outlet, Told};
+use promise::{brings_back, needs_sync};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -723,69 +725,5 @@ impl<S: Store> Scheduler<S> {
             tracing::info!(target: "laneway::store", "the database takes writes again");
             self.send(Told { events: vec![Event::StoreRecovered], ..Told::default() }, true).ok();
         }
-    }
-}
-
-/// Submits and outcomes are acknowledged; hand-outs, progress and sessions are not. What was found decides what a worker's
-/// late word is answered with (`recorded`, say), and that is an acknowledgement too.
-fn needs_sync(op: &Op) -> bool {
-    match op {
-        Op::Ended(_)
-        | Op::Find(_)
-        | Op::Submit { .. }
-        | Op::Cancel(_)
-        | Op::Requeue(_)
-        | Op::Edit { .. }
-        | Op::PauseLane { .. }
-        | Op::SetKind { .. }
-        | Op::SetLane { .. }
-        | Op::SetFairKey { .. }
-        | Op::CancelGroup { .. } => true,
-        Op::Schedules(schedules) => schedules.is_change(),
-        Op::Bulk(slice) => !slice.dry_run,
-        Op::Started(_)
-        | Op::Noted(_)
-        | Op::FindKey { .. }
-        | Op::FindTwins(_)
-        | Op::Endings(_)
-        | Op::List(_)
-        | Op::Show { .. }
-        | Op::Counts
-        | Op::Group { .. }
-        | Op::Parents { .. }
-        | Op::SessionUp { .. }
-        | Op::SessionGone { .. } => false,
-    }
-}
-
-/// Whether a row that the router knows may be read again with the turn of this operation: then the router must hear of the
-/// operation before it hears of the row.
-fn brings_back(op: &Op) -> bool {
-    match op {
-        Op::Ended(ended) => matches!(ended.next, Next::Queued { .. }),
-        Op::Submit { secured, .. } => !secured.is_empty(),
-        Op::Cancel(_)
-        | Op::Requeue(_)
-        | Op::Edit { .. }
-        | Op::Bulk(_)
-        | Op::CancelGroup { .. }
-        | Op::PauseLane { .. }
-        | Op::SetKind { .. }
-        | Op::SetLane { .. }
-        | Op::SetFairKey { .. } => true,
-        Op::Started(_)
-        | Op::Noted(_)
-        | Op::Schedules(_)
-        | Op::Find(_)
-        | Op::FindKey { .. }
-        | Op::FindTwins(_)
-        | Op::Endings(_)
-        | Op::List(_)
-        | Op::Show { .. }
-        | Op::Counts
-        | Op::Group { .. }
-        | Op::Parents { .. }
-        | Op::SessionUp { .. }
-        | Op::SessionGone { .. } => false,
     }
 }
