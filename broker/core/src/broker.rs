@@ -23,6 +23,7 @@ use crate::id_map::IdMap;
 use crate::kinds::SetValues;
 use crate::lease::LeaseKey;
 use crate::limits::{BUSY_FACTOR, OPS_BUSY_MAX, OPS_MAX, QUESTIONS_MAX};
+use crate::progress::LastWords;
 use crate::resume::{Grace, Hold};
 use crate::retry::Random;
 use crate::settings::Settings;
@@ -52,6 +53,7 @@ pub struct Broker {
     pub(crate) set_keys: BTreeMap<FairKey, FairKeyValues>,
     pub(crate) workers: Workers,
     pub(crate) running: IdMap<TaskId, Running>,
+    pub(crate) last_words: LastWords,
     /// Runs that have ended and are on their way to the disk.
     pub(crate) settling: IdMap<TaskId, Settling>,
     /// Sessions with waiting slots whose outcomes have come to disk with the commit that is being taken in.
@@ -161,6 +163,7 @@ impl Broker {
             set_keys: BTreeMap::new(),
             workers: Workers::default(),
             running: IdMap::default(),
+            last_words: LastWords::default(),
             settling: IdMap::default(),
             settled_idle: BTreeSet::new(),
             questions: IdMap::default(),

@@ -15,6 +15,7 @@ use crate::dispatch::Removed;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::outcome::cut;
 use crate::page::{self, Told};
+use crate::progress::Events;
 use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
 use crate::time::{Millis, Now};
@@ -148,8 +149,7 @@ impl Broker {
             Some(cursor) => (cursor.n, false, false),
             None => (0, false, true),
         };
-        let gap = gap
-            || wait.tasks.iter().any(|id| self.running.get(id).is_some_and(|task| n > 0 && task.events.gap_after(n)));
+        let gap = gap || n > 0 && wait.tasks.iter().any(|id| self.events_of(*id).is_some_and(|told| told.gap_after(n)));
         let asked = Asked::WaitFor { n, gap, fresh, checked: false, not_found: Vec::new(), pruned: Vec::new() };
         let pending: BTreeSet<TaskId> = wait.tasks.iter().copied().collect();
         if wait.abandon {
@@ -390,7 +390,8 @@ impl Broker {
                 Answer::Submit(Submitted { tasks, finals, group })
             }
             Asked::WaitFor { n, gap, fresh, not_found, pruned, .. } => {
-                let events = self.events_for(&pending, n, if fresh { stored } else { Vec::new() });
+                let tasks = pending.iter().copied().chain(finals.iter().map(|ended| ended.task));
+                let events = self.events_for(tasks, n, if fresh { stored } else { Vec::new() });
                 let Told { finals, events, cut_short } = page::told(finals, events, &mut pending);
                 // What was cut off is told behind the last event that was not.
                 let told_to = if cut_short { events.last().map_or(n, |event| event.n) } else { self.event_n };
@@ -403,15 +404,25 @@ impl Broker {
     }
 
     /// The events of these tasks behind number `n`, in order; `stored` are what their rows show.
-    fn events_for(&self, pending: &BTreeSet<TaskId>, n: u64, stored: Vec<ProgressEvent>) -> Vec<ProgressEvent> {
-        let running = pending.iter().filter_map(|id| self.running.get(id));
-        let mut buffered: Vec<ProgressEvent> = running.flat_map(|task| task.events.after(n).cloned()).collect();
+    fn events_for(
+        &self,
+        tasks: impl Iterator<Item = TaskId>,
+        n: u64,
+        stored: Vec<ProgressEvent>,
+    ) -> Vec<ProgressEvent> {
+        let buffered = tasks.filter_map(|id| self.events_of(id)).flat_map(|events| events.after(n).cloned());
+        let mut buffered: Vec<ProgressEvent> = buffered.collect();
         buffered.sort_by_key(|event| event.n);
         // The buffer tells more than the row; the row is all there is after a restart.
         let told: BTreeSet<TaskId> = buffered.iter().map(|event| event.task).collect();
         let mut events: Vec<ProgressEvent> = stored.into_iter().filter(|event| !told.contains(&event.task)).collect();
         events.append(&mut buffered);
         events
+    }
+
+    /// What is kept of a task's progress, whether it runs or has run.
+    fn events_of(&self, id: TaskId) -> Option<&Events> {
+        self.running.get(&id).map(|task| &task.events).or_else(|| self.last_words.get(id))
     }
 
     pub(crate) fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {

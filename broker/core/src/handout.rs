@@ -17,7 +17,7 @@ use crate::limits::{
     RECENT_HANDOUTS_MAX,
 };
 use crate::settle::{FindFor, Pending, Question};
-use crate::task::{Events, RunEnd, Running, timeout_ms};
+use crate::task::{RunEnd, Running, timeout_ms};
 use crate::time::Now;
 use crate::timer::Timer;
 use crate::worker::{Parked, SlotId};
@@ -264,7 +264,7 @@ impl Broker {
             since: now.mono,
             deadline,
             stop: None,
-            events: Events::default(),
+            events: self.last_words.take(task.id),
             noted: None,
             unwritten: None,
         };

@@ -31,6 +31,7 @@ mod lease;
 mod limits;
 mod outcome;
 mod page;
+mod progress;
 mod queue;
 mod ready;
 mod resume;

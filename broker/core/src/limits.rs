@@ -40,6 +40,9 @@ pub(crate) const QUESTIONS_MAX: usize = 128;
 pub(crate) const EVENTS_PER_TASK_MAX: usize = 64;
 /// Partial data kept for one running task.
 pub(crate) const EVENT_BYTES_PER_TASK_MAX: usize = 256 * 1024;
+/// Tasks whose progress is kept after their run, and how much of it.
+pub(crate) const LAST_WORDS_TASKS_MAX: usize = 1_024;
+pub(crate) const LAST_WORDS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Fair keys with values of their own that were set while the broker runs.
 pub(crate) const FAIR_KEYS_SET_MAX: usize = 10_000;
 /// Slots of one session.

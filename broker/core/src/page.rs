@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use laneway_protocol::TaskId;
 use laneway_protocol::codec::Room;
-use laneway_protocol::limits::{TEXT_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
+use laneway_protocol::limits::{BODY_BYTES_MAX, TEXT_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
 use laneway_protocol::message::{Final, ProgressEvent, ScheduleRows, StatusRows, TaskRow};
 
 use crate::limits::{ANSWER_LIST_BYTES, FINALS_BYTES_MAX};
@@ -62,26 +62,35 @@ pub(crate) struct Told {
     pub(crate) cut_short: bool,
 }
 
-/// Ends first: those without room are pending again. Then as many events as fit behind them.
+/// As many events as fit in two thirds of the room, in order, then ends. An end without room is pending again, and so is one of
+/// a task of which an event was left out: whoever hears the end asks no more.
 pub(crate) fn told(finals: Vec<Final>, events: Vec<ProgressEvent>, pending: &mut BTreeSet<TaskId>) -> Told {
     let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
+    let mut for_events = Room::with_reserved(ANSWER_LIST_BYTES + BODY_BYTES_MAX / 4);
     let mut told = Told { finals: Vec::with_capacity(finals.len()), events: Vec::new(), cut_short: false };
+    let mut events = events.into_iter();
+    let mut left_out = BTreeSet::new();
+    for mut event in events.by_ref() {
+        if !(for_events.take_event(&mut event) && room.take_event(&mut event)) {
+            told.cut_short = true;
+            left_out.insert(event.task);
+            break;
+        }
+        told.events.push(event);
+    }
+    left_out.extend(events.map(|event| event.task));
     let mut bytes = 0;
     for mut ended in finals {
         bytes += ended.result.as_ref().map_or(0, |result| result.bytes.len());
         ended.error = ended.error.map(cut);
-        if (bytes <= FINALS_BYTES_MAX && room.take_final(&mut ended)) || told.finals.is_empty() {
+        let fits = bytes <= FINALS_BYTES_MAX && room.take_final(&mut ended);
+        // What is too large for any answer is told alone.
+        let is_alone = told.finals.is_empty() && told.events.is_empty();
+        if !left_out.contains(&ended.task) && (fits || is_alone) {
             told.finals.push(ended);
         } else {
             pending.insert(ended.task);
         }
-    }
-    for mut event in events {
-        if !room.take_event(&mut event) {
-            told.cut_short = true;
-            break;
-        }
-        told.events.push(event);
     }
     told
 }

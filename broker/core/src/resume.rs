@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::event::{FoundTask, ReplyTo};
 use crate::id_map::IdMap;
 use crate::settle::Question;
-use crate::task::{Events, RunEnd, Running, Stop, left_ms, timeout_ms};
+use crate::task::{RunEnd, Running, Stop, left_ms, timeout_ms};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::worker::SessionId;
@@ -140,7 +140,7 @@ impl Broker {
             since: now.mono,
             deadline: now.mono.after(left),
             stop,
-            events: Events::default(),
+            events: self.last_words.take(found.id),
             noted: None,
             unwritten: None,
         };

@@ -9,13 +9,11 @@
 //!     └── snooze, release ◄─────┘  cancel ───────► cancelled
 //! ```
 
-use std::collections::VecDeque;
-
-use laneway_protocol::message::ProgressEvent;
 use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId};
 
 use crate::action::{Cause, Count, Ended, Next, Noted, WorkerName};
-use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, NOTE_INTERVAL_MS};
+use crate::limits::NOTE_INTERVAL_MS;
+use crate::progress::Events;
 use crate::retry::{Random, delay_ms};
 use crate::settings::Settings;
 use crate::time::{Millis, Now, UnixMillis};
@@ -167,41 +165,6 @@ impl Running {
     }
 }
 
-/// The latest progress of a running task, for those who wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Events {
-    ring: VecDeque<ProgressEvent>,
-    bytes: usize,
-    /// Number of the last event that the ring had to drop.
-    dropped: u64,
-}
-
-impl Events {
-    pub(crate) fn push(&mut self, event: ProgressEvent) {
-        self.bytes += event_bytes(&event);
-        self.ring.push_back(event);
-        while self.ring.len() > EVENTS_PER_TASK_MAX || (self.bytes > EVENT_BYTES_PER_TASK_MAX && self.ring.len() > 1) {
-            let old = self.ring.pop_front().expect("the ring is not empty");
-            self.bytes -= event_bytes(&old);
-            self.dropped = old.n;
-        }
-    }
-
-    pub(crate) fn after(&self, n: u64) -> impl Iterator<Item = &ProgressEvent> {
-        self.ring.iter().filter(move |event| event.n > n)
-    }
-
-    /// Whether events after number `n` are no longer here.
-    pub(crate) fn gap_after(&self, n: u64) -> bool {
-        self.dropped > n
-    }
-}
-
-fn event_bytes(event: &ProgressEvent) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    event.data.as_ref().map_or(0, |data| data.bytes.len()) + text(&event.note) + text(&event.log)
-}
-
 /// When a hand-out's lease ends, from what the row says or its kind.
 pub(crate) fn timeout_ms(row: Option<u64>, kind: &Kind, settings: &Settings) -> u64 {
     row.unwrap_or(settings.kind(kind).timeout_ms)
@@ -210,44 +173,4 @@ pub(crate) fn timeout_ms(row: Option<u64>, kind: &Kind, settings: &Settings) -> 
 /// What is left of a timeout for a task that was handed out by an earlier epoch.
 pub(crate) fn left_ms(timeout_ms: u64, started_at: Option<UnixMillis>, wall: UnixMillis) -> u64 {
     timeout_ms.saturating_sub(started_at.map_or(0, |at| wall.since(at)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(n: u64, data: usize, note: usize) -> ProgressEvent {
-        let task = TaskId::new(1).unwrap();
-        let (data, note) = (Some(Payload::bin(vec![0; data])), Some("x".repeat(note)));
-        ProgressEvent { n, task, done: None, total: None, note, data, log: None }
-    }
-
-    /// The numbers of the events that are left of these, numbered from 1, and of the last that was dropped.
-    fn check(sizes: &[(usize, usize)], left: std::ops::RangeInclusive<u64>) {
-        let mut events = Events::default();
-        for (n, &(data, note)) in (1..).zip(sizes) {
-            events.push(event(n, data, note));
-        }
-        assert_eq!(events.after(0).map(|event| event.n).collect::<Vec<_>>(), left.clone().collect::<Vec<_>>());
-        let behind = *left.start();
-        assert!(!events.gap_after(behind) && !events.gap_after(behind - 1), "nothing is missing from {behind} on");
-        assert_eq!(behind.checked_sub(2).is_some_and(|n| events.gap_after(n)), behind > 1);
-        assert_eq!(events.after(behind).next().map(|event| event.n), (behind < *left.end()).then_some(behind + 1));
-    }
-
-    #[test]
-    fn the_latest_events_are_kept_within_their_number_and_bytes() {
-        // 64, and 256 KiB of data and notes together; the last one is kept whatever its size.
-        check(&[(0, 0); 64], 1..=64);
-        check(&[(0, 0); 66], 3..=66);
-        let half = 128 * 1_024;
-        check(&[(half, 0), (half - 9, 9)], 1..=2);
-        check(&[(half, 0), (half - 9, 10)], 2..=2);
-        check(&[(half, 1), (0, half), (half, 0)], 2..=3);
-        check(&[(0, 0), (3 * half, 0)], 2..=2);
-        check(&[(3 * half, 0), (half, 0), (half, 0)], 2..=3);
-        let (log, task) = (Some("x".repeat(9)), TaskId::new(1).unwrap());
-        let line = ProgressEvent { n: 1, task, done: None, total: None, note: None, data: None, log };
-        assert_eq!(event_bytes(&line), 9, "lines of a log count as well");
-    }
 }

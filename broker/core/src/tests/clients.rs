@@ -392,6 +392,48 @@ fn after_a_restart_a_cursor_has_a_gap_and_the_row_tells_the_progress() {
 }
 
 #[test]
+fn the_last_words_of_a_run_come_with_its_end() {
+    // Those who wait ask in rounds: between two of them a run may go on, end and come to the disk.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    for n in 1..=3 {
+        progress(&mut world, 1, lease, n);
+    }
+    finish(&mut world, 1, lease);
+    world.commit();
+    world.take();
+    let cursor = Some(Cursor { epoch: Epoch(1), n: 1 });
+    world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 5_000) }));
+    world.commit();
+    let said = world.said();
+    assert!(
+        said.last().unwrap().contains("gap false events [(2, Some(2)), (3, Some(3))] finals [1 done 42]"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_a_failed_run_said_is_told_before_what_the_next_one_says() {
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    progress(&mut world, 1, lease, 1);
+    let failed = Outcome { end: End::Fail, error: Some("no".into()), ..done(1, lease) };
+    world.ask(1, Request::Ready(Ready { outcomes: vec![failed], wait_ms: 0, ..plain("w", &["a"]) }));
+    world.commit();
+    world.pass(600_000);
+    let lease = take(&mut world);
+    progress(&mut world, 1, lease, 2);
+    world.commit();
+    world.take();
+    world.ask(9, Request::WaitFor(wait_for(&[1], 5_000)));
+    world.commit();
+    let said = world.said();
+    assert!(said.last().unwrap().contains("gap false events [(1, Some(1)), (2, Some(2))] finals []"), "{said:?}");
+}
+
+#[test]
 fn a_full_buffer_of_events_is_a_gap() {
     // 65 events for 64 places: a cursor from before the first one misses one.
     let mut world = World::new();

@@ -139,7 +139,13 @@ fn ends_without_room_are_pending_again() {
 
 #[test]
 fn words_of_progress_without_room_follow_behind_the_cursor() {
-    // A waiter that comes late to many long words gets all of them, in order and once.
+    // A waiter that comes late to many long words gets all of them, in order and once, and the end last.
+    for is_over in [false, true] {
+        hear_all_words(is_over);
+    }
+}
+
+fn hear_all_words(is_over: bool) {
     let mut world = World::new();
     world.insert("low", "a", 1);
     let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
@@ -163,6 +169,14 @@ fn words_of_progress_without_room_follow_behind_the_cursor() {
         world.ask(1, Request::Progress(progress));
     }
     world.commit();
+    let end = |world: &mut World| {
+        let outcomes = vec![done(1, lease)];
+        world.ask(1, Request::Ready(laneway_protocol::message::Ready { outcomes, ..plain("w", &["a"]) }));
+        world.commit();
+    };
+    if is_over {
+        end(&mut world);
+    }
     let (mut heard, mut cursor): (_, Option<Cursor>) = (Vec::new(), None);
     while heard.len() < 25 {
         let reply = world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 5_000) }));
@@ -170,15 +184,15 @@ fn words_of_progress_without_room_follow_behind_the_cursor() {
         let Answer::WaitFor(waited) = answer(&world, reply) else { panic!("nothing was heard") };
         assert!(!waited.events.is_empty());
         heard.extend(waited.events.iter().filter_map(|event| event.done));
+        assert_eq!(waited.finals.len(), usize::from(is_over && heard.len() == 25), "after {heard:?}");
+        assert_eq!(waited.pending.len(), 1 - waited.finals.len());
         cursor = Some(waited.cursor);
     }
     assert_eq!(heard, (1..=25).collect::<Vec<u64>>());
     assert_eq!(cursor.unwrap().n, 25);
-    world.ask(
-        1,
-        Request::Ready(laneway_protocol::message::Ready { outcomes: vec![done(1, lease)], ..plain("w", &["a"]) }),
-    );
-    world.commit();
+    if !is_over {
+        end(&mut world);
+    }
 }
 
 #[test]

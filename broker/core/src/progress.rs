@@ -1,0 +1,149 @@
+//! What running tasks say of their progress, kept in memory for those who wait: while a task runs, and for a while after a
+//! run, since those who wait ask in rounds and may come for its last words when it is over.
+
+use std::collections::VecDeque;
+
+use laneway_protocol::TaskId;
+use laneway_protocol::message::ProgressEvent;
+
+use crate::id_map::IdMap;
+use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, LAST_WORDS_BYTES_MAX, LAST_WORDS_TASKS_MAX};
+
+/// The latest progress of one task.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    ring: VecDeque<ProgressEvent>,
+    bytes: usize,
+    /// Number of the last event that the ring had to drop.
+    dropped: u64,
+}
+
+impl Events {
+    pub(crate) fn push(&mut self, event: ProgressEvent) {
+        self.bytes += event_bytes(&event);
+        self.ring.push_back(event);
+        while self.ring.len() > EVENTS_PER_TASK_MAX || (self.bytes > EVENT_BYTES_PER_TASK_MAX && self.ring.len() > 1) {
+            let old = self.ring.pop_front().expect("the ring is not empty");
+            self.bytes -= event_bytes(&old);
+            self.dropped = old.n;
+        }
+    }
+
+    pub(crate) fn after(&self, n: u64) -> impl Iterator<Item = &ProgressEvent> {
+        self.ring.iter().filter(move |event| event.n > n)
+    }
+
+    /// Whether events after number `n` are no longer here.
+    pub(crate) fn gap_after(&self, n: u64) -> bool {
+        self.dropped > n
+    }
+}
+
+fn event_bytes(event: &ProgressEvent) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    event.data.as_ref().map_or(0, |data| data.bytes.len()) + text(&event.note) + text(&event.log)
+}
+
+/// The progress of tasks whose run is over. Those that ended last are kept; a crash of the broker takes them all.
+#[derive(Debug, Default)]
+pub(crate) struct LastWords {
+    by_task: IdMap<TaskId, Events>,
+    /// Oldest first. Some may have been taken since.
+    order: VecDeque<TaskId>,
+    bytes: usize,
+}
+
+impl LastWords {
+    /// A run is over. Costs nothing when it said nothing.
+    pub(crate) fn keep(&mut self, task: TaskId, events: Events) {
+        if events.ring.is_empty() {
+            return;
+        }
+        self.bytes += events.bytes;
+        self.by_task.insert(task, events);
+        self.order.push_back(task);
+        while self.order.len() > LAST_WORDS_TASKS_MAX || self.bytes > LAST_WORDS_BYTES_MAX {
+            let oldest = self.order.pop_front().expect("what has bytes stands in the order");
+            self.take(oldest);
+        }
+    }
+
+    /// The task runs again: what it said goes on.
+    pub(crate) fn take(&mut self, task: TaskId) -> Events {
+        let events = self.by_task.remove(&task).unwrap_or_default();
+        self.bytes -= events.bytes;
+        events
+    }
+
+    pub(crate) fn get(&self, task: TaskId) -> Option<&Events> {
+        self.by_task.get(&task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use laneway_protocol::Payload;
+
+    use super::*;
+
+    fn event(n: u64, data: usize, note: usize) -> ProgressEvent {
+        let task = TaskId::new(1).unwrap();
+        let (data, note) = (Some(Payload::bin(vec![0; data])), Some("x".repeat(note)));
+        ProgressEvent { n, task, done: None, total: None, note, data, log: None }
+    }
+
+    /// The numbers of the events that are left of these, numbered from 1, and of the last that was dropped.
+    fn check(sizes: &[(usize, usize)], left: std::ops::RangeInclusive<u64>) {
+        let mut events = Events::default();
+        for (n, &(data, note)) in (1..).zip(sizes) {
+            events.push(event(n, data, note));
+        }
+        assert_eq!(events.after(0).map(|event| event.n).collect::<Vec<_>>(), left.clone().collect::<Vec<_>>());
+        let behind = *left.start();
+        assert!(!events.gap_after(behind) && !events.gap_after(behind - 1), "nothing is missing from {behind} on");
+        assert_eq!(behind.checked_sub(2).is_some_and(|n| events.gap_after(n)), behind > 1);
+        assert_eq!(events.after(behind).next().map(|event| event.n), (behind < *left.end()).then_some(behind + 1));
+    }
+
+    #[test]
+    fn the_latest_events_are_kept_within_their_number_and_bytes() {
+        // 64, and 256 KiB of data and notes together; the last one is kept whatever its size.
+        check(&[(0, 0); 64], 1..=64);
+        check(&[(0, 0); 66], 3..=66);
+        let half = 128 * 1_024;
+        check(&[(half, 0), (half - 9, 9)], 1..=2);
+        check(&[(half, 0), (half - 9, 10)], 2..=2);
+        check(&[(half, 1), (0, half), (half, 0)], 2..=3);
+        check(&[(0, 0), (3 * half, 0)], 2..=2);
+        check(&[(3 * half, 0), (half, 0), (half, 0)], 2..=3);
+        let (log, task) = (Some("x".repeat(9)), TaskId::new(1).unwrap());
+        let line = ProgressEvent { n: 1, task, done: None, total: None, note: None, data: None, log };
+        assert_eq!(event_bytes(&line), 9, "lines of a log count as well");
+    }
+
+    #[test]
+    fn the_last_words_of_the_latest_runs_are_kept() {
+        let words = |data| {
+            let mut events = Events::default();
+            events.push(event(1, data, 0));
+            events
+        };
+        let id = |n: usize| TaskId::new(n as u64).unwrap();
+        let mut last = LastWords::default();
+        last.keep(id(1), Events::default());
+        assert!(last.get(id(1)).is_none(), "it said nothing");
+        for n in 1..=LAST_WORDS_TASKS_MAX + 1 {
+            last.keep(id(n), words(1));
+        }
+        assert!(last.get(id(1)).is_none() && last.get(id(2)).is_some());
+        assert_eq!(last.bytes, LAST_WORDS_TASKS_MAX);
+        // One that runs again takes its words along, and its old place in the order does no harm.
+        assert_eq!(last.take(id(2)).after(0).count(), 1);
+        last.keep(id(2), words(1));
+        last.keep(id(5_000), words(LAST_WORDS_BYTES_MAX - 1));
+        last.keep(id(5_001), words(1));
+        assert!(last.get(id(5_000)).is_some() && last.get(id(5_001)).is_some());
+        assert!(last.get(id(2)).is_none() && last.by_task.len() == 2);
+        assert_eq!(last.bytes, LAST_WORDS_BYTES_MAX);
+    }
+}
