@@ -13,8 +13,11 @@ use crate::process;
 /// Descriptors for all but connections: database, log, threads of libzmq, and connections that are accepted while the broker
 /// is about to stop listening.
 pub(crate) const DESCRIPTORS_KEPT: u64 = 256;
-/// How often memory is looked at. At a gigabyte a second, as fast as one peer can send, 50 MB come in meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+/// Memory is looked at again before peers can fill what is left, as fast as all of them together can send; near the bound every
+/// 50 ms, in which 100 MB come in.
+const FILL_BYTES_PER_MS: u64 = 2 * 1024 * 1024;
+const LOOK_MS_MIN: u64 = 50;
+const LOOK_MS_MAX: u64 = 1_000;
 /// For the log's writer to write the last line.
 const LAST_LINE: Duration = Duration::from_millis(50);
 
@@ -47,8 +50,9 @@ pub(crate) fn raise_open_files(wanted: u64) -> u64 {
 pub(crate) fn guard_memory(config: &Config) -> Result<(), Error> {
     let Some(max) = config.memory_bytes_max.or_else(half_of_the_machine) else { return Ok(()) };
     let guard = move || {
+        let mut held = 0;
         loop {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(next_look(max.saturating_sub(held)));
             match process::memory(std::process::id()) {
                 Ok((bytes, _)) if bytes > max => {
                     tracing::error!(target: "laneway", bytes, memory_bytes_max = max, "too much memory: the broker ends itself");
@@ -57,12 +61,19 @@ pub(crate) fn guard_memory(config: &Config) -> Result<(), Error> {
                     // would take that in the first second for a start that failed.
                     signal_hook::low_level::raise(signal_hook::consts::SIGKILL).ok();
                 }
-                _ => {}
+                Ok((bytes, _)) => held = bytes,
+                // Unknown: as if it were near the bound.
+                Err(_) => held = max,
             }
         }
     };
     let thread = std::thread::Builder::new().name("memory".into()).spawn(guard);
     thread.map(drop).map_err(|error| Error::other("start the memory thread", error))
+}
+
+/// How long so many bytes of memory are enough, whoever sends.
+fn next_look(left_bytes: u64) -> Duration {
+    Duration::from_millis((left_bytes / FILL_BYTES_PER_MS).clamp(LOOK_MS_MIN, LOOK_MS_MAX))
 }
 
 /// Half of what the machine has, or of what this process' control group may have.
@@ -88,6 +99,13 @@ mod tests {
         // Proves that the unit is right: no machine that builds this has less than a quarter of a gigabyte or more than 64 TiB.
         let half = half_of_the_machine().unwrap();
         assert!((1 << 27..1 << 46).contains(&half), "{half}");
+    }
+
+    #[test]
+    fn memory_is_looked_at_before_it_can_be_full() {
+        for (left_mib, ms) in [(0, 50), (1, 50), (99, 50), (200, 100), (1_000, 500), (2_000, 1_000), (1 << 20, 1_000)] {
+            assert_eq!(next_look(left_mib << 20), Duration::from_millis(ms), "{left_mib} MiB");
+        }
     }
 
     #[test]

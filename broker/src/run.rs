@@ -43,8 +43,9 @@ const WINDOW_ROWS_MIN: usize = 128;
 const PRUNE_ROWS: usize = 1_000;
 /// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
 const BULK_ROWS: usize = 256;
-/// How often a thread that ended by itself is noticed.
-const WATCH: Duration = Duration::from_millis(100);
+/// How often a thread that ended by itself is noticed, and one that was told to.
+const WATCH: Duration = Duration::from_millis(500);
+const WATCH_STOP: Duration = Duration::from_millis(100);
 
 /// Runs a broker until a signal ends it, or one of its threads does.
 pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
@@ -157,7 +158,7 @@ fn watch(
 ) {
     let mut deadline: Option<Instant> = None;
     loop {
-        let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
+        let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH_STOP));
         match signals.recv_timeout(wait) {
             Ok(Signal::Stop) => {
                 tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
