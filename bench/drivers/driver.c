@@ -234,7 +234,7 @@ static void submit_one(size_t n) {
     char payload[PAYLOAD];
     uint64_t from = now_ns();
     size_t done = 0;
-    for (; done < n && now_ns() - from < 5000000000u; done++) {
+    for (; done < n && now_ns() - from < 3000000000u; done++) {
         make(payload, 0, 0);
         peer.submit(connection, payload, 1, 0);
     }
@@ -250,7 +250,7 @@ static void submit_from(size_t n, size_t clients) {
             char payload[PAYLOAD];
             __atomic_fetch_add(&shared->go, 1, __ATOMIC_SEQ_CST);
             while (__atomic_load_n(&shared->go, __ATOMIC_SEQ_CST) <= clients) pause_us(100);
-            uint64_t until = now_ns() + 4000000000u;
+            uint64_t until = now_ns() + 3000000000u;
             size_t done = 0;
             for (; done < n && now_ns() < until; done++) {
                 make(payload, 0, 0);

@@ -22,6 +22,17 @@ static PGresult *check(struct connection *c, PGresult *result, const char *what)
     return result;
 }
 
+/* Like a client of PostgreSQL is to: a transaction that was the victim of a deadlock is begun anew. A claim that meets rows which
+   others have just claimed waits for their transactions, SKIP LOCKED or not, so two of them can wait for each other. */
+static PGresult *execute(struct connection *c, const char *statement, int n, const char *const *args) {
+    for (;;) {
+        PGresult *result = PQexecPrepared(c->pg, statement, n, args, NULL, NULL, 1);
+        const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+        if (!code || strcmp(code, "40P01")) return check(c, result, statement);
+        PQclear(result);
+    }
+}
+
 static void run(struct connection *c, const char *sql) { PQclear(check(c, PQexec(c->pg, sql), sql)); }
 
 static void prepare(struct connection *c, const char *name, const char *sql) { PQclear(check(c, PQprepare(c->pg, name, sql, 0, NULL), sql)); }
@@ -92,10 +103,10 @@ static size_t work(void *connection, size_t max) {
     const char *args[] = {limit, c->n ? c->ids : "{}"};
     size_t done = c->n;
     if (!strcmp(server_option, "1tx")) {
-        take(c, check(c, PQexecPrepared(c->pg, "both", 2, args, NULL, NULL, 1), "claim"));
+        take(c, execute(c, "both", 2, args));
     } else {
-        if (done) PQclear(check(c, PQexecPrepared(c->pg, "complete", 1, args + 1, NULL, NULL, 1), "complete"));
-        take(c, check(c, PQexecPrepared(c->pg, "claim", 1, args, NULL, NULL, 1), "claim"));
+        if (done) PQclear(execute(c, "complete", 1, args + 1));
+        take(c, execute(c, "claim", 1, args));
     }
     if (!c->n && !done) {
         struct pollfd fd = {.fd = PQsocket(c->pg), .events = POLLIN};

@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<(), Error> {
 
 /// From the moment when the first task may be handed out until the last row is done.
 fn drain(bench: &Bench, report: &mut Report, durability: Durability, slots: u32, max: u32) -> Result<(), Error> {
-    let tasks = bench.scale.drain_tasks;
+    let tasks = if max == 1 { bench.scale.drain_tasks_alone } else { bench.scale.drain_tasks };
     let mut stage = Stage::open(bench, durability)?;
     stage.pause(&[LANE], true)?;
     stage.insert(NOOP, None, tasks, |_| payload())?;

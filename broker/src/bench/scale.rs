@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 pub(super) struct Scale {
+    /// Tasks that are handed out one at a time, which takes longer, and those in batches.
+    pub(super) drain_tasks_alone: u32,
     pub(super) drain_tasks: u32,
     pub(super) drain_slots: &'static [u32],
     pub(super) drain_maxes: &'static [u32],
@@ -32,6 +34,7 @@ pub(super) struct Scale {
 
 impl Scale {
     pub(super) const FULL: Self = Self {
+        drain_tasks_alone: 25_000,
         drain_tasks: 100_000,
         drain_slots: &[1, 4, 16, 64],
         drain_maxes: &[1, 16, 64],
@@ -53,6 +56,7 @@ impl Scale {
     };
 
     pub(super) const QUICK: Self = Self {
+        drain_tasks_alone: 3_000,
         drain_tasks: 3_000,
         drain_slots: &[1, 4],
         drain_maxes: &[1, 16],
