@@ -112,6 +112,14 @@ impl Store for Faulty {
         Ok(())
     }
 
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.store.look()
+    }
+
+    fn end_look(&mut self) -> Result<(), StoreError> {
+        self.store.end_look()
+    }
+
     fn log_sync(&self) -> Option<LogSync> {
         // A commit is synced or fails as a whole here, without a thread.
         None

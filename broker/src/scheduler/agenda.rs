@@ -20,7 +20,7 @@ pub(super) struct Agenda {
     later: BTreeSet<(UnixMillis, QueueKey)>,
     later_of: BTreeMap<QueueKey, UnixMillis>,
     appear_later: BTreeSet<(UnixMillis, QueueKey, Option<FairKey>)>,
-    /// Those whose time has come, and those of them that the open turn tells.
+    /// Those whose time has come, and those of them that the open look tells.
     appeared: BTreeSet<(QueueKey, Option<FairKey>)>,
     telling: BTreeSet<(QueueKey, Option<FairKey>)>,
 }
@@ -107,7 +107,7 @@ impl Agenda {
         }
     }
 
-    /// Rows whose time has come; given back when the turn is undone.
+    /// Rows whose time has come; given back when the look fails.
     pub(super) fn take_appeared(&mut self) -> BTreeSet<(QueueKey, Option<FairKey>)> {
         self.telling.append(&mut self.appeared);
         self.telling.clone()
@@ -131,6 +131,11 @@ impl Agenda {
                 return Some((key, demand));
             }
         }
+    }
+
+    /// What is wanted of a queue.
+    pub(super) fn demanded(&self, key: &QueueKey) -> Option<Demand> {
+        self.demands.get(key).cloned()
     }
 
     /// A load that says more ends its demand, as does one that fills it; otherwise the rest of it stays open.
@@ -235,7 +240,7 @@ mod tests {
         assert_eq!(agenda.next_at(), None);
     }
 
-    /// Rows for later are told when their time has come, and once more when the turn that told them is undone.
+    /// Rows for later are told when their time has come, and once more when the look that told them fails.
     #[test]
     fn rows_by_turns_appear_in_time() {
         let mut agenda = agenda();

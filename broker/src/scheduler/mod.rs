@@ -1,7 +1,7 @@
 //! The scheduler thread: owns the one writing connection, polls the table for change and feeds the router.
 //!
 //! It works in turns, one transaction each: operations of the router in, what the table brought out. A turn is bounded in
-//! rows. What turns have promised is synced by another thread (`outlet.rs`), once for all that is written by then, while the
+//! rows. After it the heads of the queues are read ahead, outside of the transaction: apps may write meanwhile. What turns have promised is synced by another thread (`outlet.rs`), once for all that is written by then, while the
 //! next ones are written: that is the group commit. A storage error undoes the turn and keeps its operations; they are said
 //! again until they are written.
 
@@ -71,7 +71,7 @@ const FAST_SHARE: u32 = 4;
 /// A wake-up so soon after an own commit may be its echo.
 const OWN_ECHO: Duration = Duration::from_millis(10);
 /// The poll that always runs, should a wake-up get lost.
-const BACKSTOP: Duration = Duration::from_millis(100);
+const BACKSTOP: Duration = Duration::from_millis(250);
 
 /// What the router asks for in one turn of its loop.
 #[derive(Debug, Default)]
@@ -124,6 +124,8 @@ pub(crate) struct Scheduler<S> {
     /// Operations whose turn has not been committed, in order.
     ops: Docket,
     agenda: Agenda,
+    /// Queues with rows at their heads that are to be rejected, which only a turn can do.
+    unfit: BTreeSet<QueueKey>,
     /// Wake-ups by the folder watch, if there is one, and when the last came.
     woken: Option<Receiver<()>>,
     woken_at: Option<Millis>,
@@ -210,6 +212,7 @@ impl<S: Store> Scheduler<S> {
             outlet: Outlet::new(outbox, bell),
             clock,
             agenda: Agenda::new(pace.lanes.clone()),
+            unfit: BTreeSet::new(),
             pace,
             log,
             names: Names::default(),
@@ -329,8 +332,13 @@ impl<S: Store> Scheduler<S> {
 
     /// Whether there is something to do besides operations.
     fn has_chores(&self) -> bool {
+        self.has_turn_chores() || self.agenda.is_busy()
+    }
+
+    /// Whether there is something to do that takes a turn.
+    fn has_turn_chores(&self) -> bool {
         let Chores { intake, sweep, looks, schedules, .. } = &self.chores;
-        *intake || *sweep || *looks > 0 || schedules.look || self.agenda.is_busy()
+        *intake || *sweep || *looks > 0 || schedules.look || !self.unfit.is_empty()
     }
 
     /// Until the next look for commits of apps.
@@ -368,10 +376,11 @@ impl<S: Store> Scheduler<S> {
         self.note_times(now);
         let prune = now.mono >= self.chores.prune_at;
         let recount = self.chores.is_counting() && now.mono >= self.chores.recount_at;
-        if self.has_work(now) || prune || recount || self.is_slot_due(now) {
-            self.turn(now, prune, recount)?;
+        if self.ops.is_due(now.mono) || self.has_turn_chores() || prune || recount || self.is_slot_due(now) {
+            self.turn(now, prune, recount)
+        } else {
+            self.look_and_tell(now)
         }
-        Ok(())
     }
 
     /// An app has committed: anything may be different.
@@ -413,17 +422,22 @@ impl<S: Store> Scheduler<S> {
         match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
             Ok((results, found)) => {
                 self.note_breath(begun, now);
-                self.agenda.appeared_told();
-                let (work, events) = self.told(&ids, &ops, results, found);
-                let only_new = !ops.iter().any(brings_back);
+                let (mut work, events) = self.told(&ids, &ops, results, found);
+                let (promises, only_new) = (promises && !synced, !ops.iter().any(brings_back));
+                // At leisure new work goes out before this very thread waits for the sync; else the sync is made meanwhile.
                 let at_leisure = ops.len() <= FEW_OPS && self.ops.is_empty() && self.inbox.is_empty();
-                self.send(Told { work, events, promises: promises && !synced, only_new }, at_leisure)
+                if !at_leisure {
+                    self.send(Told { work, events, promises, only_new }, false)?;
+                    return self.look_and_tell(now);
+                }
+                let ahead = self.look_ahead(&mut work, now);
+                self.send(Told { work, events, promises, only_new }, true)?;
+                ahead
             }
             Err(error) => {
                 self.ops.put_back(ids.into_iter().zip(ops).collect());
                 // What the undone turn had found is to be found again.
                 self.on_change();
-                self.agenda.put_back_appeared();
                 Err(error)
             }
         }
@@ -460,7 +474,6 @@ impl<S: Store> Scheduler<S> {
         if self.store.changed()? {
             self.on_change();
         }
-        found.appeared = self.agenda.take_appeared();
         self.fire(&mut found, now)?;
         if self.chores.intake || self.store.is_behind() {
             self.take_in(&mut found, now)?;
@@ -473,7 +486,7 @@ impl<S: Store> Scheduler<S> {
             found.cancel_requested = swept.cancel_requested;
         }
         self.look_at_watched(&mut found)?;
-        self.load_due(&mut found, now)?;
+        self.load_unfit(&mut found, now)?;
         if prune {
             let pruned = self.store.prune(self.pace.keeping.retention(), &self.watched, self.pace.prune_rows, now)?;
             let pause = if pruned.over { self.pace.prune_interval_ms } else { PRUNE_PAUSE_MS };
@@ -595,6 +608,34 @@ impl<S: Store> Scheduler<S> {
         Ok(())
     }
 
+    /// Reads ahead what is due, and adds it to `work`.
+    fn look_ahead(&mut self, work: &mut Vec<Event>, now: Now) -> Result<(), StoreError> {
+        if !self.agenda.is_busy() {
+            return Ok(());
+        }
+        let mut found = Found { appeared: self.agenda.take_appeared(), ..Found::default() };
+        let looked =
+            self.store.look().and_then(|()| self.load_due(&mut found, now)).and_then(|()| self.store.end_look());
+        if let Err(error) = looked {
+            // What was taken from the agenda is to be found again.
+            self.on_change();
+            self.agenda.put_back_appeared();
+            return Err(error);
+        }
+        self.agenda.appeared_told();
+        work.extend(self.work(found.loaded, found.appeared));
+        Ok(())
+    }
+
+    fn look_and_tell(&mut self, now: Now) -> Result<(), StoreError> {
+        let mut work = Vec::new();
+        let looked = self.look_ahead(&mut work, now);
+        if !work.is_empty() {
+            self.send(Told { work, only_new: true, ..Told::default() }, false)?;
+        }
+        looked
+    }
+
     fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
         let mut rows_left = self.pace.turn_rows;
         for _ in 0..LOADS_PER_TURN {
@@ -602,21 +643,40 @@ impl<S: Store> Scheduler<S> {
                 break;
             }
             let Some((key, demand)) = self.agenda.pop() else { break };
-            let Demand { rows: wanted, fresh, fair } = demand;
-            let load = Load { key: &key, skip: &self.out, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
-            let rows = self.store.load(load, now)?;
-            rows_left = rows_left.saturating_sub(rows.tasks.len());
-            if let Some(at) = rows.next_at {
-                self.agenda.mark_at(key.clone(), at);
-            }
-            found.ended.extend(rows.rejected);
-            if rows.tasks.is_empty() && !fresh && !rows.more && rows.passed.is_empty() {
-                continue;
-            }
-            let LoadedRows { tasks, more, left, passed, .. } = rows;
-            found.loaded.push(Loaded { key, tasks, more, left, passed });
+            rows_left = rows_left.saturating_sub(self.load(key, demand, found, now)?);
         }
         Ok(())
+    }
+
+    /// Loads, in a turn, from the queues at whose heads a look has found rows to be rejected.
+    fn load_unfit(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
+        for _ in 0..LOADS_PER_TURN {
+            let Some(key) = self.unfit.pop_first() else { break };
+            if let Some(demand) = self.agenda.demanded(&key) {
+                self.load(key, demand, found, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives how many rows were read.
+    fn load(&mut self, key: QueueKey, demand: Demand, found: &mut Found, now: Now) -> Result<usize, StoreError> {
+        let Demand { rows: wanted, fresh, fair } = demand;
+        let load = Load { key: &key, skip: &self.out, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
+        let LoadedRows { tasks, more, next_at, left, passed, rejected, unfit } = self.store.load(load, now)?;
+        if unfit {
+            self.unfit.insert(key);
+            return Ok(0);
+        }
+        if let Some(at) = next_at {
+            self.agenda.mark_at(key.clone(), at);
+        }
+        found.ended.extend(rejected);
+        let rows = tasks.len();
+        if rows > 0 || fresh || more || !passed.is_empty() {
+            found.loaded.push(Loaded { key, tasks, more, left, passed });
+        }
+        Ok(rows)
     }
 
     /// The turn is written: tells the log, and gives the work for the router, and what else it is to be told.
@@ -674,18 +734,23 @@ impl<S: Store> Scheduler<S> {
         if !found.cancel_requested.is_empty() {
             events.push(Event::CancelRequested(found.cancel_requested));
         }
-        for loaded in &found.loaded {
+        (self.work(found.loaded, found.appeared), events)
+    }
+
+    /// The events about work that was found.
+    fn work(&mut self, loaded: Vec<Loaded>, appeared: BTreeSet<(QueueKey, Option<FairKey>)>) -> Vec<Event> {
+        for loaded in &loaded {
             self.out.extend(loaded.tasks.iter().map(|task| task.id));
             self.agenda.answered(loaded);
         }
         let mut work = Vec::new();
-        if !found.loaded.is_empty() {
-            work.push(Event::Loaded(found.loaded));
+        if !loaded.is_empty() {
+            work.push(Event::Loaded(loaded));
         }
-        if !found.appeared.is_empty() {
-            work.push(Event::Appeared(found.appeared.into_iter().collect()));
+        if !appeared.is_empty() {
+            work.push(Event::Appeared(appeared.into_iter().collect()));
         }
-        (work, events)
+        work
     }
 
     /// What was read ahead is that no more: queued again, or in another lane, it is to be read again.

@@ -40,8 +40,8 @@ pub(super) struct Told {
 struct Written {
     events: Vec<Event>,
     promises: bool,
-    /// Its work is among its events: no later work may overtake it.
-    has_work: bool,
+    /// No later work may overtake it: it has work itself, or brings a task back that later work may have.
+    goes_first: bool,
     at: Instant,
 }
 
@@ -59,11 +59,11 @@ struct SyncThread {
     thread: JoinHandle<()>,
 }
 
-/// Turns that were given to the thread and not told yet, and how many of them have work.
+/// Turns that were given to the thread and not told yet, and how many of them go before any later work.
 #[derive(Debug, Default)]
 struct Waiting {
     turns: AtomicUsize,
-    with_work: AtomicUsize,
+    going_first: AtomicUsize,
 }
 
 impl Outlet {
@@ -103,10 +103,10 @@ impl Outlet {
             return Ok(());
         };
         self.check()?;
-        let mut has_work = !work.is_empty();
-        if only_new && sync.waiting.with_work.load(Ordering::Acquire) == 0 {
+        let mut goes_first = !(only_new && work.is_empty());
+        if only_new && sync.waiting.going_first.load(Ordering::Acquire) == 0 {
             self.router.tell(work);
-            has_work = false;
+            goes_first = false;
         } else {
             events.extend(work);
         }
@@ -123,9 +123,9 @@ impl Outlet {
             return Ok(());
         }
         sync.waiting.turns.fetch_add(1, Ordering::AcqRel);
-        sync.waiting.with_work.fetch_add(usize::from(has_work), Ordering::AcqRel);
+        sync.waiting.going_first.fetch_add(usize::from(goes_first), Ordering::AcqRel);
         // When the thread is gone, the reason is there.
-        match sync.inbox.send(Written { events, promises, has_work, at: Instant::now() }) {
+        match sync.inbox.send(Written { events, promises, goes_first, at: Instant::now() }) {
             Ok(()) => Ok(()),
             Err(_) => self.check(),
         }
@@ -178,7 +178,7 @@ fn run(inbox: &Receiver<Written>, router: &Router, log: &LogSync, waiting: &Wait
                 log.took(turn.at.elapsed());
             }
             router.tell(turn.events);
-            waiting.with_work.fetch_sub(usize::from(turn.has_work), Ordering::AcqRel);
+            waiting.going_first.fetch_sub(usize::from(turn.goes_first), Ordering::AcqRel);
             waiting.turns.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -241,20 +241,23 @@ mod tests {
 
     #[test]
     fn new_work_waits_for_no_sync_and_overtakes_no_other_work() {
-        // A sync that never ends shows what does not wait for it.
-        let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("log");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let (mut outlet, told) = outlet(Some(LogSync::new(pipe.clone())));
-        outlet.tell(turn(1, true, true), false).unwrap();
-        assert_eq!(order(&told), [None], "its commit waits");
-        outlet.tell(turn(2, true, false), false).unwrap();
-        outlet.tell(turn(3, false, true), false).unwrap();
-        assert_eq!(order(&told), [], "the work of the second turn comes first, and that waits");
-        // Opened by a writer the sync fails, for there is nothing to sync in a pipe.
-        drop(std::fs::OpenOptions::new().write(true).open(pipe).unwrap());
-        assert!(matches!(outlet.finish(), Err(StoreError::Unsynced(_))));
-        assert_eq!(order(&told), [], "what was not synced is never told");
+        // A sync that never ends shows what does not wait for it. A turn that brings a task back may have no work: what it brings
+        // back comes with a later one.
+        for second in [turn(2, true, false), Told { work: Vec::new(), ..turn(2, true, false) }] {
+            let dir = tempfile::tempdir().unwrap();
+            let pipe = dir.path().join("log");
+            nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let (mut outlet, told) = outlet(Some(LogSync::new(pipe.clone())));
+            outlet.tell(turn(1, true, true), false).unwrap();
+            assert_eq!(order(&told), [None], "its commit waits");
+            outlet.tell(second, false).unwrap();
+            outlet.tell(turn(3, false, true), false).unwrap();
+            assert_eq!(order(&told), [], "the second turn comes first, and that waits");
+            // Opened by a writer the sync fails, for there is nothing to sync in a pipe.
+            drop(std::fs::OpenOptions::new().write(true).open(pipe).unwrap());
+            assert!(matches!(outlet.finish(), Err(StoreError::Unsynced(_))));
+            assert_eq!(order(&told), [], "what was not synced is never told");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ suite! {
         rows_without_run_at_are_due_whatever_the_clock_says
         bad_rows_become_dead_with_a_reason
         a_head_full_of_bad_rows_hides_nothing
+        a_look_finds_what_a_turn_would_and_writes_nothing
         intake_tells_new_queues_once
         the_sweep_finds_what_apps_change
         a_requeued_row_of_a_wrong_type_takes_no_other_with_it

@@ -28,7 +28,7 @@ pub(super) struct Cursor {
 }
 
 /// Queues that have rows with keys, as of their last load. Kept in memory: a start begins its rounds anew.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rounds(HashMap<QueueKey, Cursor>);
 
 /// The rows of one queue.

@@ -76,6 +76,8 @@ pub(crate) type Cells = BTreeMap<&'static str, Value>;
 pub(crate) struct MemoryStore {
     shared: Arc<Mutex<Db>>,
     before_turn: Option<(Db, News)>,
+    /// A look is open, not a turn.
+    looks: bool,
     judge: Judge,
     epoch: Option<Epoch>,
     told_version: u64,
@@ -261,6 +263,7 @@ impl MemoryStore {
         Self {
             shared: Arc::clone(&apps.0),
             before_turn: None,
+            looks: false,
             judge: Judge::new(rules),
             epoch: None,
             told_version,
@@ -355,6 +358,17 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.begin(Sync::Process)?;
+        self.looks = true;
+        Ok(())
+    }
+
+    fn end_look(&mut self) -> Result<(), StoreError> {
+        self.looks = false;
+        self.commit()
+    }
+
     fn log_sync(&self) -> Option<LogSync> {
         None
     }
@@ -364,6 +378,7 @@ impl Store for MemoryStore {
             *self.shared.lock().unwrap() = db;
             self.news = news;
         }
+        self.looks = false;
         self.pruning = prune::Walk::default();
     }
 
@@ -382,7 +397,15 @@ impl Store for MemoryStore {
     }
 
     fn load(&mut self, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError> {
-        Ok(self.with(|step| step.load(load, now)))
+        let rounds = self.rounds.clone();
+        let loaded = self.with(|step| step.load(load, now));
+        if !self.looks || loaded.rejected.is_empty() {
+            return Ok(loaded);
+        }
+        // The rows of a look are put back, so that what the look has met of them is there again.
+        let (db, news) = self.before_turn.clone().expect("a look is open");
+        (*self.shared.lock().unwrap(), self.news, self.rounds) = (db, news, rounds);
+        Ok(LoadedRows { unfit: true, ..LoadedRows::default() })
     }
 
     fn sweep(&mut self, _rows: usize, now: Now) -> Result<Swept, StoreError> {

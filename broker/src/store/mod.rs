@@ -62,10 +62,16 @@ pub(crate) trait Store {
     /// Ends a turn.
     fn commit(&mut self) -> Result<(), StoreError>;
 
+    /// Begins a look: until `end_look` everything is read as of one moment, nothing is written, and no writer waits for it.
+    /// Fails like a turn when another broker has opened the store.
+    fn look(&mut self) -> Result<(), StoreError>;
+
+    fn end_look(&mut self) -> Result<(), StoreError>;
+
     /// What makes committed turns survive a power cut, from any thread; `None` when only `begin` can ask for that.
     fn log_sync(&self) -> Option<log_sync::LogSync>;
 
-    /// Undoes a turn; also called after a failed `commit`.
+    /// Undoes a turn, or ends a look; also called after a failed `commit` or `end_look`.
     fn rollback(&mut self);
 
     /// Applies operations in order. A [`Op::Started`] and the [`Op::Ended`] of the same run within `ops` may become one
@@ -79,7 +85,8 @@ pub(crate) trait Store {
 
     /// Reads the head of one queue: due rows in order of due time and id, none of `skip`, at most `rows` rows and about
     /// `bytes` of payload (at least one row). Where rows have fair keys each key in turn gives as many as its weight, in that
-    /// order of its own, from where the last load stopped. Rejects rows that make no sense on the way. The cost does not grow with the backlog.
+    /// order of its own, from where the last load stopped. Rejects rows that make no sense on the way; in a look it gives nothing but
+    /// `unfit` when there are any, and a turn is to call it again. The cost does not grow with the backlog.
     fn load(&mut self, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError>;
 
     /// Looks at up to `rows` rows each that need a hand of the broker wherever they are: cancel requested, expired, of a
@@ -200,6 +207,8 @@ pub(crate) struct LoadedRows {
     pub(crate) passed: Vec<FairKey>,
     /// Rows at the head that were rejected, cancelled or expired just now.
     pub(crate) rejected: Vec<Unstarted>,
+    /// In a look: there are such rows, so nothing was read.
+    pub(crate) unfit: bool,
 }
 
 #[derive(Debug, Default)]

@@ -203,6 +203,38 @@ pub(super) fn a_head_full_of_bad_rows_hides_nothing<T: Subject>(world: &mut Worl
     assert_eq!((ids(&loaded.tasks), loaded.rejected.len()), (vec![good], 3));
 }
 
+pub(super) fn a_look_finds_what_a_turn_would_and_writes_nothing<T: Subject>(world: &mut World<T>) {
+    // What is to be rejected is left to a turn, and what takes turns goes on where it was.
+    let look = |world: &mut World<T>, fair: &FairRules| {
+        let (now, skip, key) = (world.now, IdSet::default(), key("normal", "k"));
+        let store = world.subject.store();
+        store.look().unwrap();
+        let loaded = store.load(Load { key: &key, skip: &skip, rows: 2, bytes: 999, fair }, now).unwrap();
+        store.end_look().unwrap();
+        loaded
+    };
+    for keyed in [false, true] {
+        let insert = |world: &mut World<T>, cell: (&'static str, Value)| {
+            let mut cells = vec![("kind", text("k")), cell];
+            cells.extend(keyed.then(|| ("fair_key", text("x"))));
+            world.insert(&cells)
+        };
+        let fair = FairRules::default();
+        let good = [insert(world, ("lane", Value::Null)), insert(world, ("lane", text("normal")))];
+        let loaded = look(world, &fair);
+        assert_eq!((ids(&loaded.tasks), loaded.unfit), (good.to_vec(), false));
+        world.subject.app_update(good[0], &[("max_attempts", Value::Integer(0))]);
+        world.subject.app_update(good[1], &[("cancel_requested", Value::Integer(1))]);
+        let third = insert(world, ("lane", Value::Null));
+        let loaded = look(world, &fair);
+        assert!(loaded.unfit && loaded.tasks.is_empty() && loaded.rejected.is_empty(), "{loaded:?}");
+        assert_eq!(world.subject.rows()[&good[0]]["state"], text("queued"));
+        let loaded = world.load(&key("normal", "k"), 2);
+        assert_eq!((ids(&loaded.tasks), loaded.rejected.len(), loaded.unfit), (vec![third], 2, false));
+        world.subject.app_delete(third);
+    }
+}
+
 pub(super) fn intake_tells_new_queues_once<T: Subject>(world: &mut World<T>) {
     // In pieces; rows of our own hand are told too; a row that is not queued is in no queue.
     for kind in ["a", "a", "b"] {

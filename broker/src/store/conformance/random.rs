@@ -20,6 +20,8 @@ enum Act {
         steps: Vec<Step>,
         commit: bool,
     },
+    /// Loads outside of a turn.
+    Look(Vec<Step>),
     AppInsert(Vec<(&'static str, Value)>),
     /// A row that waits for these, each `anyway` or not.
     AppInsertWaiting(Vec<(&'static str, Value)>, Vec<(i64, bool)>),
@@ -222,7 +224,7 @@ fn some_ops() -> impl Strategy<Value = Vec<RandomOp>> {
     prop_oneof![2 => prop::collection::vec(some_op(), 1..6), 2 => run]
 }
 
-fn some_step() -> impl Strategy<Value = Step> {
+fn some_load() -> impl Strategy<Value = Step> {
     let load = (
         prop::sample::select(vec!["normal", "high"]),
         prop::sample::select(vec!["k", "alarm"]),
@@ -231,6 +233,10 @@ fn some_step() -> impl Strategy<Value = Step> {
         prop::collection::vec(IDS, 0..3),
         (1..4_u32, prop::bool::ANY),
     );
+    load.prop_map(|(lane, kind, rows, bytes, skip, fair)| Step::Load { lane, kind, rows, bytes, skip, fair })
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
     let limit = || {
         let limit = (prop::option::of(0..2_u64), prop::option::of(0..9_u64));
         limit.prop_map(|(age, count_max)| Limit { age_ms: age.map(|age| age * 200), count_max })
@@ -239,7 +245,7 @@ fn some_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => some_ops().prop_map(Step::Apply),
         2 => (1..5_usize).prop_map(Step::Intake),
-        4 => load.prop_map(|(lane, kind, rows, bytes, skip, fair)| Step::Load { lane, kind, rows, bytes, skip, fair }),
+        4 => some_load(),
         2 => Just(Step::Sweep),
         1 => prop::collection::vec(IDS, 1..3).prop_map(Step::Endings),
         1 => prune.prop_map(|(done, cancelled, dead, rows)| Step::Prune { limits: Limits { done, cancelled, dead }, rows }),
@@ -300,6 +306,7 @@ fn some_act() -> impl Strategy<Value = Act> {
         1 => (IDS, IDS, prop::bool::ANY).prop_map(|(task, parent, anyway)| Act::AppDepend(task, parent, anyway)),
         8 => (prop::collection::vec(some_step(), 1..4), prop::bool::weighted(0.9))
             .prop_map(|(steps, commit)| Act::Turn { steps, commit }),
+        3 => prop::collection::vec(some_load(), 1..3).prop_map(Act::Look),
         4 => insert,
         // Of the states only those that cannot run into a live key.
         2 => (IDS, some_cell()).prop_filter_map("keeps keys unique", |(id, (column, value))| {
@@ -326,6 +333,12 @@ fn act<T: Subject>(world: &mut World<T>, act: &Act) -> Vec<String> {
                 world.subject.store().rollback();
             }
             assert_eq!(world.now, now);
+            shown
+        }
+        Act::Look(loads) => {
+            world.subject.store().look().unwrap();
+            let shown = loads.iter().map(|load| take(world, load)).collect();
+            world.subject.store().end_look().unwrap();
             shown
         }
         Act::AppInsert(cells) => {

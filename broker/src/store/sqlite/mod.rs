@@ -62,8 +62,9 @@ const EPOCH_LOCKED_MAX: Duration = Duration::from_secs(30);
 /// Tries that only yield, before those that sleep.
 const YIELDS: u32 = 20;
 const RETRY: Duration = Duration::from_micros(50);
-/// Page cache of the writing connection, in KiB.
-const CACHE_KIB: i64 = 32 * 1024;
+/// Page cache of the writing connection, in KiB. What is worked on is the head of each queue and the end of the table; more than
+/// that is a copy of what the system's own cache has.
+const CACHE_KIB: i64 = 8 * 1024;
 /// A WAL that grew over this is cut back when it begins anew.
 const WAL_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 /// Secrets of unclean epochs that are still tried on a worker's word.
@@ -105,6 +106,8 @@ struct State {
     mending: schedules::Mending,
     /// How queues with fair keys are read.
     rounds: Rounds,
+    /// A look is open, not a turn: nothing is to be written.
+    looks: bool,
 }
 
 impl SqliteStore {
@@ -139,6 +142,7 @@ impl SqliteStore {
                 hint: WalHint::default(),
                 mending: schedules::Mending::default(),
                 rounds: Rounds::default(),
+                looks: false,
             },
             epoch: None,
             sync: Sync::Power,
@@ -282,6 +286,18 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.conn.prepare_cached("BEGIN")?.execute([])?;
+        self.state.looks = true;
+        self.look_around().inspect_err(|_| self.rollback())
+    }
+
+    fn end_look(&mut self) -> Result<(), StoreError> {
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        self.state.looks = false;
+        Ok(())
+    }
+
     fn log_sync(&self) -> Option<LogSync> {
         self.state.judge.rules.full_durability.then(|| self.log.clone())
     }
@@ -292,6 +308,7 @@ impl Store for SqliteStore {
         {
             tracing::warn!(%error, "a turn could not be undone");
         }
+        self.state.looks = false;
         self.state.tally.rollback();
         self.state.news.rollback();
         self.state.dependencies.rollback();

@@ -179,13 +179,43 @@ pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: No
         }
         let ended_before = loaded.rejected.len();
         round(conn, state, load, now, &mut loaded, &mut bytes)?;
+        if loaded.unfit {
+            break;
+        }
         let ended = loaded.rejected.len() > ended_before;
         if !(ended && loaded.more && loaded.tasks.len() < load.rows && bytes < load.bytes) {
             break;
         }
     }
+    if loaded.unfit {
+        return Ok(LoadedRows { unfit: true, ..LoadedRows::default() });
+    }
     loaded.next_at = next_at(conn, &state.judge, load.key, now)?;
     Ok(loaded)
+}
+
+/// Rows that a load has met on its way and nobody is to have.
+#[derive(Default)]
+struct Unfit {
+    bad: Vec<(i64, Bad)>,
+    ends: Vec<(i64, End)>,
+}
+
+impl Unfit {
+    /// Ends them, or says that there are some.
+    fn reject(self, conn: &Connection, state: &mut State, now: Now, loaded: &mut LoadedRows) -> Result<(), StoreError> {
+        if state.looks {
+            loaded.unfit = !(self.bad.is_empty() && self.ends.is_empty());
+            return Ok(());
+        }
+        for (id, reason) in self.bad {
+            loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
+        }
+        for (id, end) in self.ends {
+            loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
+        }
+        Ok(())
+    }
 }
 
 /// What became of a row at the head.
@@ -208,22 +238,21 @@ fn round(
 ) -> Result<(), StoreError> {
     let mut streams = streams(conn, &state.judge, load, &loaded.tasks, now)?;
     let mut heads: Vec<Option<QueuedTask>> = Vec::new();
-    let mut bad = Vec::new();
-    let mut ends = Vec::new();
+    let mut unfit = Unfit::default();
     let mut reader = conn.prepare_cached(const_sql::HEAD)?;
-    let mut fetch = |stream: &mut Stream, bad: &mut Vec<_>, ends: &mut Vec<_>| {
+    let mut fetch = |stream: &mut Stream, unfit: &mut Unfit| {
         while let Some(id) = stream.ids.pop_front() {
             match head(&mut reader, &state.judge, id, now)? {
                 Head::Task(task) => return Ok::<_, StoreError>(Some(task)),
-                Head::Bad(id, reason) => bad.push((id, reason)),
-                Head::End(id, end) => ends.push((id, end)),
+                Head::Bad(id, reason) => unfit.bad.push((id, reason)),
+                Head::End(id, end) => unfit.ends.push((id, end)),
                 Head::Gone => {}
             }
         }
         Ok(None)
     };
     for stream in &mut streams {
-        heads.push(fetch(stream, &mut bad, &mut ends)?);
+        heads.push(fetch(stream, &mut unfit)?);
     }
     while loaded.tasks.len() < load.rows {
         let next =
@@ -236,19 +265,14 @@ fn round(
         *bytes += size;
         loaded.tasks.extend(heads[i].take());
         if loaded.tasks.len() < load.rows {
-            heads[i] = fetch(&mut streams[i], &mut bad, &mut ends)?;
+            heads[i] = fetch(&mut streams[i], &mut unfit)?;
         }
     }
     // A stream that was cut short has a row left, unless those that were read made no sense.
     loaded.more =
         heads.iter().any(Option::is_some) || streams.iter().any(|stream| stream.cut || !stream.ids.is_empty());
-    for (id, reason) in bad {
-        loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
-    }
-    for (id, end) in ends {
-        loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
-    }
-    Ok(())
+    drop(reader);
+    unfit.reject(conn, state, now, loaded)
 }
 
 /// Loads a queue that has rows with fair keys. False, and nothing is done, when it has none.
@@ -268,20 +292,18 @@ fn by_turns(
         now,
         lines: BTreeMap::new(),
         seen: HashSet::new(),
-        bad: Vec::new(),
-        ends: Vec::new(),
+        unfit: Unfit::default(),
     };
     if rows.next_key(&RawKey::None)?.is_none() {
         state.rounds.forget(load.key);
         return Ok(false);
     }
+    let before = state.rounds.cursor(load.key).clone();
     load_by_turns(&mut rows, state.rounds.cursor(load.key), load, loaded)?;
-    let Keyed { bad, ends, .. } = rows;
-    for (id, reason) in bad {
-        loaded.rejected.extend(reject(conn, state, id, &reason, now)?);
-    }
-    for (id, end) in ends {
-        loaded.rejected.extend(end_unstarted(conn, state, id, end, now)?);
+    let unfit = rows.unfit;
+    unfit.reject(conn, state, now, loaded)?;
+    if loaded.unfit {
+        *state.rounds.cursor(load.key) = before;
     }
     Ok(true)
 }
@@ -297,8 +319,7 @@ struct Keyed<'a> {
     lines: BTreeMap<RawKey, Vec<KeyStream>>,
     /// Ids that were taken out of a stream.
     seen: HashSet<i64>,
-    bad: Vec<(i64, Bad)>,
-    ends: Vec<(i64, End)>,
+    unfit: Unfit,
 }
 
 /// Part of a key's rows that the index holds in one order; read in pieces, for few of them may be wanted.
@@ -330,8 +351,8 @@ impl Keyed<'_> {
             self.seen.insert(id);
             match head(&mut reader, self.judge, id, self.now)? {
                 Head::Task(task) => stream.head = Some(task),
-                Head::Bad(id, reason) => self.bad.push((id, reason)),
-                Head::End(id, end) => self.ends.push((id, end)),
+                Head::Bad(id, reason) => self.unfit.bad.push((id, reason)),
+                Head::End(id, end) => self.unfit.ends.push((id, end)),
                 Head::Gone => {}
             }
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use laneway_core::{FairRules, Now, Op, UnixMillis};
+use laneway_core::{FairRules, IdSet, Now, Op, QueueKey, UnixMillis};
 use laneway_protocol::message::{Filter, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 
@@ -162,10 +162,9 @@ fn a_batch_is_kept_when_the_process_goes_away() {
     drop(store);
     let mut store = SqliteStore::open(&path, rules()).unwrap();
     assert!(store.open_epoch([2; 16], NOW).unwrap().unclean);
-    let key = laneway_core::QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
+    let key = QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
     store.begin(Sync::Process).unwrap();
-    let load =
-        Load { key: &key, skip: &laneway_core::IdSet::default(), rows: 9, bytes: 9, fair: &FairRules::default() };
+    let load = Load { key: &key, skip: &IdSet::default(), rows: 9, bytes: 9, fair: &FairRules::default() };
     assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
     store.commit().unwrap();
 }
@@ -237,6 +236,30 @@ fn the_file_can_be_used_without_a_broker() {
     task.lane = Some(LaneName::new("low").unwrap());
     let error = offline::submit(&path, &task).unwrap().unwrap_err().reason;
     assert_eq!(error, "lane 'low' is not configured: use one of high, normal, or add it to the settings");
+}
+
+#[test]
+fn apps_write_beside_a_look() {
+    // A look takes no lock that a writer waits for, and sees what was there when it began.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    let app = connect(&path, false).unwrap();
+    app.busy_timeout(Duration::ZERO).unwrap();
+    app.execute("INSERT INTO tasks(kind) VALUES ('k')", []).unwrap();
+    let key = QueueKey { lane: LaneName::new("normal").unwrap(), kind: Kind::new("k").unwrap() };
+    let (skip, fair) = (IdSet::default(), FairRules::default());
+    let load = Load { key: &key, skip: &skip, rows: 9, bytes: 999, fair: &fair };
+    store.look().unwrap();
+    assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
+    app.execute("INSERT INTO tasks(kind) VALUES ('k')", []).unwrap();
+    assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 1);
+    store.end_look().unwrap();
+    store.look().unwrap();
+    assert_eq!(store.load(load, NOW).unwrap().tasks.len(), 2);
+    store.rollback();
+    store.begin(Sync::Process).unwrap();
+    store.rollback();
 }
 
 /// Finished rows as an app would have left them, `at` ms after each other.
