@@ -64,7 +64,7 @@ const YIELDS: u32 = 20;
 const RETRY: Duration = Duration::from_micros(50);
 /// Page cache of the writing connection, in KiB. What is worked on is the head of each queue and the end of the table; more than
 /// that is a copy of what the system's own cache has.
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: i64 = 2 * 1024;
 /// A WAL that grew over this is cut back when it begins anew.
 const WAL_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 /// Secrets of unclean epochs that are still tried on a worker's word.
