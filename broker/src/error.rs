@@ -21,6 +21,8 @@ use crate::config::ConfigError;
 /// | 6 | the time to wait was over |
 /// | 7 | the broker's settings are wrong, or their file cannot be read |
 /// | 8 | the database cannot be opened, read or written |
+///
+/// `laneway check` has the four of monitoring systems instead: 0 well, 1 a warning, 2 critical, 3 unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -92,6 +94,8 @@ pub(crate) enum Error {
         status: String,
         exit: Exit,
     },
+    /// `laneway check` and `laneway doctor` have told what is not well; this is the exit code that they promise.
+    Judged(Exit),
     /// Starting or running failed elsewhere: a socket, a log file, a thread.
     Other {
         doing: String,
@@ -119,7 +123,7 @@ impl Error {
             Error::Refused(_) | Error::NotAdmitted(_) => Exit::Refused,
             Error::TimedOut(_) => Exit::TimedOut,
             Error::Database { .. } => Exit::Database,
-            Error::BrokerEnded { exit, .. } => *exit,
+            Error::BrokerEnded { exit, .. } | Error::Judged(exit) => *exit,
             Error::TaskFailed(_) | Error::Other { .. } => Exit::Failure,
         }
     }
@@ -163,6 +167,7 @@ impl fmt::Display for Error {
                 f.write_str("; start one with `laneway broker`, or name another with --endpoint")
             }
             Error::Refused(error) => write!(f, "refused: {error}"),
+            Error::Judged(_) => f.write_str("not all is well"),
             Error::BrokerEnded { status, .. } => write!(f, "the supervised broker ended with {status}"),
             Error::Database { doing, .. } | Error::Other { doing, .. } => write!(f, "cannot {doing}"),
         }
@@ -182,6 +187,7 @@ impl StdError for Error {
             | Error::NotAdmitted(_)
             | Error::TimedOut(_)
             | Error::TaskFailed(_)
+            | Error::Judged(_)
             | Error::BrokerEnded { .. } => None,
         }
     }

@@ -147,6 +147,13 @@ fn supervised() -> std::process::Command {
     command
 }
 
+/// The settings that a broker would have which is started with this file and nothing else on its command line.
+pub(super) fn settings(common: &Common, config: Option<PathBuf>) -> Result<Resolved, ConfigError> {
+    let db = common.db.as_ref().map(|path| path.display().to_string());
+    let flags = db.map(|db| Flag { written: "--db", name: "db".into(), values: vec![db] });
+    Config::resolve(&all_sources(config, flags.into_iter().collect()))
+}
+
 fn sources(common: &Common, args: &BrokerArgs) -> Sources {
     let one = |written, name: &str, value: &Option<String>| {
         value.clone().map(|value| Flag { written, name: name.into(), values: vec![value] })
@@ -173,10 +180,14 @@ fn sources(common: &Common, args: &BrokerArgs) -> Sources {
     let set =
         |(name, value): &(String, String)| Flag { written: "--set", name: name.clone(), values: vec![value.clone()] };
     flags.extend(args.set.iter().map(set));
+    all_sources(args.config.clone(), flags)
+}
+
+fn all_sources(config: Option<PathBuf>, flags: Vec<Flag>) -> Sources {
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()));
     Sources {
-        file: args.config.clone().or_else(|| variable("LANEWAY_CONFIG").map(PathBuf::from)),
+        file: config.or_else(|| variable("LANEWAY_CONFIG").map(PathBuf::from)),
         environment: std::env::vars_os().filter_map(text).collect(),
         flags,
     }

@@ -9,7 +9,9 @@
 mod admin;
 mod broker;
 mod change;
+mod check;
 mod db;
+mod doctor;
 mod fair_key;
 mod group;
 mod keygen;
@@ -89,14 +91,14 @@ impl Common {
             Command::Broker(_) | Command::Work(_) | Command::Completions { .. } if json => {
                 "there is nothing to print as JSON here"
             }
-            Command::Db(_) | Command::Completions { .. } if endpoint => {
+            Command::Db(_) | Command::Doctor(_) | Command::Completions { .. } if endpoint => {
                 "no broker is asked here, so --endpoint means nothing"
             }
             Command::Keygen(_) if db || endpoint || json => {
                 "it writes two files and asks nobody, so --db, --endpoint and --output mean nothing"
             }
             Command::Broker(_) if keys => "a broker's own key is a setting: --set curve.key_file=FILE",
-            Command::Db(_) | Command::Completions { .. } | Command::Keygen(_) if keys => {
+            Command::Db(_) | Command::Doctor(_) | Command::Completions { .. } | Command::Keygen(_) if keys => {
                 "no broker is asked here, so --key and --broker-key mean nothing"
             }
             Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint || keys => {
@@ -137,6 +139,8 @@ enum Command {
     #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
     Stats,
     Drain(admin::DrainArgs),
+    Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     Work(work::WorkArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -176,6 +180,7 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(()) => Exit::Success,
         // The reader went away (`laneway task list | head -1`): there is nobody to tell and nothing failed.
         Err(error) if error.is_closed_pipe() => Exit::Success,
+        Err(Error::Judged(exit)) => exit,
         Err(error) => {
             output::note(&format!("laneway: {}", error.chain()));
             error.exit()
@@ -198,6 +203,8 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Schedule(command) => schedule::run(&common, command),
         Command::Stats => admin::stats(&common),
         Command::Drain(args) => admin::drain(&common, &args),
+        Command::Check(args) => check::run(&common, &args),
+        Command::Doctor(args) => doctor::run(&common, &args),
         Command::Work(args) => work::run(&common, args),
         Command::Db(command) => db::run(&common, &command),
         Command::Keygen(args) => keygen::run(&args),

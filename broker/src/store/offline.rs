@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use laneway_core::{Now, UnixMillis, derive_key};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
@@ -79,6 +79,66 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
         free_bytes: pragma(&conn, "freelist_count")? * pragma(&conn, "page_size")?,
         wal_bytes: size(&wal_of(path)),
         last_epoch: if schema == 0 { None } else { last_epoch(&conn)? },
+    })
+}
+
+/// The schema of a file and that of this program, without a look at its rows.
+pub(crate) fn schemas(path: &Path) -> Result<(u32, u32), StoreError> {
+    exists(path)?;
+    let conn = sqlite::connect(path, false)?;
+    sqlite::names_are_free(&conn)?;
+    let found = sqlite::version(&conn)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
+    }
+    Ok((found, SCHEMA_VERSION))
+}
+
+/// When the newest task was made, by its own word.
+pub(crate) fn newest_time(path: &Path) -> Result<Option<i64>, StoreError> {
+    let (conn, _) = open(path)?;
+    let newest =
+        conn.query_row("SELECT CAST(created_at AS INTEGER) FROM tasks ORDER BY id DESC LIMIT 1", [], |row| row.get(0));
+    Ok(newest.optional()?)
+}
+
+/// What a monitoring system looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Glance {
+    /// Queued, and their time has come.
+    pub(crate) due: u64,
+    /// How long the oldest of these has been due; 0 without any. The oldest is the one with the lowest id.
+    pub(crate) oldest_ms: u64,
+    pub(crate) dead: u64,
+    pub(crate) wal_bytes: u64,
+}
+
+/// Looks at indexes alone, and no longer than `within`: a hundred million rows fail, they do not hold up whoever asks.
+pub(crate) fn glance(path: &Path, within: Duration) -> Result<Glance, StoreError> {
+    let (mut conn, _) = open(path)?;
+    let until = Instant::now() + within;
+    conn.progress_handler(10_000, Some(move || Instant::now() >= until))?;
+    let now = now().wall.0;
+    let look = || -> rusqlite::Result<Glance> {
+        let sql = "SELECT count(*), min(id) FROM tasks INDEXED BY tasks_queue \
+                   WHERE state = 'queued' AND (run_at IS NULL OR run_at <= ?1)";
+        let (due, oldest): (i64, Option<i64>) = conn.query_row(sql, [now], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let since = "SELECT max(created_at, coalesce(run_at, 0)) FROM tasks WHERE id = ?1";
+        let since: Option<f64> = conn.query_row(since, [oldest], |row| row.get(0)).optional()?;
+        let dead: i64 =
+            conn.query_row("SELECT count(*) FROM tasks INDEXED BY tasks_marked WHERE state = 'dead'", [], |row| {
+                row.get(0)
+            })?;
+        #[expect(clippy::cast_possible_truncation, reason = "saturates, which is near enough for a time")]
+        let oldest_ms = since.map_or(0, |at| u64::try_from(now.saturating_sub(at as i64)).unwrap_or(0));
+        let wal_bytes = std::fs::metadata(wal_of(path)).map_or(0, |file| file.len());
+        Ok(Glance { due: due.unsigned_abs(), oldest_ms, dead: dead.unsigned_abs(), wal_bytes })
+    };
+    look().map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            StoreError::Unavailable(format!("to count its tasks takes more than {} s", within.as_secs()))
+        }
+        _ => error.into(),
     })
 }
 
