@@ -6,9 +6,9 @@ mod harness;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use harness::{Broker, Place, Program, Table, output_of};
+use harness::{Broker, Built, Place, Program, Table, output_of};
 
 #[test]
 fn the_examples_do_what_they_show() {
@@ -107,22 +107,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Builds the examples into the target folder of this very test, if that has not been done, and says where they are.
 fn build() -> HashMap<String, PathBuf> {
-    let profile = Path::new(env!("CARGO_BIN_EXE_laneway")).parent().unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--offline", "--package", "laneway-examples", "--examples", "--message-format", "json"]);
-    cargo.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "the examples do not build");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let messages = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let program = |message: serde_json::Value| {
-        let (name, path) = (message["target"]["name"].as_str()?, message["executable"].as_str()?);
-        Some((name.to_owned(), path.into()))
-    };
-    messages.filter_map(program).collect()
+    Built::examples().programs
 }

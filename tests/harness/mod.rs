@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod built;
 mod load;
 mod program;
 mod random;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use {
     broker::Broker,
+    built::Built,
     load::Load,
     program::{Program, output_of},
     random::Random,

