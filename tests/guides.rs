@@ -266,6 +266,11 @@ fn running_it() {
     assert!(said.trim_end().ends_with('3'), "{said}");
 
     let said = guide.run("console");
+    assert!(
+        said.starts_with("LANEWAY CRITICAL - 0 of 1 workers are connected | ") && said.contains("exit code 2"),
+        "{said}"
+    );
+    let said = guide.run("console");
     assert!(said.contains("nobody works for resize") && said.contains(r#""wal_pinned_bytes":0"#), "{said}");
     guide.end();
 }

@@ -1,0 +1,170 @@
+//! What a monitoring system and whoever sets a broker up are told: `laneway check` and `laneway doctor`, against a real broker, a
+//! database without one, and set-ups that are wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use harness::{Broker, Place, Said, Table, WorkerProcess};
+use serde_json::Value;
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+/// `laneway check` on the place's database, which finds its broker by the socket beside it.
+fn check(place: &Place, words: &[&str]) -> Said {
+    let db = place.db().display().to_string();
+    Said::by(place, &[], &[&["check", "--db", &db], words].concat())
+}
+
+fn doctor(place: &Place, words: &[&str]) -> (i32, Vec<Value>) {
+    doctor_of(place, &place.db().display().to_string(), words)
+}
+
+fn doctor_of(place: &Place, db: &str, words: &[&str]) -> (i32, Vec<Value>) {
+    let said = Said::by(place, &[], &[&["doctor", "-o", "json", "--db", db], words].concat());
+    (said.code, said.json())
+}
+
+/// What is said of one subject, as "health: what".
+fn about(findings: &[Value], subject: &str) -> Vec<String> {
+    let found = findings.iter().filter(|finding| finding["about"] == subject);
+    found
+        .map(|finding| format!("{}: {}", finding["health"].as_str().unwrap(), finding["what"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn each_state_has_its_exit_code_and_one_line() {
+    let place = Place::new();
+    let unknown = check(&place, &[]);
+    assert_eq!(unknown.code, 3, "there is no database: {}", unknown.out);
+    assert!(unknown.out.starts_with("LANEWAY UNKNOWN - "), "{}", unknown.out);
+
+    let broker = Broker::start_with(&place, &["defaults.max_attempts=1"]);
+    let table = Table::open(&place);
+    let said = Said::by(&place, &[], &["check", "--endpoint", &place.endpoint()]);
+    assert_eq!((said.code, said.out.lines().count()), (0, 1), "{}", said.out);
+    assert!(said.out.starts_with("LANEWAY OK - ") && said.out.contains(" | queued=0 dead=0 wal="), "{}", said.out);
+    let said = Said::by(&place, &[], &["check", "--endpoint", &place.endpoint(), "--workers", "1"]);
+    assert_eq!(said.code, 2, "{}", said.out);
+    assert!(said.out.starts_with("LANEWAY CRITICAL - 0 of 1 workers are connected | "), "{}", said.out);
+
+    // Nobody works for these; one of them is old, one is for later and counts for nothing.
+    table.execute(
+        "INSERT INTO tasks(kind, created_at) VALUES ('x', ?1)",
+        [i64::try_from(harness::now_us() / 1_000).unwrap() - 3_600_000],
+    );
+    table.insert("x", "1");
+    table.execute("INSERT INTO tasks(kind, run_at) VALUES ('x', 4000000000000)", []);
+    for (words, code, begin) in [
+        (&["--due", "3"][..], 0, "LANEWAY OK - "),
+        (&["--due", "2"], 1, "LANEWAY WARNING - 2 tasks are due | due=2;2; age="),
+        (&["--due", "1:2"], 2, "LANEWAY CRITICAL - 2 tasks are due | due=2;1;2 age="),
+        (&["--age", "2h"], 0, "LANEWAY OK - "),
+        (&["--age", "5m:2h"], 1, "LANEWAY WARNING - the oldest has waited 1h00m | "),
+        (&["--age", "5m:10m", "--due", "2"], 2, "LANEWAY CRITICAL - the oldest has waited 1h00m, 2 tasks are due | "),
+    ] {
+        let said = check(&place, &[&["--database-only"], words].concat());
+        assert_eq!(said.code, code, "{words:?}: {}", said.out);
+        assert!(said.out.starts_with(begin), "{words:?}: {}", said.out);
+    }
+
+    let _worker = WorkerProcess::start(&place, "kinds=fail");
+    let dead = table.insert("fail", "1");
+    table.wait_for_state(dead, "dead");
+    let said = check(&place, &["--database-only", "--dead", "1", "-o", "json"]);
+    let told: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, &told["level"], &told["figures"]["dead"]), (1, &"WARNING".into(), &1.into()), "{told}");
+
+    let client = broker.client();
+    client.drain(laneway_protocol::message::Drain { release: false, off: false, worker: None }).unwrap();
+    let said = Said::by(&place, &[], &["check", "--endpoint", &place.endpoint()]);
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(said.out.starts_with("LANEWAY WARNING - the broker drains"), "{}", said.out);
+
+    assert_eq!(broker.stop(), 0);
+    let said = check(&place, &[]);
+    assert_eq!(said.code, 2, "{}", said.out);
+    assert!(said.out.starts_with("LANEWAY CRITICAL - no broker answers at "), "{}", said.out);
+    assert_eq!(check(&place, &["--due", "9:5"]).code, 2, "a bound that makes no sense is a usage error");
+}
+
+#[test]
+fn a_good_set_up_has_nothing_bad() {
+    // Before the first start, beside a running broker, and after it.
+    let place = Place::new();
+    let bind = format!("LANEWAY_BIND={}", place.endpoint());
+    let (name, value) = bind.split_once('=').unwrap();
+    let look = |place: &Place| {
+        let db = place.db().display().to_string();
+        let said = Said::by(place, &[(name, value)], &["doctor", "--db", &db]);
+        assert_eq!(said.code, 0, "{}", said.out);
+        assert!(!said.out.contains("\nbad"), "{}", said.out);
+        said.out
+    };
+    assert!(look(&place).contains("is not there yet"));
+    let broker = Broker::start(&place);
+    assert!(look(&place).contains("one runs on this database and answers at "));
+    assert_eq!(broker.stop(), 0);
+    let said = look(&place);
+    assert!(said.contains("none runs on this database") && said.contains("has schema "), "{said}");
+}
+
+#[test]
+fn each_fault_of_a_set_up_is_found_with_its_fix() {
+    let place = Place::new();
+    let (taken, keys) = (TcpListener::bind("127.0.0.1:0").unwrap(), place.path("keys"));
+    let port = taken.local_addr().unwrap().port();
+    let file = place.path("laneway.toml");
+    let write = |text: String| std::fs::write(&file, text).unwrap();
+    let config = file.display().to_string();
+
+    write(format!("bind = [\"tcp://127.0.0.1:{port}\"]\n"));
+    let (code, found) = doctor(&place, &["--config", &config]);
+    let ports = about(&found, "port");
+    assert_eq!((code, ports.len()), (1, 1), "{found:?}");
+    assert!(ports[0].starts_with(&format!("bad: 127.0.0.1:{port}: ")), "{ports:?}");
+    assert!(found.iter().all(|finding| (finding["health"] == "ok") == finding["fix"].is_null()), "{found:?}");
+
+    // A secret that everybody may read.
+    assert_eq!(Said::by(&place, &[], &["keygen", "broker"]).code, 0);
+    std::fs::create_dir(&keys).unwrap();
+    let secret = place.path("broker.secret");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    write(format!(
+        "[curve]\nbind = [\"tcp://127.0.0.1:0\"]\nkey_file = {:?}\nkeys_folder = {:?}\n",
+        secret.display().to_string(),
+        keys.display().to_string()
+    ));
+    let (code, found) = doctor(&place, &["--config", &config]);
+    assert_eq!(code, 1, "{found:?}");
+    let told = about(&found, "keys");
+    assert!(told.len() == 1 && told[0].starts_with("bad: "), "{told:?}");
+
+    write("poll_us = 0\n".into());
+    let (code, found) = doctor(&place, &["--config", &config]);
+    assert_eq!((code, found.len()), (1, 1), "without settings there is nothing to look at: {found:?}");
+    assert!(found[0]["what"].as_str().unwrap().contains("poll_us"), "{found:?}");
+
+    let (code, found) = doctor_of(&place, "/nowhere/at/all.db", &[]);
+    assert_eq!((code, about(&found, "folder")), (1, vec!["bad: /nowhere/at is not there".to_owned()]), "{found:?}");
+
+    // A clock behind the newest row, and a schema that another program made.
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    table.execute("INSERT INTO tasks(kind, created_at) VALUES ('x', 4000000000000)", []);
+    assert_eq!(broker.stop(), 0);
+    let clock = about(&doctor(&place, &[]).1, "clock");
+    assert!(clock[0].starts_with("odd: it says ") && clock[0].contains("the newest task is of 2096"), "{clock:?}");
+    std::fs::write(place.db(), "no database").unwrap();
+    let (code, found) = doctor(&place, &[]);
+    let database = about(&found, "database");
+    assert!(code == 1 && database[0].starts_with("bad: "), "{found:?}");
+}
