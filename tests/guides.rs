@@ -243,6 +243,8 @@ fn running_it() {
     guide.wait_for_log(r#""event":"dead""#);
     let said = guide.run("console");
     assert!(said.contains("it always fails") && said.contains(r#""kind": "mail""#), "{said}");
+    let said = guide.run("console");
+    assert!(said.contains(" laneway::task dead ") && said.contains(r#"{"task":1,"event":"done"}"#), "{said}");
 
     let stuck = table.insert("stuck", r#"{"ms": 600000}"#);
     table.wait_for_state(stuck, "running");

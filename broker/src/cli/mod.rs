@@ -16,6 +16,7 @@ mod fair_key;
 mod group;
 mod keygen;
 mod kind;
+mod log;
 mod offline;
 pub(crate) mod output;
 mod remote;
@@ -26,7 +27,7 @@ mod when;
 mod work;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -88,17 +89,30 @@ impl Common {
         let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
-            Command::Broker(_) | Command::Work(_) | Command::Completions { .. } if json => {
+            Command::Broker(_) | Command::Work(_) | Command::Completions { .. } | Command::Man { .. } if json => {
                 "there is nothing to print as JSON here"
             }
-            Command::Db(_) | Command::Doctor(_) | Command::Completions { .. } if endpoint => {
+            Command::Db(_)
+            | Command::Doctor(_)
+            | Command::Log(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
+                if endpoint =>
+            {
                 "no broker is asked here, so --endpoint means nothing"
             }
             Command::Keygen(_) if db || endpoint || json => {
                 "it writes two files and asks nobody, so --db, --endpoint and --output mean nothing"
             }
             Command::Broker(_) if keys => "a broker's own key is a setting: --set curve.key_file=FILE",
-            Command::Db(_) | Command::Doctor(_) | Command::Completions { .. } | Command::Keygen(_) if keys => {
+            Command::Db(_)
+            | Command::Doctor(_)
+            | Command::Log(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::Keygen(_)
+                if keys =>
+            {
                 "no broker is asked here, so --key and --broker-key mean nothing"
             }
             Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint || keys => {
@@ -141,6 +155,7 @@ enum Command {
     Drain(admin::DrainArgs),
     Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
+    Log(log::LogArgs),
     Work(work::WorkArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -154,6 +169,11 @@ enum Command {
     Drill(crate::drill::DrillArgs),
     #[command(hide = true)]
     DrillWorker(crate::drill::DrillWorkerArgs),
+    /// Write the manual pages of all commands into a folder
+    #[command(after_help = "Example:\n  laneway man /usr/local/share/man/man1")]
+    Man {
+        folder: PathBuf,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  laneway completions bash > ~/.local/share/bash-completion/completions/laneway")]
     Completions {
@@ -205,6 +225,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Drain(args) => admin::drain(&common, &args),
         Command::Check(args) => check::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
+        Command::Log(args) => log::run(&common, &args),
         Command::Work(args) => work::run(&common, args),
         Command::Db(command) => db::run(&common, &command),
         Command::Keygen(args) => keygen::run(&args),
@@ -215,6 +236,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Drill(args) => crate::drill::run(&args, common.output == Output::Json),
         Command::DrillWorker(args) => crate::drill::work(&args),
         Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => man(&folder),
     }
 }
 
@@ -222,6 +244,12 @@ fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "laneway", &mut script);
     output::bytes(&script)
+}
+
+/// One page for each command, from the same definitions as its help.
+fn man(folder: &Path) -> Result<(), Error> {
+    clap_mangen::generate_to(Cli::command(), folder)
+        .map_err(|error| Error::other(format!("write manual pages into {}", folder.display()), error))
 }
 
 /// An environment variable of the command line itself; empty counts as not set.
