@@ -122,6 +122,8 @@ pub(crate) struct Dispatch {
     /// Lanes and kinds of which nothing may start now, for a cap, a rate or a pause of the kind.
     closed_lanes: Vec<bool>,
     closed_kinds: Vec<bool>,
+    /// Hand-outs of each lane since the start.
+    handed_out: Vec<u64>,
     /// Lanes with a share, in per cent, most urgent first.
     shares: Vec<(LaneRank, u32)>,
     kinds: Vec<Kind>,
@@ -154,6 +156,7 @@ impl Dispatch {
             paused: vec![false; settings.lanes.len()],
             closed_lanes: vec![false; settings.lanes.len()],
             closed_kinds: Vec::new(),
+            handed_out: vec![0; settings.lanes.len()],
             shares: Vec::new(),
             kinds: Vec::new(),
             kind_index: HashMap::new(),
@@ -282,6 +285,15 @@ impl Dispatch {
         }
         self.refresh(queue);
         (queue, task)
+    }
+
+    /// The task that `head` stood for is handed out.
+    pub(crate) fn count_hand_out(&mut self, head: Head) {
+        self.handed_out[usize::from(head.lane.0)] += 1;
+    }
+
+    pub(crate) fn handed_out(&self, lane: LaneRank) -> u64 {
+        self.handed_out[usize::from(lane.0)]
     }
 
     /// Takes a task out wherever it stands: it ended or went elsewhere.

@@ -199,6 +199,7 @@ impl Broker {
             body += HANDOUT_TASK_BYTES + key.kind.as_str().len() + key.lane.as_str().len();
             body += task.trace.as_ref().map_or(0, String::len);
             payloads += bytes(task.payload.as_ref()) + bytes(task.checkpoint.as_ref());
+            self.dispatch.count_hand_out(head);
             self.dispatch.count_share(class, sharers, queue);
             self.pass_gates(&key.kind, &key.lane, task.fair_key.as_ref(), task.id, now);
             chosen.push((key, task));

@@ -304,6 +304,7 @@ impl Broker {
                 queued: queued.remove(name.as_str()).unwrap_or(0),
                 running: self.running.values().filter(|task| task.lane == *name).count() as u64,
                 ready: self.dispatch.ready_in_lane(rank) as u64,
+                handed_out: self.dispatch.handed_out(rank),
                 cap,
                 rate: rate.map(|(rate, _)| rate),
                 rate_burst: rate.map(|(_, burst)| burst).filter(|&burst| burst > 0),

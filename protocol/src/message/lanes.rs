@@ -66,6 +66,9 @@ pub struct LaneRow {
     pub running: u64,
     /// Slots that wait for a task of this lane.
     pub ready: u64,
+    /// Since the broker's start.
+    #[serde(default)]
+    pub handed_out: u64,
     /// Tasks that may run at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<u32>,
@@ -94,6 +97,7 @@ impl LaneRow {
             queued: 0,
             running: 0,
             ready: 0,
+            handed_out: 0,
             cap: None,
             rate: None,
             rate_burst: None,

@@ -588,6 +588,7 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         queued: 9,
         running: 2,
         ready: 1,
+        handed_out: 40,
         cap: Some(8),
         rate: Some(rate("90/m")),
         rate_burst: Some(5),

@@ -95,6 +95,7 @@ fn a_lane_is_told_with_what_is_queued_runs_and_waits_in_it() {
         queued,
         running,
         ready,
+        handed_out: running,
         ..LaneRow::new(name.into())
     };
     let Answer::Lanes(told) =
