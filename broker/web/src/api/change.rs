@@ -1,0 +1,180 @@
+//! What can be changed: tasks by id or by filter, lanes, kinds, workers, groups and schedules.
+
+use axum::extract::Path;
+use laneway::{Drain, Kind, LaneName};
+use laneway_protocol::message::{Bulk, BulkFilter, KindValues, Kinds, LaneValues, Lanes, SetKind, SetLane};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Answered, answer};
+use crate::failure::Failure;
+use crate::filter::Filter;
+use crate::pages::Visit;
+use crate::pages::change::{apply, change, lane as lane_of, task_id};
+use crate::pages::schedules;
+use crate::request::Json;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskChange {
+    /// Of a move.
+    lane: Option<String>,
+}
+
+pub(crate) async fn task(
+    visit: Visit,
+    Path((id, word)): Path<(i64, String)>,
+    Json(body): Json<TaskChange>,
+) -> Answered {
+    let (task, change) = (task_id(id)?, change(&word)?);
+    let lane = lane_of(change, body.lane.as_deref())?;
+    let verdicts = visit.app.live.ask(move |client| apply(client, change, lane.as_ref(), &[task])).await?;
+    let verdict = verdicts.first().copied().unwrap_or(laneway::Verdict::NotFound);
+    if verdict == laneway::Verdict::NotFound {
+        return Err(Failure::not_found(format!("there is no task {id}")));
+    }
+    answer(&json!({ "task": id, "verdict": verdict }))
+}
+
+/// The filter language, or its fields one by one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BulkChange {
+    change: String,
+    lane: Option<String>,
+    q: Option<String>,
+    filter: Option<BulkFilter>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered {
+    let change = change(&body.change)?;
+    let lane = lane_of(change, body.lane.as_deref())?;
+    let filter = match (body.q, body.filter) {
+        (Some(q), None) => {
+            let filter = Filter::parse(&q).and_then(|filter| filter.to_bulk());
+            let filter = filter.map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+            if filter.is_open() {
+                return Err(Failure::bad("q", "meets every task: say so with {\"filter\": {\"all\": true}}"));
+            }
+            filter
+        }
+        (None, Some(filter)) => filter,
+        _ => return Err(Failure::bad("filter", "say which tasks, by q or by filter")),
+    };
+    // The broker itself refuses a filter without a condition that does not say `all`.
+    let question = Bulk { change: Some(change), lane, filter: Some(filter), dry_run: body.dry_run, ..Bulk::default() };
+    let batch = visit.app.live.ask(move |client| {
+        let Bulk { change, lane, filter, dry_run, .. } = question;
+        client.change_all(
+            change.unwrap_or(laneway_protocol::message::Change::Requeue),
+            lane.as_ref(),
+            filter.unwrap_or_default(),
+            dry_run,
+        )
+    });
+    answer(&batch.await?)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchChange {
+    #[serde(default)]
+    stop: bool,
+}
+
+pub(crate) async fn stop_batch(visit: Visit, Path(n): Path<u64>, Json(body): Json<BatchChange>) -> Answered {
+    answer(&visit.app.live.ask(move |client| client.batch(n, body.stop)).await?)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LaneChange {
+    paused: Option<bool>,
+    #[serde(default)]
+    reset: bool,
+    share: Option<u32>,
+    cap: Option<u32>,
+    rate: Option<laneway_protocol::Rate>,
+    rate_burst: Option<u32>,
+}
+
+pub(crate) async fn lane(visit: Visit, Path(name): Path<String>, Json(body): Json<LaneChange>) -> Answered {
+    let lane = LaneName::new(&name).map_err(|error| Failure::bad("name", error.to_string()))?;
+    let one = |is_so: bool| if is_so { vec![lane.clone()] } else { Vec::new() };
+    let values = LaneValues { cap: body.cap, rate: body.rate, rate_burst: body.rate_burst, share: body.share };
+    let set = if values == LaneValues::default() { Vec::new() } else { vec![SetLane { lane: lane.clone(), values }] };
+    let question = Lanes {
+        pause: one(body.paused == Some(true)),
+        resume: one(body.paused == Some(false)),
+        reset: one(body.reset),
+        set,
+    };
+    if question.changes_nothing() {
+        return Err(Failure::bad("body", "changes nothing: say paused, share, cap, rate, rate_burst or reset"));
+    }
+    let rows = visit.app.live.ask(move |client| client.change_lanes(question)).await?;
+    let row = rows.into_iter().find(|row| row.lane == name);
+    answer(&row.ok_or_else(|| Failure::not_found(format!("there is no lane {name}")))?)
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct KindChange {
+    paused: Option<bool>,
+    #[serde(default)]
+    reset: bool,
+    #[serde(flatten)]
+    values: KindValues,
+}
+
+pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(body): Json<KindChange>) -> Answered {
+    let kind = Kind::new(&name).map_err(|error| Failure::bad("name", error.to_string()))?;
+    let one = |is_so: bool| if is_so { vec![kind.clone()] } else { Vec::new() };
+    let set = if body.values == KindValues::default() {
+        Vec::new()
+    } else {
+        vec![SetKind { kind: kind.clone(), values: body.values }]
+    };
+    let question = Kinds {
+        pause: one(body.paused == Some(true)),
+        resume: one(body.paused == Some(false)),
+        reset: one(body.reset),
+        set,
+        after: None,
+    };
+    if question.changes_nothing() {
+        return Err(Failure::bad("body", "changes nothing: say paused, reset or a value"));
+    }
+    let rows = visit.app.live.ask(move |client| client.change_kinds(question)).await?;
+    let row = rows.into_iter().find(|row| row.kind.as_str() == name);
+    answer(&row.ok_or_else(|| Failure::not_found(format!("there is no kind {name}")))?)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrainChange {
+    #[serde(default)]
+    release: bool,
+    #[serde(default)]
+    off: bool,
+}
+
+pub(crate) async fn drain(visit: Visit, Path(session): Path<String>, Json(body): Json<DrainChange>) -> Answered {
+    let drain = Drain { release: body.release, off: body.off, worker: Some(session) };
+    answer(&visit.app.live.ask(move |client| client.drain(drain)).await?)
+}
+
+pub(crate) async fn cancel_group(visit: Visit, Path(id): Path<u64>) -> Answered {
+    answer(&visit.app.live.ask(move |client| client.cancel_group(id)).await?)
+}
+
+pub(crate) async fn schedule(visit: Visit, Path((name, change)): Path<(String, String)>) -> Answered {
+    let change = schedules::checked(&change)?;
+    let asked = name.clone();
+    let made = visit.app.live.ask(move |client| schedules::apply(client, &asked, change)).await?;
+    match made {
+        None if change == "run-now" => Err(Failure::not_found(format!("there is no schedule {name}"))),
+        made => answer(&json!({ "schedule": name, "change": change, "made": made })),
+    }
+}

@@ -1,0 +1,108 @@
+//! What can be asked: numbers, lanes, kinds, workers, tasks, batches, groups, schedules.
+
+use axum::extract::Path;
+use laneway::Client;
+use serde_json::{Value, json};
+
+use super::{Answered, answer, object, task_json};
+use crate::failure::Failure;
+use crate::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
+use crate::pages::Visit;
+use crate::pages::change::task_id;
+use crate::pages::tasks::{filter, query};
+use crate::request::Query;
+use crate::rows;
+use crate::snapshot::Facts;
+
+/// The last picture of the broker, or that there is none.
+async fn facts<T>(visit: &Visit, of: impl FnOnce(&Facts) -> T) -> Result<T, Failure> {
+    let snapshot = visit.app.live.look().await;
+    snapshot.facts.as_ref().map(of).ok_or_else(|| {
+        let why = snapshot.trouble.clone().unwrap_or_else(|| "the broker did not answer in time".into());
+        Failure::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "no_broker", why).next("ask again in a second")
+    })
+}
+
+pub(crate) async fn stats(visit: Visit) -> Answered {
+    let rates = visit.app.live.look().await.rate_now();
+    let stats = facts(&visit, |facts| {
+        let mut stats = object(&facts.stats);
+        stats.insert("slots".into(), facts.slots().into());
+        stats.insert("busy".into(), facts.busy().into());
+        stats.insert("database_bytes".into(), facts.database_bytes.into());
+        stats
+    });
+    let mut stats = stats.await?;
+    for (name, rate) in [("submitted", rates.submitted), ("done", rates.done), ("failed", rates.failed)] {
+        stats.insert(format!("{name}_per_second"), json!(rate));
+    }
+    answer(&stats)
+}
+
+pub(crate) async fn lanes(visit: Visit) -> Answered {
+    let lanes = facts(&visit, |facts| {
+        let lane = |lane: &laneway_protocol::message::LaneRow| {
+            let mut value = object(lane);
+            if let Some(since) = facts.oldest.get(&lane.lane) {
+                value.insert("oldest_due_at".into(), (*since).into());
+            }
+            Value::Object(value)
+        };
+        facts.lanes.iter().map(lane).collect::<Vec<_>>()
+    });
+    answer(&json!({ "lanes": lanes.await? }))
+}
+
+pub(crate) async fn kinds(visit: Visit) -> Answered {
+    answer(&json!({ "kinds": facts(&visit, |facts| facts.kinds.clone()).await? }))
+}
+
+pub(crate) async fn workers(visit: Visit) -> Answered {
+    answer(&json!({ "workers": facts(&visit, |facts| facts.workers.clone()).await? }))
+}
+
+pub(crate) async fn tasks(visit: Visit, Query(fields): Query) -> Answered {
+    let filter = filter(&fields)?;
+    let snapshot = visit.app.live.look().await;
+    let limit = fields.number("limit")?.map_or(Ok(PAGE_ROWS), usize::try_from);
+    let rows_max = limit.ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
+    let rows_max = rows_max.ok_or_else(|| Failure::bad("limit", format!("must be 1 to {PAGE_ROWS_MAX}")))?;
+    let query = query(filter, fields.number("before")?, rows_max, &snapshot);
+    let page = visit.app.rows.ask(move |table| rows::page(table, &query)).await?;
+    answer(&json!({ "tasks": page.rows, "next": page.next, "partial": page.is_partial }))
+}
+
+pub(crate) async fn task(visit: Visit, Path(id): Path<i64>) -> Answered {
+    let task = task_id(id)?;
+    let rows = visit.app.live.ask(move |client| client.status(&[task], true)).await?.rows;
+    let row = rows.first().ok_or_else(|| Failure::not_found(format!("there is no task {id}")))?;
+    let around = visit.app.rows.ask(move |table| rows::relations(table, id)).await.unwrap_or_default();
+    let mut value = task_json(row, visit.sees_payloads());
+    value["parents"] = json!(around.parents);
+    value["children"] = json!(around.children);
+    answer(&value)
+}
+
+pub(crate) async fn batch(visit: Visit, Path(n): Path<u64>) -> Answered {
+    answer(&visit.app.live.ask(move |client| client.batch(n, false)).await?)
+}
+
+pub(crate) async fn dead(visit: Visit) -> Answered {
+    answer(&visit.app.rows.ask(rows::dead_groups).await?)
+}
+
+pub(crate) async fn groups(visit: Visit, Query(fields): Query) -> Answered {
+    let before = fields.number("before")?;
+    let mut groups = visit.app.rows.ask(move |table| rows::groups(table, before, PAGE_ROWS + 1)).await?;
+    let next = if groups.len() > PAGE_ROWS { Some(groups[PAGE_ROWS - 1].id) } else { None };
+    groups.truncate(PAGE_ROWS);
+    answer(&json!({ "groups": groups, "next": next }))
+}
+
+pub(crate) async fn group(visit: Visit, Path(id): Path<u64>) -> Answered {
+    answer(&visit.app.live.ask(move |client| client.group(id)).await?)
+}
+
+pub(crate) async fn schedules(visit: Visit) -> Answered {
+    answer(&json!({ "schedules": visit.app.live.ask(Client::schedules).await? }))
+}

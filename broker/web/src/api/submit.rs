@@ -1,0 +1,177 @@
+//! Submit tasks and wait for them over HTTP, for apps that have no library of ours.
+//!
+//! A wait holds a connection and no thread: the task is asked about at short intervals, which grow with the time it has been
+//! waited. So a hundred that wait cost the broker no more than a few questions a second each.
+
+use std::time::Duration;
+
+use axum::extract::Path;
+use axum::http::StatusCode;
+use laneway::{Payload, TaskId};
+use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
+use laneway_protocol::message::{Final, NewTask, Submit, Submitted, WaitFor};
+use laneway_protocol::{Answer, Request, RequestId};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::{Answered, answer, object};
+use crate::app::stopped;
+use crate::failure::Failure;
+use crate::pages::Visit;
+use crate::pages::change::task_id;
+use crate::payload;
+use crate::request::{Json, Query};
+
+/// Between two questions of a wait: at the beginning, and at most.
+const ASK_FIRST: Duration = Duration::from_millis(20);
+const ASK_EVERY: Duration = Duration::from_millis(400);
+
+/// One task, or `{"tasks": [...]}`; beside either `wait_ms`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Body {
+    Many { tasks: Vec<Map<String, Value>>, wait_ms: Option<u64> },
+    One(Map<String, Value>),
+}
+
+pub(crate) async fn submit(visit: Visit, Json(body): Json<Body>) -> Answered {
+    let (tasks, wait_ms, is_one) = match body {
+        Body::Many { tasks, wait_ms } => (tasks, wait_ms, false),
+        Body::One(mut task) => {
+            let wait_ms = task.remove("wait_ms").map(serde_json::from_value).transpose();
+            let wait_ms = wait_ms.map_err(|error| Failure::bad("wait_ms", error.to_string()))?;
+            (vec![task], wait_ms, true)
+        }
+    };
+    if tasks.is_empty() || tasks.len() > BATCH_MAX {
+        return Err(Failure::bad("tasks", format!("must be 1 to {BATCH_MAX} tasks, not {}", tasks.len())));
+    }
+    let wait = limit(wait_ms.unwrap_or(0))?;
+    let named = |(n, task)| new_task(task).map_err(|failure| if is_one { failure } else { in_list(failure, n) });
+    let tasks = tasks.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string()))?;
+    let request = RequestId(bytes);
+    let submit = Submit { request, tasks, wait_ms: 0, abandon: false, group: None };
+    let submitted: Submitted = visit
+        .app
+        .live
+        .ask(move |client| match client.ask(&Request::Submit(submit), Duration::ZERO)? {
+            Answer::Submit(submitted) => Ok(submitted),
+            other => Err(laneway::Error::BadAnswer(format!("{other:?}"))),
+        })
+        .await?;
+    let ids: Vec<TaskId> = submitted.tasks.iter().map(|stored| stored.task).collect();
+    let (ends, pending) = if wait.is_zero() { (Vec::new(), ids) } else { wait_for(&visit, ids, wait).await? };
+    let ends: Vec<Value> = ends.iter().map(|end| end_json(end, visit.sees_payloads())).collect();
+    if is_one {
+        let mut value = submitted.tasks.first().map(object).unwrap_or_default();
+        value.extend(ends.into_iter().next().and_then(|end| end.as_object().cloned()).unwrap_or_default());
+        return answer(&value);
+    }
+    answer(&json!({ "tasks": submitted.tasks, "finals": ends, "pending": pending }))
+}
+
+/// Until the task has ended, or `ms` are over: then it says so with 202 and the task goes on.
+pub(crate) async fn wait(visit: Visit, Path(id): Path<i64>, Query(fields): Query) -> Answered {
+    let task = task_id(id)?;
+    let ms = fields.number("ms")?.map_or(Ok(30_000), u64::try_from).map_err(|_| Failure::bad("ms", "is negative"))?;
+    let (ends, _) = wait_for(&visit, vec![task], limit(ms)?).await?;
+    if let Some(end) = ends.first() {
+        return answer(&end_json(end, visit.sees_payloads()));
+    }
+    let mut response = answer(&json!({ "task": id, "pending": true }))?;
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+fn limit(ms: u64) -> Result<Duration, Failure> {
+    if ms > WAIT_MS_MAX {
+        return Err(Failure::bad("wait_ms", format!("{ms} is over {WAIT_MS_MAX}: wait again instead")));
+    }
+    Ok(Duration::from_millis(ms))
+}
+
+async fn wait_for(visit: &Visit, tasks: Vec<TaskId>, limit: Duration) -> Result<(Vec<Final>, Vec<TaskId>), Failure> {
+    let _place = visit.app.waiters.try_acquire().map_err(|_| Failure::busy())?;
+    let (until, mut pause) = (Instant::now() + limit, ASK_FIRST);
+    let (mut ends, mut pending) = (Vec::new(), tasks);
+    let mut stop = visit.app.stop.clone();
+    loop {
+        let question = WaitFor {
+            tasks: pending.clone(),
+            kind: None,
+            unique_key: None,
+            cursor: None,
+            wait_ms: 0,
+            abandon: false,
+            group: None,
+        };
+        let waited = visit
+            .app
+            .live
+            .ask(move |client| match client.ask(&Request::WaitFor(question), Duration::ZERO)? {
+                Answer::WaitFor(waited) => Ok(waited),
+                other => Err(laneway::Error::BadAnswer(format!("{other:?}"))),
+            })
+            .await?;
+        if let Some(task) = waited.not_found.first().or(waited.pruned.first()) {
+            return Err(Failure::not_found(format!("there is no task {task} (any more)")));
+        }
+        ends.extend(waited.finals);
+        pending.retain(|task| !ends.iter().any(|end: &Final| end.task == *task));
+        if pending.is_empty() || Instant::now() >= until {
+            return Ok((ends, pending));
+        }
+        let next = (Instant::now() + pause).min(until);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = stopped(&mut stop) => return Err(Failure::stopping()),
+        }
+        pause = (pause * 2).min(ASK_EVERY);
+    }
+}
+
+fn end_json(end: &Final, shows_payloads: bool) -> Value {
+    let mut value = object(end);
+    payload::put(&mut value, "result", end.result.as_ref().filter(|_| shows_payloads));
+    Value::Object(value)
+}
+
+/// The wire's task with its payload as JSON: any value, which is stored as its text.
+fn new_task(mut task: Map<String, Value>) -> Result<NewTask, Failure> {
+    let payload = task.remove("payload").map(|value| Payload::json(value.to_string()));
+    let text = Value::Object(task).to_string();
+    let mut json = serde_json::Deserializer::from_str(&text);
+    let mut task: NewTask = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        Failure::bad(if path == "." { "kind" } else { &path }, error.into_inner().to_string())
+    })?;
+    task.payload = payload;
+    Ok(task)
+}
+
+fn in_list(failure: Failure, n: usize) -> Failure {
+    let field = failure.field.clone().unwrap_or_default();
+    Failure { field: Some(format!("tasks[{n}].{field}")), ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_of_the_api_is_a_task_of_the_wire() {
+        // Proves that any JSON value is a payload and that a wrong field is named.
+        let task = |value: Value| new_task(value.as_object().unwrap().clone());
+        let found =
+            task(json!({"kind": "mail", "payload": [1, {"a": null}], "lane": "high", "unique_key": "k"})).unwrap();
+        assert_eq!(found.payload, Some(Payload::json(r#"[1,{"a":null}]"#)));
+        assert_eq!(found.lane.unwrap().as_str(), "high");
+        assert_eq!(task(json!({"kind": "mail"})).unwrap().payload, None);
+        assert_eq!(task(json!({"kind": "mail", "run_at": "x"})).unwrap_err().field.as_deref(), Some("run_at"));
+        assert!(task(json!({"lane": "low"})).unwrap_err().message.contains("kind"));
+    }
+}

@@ -1,0 +1,305 @@
+//! The filter language of the tasks page and the API: `kind:mail lane:low attempt>2 error:"no route"`.
+//!
+//! Words are joined by AND. What it means for the table is `rows/tasks.rs`; here is only what can be said, and clear words
+//! for what cannot.
+
+use std::fmt;
+
+use laneway::TaskState;
+use laneway_protocol::message::BulkFilter;
+
+/// Fields with an example each, as the help shows them.
+pub(crate) const FIELDS: [(&str, &str); 10] = [
+    ("kind", "kind:resize"),
+    ("lane", "lane:low"),
+    ("state", "state:dead"),
+    ("key", "key:user-7"),
+    ("worker", "worker:web-1"),
+    ("fair", "fair:acme"),
+    ("group", "group:12"),
+    ("error", "error:\"no route\""),
+    ("attempt", "attempt>2"),
+    ("id", "id:4711"),
+];
+
+/// Which tasks: those that meet all that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) state: Option<TaskState>,
+    pub(crate) kind: Option<String>,
+    pub(crate) lane: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) worker: Option<String>,
+    pub(crate) fair: Option<String>,
+    pub(crate) group: Option<i64>,
+    pub(crate) error: Option<String>,
+    pub(crate) attempt: Option<(Compare, u32)>,
+    pub(crate) id: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compare {
+    Less,
+    AtMost,
+    Equal,
+    AtLeast,
+    More,
+}
+
+impl Compare {
+    /// In SQL and in the language alike.
+    pub(crate) fn sign(self) -> &'static str {
+        match self {
+            Compare::Less => "<",
+            Compare::AtMost => "<=",
+            Compare::Equal => "=",
+            Compare::AtLeast => ">=",
+            Compare::More => ">",
+        }
+    }
+}
+
+/// What is wrong with a filter: the word, why, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) word: String,
+    pub(crate) why: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' {}", self.word, self.why)
+    }
+}
+
+impl Filter {
+    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+        let mut filter = Self::default();
+        for word in words(text)? {
+            filter.add(&word).map_err(|why| Wrong { word: word.clone(), why })?;
+        }
+        Ok(filter)
+    }
+
+    /// The same for a batch in the broker, which knows fewer fields.
+    pub(crate) fn to_bulk(&self) -> Result<BulkFilter, Wrong> {
+        let Self { state, kind, lane, key, worker, fair, group, error, attempt, id } = self;
+        let others = [
+            ("key", key.is_some()),
+            ("worker", worker.is_some()),
+            ("fair", fair.is_some()),
+            ("group", group.is_some()),
+            ("attempt", attempt.is_some()),
+            ("id", id.is_some()),
+        ];
+        if let Some((word, _)) = others.into_iter().find(|(_, is_said)| *is_said) {
+            let why = "is not for all that match: a batch goes by state, kind, lane and error; select rows instead";
+            return Err(Wrong { word: word.into(), why: why.into() });
+        }
+        let mut bulk = BulkFilter {
+            state: *state,
+            kind: kind.clone(),
+            lane: lane.clone(),
+            error: error.clone(),
+            ..BulkFilter::default()
+        };
+        bulk.all = bulk.is_open();
+        Ok(bulk)
+    }
+
+    fn add(&mut self, word: &str) -> Result<(), String> {
+        if let Ok(id) = word.parse() {
+            return set(&mut self.id, id);
+        }
+        let Some(end) = word.find([':', '<', '>', '=']) else {
+            return Err(format!("has no field: say kind:{word}, or one of {}", field_names()));
+        };
+        let (field, rest) = word.split_at(end);
+        let (compare, value) = comparison(rest);
+        let value = unquoted(value);
+        if value.is_empty() {
+            return Err("has no value".into());
+        }
+        if compare != Compare::Equal && field != "attempt" {
+            return Err(format!("compares; only attempt does that, and {field} is said as {field}:{value}"));
+        }
+        match field {
+            "kind" => set(&mut self.kind, value.into()),
+            "lane" => set(&mut self.lane, value.into()),
+            "key" => set(&mut self.key, value.into()),
+            "worker" => set(&mut self.worker, value.into()),
+            "fair" => set(&mut self.fair, value.into()),
+            "error" => set(&mut self.error, value.into()),
+            "state" => {
+                let states = TaskState::ALL.map(TaskState::as_str).join(", ");
+                let state = TaskState::parse(value).ok_or_else(|| format!("names no state: they are {states}"))?;
+                set(&mut self.state, state)
+            }
+            "group" => set(&mut self.group, number(value)?),
+            "id" => set(&mut self.id, number(value)?),
+            "attempt" | "attempts" => {
+                set(&mut self.attempt, (compare, value.parse().map_err(|_| "needs a whole number".to_owned())?))
+            }
+            other => Err(format!("has no such field as {other}: there are {}", field_names())),
+        }
+    }
+}
+
+/// As it is written, without the state, which the page has tabs for.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |value: &String| quoted(value).unwrap_or_else(|| value.clone());
+        let texts = [
+            ("kind", &self.kind),
+            ("lane", &self.lane),
+            ("key", &self.key),
+            ("worker", &self.worker),
+            ("fair", &self.fair),
+            ("error", &self.error),
+        ];
+        let mut words: Vec<String> = texts
+            .into_iter()
+            .filter_map(|(field, value)| value.as_ref().map(|value| format!("{field}:{}", quoted(value))))
+            .collect();
+        words.extend(self.group.map(|group| format!("group:{group}")));
+        words.extend(self.attempt.map(|(compare, n)| format!("attempt{}{n}", compare.sign())));
+        words.extend(self.id.map(|id| format!("id:{id}")));
+        f.write_str(&words.join(" "))
+    }
+}
+
+fn set<T>(field: &mut Option<T>, value: T) -> Result<(), String> {
+    if field.is_some() {
+        return Err("is the second of its field, and a task has one".into());
+    }
+    *field = Some(value);
+    Ok(())
+}
+
+fn number(value: &str) -> Result<i64, String> {
+    value.parse().ok().filter(|n| *n > 0).ok_or_else(|| "needs a whole number from 1".into())
+}
+
+fn comparison(rest: &str) -> (Compare, &str) {
+    let signs = [
+        (">=", Compare::AtLeast),
+        ("<=", Compare::AtMost),
+        (">", Compare::More),
+        ("<", Compare::Less),
+        ("=", Compare::Equal),
+        (":", Compare::Equal),
+    ];
+    for (sign, compare) in signs {
+        if let Some(value) = rest.strip_prefix(sign) {
+            // `attempt:>2` as well.
+            return if sign == ":" && value.starts_with(['<', '>', '=']) {
+                comparison(value)
+            } else {
+                (compare, value)
+            };
+        }
+    }
+    (Compare::Equal, rest)
+}
+
+fn field_names() -> String {
+    FIELDS.map(|(field, _)| field).join(", ")
+}
+
+/// Splits at white space outside quotes. A quote opens where a value begins, so that an apostrophe in a word is one.
+fn words(text: &str) -> Result<Vec<String>, Wrong> {
+    let (mut words, mut word, mut open) = (Vec::new(), String::new(), None);
+    for c in text.chars() {
+        if open == Some(c) {
+            open = None;
+        } else if open.is_none() && (c == '"' || c == '\'') && word.ends_with([':', '=']) {
+            open = Some(c);
+        }
+        if c.is_whitespace() && open.is_none() {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+        } else {
+            word.push(c);
+        }
+    }
+    if open.is_some() {
+        return Err(Wrong { word, why: "has no closing quote".into() });
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    Ok(words)
+}
+
+fn unquoted(value: &str) -> &str {
+    let within = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(value)
+}
+
+/// As a value of the language, in quotes where it needs them; `None` when it has both kinds itself.
+pub(crate) fn quoted(value: &str) -> Option<String> {
+    let is_plain = !value.contains(char::is_whitespace) && !value.starts_with(['"', '\'', '<', '>', '=']);
+    match (value.contains('"'), value.contains('\'')) {
+        _ if is_plain => Some(value.into()),
+        (false, _) => Some(format!("\"{value}\"")),
+        (true, false) => Some(format!("'{value}'")),
+        (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_of_the_help_is_a_filter() {
+        // Proves that the help does not promise what is not understood, and that a filter is written as it is read.
+        let all = FIELDS.map(|(_, example)| example).join(" ");
+        let filter = Filter::parse(&all).unwrap();
+        assert_eq!(filter.error.as_deref(), Some("no route"));
+        assert_eq!(filter.attempt, Some((Compare::More, 2)));
+        assert_eq!(filter.state, Some(TaskState::Dead));
+        let again = Filter { state: filter.state, ..Filter::parse(&filter.to_string()).unwrap() };
+        assert_eq!(again, filter);
+    }
+
+    #[test]
+    fn a_wrong_word_is_told_with_the_right_ones() {
+        // Proves that each slip has an answer that leads on.
+        for (text, says) in [
+            ("resize", "say kind:resize"),
+            ("knd:x", "no such field as knd: there are kind, lane"),
+            ("kind:", "has no value"),
+            ("kind>2", "said as kind:2"),
+            ("state:failed", "waiting, queued, running, done, dead, cancelled"),
+            ("attempt>x", "whole number"),
+            ("kind:a kind:b", "second of its field"),
+            ("error:\"no route", "no closing quote"),
+            ("group:0", "from 1"),
+        ] {
+            let wrong = Filter::parse(text).unwrap_err().to_string();
+            assert!(wrong.contains(says), "{text}: {wrong}");
+        }
+        assert_eq!(Filter::parse("4711").unwrap().id, Some(4711));
+        assert_eq!(Filter::parse("attempt:>=3").unwrap().attempt, Some((Compare::AtLeast, 3)));
+        assert_eq!(Filter::parse("  ").unwrap(), Filter::default());
+        // Either quote, and an apostrophe within a word.
+        for (text, error) in
+            [("error:'a \"b\" c'", "a \"b\" c"), ("error:don't", "don't"), ("error:\"it's\" kind:k", "it's")]
+        {
+            assert_eq!(Filter::parse(text).unwrap().error.as_deref(), Some(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_only_what_the_broker_can_tell() {
+        // Proves that no condition is dropped on the way to a change of many tasks.
+        let bulk = Filter::parse("kind:a lane:b error:c state:dead").unwrap().to_bulk().unwrap();
+        assert_eq!((bulk.kind.as_deref(), bulk.lane.as_deref(), bulk.all), (Some("a"), Some("b"), false));
+        assert!(Filter::default().to_bulk().unwrap().all);
+        for text in ["key:x", "worker:w", "fair:f", "group:1", "attempt>1", "id:1"] {
+            assert!(Filter::parse(text).unwrap().to_bulk().is_err(), "{text}");
+        }
+    }
+}

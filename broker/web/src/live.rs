@@ -1,0 +1,208 @@
+//! The thread `live`: the one place that asks the broker, over the same wire as everybody else.
+//!
+//! A picture of the broker ([`Snapshot`]) is taken when somebody looks, at most about once a second however many look, and
+//! never otherwise. What people do goes through the same thread, one after the other. Its inbox is bounded: when it is full the
+//! question is shed, and the broker notices nothing of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use laneway::{Client, Curve};
+use tokio::sync::{oneshot, watch};
+
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::limits::{BROKER_QUESTIONS_MAX, BROKER_TIME, FRESH, HISTORY_MS, HISTORY_POINTS_MAX, LOOK_TIME};
+use crate::rows::Rows;
+use crate::settings::Settings;
+use crate::snapshot::{Facts, Sample, Snapshot};
+use crate::time::now_ms;
+
+/// How long one try to connect may take: a broker on this machine answers in a millisecond.
+const CONNECT_TIME: Duration = Duration::from_millis(700);
+/// After a broker did not answer, questions fail at once for so long, so that a page needs not wait for each of its parts.
+const AWAY_TIME: Duration = Duration::from_millis(800);
+
+enum Job {
+    Look,
+    Ask(Box<dyn FnOnce(&mut Link) + Send>),
+}
+
+/// The web thread's end.
+#[derive(Clone)]
+pub(crate) struct Live {
+    jobs: Sender<Job>,
+    seen: watch::Receiver<Arc<Snapshot>>,
+    /// A look is under way.
+    looks: Arc<AtomicBool>,
+}
+
+impl Live {
+    pub(crate) fn start(settings: &Settings, rows: Rows) -> Result<(Self, JoinHandle<()>), Error> {
+        let (jobs, inbox) = bounded(BROKER_QUESTIONS_MAX);
+        let (publish, seen) = watch::channel(Arc::new(Snapshot::nothing_yet()));
+        let looks = Arc::new(AtomicBool::new(false));
+        let eye = Eye {
+            link: Link {
+                endpoint: settings.endpoint.clone(),
+                curve: settings.curve.clone(),
+                client: None,
+                away_until: None,
+            },
+            db: settings.db.clone(),
+            rows,
+            history: VecDeque::new(),
+            publish,
+            looks: Arc::clone(&looks),
+        };
+        let thread = std::thread::Builder::new().name("live".into()).spawn(move || eye.run(&inbox));
+        let thread = thread.map_err(|source| Error::Start { part: "the thread live", source })?;
+        Ok((Self { jobs, seen, looks }, thread))
+    }
+
+    /// The last picture, however old.
+    pub(crate) fn last(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.seen.borrow())
+    }
+
+    /// A picture of now, or the last one when the broker takes its time.
+    pub(crate) async fn look(&self) -> Arc<Snapshot> {
+        let mut seen = self.seen.clone();
+        let last = Arc::clone(&seen.borrow_and_update());
+        if last.taken.elapsed() < FRESH && last.is_taken {
+            return last;
+        }
+        if !self.looks.swap(true, Ordering::SeqCst) && self.jobs.try_send(Job::Look).is_err() {
+            self.looks.store(false, Ordering::SeqCst);
+        }
+        drop(tokio::time::timeout(LOOK_TIME, seen.changed()).await);
+        self.last()
+    }
+
+    /// Asks the broker something.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, laneway::Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Ask(Box::new(move |link| {
+            // Whoever asked may be gone, and then so is what they wanted.
+            if !reply.is_closed() {
+                drop(reply.send(link.ask(question)));
+            }
+        }));
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Failure::busy()),
+            Err(TrySendError::Disconnected(_)) => return Err(Failure::stopping()),
+        }
+        answer.await.map_err(|_| Failure::stopping())?.map_err(Failure::from)
+    }
+}
+
+/// A connection to the broker that is made when it is needed and forgotten when it fails.
+pub(crate) struct Link {
+    endpoint: String,
+    curve: Option<Curve>,
+    client: Option<Client>,
+    away_until: Option<Instant>,
+}
+
+impl Link {
+    fn ask<T>(&mut self, question: impl FnOnce(&Client) -> Result<T, laneway::Error>) -> Result<T, laneway::Error> {
+        if self.away_until.is_some_and(|until| Instant::now() < until) {
+            return Err(laneway::Error::NoBroker { endpoint: self.endpoint.clone(), waited: Duration::ZERO });
+        }
+        let answer = self.client().and_then(question);
+        match &answer {
+            Err(laneway::Error::NoBroker { .. } | laneway::Error::NotAdmitted { .. }) => {
+                self.client = None;
+                self.away_until = Some(Instant::now() + AWAY_TIME);
+            }
+            _ => self.away_until = None,
+        }
+        answer
+    }
+
+    fn client(&mut self) -> Result<&Client, laneway::Error> {
+        if self.client.is_none() {
+            drop(self.connect(CONNECT_TIME)?);
+            self.client = Some(self.connect(BROKER_TIME)?);
+        }
+        self.client.as_ref().ok_or_else(|| laneway::Error::System("no connection".into()))
+    }
+
+    fn connect(&self, time: Duration) -> Result<Client, laneway::Error> {
+        match &self.curve {
+            Some(curve) => Client::connect_curve(&self.endpoint, curve.clone(), time),
+            None => Client::connect_with(&self.endpoint, time),
+        }
+    }
+}
+
+/// The thread's own side.
+struct Eye {
+    link: Link,
+    db: std::path::PathBuf,
+    rows: Rows,
+    history: VecDeque<Sample>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    looks: Arc<AtomicBool>,
+}
+
+impl Eye {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        // Ends when the last sender is gone.
+        for job in inbox {
+            match job {
+                Job::Look => {
+                    let snapshot = self.look();
+                    self.publish.send_replace(Arc::new(snapshot));
+                    self.looks.store(false, Ordering::SeqCst);
+                }
+                Job::Ask(ask) => ask(&mut self.link),
+            }
+        }
+    }
+
+    fn look(&mut self) -> Snapshot {
+        let asked = self.link.ask(|client| {
+            Ok(Facts {
+                stats: client.stats()?,
+                lanes: client.lanes()?,
+                kinds: client.kinds()?,
+                workers: client.workers()?,
+                ..Facts::default()
+            })
+        });
+        let last = Arc::clone(&self.publish.borrow());
+        let database_bytes = std::fs::metadata(&self.db).map_or(0, |file| file.len());
+        match asked {
+            Ok(mut facts) => {
+                facts.database_bytes = database_bytes;
+                facts.oldest = self.rows.oldest(&facts).unwrap_or_default();
+                self.note(&facts);
+                Snapshot::of(facts, &self.history)
+            }
+            Err(error) => Snapshot::without_answer(&last, error.to_string(), database_bytes),
+        }
+    }
+
+    fn note(&mut self, facts: &Facts) {
+        let now = now_ms();
+        if self.history.back().is_some_and(|last| last.epoch != facts.stats.epoch) {
+            // Another life of the broker counts from zero.
+            self.history.clear();
+        }
+        self.history.push_back(Sample::of(facts, now));
+        while self.history.len() > HISTORY_POINTS_MAX
+            || self.history.front().is_some_and(|first| first.at < now - HISTORY_MS)
+        {
+            self.history.pop_front();
+        }
+    }
+}

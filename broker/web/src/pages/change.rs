@@ -1,0 +1,227 @@
+//! Changes of tasks: of some that are named, at once; of all that meet a filter, as a batch in the background of the broker, after
+//! a page that counts them and asks.
+
+use askama::Template;
+use laneway::{Client, LaneName, TaskId, Verdict};
+use laneway_protocol::message::Change;
+
+use super::tasks::{filter, lane_names};
+use super::{Frame, Shown, Visit, page};
+use crate::failure::Failure;
+use crate::filter::Filter;
+use crate::request::{Fields, Form, Query};
+use crate::time::grouped;
+
+/// Tasks that can be named at once, in a form or by the API.
+const TASKS_MAX: usize = 512;
+
+/// A change by its word in addresses.
+pub(crate) fn change(word: &str) -> Result<Change, Failure> {
+    match word {
+        "requeue" => Ok(Change::Requeue),
+        "cancel" => Ok(Change::Cancel),
+        "purge" => Ok(Change::Purge),
+        "move" => Ok(Change::Move),
+        "run-now" => Ok(Change::RunNow),
+        other => {
+            let text = format!("'{other}' must be requeue, cancel, purge, move or run-now");
+            Err(Failure::bad("change", text))
+        }
+    }
+}
+
+pub(crate) fn word(change: Change) -> &'static str {
+    match change {
+        Change::Requeue => "requeue",
+        Change::Cancel => "cancel",
+        Change::Purge => "purge",
+        Change::Move => "move",
+        Change::RunNow => "run-now",
+    }
+}
+
+/// A task by its number.
+pub(crate) fn task_id(id: i64) -> Result<TaskId, Failure> {
+    let id = u64::try_from(id).ok().and_then(TaskId::new);
+    id.ok_or_else(|| Failure::bad("task", "is no id of a task"))
+}
+
+/// Does it, and gives a verdict for each.
+pub(crate) fn apply(
+    client: &Client,
+    change: Change,
+    lane: Option<&LaneName>,
+    tasks: &[TaskId],
+) -> Result<Vec<Verdict>, laneway::Error> {
+    match (change, lane) {
+        (Change::Requeue, _) => client.requeue(tasks),
+        (Change::Cancel, _) => client.cancel(tasks),
+        (Change::Purge, _) => client.purge(tasks),
+        (Change::RunNow, _) => client.run_now(tasks),
+        (Change::Move, Some(lane)) => client.move_to(lane, tasks),
+        (Change::Move, None) => Ok(Vec::new()),
+    }
+}
+
+/// The lane of a move, and nothing for any other change.
+pub(crate) fn lane(change: Change, name: Option<&str>) -> Result<Option<LaneName>, Failure> {
+    if change != Change::Move {
+        return Ok(None);
+    }
+    let name = name.ok_or_else(|| Failure::bad("lane", "is needed for a move"))?;
+    LaneName::new(name).map(Some).map_err(|error| Failure::bad("lane", error.to_string()))
+}
+
+/// Nothing brings it back.
+fn is_dangerous(change: Change) -> bool {
+    matches!(change, Change::Cancel | Change::Purge)
+}
+
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct ConfirmPage {
+    frame: Frame,
+    change: &'static str,
+    lane: String,
+    tasks: Vec<i64>,
+    back: String,
+}
+
+/// What came of a change of some tasks.
+#[derive(Template)]
+#[template(path = "verdicts.html")]
+struct VerdictsPage {
+    frame: Frame,
+    change: &'static str,
+    verdicts: Vec<(i64, String)>,
+    back: String,
+}
+
+pub(crate) async fn some(visit: Visit, Form(fields): Form) -> Shown {
+    let change = change(fields.text("change").unwrap_or_default())?;
+    let ids = fields.numbers("task")?;
+    let back = back(&fields, &visit);
+    if ids.is_empty() || ids.len() > TASKS_MAX {
+        return Err(Failure::bad("task", format!("select 1 to {TASKS_MAX} tasks, not {}", ids.len())));
+    }
+    let lane = lane(change, fields.text("lane"))?;
+    if is_dangerous(change) && !fields.has("confirmed") {
+        let frame = visit.frame("tasks", "Sure?");
+        let lane = lane.map_or_else(String::new, |lane| lane.to_string());
+        return page(&ConfirmPage { frame, change: word(change), lane, tasks: ids, back });
+    }
+    let tasks = ids.iter().map(|id| task_id(*id)).collect::<Result<Vec<_>, _>>()?;
+    let verdicts = visit.app.live.ask(move |client| apply(client, change, lane.as_ref(), &tasks)).await?;
+    let has_changed = |verdict: &Verdict| !matches!(verdict, Verdict::Unchanged | Verdict::NotFound | Verdict::Needed);
+    if verdicts.iter().all(|verdict| has_changed(verdict) && !matches!(verdict, Verdict::Twin(_))) {
+        // A purged task has no page to go back to.
+        let is_gone = change == Change::Purge && back.contains("/tasks/");
+        return Ok(visit.to(if is_gone { "/tasks" } else { &back }));
+    }
+    let verdicts = ids.into_iter().zip(verdicts.iter().map(|verdict| said(*verdict))).collect();
+    page(&VerdictsPage { change: word(change), verdicts, back, frame: visit.frame("tasks", "Not all changed") })
+}
+
+fn said(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Cancelled => "cancelled".into(),
+        Verdict::Requested => "its worker was asked to stop".into(),
+        Verdict::Requeued => "queued again".into(),
+        Verdict::Moved => "moved".into(),
+        Verdict::Due => "due at once".into(),
+        Verdict::Purged => "deleted".into(),
+        Verdict::Needed => "left alone: something still needs it".into(),
+        Verdict::Twin(twin) => format!("left alone: its unique key is live again in task {twin}"),
+        Verdict::Unchanged => "left alone: it is in no state for this".into(),
+        Verdict::NotFound => "there is no such task".into(),
+        Verdict::Unknown => "changed in a way that this version does not know".into(),
+    }
+}
+
+/// A path of this dashboard, wherever the form says it came from.
+fn back(fields: &Fields, visit: &Visit) -> String {
+    let back = fields.text("back").unwrap_or("/tasks");
+    let back = back.strip_prefix(visit.app.settings.base_path.as_str()).unwrap_or(back);
+    let is_path = back.starts_with('/') && !back.starts_with("//") && !back.contains(['\\', '\r', '\n']);
+    if is_path { back.into() } else { "/tasks".into() }
+}
+
+#[derive(Template)]
+#[template(path = "change_all.html")]
+struct ChangeAllPage {
+    frame: Frame,
+    change: &'static str,
+    is_dangerous: bool,
+    is_move: bool,
+    lanes: Vec<String>,
+    state: String,
+    text: String,
+    /// Of a dry run: how many would be changed.
+    count: String,
+    is_counted: bool,
+    back: String,
+}
+
+struct Wanted {
+    change: Change,
+    filter: Filter,
+}
+
+fn wanted(fields: &Fields) -> Result<Wanted, Failure> {
+    let change = change(fields.text("change").unwrap_or_default())?;
+    Ok(Wanted { change, filter: filter(fields)? })
+}
+
+/// Asks before anything is done. The count is a batch that changes nothing, and is looked at for a moment only.
+pub(crate) async fn ask_all(visit: Visit, Query(fields): Query) -> Shown {
+    let Wanted { change, filter } = wanted(&fields)?;
+    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+    let mut batch = None;
+    if visit.frame("", "").may_change {
+        let lane =
+            visit.app.live.last().facts.as_ref().and_then(|facts| LaneName::new(&facts.lanes.first()?.lane).ok());
+        let lane = lane.filter(|_| change == Change::Move);
+        let mut seen = visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), bulk, true)).await?;
+        for _ in 0..10 {
+            if seen.over {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let number = seen.number;
+            seen = visit.app.live.ask(move |client| client.batch(number, false)).await?;
+        }
+        if !seen.over {
+            let number = seen.number;
+            seen = Batch { over: false, ..visit.app.live.ask(move |client| client.batch(number, true)).await? };
+        }
+        batch = Some(seen);
+    }
+    let frame = visit.frame("tasks", "All that match");
+    let (count, is_counted) = match batch {
+        Some(batch) if batch.over => (grouped(batch.changed), true),
+        Some(batch) => (format!("{} and more", grouped(batch.changed)), true),
+        None => (String::new(), false),
+    };
+    page(&ChangeAllPage {
+        change: word(change),
+        is_dangerous: is_dangerous(change),
+        is_move: change == Change::Move,
+        lanes: lane_names(&visit.app.live.last()),
+        state: filter.state.map_or_else(String::new, |state| state.to_string()),
+        text: filter.to_string(),
+        count,
+        is_counted,
+        back: format!("{}/tasks", frame.base),
+        frame,
+    })
+}
+
+use laneway_protocol::message::Batch;
+
+pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
+    let Wanted { change, filter } = wanted(&fields)?;
+    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+    let lane = lane(change, fields.text("lane"))?;
+    let batch = visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
+    Ok(visit.to(&format!("/batches/{}", batch.number)))
+}

@@ -1,0 +1,289 @@
+//! The pages. Each is complete HTML without JavaScript; the parts of it that change are templates of their own, which the page
+//! holds when it is loaded and [`crate::sse`] sends again when they change.
+
+pub(crate) mod about;
+pub(crate) mod batch;
+pub(crate) mod change;
+pub(crate) mod dead;
+pub(crate) mod groups;
+pub(crate) mod lanes;
+pub(crate) mod overview;
+pub(crate) mod schedules;
+pub(crate) mod task;
+pub(crate) mod tasks;
+pub(crate) mod workers;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::access::{Role, Visitor};
+use crate::app::{App, Shared};
+use crate::failure::Failure;
+use crate::guard::Nonce;
+use crate::snapshot::Snapshot;
+use crate::time::{At, grouped};
+
+/// A piece of a page that changes while it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Of the element that holds it.
+    pub(crate) id: &'static str,
+    pub(crate) html: String,
+}
+
+impl Part {
+    fn new(id: &'static str, template: &impl Template) -> Self {
+        Self { id, html: html(template) }
+    }
+}
+
+/// Pages whose parts can be asked for.
+pub(crate) fn is_live(page: &str) -> bool {
+    let numbered = |prefix: &str| page.strip_prefix(prefix).is_some_and(|n| n.parse::<i64>().is_ok());
+    matches!(page, "none" | "overview" | "lanes" | "workers") || numbered("task:") || numbered("batch:")
+}
+
+pub(crate) async fn parts(app: &App, page: &str, may_change: bool) -> Vec<Part> {
+    let snapshot = app.live.look().await;
+    let base = &app.settings.base_path;
+    let mut parts = match page.split_once(':') {
+        None if page == "overview" => overview::parts(&snapshot, base),
+        None if page == "lanes" => lanes::parts(&snapshot, base, may_change),
+        None if page == "workers" => workers::parts(app, &snapshot, may_change).await,
+        Some(("task", id)) => match id.parse() {
+            Ok(id) => task::parts(app, id, may_change).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        },
+        Some(("batch", n)) => match n.parse() {
+            Ok(n) => batch::parts(app, n, may_change).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    parts.push(Part::new("p-state", &StatePart::of(&snapshot)));
+    parts.push(Part { id: "p-dead", html: dead_count(&snapshot) });
+    parts
+}
+
+fn dead_count(snapshot: &Snapshot) -> String {
+    let dead = snapshot.facts.as_ref().map_or(0, |facts| facts.stats.dead);
+    if dead == 0 { String::new() } else { grouped(dead) }
+}
+
+/// Whether the broker answers, in the corner of every page.
+#[derive(Template)]
+#[template(path = "part_state.html")]
+struct StatePart {
+    is_there: bool,
+    is_draining: bool,
+}
+
+impl StatePart {
+    fn of(snapshot: &Snapshot) -> Self {
+        let facts = snapshot.facts.as_ref();
+        Self { is_there: facts.is_some(), is_draining: facts.is_some_and(|facts| facts.stats.draining) }
+    }
+}
+
+/// What stands around every page.
+pub(crate) struct Frame {
+    pub(crate) title: String,
+    /// Of the navigation.
+    active: &'static str,
+    /// Whose parts are sent again.
+    live: String,
+    pub(crate) base: String,
+    nonce: String,
+    visitor: Visitor,
+    is_open: bool,
+    pub(crate) may_change: bool,
+    version: &'static str,
+    state: String,
+    dead: String,
+    css: String,
+    js: String,
+    htmx: String,
+    uplot_js: String,
+    uplot_css: String,
+    icon: String,
+}
+
+impl Frame {
+    fn new(app: &App, visitor: &Visitor, nonce: &Nonce, active: &'static str, title: &str) -> Self {
+        let base = app.settings.base_path.clone();
+        let asset = |name: &str| format!("{base}{}", app.assets.path(name));
+        let snapshot = app.live.last();
+        Self {
+            title: title.into(),
+            active,
+            live: "none".into(),
+            nonce: nonce.0.clone(),
+            visitor: visitor.clone(),
+            is_open: app.access.is_open(),
+            may_change: visitor.role >= Role::Admin && !app.settings.read_only,
+            version: env!("CARGO_PKG_VERSION"),
+            state: html(&StatePart::of(&snapshot)),
+            dead: dead_count(&snapshot),
+            css: asset("app.css"),
+            js: asset("app.js"),
+            htmx: asset("htmx.js"),
+            uplot_js: asset("uplot.js"),
+            uplot_css: asset("uplot.css"),
+            icon: asset("icon.svg"),
+            base,
+        }
+    }
+
+    fn live(mut self, page: impl Into<String>) -> Self {
+        self.live = page.into();
+        self
+    }
+
+    fn is(&self, page: &str) -> bool {
+        self.active == page
+    }
+}
+
+/// What every page's handler is given.
+pub(crate) struct Visit {
+    pub(crate) app: Shared,
+    pub(crate) visitor: Visitor,
+    pub(crate) nonce: Nonce,
+}
+
+impl Visit {
+    fn frame(&self, active: &'static str, title: &str) -> Frame {
+        Frame::new(&self.app, &self.visitor, &self.nonce, active, title)
+    }
+
+    /// Whether payloads and results are shown to this visitor.
+    pub(crate) fn sees_payloads(&self) -> bool {
+        self.app.settings.show_payloads && self.visitor.role >= Role::Admin
+    }
+
+    fn to(&self, path: &str) -> Response {
+        let place = format!("{}{path}", self.app.settings.base_path);
+        (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
+    }
+}
+
+impl axum::extract::FromRequestParts<Shared> for Visit {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &Shared) -> Result<Self, Failure> {
+        let missing = || Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "guard", "nobody was let in");
+        let visitor = parts.extensions.get::<Visitor>().cloned().ok_or_else(missing)?;
+        let nonce = parts.extensions.get::<Nonce>().cloned().ok_or_else(missing)?;
+        Ok(Self { app: app.clone(), visitor, nonce })
+    }
+}
+
+type Shown = Result<Response, Failure>;
+
+fn page(template: &impl Template) -> Shown {
+    match template.render() {
+        Ok(text) => Ok(Html(text).into_response()),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "template", error.to_string())),
+    }
+}
+
+/// A part that cannot be rendered is left out of its page.
+fn html(template: &impl Template) -> String {
+    template.render().unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "failure.html")]
+struct FailurePage {
+    frame: Frame,
+    failure: Failure,
+}
+
+/// A failure as a page of its own, with the way on.
+pub(crate) fn failure(app: &App, visitor: &Visitor, nonce: &Nonce, failure: Failure) -> Response {
+    let status = failure.status;
+    let frame = Frame::new(app, visitor, nonce, "", status.canonical_reason().unwrap_or("Not as asked"));
+    let mut response = (status, Html(html(&FailurePage { frame, failure }))).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+    }
+    response
+}
+
+pub(crate) async fn no_such_page(State(_): State<Shared>, Extension(_): Extension<Visitor>) -> Failure {
+    Failure::not_found("there is nothing at this address")
+}
+
+/// A row of points as a line of a hundred by twenty-four, which scales with its place. The highest is at the top.
+fn spark(points: &[u64]) -> String {
+    use std::fmt::Write as _;
+    let top = points.iter().copied().max().unwrap_or(0).max(1);
+    let Some(n) = points.len().checked_sub(1).filter(|n| *n > 0) else { return String::new() };
+    let mut line = String::new();
+    for (i, point) in points.iter().enumerate() {
+        let (x, y) = (i * 1_000 / n, 22 - u64::min(20, point.saturating_mul(20) / top));
+        write!(line, "{}.{},{y} ", x / 10, x % 10).expect("writing to a string cannot fail");
+    }
+    format!(
+        "<svg class=\"spark\" viewBox=\"0 0 100 24\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+         <polyline points=\"{}\"/></svg>",
+        line.trim_end()
+    )
+}
+
+/// A bar that is filled as far as `part` of `whole`.
+fn bar(part: u64, whole: u64, class: &str) -> String {
+    let filled = (part.min(whole) * 1_000).checked_div(whole).unwrap_or(0);
+    format!(
+        "<svg class=\"bar {class}\" viewBox=\"0 0 100 6\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+         <rect class=\"track\" width=\"100\" height=\"6\"/><rect class=\"fill\" width=\"{}.{}\" height=\"6\"/></svg>",
+        filled / 10,
+        filled % 10
+    )
+}
+
+/// `12.3`, `1,234`: a rate for eyes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are small and not negative")]
+fn rate(rate: f64) -> String {
+    if rate < 0.05 {
+        "0".into()
+    } else if rate < 10.0 {
+        format!("{rate:.1}")
+    } else {
+        grouped(rate.round() as u64)
+    }
+}
+
+impl At {
+    /// An element that the browser keeps going.
+    pub(crate) fn html(self) -> String {
+        format!(
+            "<time datetime=\"{}\" title=\"{}\" data-at=\"{}\">{}</time>",
+            self.iso(),
+            self.exact(),
+            self.0,
+            self.ago()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparkline_fills_its_place() {
+        // Proves both ends and the height of the line, and that one point makes none.
+        assert!(spark(&[0, 5, 10]).contains("points=\"0.0,22 50.0,12 100.0,2\""));
+        assert_eq!(spark(&[3]), "");
+    }
+
+    #[test]
+    fn rates_are_as_exact_as_eyes_need_them() {
+        // Proves the three forms.
+        assert_eq!([rate(0.0), rate(0.04), rate(3.25), rate(1234.4)], ["0", "0", "3.2", "1,234"]);
+    }
+}

@@ -1,0 +1,82 @@
+//! Every path, in one list. What stands under `/api/v1` stands in the `OpenAPI` document too, which a test compares.
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+
+use crate::app::Shared;
+use crate::guard::guard;
+use crate::{api, assets, metrics, openapi, pages, sse};
+
+pub(crate) fn router(app: &Shared) -> Router {
+    let mut router = Router::new();
+    for (path, handler) in pages().into_iter().chain(machine()) {
+        router = router.route(path, handler);
+    }
+    for (_, path, handler) in api() {
+        router = router.route(&format!("/api/v1{path}"), handler);
+    }
+    router.fallback(pages::no_such_page).layer(from_fn_with_state(app.clone(), guard)).with_state(app.clone())
+}
+
+type Route = MethodRouter<Shared>;
+
+fn pages() -> Vec<(&'static str, Route)> {
+    vec![
+        ("/", get(pages::overview::show)),
+        ("/lanes", get(pages::lanes::show)),
+        ("/lanes/change", post(pages::lanes::change)),
+        ("/kinds/change", post(pages::lanes::change_kind)),
+        ("/tasks", get(pages::tasks::show)),
+        ("/tasks/change", post(pages::change::some)),
+        ("/tasks/change-all", get(pages::change::ask_all).post(pages::change::all)),
+        ("/tasks/{id}", get(pages::task::show)),
+        ("/batches/{n}", get(pages::batch::show).post(pages::batch::stop)),
+        ("/workers", get(pages::workers::show)),
+        ("/workers/drain", post(pages::workers::drain)),
+        ("/dead", get(pages::dead::show)),
+        ("/groups", get(pages::groups::show)),
+        ("/groups/{id}", get(pages::groups::one).post(pages::groups::cancel)),
+        ("/schedules", get(pages::schedules::show)),
+        ("/schedules/change", post(pages::schedules::change)),
+        ("/about", get(pages::about::show)),
+    ]
+}
+
+/// For programs that watch.
+fn machine() -> Vec<(&'static str, Route)> {
+    vec![
+        ("/events", get(sse::stream)),
+        ("/assets/{name}", get(assets::serve)),
+        ("/livez", get(metrics::livez)),
+        ("/readyz", get(metrics::readyz)),
+        ("/metrics", get(metrics::metrics)),
+        ("/status.txt", get(metrics::status)),
+    ]
+}
+
+/// Methods, path and handler.
+pub(crate) fn api() -> Vec<(&'static [&'static str], &'static str, Route)> {
+    vec![
+        (&["get"], "/stats", get(api::look::stats)),
+        (&["get"], "/lanes", get(api::look::lanes)),
+        (&["post"], "/lanes/{name}", post(api::change::lane)),
+        (&["get"], "/kinds", get(api::look::kinds)),
+        (&["post"], "/kinds/{name}", post(api::change::kind)),
+        (&["get"], "/workers", get(api::look::workers)),
+        (&["post"], "/workers/{session}/drain", post(api::change::drain)),
+        (&["get", "post"], "/tasks", get(api::look::tasks).post(api::submit::submit)),
+        (&["get"], "/tasks/{id}", get(api::look::task)),
+        (&["get"], "/tasks/{id}/wait", get(api::submit::wait)),
+        (&["post"], "/tasks/{id}/{change}", post(api::change::task)),
+        (&["post"], "/bulk", post(api::change::bulk)),
+        (&["get", "post"], "/batches/{n}", get(api::look::batch).post(api::change::stop_batch)),
+        (&["get"], "/dead", get(api::look::dead)),
+        (&["get"], "/groups", get(api::look::groups)),
+        (&["get"], "/groups/{id}", get(api::look::group)),
+        (&["post"], "/groups/{id}/cancel", post(api::change::cancel_group)),
+        (&["get"], "/schedules", get(api::look::schedules)),
+        (&["post"], "/schedules/{name}/{change}", post(api::change::schedule)),
+        (&["get"], "/openapi.json", get(openapi::document)),
+    ]
+}

@@ -1,0 +1,100 @@
+//! The thread `rows`: short looks into the table over a connection that can only read.
+//!
+//! Each look is bounded in rows by its SQL and in time by the connection, which breaks it off; no transaction stays open between
+//! two. Every statement goes by an index of the schema, which a test asks SQLite about. Its inbox is bounded: a full one sheds.
+
+mod dead;
+mod groups;
+mod oldest;
+mod table;
+mod task;
+mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
+
+pub(crate) use self::dead::{DeadGroup, dead_groups};
+pub(crate) use self::groups::{GroupLine, groups};
+pub(crate) use self::table::{Table, Trouble};
+pub(crate) use self::task::{Edge, Relations, TaskDetail, relations, task};
+pub(crate) use self::tasks::{Page, PageQuery, TaskLine, page};
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::limits::ROW_QUESTIONS_MAX;
+use crate::snapshot::Facts;
+
+/// How long the thread `live` waits for the ages of lanes, which it can do without.
+const OLDEST_TIME: Duration = Duration::from_millis(300);
+
+type Job = Box<dyn FnOnce(&mut Table) + Send>;
+
+/// The other threads' end.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    jobs: Sender<Job>,
+}
+
+impl Rows {
+    pub(crate) fn start(db: PathBuf) -> Result<(Self, JoinHandle<()>), Error> {
+        let (jobs, inbox): (Sender<Job>, Receiver<Job>) = bounded(ROW_QUESTIONS_MAX);
+        let body = move || {
+            let mut table = Table::new(db);
+            for job in inbox {
+                job(&mut table);
+            }
+        };
+        let thread = std::thread::Builder::new().name("rows".into()).spawn(body);
+        Ok((Self { jobs }, thread.map_err(|source| Error::Start { part: "the thread rows", source })?))
+    }
+
+    /// Looks something up.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Table) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move |table: &mut Table| {
+            if !reply.is_closed() {
+                drop(reply.send(look(table)));
+            }
+        });
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Failure::busy()),
+            Err(TrySendError::Disconnected(_)) => return Err(Failure::stopping()),
+        }
+        answer.await.map_err(|_| Failure::stopping())?.map_err(Failure::from)
+    }
+
+    /// By lane: since when its oldest due task has been due. `None` when the table has no time for it.
+    pub(crate) fn oldest(&self, facts: &Facts) -> Option<BTreeMap<String, i64>> {
+        let queues = oldest::queues(facts);
+        let (reply, answer) = bounded(1);
+        let job = Box::new(move |table: &mut Table| {
+            drop(reply.send(oldest::oldest(table, &queues)));
+        });
+        self.jobs.try_send(job).ok()?;
+        answer.recv_timeout(OLDEST_TIME).ok()?.ok()
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        use axum::http::StatusCode;
+        match trouble {
+            Trouble::TooBroad => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "too_broad", "this would read too much of the table")
+                    .next("narrow the filter")
+            }
+            Trouble::NoDatabase(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_database", text),
+            Trouble::Sql(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "database", text),
+        }
+    }
+}

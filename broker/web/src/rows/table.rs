@@ -1,0 +1,138 @@
+//! The connection that can only read, and the clock that breaks a look off.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::limits::QUERY_TIME;
+
+/// How long a look waits for a lock. In WAL mode a reader waits for nobody but a checkpoint that starts over.
+const BUSY_TIME: Duration = Duration::from_millis(50);
+/// Steps of SQLite's machine between two looks at the clock, some tens of microseconds.
+const STEPS: i32 = 2_000;
+
+/// Why there are no rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Broken off.
+    TooBroad,
+    /// There is none, or it cannot be opened.
+    NoDatabase(String),
+    Sql(String),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Trouble::TooBroad,
+            Some(ErrorCode::CannotOpen | ErrorCode::NotADatabase) => Trouble::NoDatabase(error.to_string()),
+            _ => Trouble::Sql(error.to_string()),
+        }
+    }
+}
+
+/// The database, opened at the first look and again after an error.
+pub(crate) struct Table {
+    path: PathBuf,
+    open: Option<Connection>,
+    begin: Instant,
+    /// In microseconds from `begin`.
+    deadline: Arc<AtomicU64>,
+}
+
+impl Table {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, open: None, begin: Instant::now(), deadline: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// One look, of [`QUERY_TIME`] at most.
+    pub(crate) fn look<T>(
+        &mut self,
+        look: impl FnOnce(&Connection, &Clock) -> rusqlite::Result<T>,
+    ) -> Result<T, Trouble> {
+        if self.open.is_none() {
+            self.open = Some(self.connect()?);
+        }
+        let until = self.begin.elapsed() + QUERY_TIME;
+        self.deadline.store(micros(until), Ordering::Relaxed);
+        let clock = Clock { begin: self.begin, until };
+        let conn = self.open.as_ref().ok_or_else(|| Trouble::Sql("no connection".into()))?;
+        let found = look(conn, &clock).map_err(Trouble::from);
+        if matches!(found, Err(Trouble::NoDatabase(_) | Trouble::Sql(_))) {
+            // The file may have been replaced.
+            self.open = None;
+        }
+        found
+    }
+
+    fn connect(&self) -> Result<Connection, Trouble> {
+        // A reader of a log needs to write its index, so the file is opened for writing and the connection forbidden to.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(&self.path, flags)?;
+        conn.busy_timeout(BUSY_TIME)?;
+        conn.pragma_update(None, "query_only", 1)?;
+        // The log is the broker's to move.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let (begin, deadline) = (self.begin, Arc::clone(&self.deadline));
+        conn.progress_handler(STEPS, Some(move || micros(begin.elapsed()) > deadline.load(Ordering::Relaxed)))?;
+        Ok(conn)
+    }
+}
+
+/// How much of a look's time is over.
+pub(crate) struct Clock {
+    begin: Instant,
+    until: Duration,
+}
+
+impl Clock {
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_sub(self.begin.elapsed())
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::testing;
+
+    #[test]
+    fn a_look_is_broken_off_and_the_next_one_works() {
+        // Proves the bound in time: a query that would count for hours is over within a moment, and leaves nothing behind.
+        let place = testing::Place::new();
+        let mut table = Table::new(place.db());
+        let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+        let started = Instant::now();
+        let found = table.look(|conn, _| conn.query_row(endless, [], |row| row.get::<_, i64>(0)));
+        assert_eq!(found, Err(Trouble::TooBroad));
+        assert!(started.elapsed() < QUERY_TIME * 20, "{:?}", started.elapsed());
+        assert_eq!(table.look(|conn, _| conn.query_row("SELECT 1", [], |row| row.get(0))), Ok(1));
+    }
+
+    #[test]
+    fn it_cannot_write() {
+        // Proves that no statement of the dashboard could change a row, even a wrong one.
+        let place = testing::Place::new();
+        let mut table = Table::new(place.db());
+        let error = table.look(|conn, _| conn.execute("DELETE FROM tasks", [])).unwrap_err();
+        assert!(matches!(&error, Trouble::Sql(text) if text.contains("readonly")), "{error:?}");
+    }
+
+    #[test]
+    fn no_database_is_told() {
+        // Proves that nothing is made where a database should be.
+        let place = testing::Place::new();
+        let path = place.db().with_file_name("none.db");
+        let mut table = Table::new(path.clone());
+        assert!(matches!(table.look(|_, _| Ok(())), Err(Trouble::NoDatabase(_))));
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,365 @@
+//! One picture of the broker: its numbers, five minutes of history, and what wants attention. Made by the thread `live`, never
+//! changed afterwards, shared by all who look.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use laneway_protocol::message::{KindState, LaneRow, StatsReport, WorkerRow};
+
+use crate::time::{bytes, grouped, now_ms, span};
+
+/// A lane whose oldest due task is older than this, and older than a while ago, falls behind.
+const OLD_MS: i64 = 60_000;
+/// Points of a lane's sparkline.
+const SPARK_POINTS: usize = 60;
+
+/// What the broker said, in one go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) stats: StatsReport,
+    pub(crate) lanes: Vec<LaneRow>,
+    pub(crate) kinds: Vec<KindState>,
+    pub(crate) workers: Vec<WorkerRow>,
+    pub(crate) database_bytes: u64,
+    /// By lane: since when its oldest due task has been due, Unix milliseconds.
+    pub(crate) oldest: BTreeMap<String, i64>,
+}
+
+impl Facts {
+    pub(crate) fn slots(&self) -> u64 {
+        self.workers.iter().map(|worker| u64::from(worker.slots)).sum()
+    }
+
+    pub(crate) fn busy(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.running.len() as u64).sum()
+    }
+}
+
+/// One point of history: counters since the broker's start, and what waits and runs in each lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) at: i64,
+    pub(crate) epoch: u64,
+    submitted: u64,
+    done: u64,
+    failed: u64,
+    /// Name, queued, handed out.
+    lanes: Vec<(String, u64, u64)>,
+    oldest_ms: BTreeMap<String, i64>,
+}
+
+impl Sample {
+    pub(crate) fn of(facts: &Facts, now: i64) -> Self {
+        Self {
+            at: now,
+            epoch: facts.stats.epoch,
+            submitted: facts.stats.submitted,
+            done: facts.stats.done,
+            failed: facts.stats.failed,
+            lanes: facts.lanes.iter().map(|lane| (lane.lane.clone(), lane.queued, lane.handed_out)).collect(),
+            oldest_ms: facts.oldest.iter().map(|(lane, since)| (lane.clone(), now - since)).collect(),
+        }
+    }
+}
+
+/// Events a second between two samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub(crate) struct Rates {
+    /// Unix seconds.
+    pub(crate) at: i64,
+    pub(crate) submitted: f64,
+    pub(crate) done: f64,
+    pub(crate) failed: f64,
+}
+
+/// How urgent a word is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Bad,
+    Warn,
+    Note,
+}
+
+impl Level {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Level::Bad => "bad",
+            Level::Warn => "warn",
+            Level::Note => "note",
+        }
+    }
+}
+
+/// Something that a person should look at, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) level: Level,
+    pub(crate) text: String,
+    /// A path of the dashboard, without its base.
+    pub(crate) link: String,
+    pub(crate) action: &'static str,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) taken: Instant,
+    /// False before anybody has looked.
+    pub(crate) is_taken: bool,
+    /// Unix milliseconds.
+    pub(crate) at: i64,
+    /// When the broker answered last.
+    pub(crate) answered: Option<Instant>,
+    /// Absent while it does not answer.
+    pub(crate) facts: Option<Facts>,
+    /// Why it does not.
+    pub(crate) trouble: Option<String>,
+    pub(crate) database_bytes: u64,
+    pub(crate) rates: Vec<Rates>,
+    /// By lane: hand-outs in ten seconds, evenly over the history.
+    pub(crate) paces: BTreeMap<String, Vec<u64>>,
+    /// By lane: hand-outs a second, of about the last five.
+    pub(crate) lane_rates: BTreeMap<String, f64>,
+    pub(crate) notices: Vec<Notice>,
+    /// The kinds seen last and their lanes, also while the broker is away: they make the table's indexes useful.
+    pub(crate) kind_lanes: Vec<(String, String)>,
+}
+
+impl Snapshot {
+    pub(crate) fn nothing_yet() -> Self {
+        Self {
+            taken: Instant::now(),
+            is_taken: false,
+            at: now_ms(),
+            answered: None,
+            facts: None,
+            trouble: None,
+            database_bytes: 0,
+            rates: Vec::new(),
+            paces: BTreeMap::new(),
+            lane_rates: BTreeMap::new(),
+            notices: Vec::new(),
+            kind_lanes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of(facts: Facts, history: &VecDeque<Sample>) -> Self {
+        Self {
+            is_taken: true,
+            answered: Some(Instant::now()),
+            database_bytes: facts.database_bytes,
+            rates: rates(history),
+            paces: paces(history),
+            lane_rates: lane_rates(history),
+            notices: notices(&facts, history),
+            kind_lanes: facts.kinds.iter().map(|kind| (kind.kind.to_string(), kind.lane.to_string())).collect(),
+            facts: Some(facts),
+            ..Self::nothing_yet()
+        }
+    }
+
+    pub(crate) fn without_answer(last: &Self, why: String, database_bytes: u64) -> Self {
+        let notice = Notice {
+            level: Level::Bad,
+            text: "The broker does not answer: showing what the database says.".into(),
+            link: "/about".into(),
+            action: "Where it was looked for",
+        };
+        Self {
+            is_taken: true,
+            answered: last.answered,
+            trouble: Some(why),
+            database_bytes,
+            rates: last.rates.clone(),
+            paces: last.paces.clone(),
+            notices: vec![notice],
+            kind_lanes: last.kind_lanes.clone(),
+            ..Self::nothing_yet()
+        }
+    }
+
+    /// The rates of about the last five seconds.
+    pub(crate) fn rate_now(&self) -> Rates {
+        let last: Vec<&Rates> = self.rates.iter().rev().take(5).collect();
+        let n = f64::from(u32::try_from(last.len().max(1)).unwrap_or(1));
+        let mean = |of: fn(&Rates) -> f64| last.iter().map(|rates| of(rates)).sum::<f64>() / n;
+        Rates {
+            at: self.at / 1_000,
+            submitted: mean(|r| r.submitted),
+            done: mean(|r| r.done),
+            failed: mean(|r| r.failed),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate is for eyes")]
+fn rates(history: &VecDeque<Sample>) -> Vec<Rates> {
+    let between = |(a, b): (&Sample, &Sample)| {
+        let seconds = (b.at - a.at).max(1) as f64 / 1_000.0;
+        let rate = |a: u64, b: u64| b.saturating_sub(a) as f64 / seconds;
+        Rates {
+            at: b.at / 1_000,
+            submitted: rate(a.submitted, b.submitted),
+            done: rate(a.done, b.done),
+            failed: rate(a.failed, b.failed),
+        }
+    };
+    history.iter().zip(history.iter().skip(1)).map(between).collect()
+}
+
+/// Hand-outs of a lane between two samples, and the milliseconds between them.
+fn handed_out(a: &Sample, b: &Sample) -> (BTreeMap<String, u64>, u64) {
+    let before: BTreeMap<&String, u64> = a.lanes.iter().map(|(lane, _, n)| (lane, *n)).collect();
+    let gain = |(lane, _, n): &(String, u64, u64)| Some((lane.clone(), n.saturating_sub(*before.get(lane)?)));
+    (b.lanes.iter().filter_map(gain).collect(), u64::try_from(b.at - a.at).unwrap_or(0).max(1))
+}
+
+fn paces(history: &VecDeque<Sample>) -> BTreeMap<String, Vec<u64>> {
+    let step = history.len().div_ceil(SPARK_POINTS).max(1);
+    // From the newest backwards, so that the last point is always the present.
+    let mut points: Vec<&Sample> = history.iter().rev().step_by(step).collect();
+    points.reverse();
+    let mut lanes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for pair in points.windows(2) {
+        let (gains, ms) = handed_out(pair[0], pair[1]);
+        for (lane, n) in gains {
+            lanes.entry(lane).or_default().push(n.saturating_mul(10_000) / ms);
+        }
+    }
+    lanes
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate is for eyes")]
+fn lane_rates(history: &VecDeque<Sample>) -> BTreeMap<String, f64> {
+    let Some(last) = history.back() else { return BTreeMap::new() };
+    let Some(first) = history.iter().rev().nth(5).or(history.front()) else { return BTreeMap::new() };
+    let (gains, ms) = handed_out(first, last);
+    gains.into_iter().map(|(lane, n)| (lane, n as f64 * 1_000.0 / ms as f64)).collect()
+}
+
+fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
+    let stats = &facts.stats;
+    let mut found = Vec::new();
+    let mut note = |level, text: String, link: &str, action| {
+        found.push(Notice { level, text, link: link.into(), action });
+    };
+    if let Some(error) = &stats.storage_error {
+        note(Level::Bad, format!("The store refuses work: {error}"), "/about", "Where it lies");
+    }
+    if stats.draining {
+        note(Level::Warn, "The broker drains: nothing is handed out.".into(), "/workers", "See workers");
+    }
+    if stats.wal_pinned_bytes > 0 {
+        let text = format!(
+            "The write-ahead log cannot shrink ({}): a reader holds a transaction open.",
+            bytes(stats.wal_pinned_bytes)
+        );
+        note(Level::Warn, text, "/about", "Details");
+    }
+    for worker in facts.workers.iter().filter(|worker| worker.away).take(3) {
+        let text = format!("Worker {} on {} is gone: its connections are closed.", worker.name, worker.host);
+        note(Level::Bad, text, "/workers", "See workers");
+    }
+    for kind in facts.kinds.iter().filter(|kind| kind.queued > 0 && kind.workers == 0).take(5) {
+        let text = format!("{} of kind {} wait and no worker offers it.", tasks(kind.queued), kind.kind);
+        note(Level::Warn, text, &format!("/tasks?state=queued&q=kind:{}", encode(kind.kind.as_str())), "See them");
+    }
+    for (lane, since) in &facts.oldest {
+        let age = now_ms() - since;
+        let before = history.front().and_then(|first| first.oldest_ms.get(lane)).copied().unwrap_or(age);
+        if age > OLD_MS && age > before {
+            let text = format!("Lane {lane} falls behind: its oldest due task has waited {}.", span(age));
+            note(Level::Warn, text, &format!("/tasks?state=queued&q=lane:{}", encode(lane)), "See them");
+        }
+    }
+    for lane in facts.lanes.iter().filter(|lane| lane.paused) {
+        let text = format!("Lane {} is paused, {} wait.", lane.lane, tasks(lane.queued));
+        note(Level::Warn, text, "/lanes", "See lanes");
+    }
+    for kind in facts.kinds.iter().filter(|kind| kind.paused).take(5) {
+        note(Level::Warn, format!("Kind {} is paused, {} wait.", kind.kind, tasks(kind.queued)), "/lanes", "See kinds");
+    }
+    if stats.dead > 0 {
+        let text = format!("{} {} dead.", tasks(stats.dead), if stats.dead == 1 { "is" } else { "are" });
+        note(Level::Note, text, "/dead", "See why");
+    }
+    found.sort_by_key(|notice| notice.level);
+    found
+}
+
+fn tasks(n: u64) -> String {
+    if n == 1 { "1 task".into() } else { format!("{} tasks", grouped(n)) }
+}
+
+/// For a query string.
+pub(crate) fn encode(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use laneway::{Kind, LaneName};
+
+    use super::*;
+
+    fn sample(at: i64, done: u64, handed_out: u64) -> Sample {
+        let mut facts = Facts::default();
+        facts.stats.done = done;
+        facts.lanes = vec![LaneRow { handed_out, ..LaneRow::new("high".into()) }];
+        Sample::of(&facts, at)
+    }
+
+    #[test]
+    fn rates_are_by_the_time_between_two_looks() {
+        // Proves that a look after ten seconds without anybody is not taken for a burst.
+        let history = VecDeque::from([sample(0, 0, 0), sample(1_000, 100, 6), sample(11_000, 200, 16)]);
+        let rates = rates(&history);
+        assert_eq!(rates.iter().map(|rate| rate.done).collect::<Vec<_>>(), [100.0, 10.0]);
+        assert_eq!(paces(&history)["high"], [60, 10]);
+        assert!((lane_rates(&history)["high"] - 16.0 / 11.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_wants_attention_is_said_with_the_worst_first() {
+        // Proves each word of the strip, and that there is none while all is well.
+        assert_eq!(notices(&Facts::default(), &VecDeque::new()), []);
+        let mut facts = Facts::default();
+        facts.stats.dead = 1;
+        facts.stats.storage_error = Some("disk full".into());
+        facts.lanes = vec![LaneRow { paused: true, queued: 2_000, ..LaneRow::new("low".into()) }];
+        facts.oldest.insert("high".into(), now_ms() - 2 * OLD_MS);
+        facts.kinds = vec![kind("mail", 3, 0)];
+        let mut history = VecDeque::from([Sample::of(&facts, now_ms() - 60_000)]);
+        history[0].oldest_ms.insert("high".into(), OLD_MS);
+        let texts: Vec<String> = notices(&facts, &history).into_iter().map(|notice| notice.text).collect();
+        assert_eq!(texts.len(), 5, "{texts:?}");
+        assert!(texts[0].contains("disk full") && texts[4] == "1 task is dead.", "{texts:?}");
+        assert!(texts[1].contains("3 tasks of kind mail") && texts[2].contains("Lane high falls behind"), "{texts:?}");
+        assert!(texts[3].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
+    }
+
+    fn kind(name: &str, queued: u64, workers: u64) -> KindState {
+        KindState {
+            kind: Kind::new(name).unwrap(),
+            paused: false,
+            queued,
+            running: 0,
+            workers,
+            cap: None,
+            rate: None,
+            rate_burst: None,
+            lane: LaneName::new("normal").unwrap(),
+            max_attempts: 3,
+            timeout_ms: 1,
+            backoff_base_ms: 1,
+            backoff_max_ms: 1,
+            done_age_ms: None,
+            done_count_max: None,
+            cancelled_age_ms: None,
+            cancelled_count_max: None,
+            dead_age_ms: None,
+            dead_count_max: None,
+            set: Vec::new(),
+            settings: Vec::new(),
+        }
+    }
+}

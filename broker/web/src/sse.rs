@@ -1,0 +1,133 @@
+//! Live updates: one stream a tab, at most one message a second, with the parts of its page that have changed.
+//!
+//! A part is rendered once however many look at it, and travels only when it differs from what the tab has. A hidden tab shuts
+//! its stream (`app.js`), so that nobody is asked for what nobody sees.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, http::HeaderValue};
+use futures_core::Stream;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use crate::access::{Role, Visitor};
+use crate::app::{App, Shared, stopped};
+use crate::failure::Failure;
+use crate::limits::{FRESH, STALLED_TIME};
+use crate::pages::{self, Part};
+use crate::request::Query;
+
+/// Between two messages of one stream.
+const BEAT: Duration = Duration::from_secs(1);
+/// A proxy shuts what is silent for long, and a reader that is gone is noticed by writing.
+const SILENT_TIME: Duration = Duration::from_secs(15);
+
+/// Parts by page and by what the visitor may do, as they were rendered last.
+#[derive(Default)]
+pub(crate) struct Parts(Mutex<HashMap<(String, bool), Rendered>>);
+
+#[derive(Clone)]
+struct Rendered {
+    at: Instant,
+    parts: Arc<Vec<Part>>,
+}
+
+pub(crate) async fn stream(
+    State(app): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Query(fields): Query,
+) -> Result<Response, Failure> {
+    let page = fields.text("page").unwrap_or("none").to_owned();
+    if !pages::is_live(&page) {
+        return Err(Failure::bad("page", format!("'{page}' has no live parts")));
+    }
+    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| Failure::busy())?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        feed(&app, &page, visitor.role, &sender).await;
+        drop(place);
+    });
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would keep messages back.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((head, Body::from_stream(Messages(receiver))).into_response())
+}
+
+/// Until the reader is gone, reads nothing for long, or the dashboard stops.
+async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
+    let mut stop = app.stop.clone();
+    let mut has: HashMap<&'static str, String> = HashMap::new();
+    let mut said = Instant::now();
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    if !send(sender, "retry: 2000\n\n".into()).await {
+        return;
+    }
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = sender.closed() => return,
+            () = stopped(&mut stop) => return,
+        }
+        let parts = render(app, page, role >= Role::Admin && !app.settings.read_only).await;
+        let mut changed = Map::new();
+        for part in parts.iter() {
+            if has.get(part.id) != Some(&part.html) {
+                has.insert(part.id, part.html.clone());
+                changed.insert(part.id.into(), part.html.clone().into());
+            }
+        }
+        let rates = app.live.last().rates.last().copied();
+        let message = json!({ "parts": changed, "rates": if page == "overview" { json!(rates) } else { Value::Null } });
+        if changed_nothing(&message) && said.elapsed() < SILENT_TIME {
+            continue;
+        }
+        said = Instant::now();
+        if !send(sender, format!("data: {message}\n\n")).await {
+            return;
+        }
+    }
+}
+
+fn changed_nothing(message: &Value) -> bool {
+    message["parts"].as_object().is_some_and(Map::is_empty) && message["rates"].is_null()
+}
+
+async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
+    matches!(tokio::time::timeout(STALLED_TIME, sender.send(text.into())).await, Ok(Ok(())))
+}
+
+async fn render(app: &App, page: &str, may_change: bool) -> Arc<Vec<Part>> {
+    let key = (page.to_owned(), may_change);
+    let kept = app.parts.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    if let Some(kept) = kept.filter(|kept| kept.at.elapsed() < FRESH) {
+        return kept.parts;
+    }
+    let parts = Arc::new(pages::parts(app, page, may_change).await);
+    let mut all = app.parts.0.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|_, kept| kept.at.elapsed() < FRESH * 4);
+    all.insert(key, Rendered { at: Instant::now(), parts: Arc::clone(&parts) });
+    parts
+}
+
+/// The body of a stream.
+struct Messages(mpsc::Receiver<Bytes>);
+
+impl Stream for Messages {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|message| message.map(Ok))
+    }
+}
