@@ -6,6 +6,7 @@
 //! | scheduler | orders of the router, commits of apps | the table: one transaction a turn |
 //! | checkpoint | the size of the WAL | moves the WAL into the database |
 //! | access | handshakes of peers with keys | whether a key is on the list |
+//! | web, live, rows | HTTP | the dashboard, which asks as a client does and only reads the table |
 //! | main (here) | signals | starts and stops the others |
 
 use std::collections::{BTreeMap, HashMap};
@@ -43,12 +44,15 @@ const WINDOW_ROWS_MIN: usize = 128;
 const PRUNE_ROWS: usize = 1_000;
 /// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
 const BULK_ROWS: usize = 256;
+/// Settings with their values and origins.
+type Shown = Vec<(String, String, String)>;
+
 /// How often a thread that ended by itself is noticed, and one that was told to.
 const WATCH: Duration = Duration::from_millis(500);
 const WATCH_STOP: Duration = Duration::from_millis(100);
 
 /// Runs a broker until a signal ends it, or one of its threads does.
-pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
+pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
     laneway::seed_libzmq();
     let clock = Clock::start();
     let started = Instant::now();
@@ -71,6 +75,9 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     let (socket, monitor, endpoints) = bound?;
     restrict_sockets(config)?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
+    // Asks nothing of the broker until somebody looks.
+    let web = web_settings(config, &endpoints, shown)?.map(laneway_web::start).transpose();
+    let web = web.map_err(|error| Error::other("start the dashboard", error))?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;
@@ -128,6 +135,10 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
         || router.is_finished() || scheduler.is_finished() || access.as_ref().is_some_and(Access::has_ended);
     watch(config, signals, &stop, (|| bell.ring(), reload), has_ended);
 
+    // Before the broker goes, of which it asks things.
+    if let Some(web) = web {
+        web.stop();
+    }
     stop.now.store(true, Ordering::SeqCst);
     bell.ring();
     // Before the store's connection, which clears up the log when it is the last.
@@ -146,6 +157,27 @@ pub(crate) fn run(config: &Config, telemetry: &Telemetry, signals: &Signals) -> 
     access?;
     tracing::info!(target: "laneway", epoch = epoch.0, "stopped");
     Ok(())
+}
+
+/// What the dashboard is told, when there is to be one.
+fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Result<Option<laneway_web::Settings>, Error> {
+    let web = &config.web;
+    let Some(bind) = web.bind else { return Ok(None) };
+    // Those without keys come first, as they were bound.
+    let plain = endpoints.iter().take(config.bind.len());
+    let Some(endpoint) = plain.min_by_key(|endpoint| !endpoint.starts_with("ipc://")) else {
+        let text = "it asks the broker at an endpoint without keys: name a socket in bind, as in ipc://laneway.db.sock";
+        return Err(Error::Usage(text.into()));
+    };
+    Ok(Some(laneway_web::Settings {
+        base_path: web.base_path.clone(),
+        access_file: web.access_file.clone(),
+        read_only: web.read_only,
+        show_payloads: !web.hide_payloads,
+        hosts: web.hosts.clone(),
+        shown,
+        ..laneway_web::Settings::new(bind, config.db.clone(), endpoint.clone())
+    }))
 }
 
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.

@@ -9,6 +9,8 @@
 
 mod broker;
 mod built;
+mod browser;
+mod http;
 mod load;
 mod program;
 mod random;
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 pub(crate) use {
     broker::Broker,
     built::Built,
+    browser::Browser,
+    http::{Answered, Http},
     load::Load,
     program::{Program, output_of},
     random::Random,

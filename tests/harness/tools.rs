@@ -130,6 +130,13 @@ pub(crate) fn valgrind() -> &'static str {
     "valgrind"
 }
 
+/// The program that drives a Chromium, which comes with it.
+pub(crate) fn chromedriver() -> &'static str {
+    let works = || ["chromedriver", "chromium"].iter().all(|name| says_yes(Command::new(name).arg("--version")));
+    require("Chromium and its driver", "chromium-driver", works);
+    "chromedriver"
+}
+
 /// Makes sure that `works`, by installing the Debian package if need be and allowed.
 #[track_caller]
 fn require(what: &str, package: &str, works: impl Fn() -> bool) {

@@ -21,6 +21,7 @@ use crate::telemetry::Telemetry;
 #[command(after_help = "\
 Examples:
   laneway broker --db /srv/app/app.db
+  laneway broker --web 127.0.0.1:9730
   laneway broker --config /etc/laneway/laneway.toml --check-config
   laneway broker --supervise --log-file /var/log/laneway.log
   laneway broker --lanes urgent,normal,bulk --set retention.done_age_ms=3600000")]
@@ -58,6 +59,10 @@ pub(super) struct BrokerArgs {
     /// Which log lines: a level, or levels by target, as in info,laneway::task=off [default: info]
     #[arg(long, value_name = "LEVELS")]
     log: Option<String>,
+
+    /// Show the dashboard at this address, and the JSON API and metrics with it
+    #[arg(long, value_name = "ADDR:PORT")]
+    web: Option<String>,
 
     /// Any setting by its name in the file; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
@@ -113,7 +118,8 @@ fn check_folders(resolved: &Resolved) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn start(resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
+fn start(mut resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
+    let shown = resolved.shown();
     let Resolved { config, warnings, .. } = resolved;
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
@@ -132,7 +138,7 @@ fn start(resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
             signals::raise(nix::sys::signal::SIGTERM);
         })?;
     }
-    crate::run::run(&config, &telemetry, &signals)
+    crate::run::run(&config, shown, &telemetry, &signals)
 }
 
 /// The command line of this very process, for a broker that is supervised.
@@ -166,6 +172,7 @@ fn sources(common: &Common, args: &BrokerArgs) -> Sources {
         one("--log-file", "log_file", &args.log_file),
         one("--log-format", "log_format", &args.log_format),
         one("--log", "log", &args.log),
+        one("--web", "web.bind", &args.web),
     ]
     .into_iter()
     .flatten()
@@ -213,7 +220,7 @@ mod tests {
     fn each_flag_reaches_its_setting() {
         // Proves that no flag is parsed and forgotten.
         let words = "--db d.db --bind ipc://a --bind tcp://0.0.0.0:0 --anyone-on-the-network-may-do-anything --lanes a,normal --durability normal --log-file l \
-                     --log-format json --log debug --set stall_ms=77 --set kinds.x.max_attempts=9";
+                     --log-format json --log debug --web 127.0.0.1:0 --set stall_ms=77 --set kinds.x.max_attempts=9";
         let resolved = resolve(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
         let names: Vec<&str> = resolved.origins.keys().map(String::as_str).collect();
         let wanted = [
@@ -227,6 +234,7 @@ mod tests {
             "log_file",
             "log_format",
             "stall_ms",
+            "web.bind",
         ];
         assert_eq!(names, wanted);
         assert_eq!(resolved.config.bind, ["ipc://a", "tcp://0.0.0.0:0"]);

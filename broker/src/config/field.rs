@@ -1,6 +1,7 @@
 //! How one value of a setting is read from TOML and written back. Knows types, not bounds.
 //! `settings.rs` points at the fields, `layers.rs` writes and `print.rs` reads them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use laneway_protocol::{LaneName, Rate};
@@ -160,6 +161,17 @@ impl Shape for PathBuf {
 
     fn show(&self) -> Value {
         Value::String(self.display().to_string())
+    }
+}
+
+impl Shape for SocketAddr {
+    fn read(value: &Value) -> Result<Self, Refusal> {
+        let wanted = Refusal::Type("an address and a port, as in \"127.0.0.1:9730\"");
+        text(value)?.parse().map_err(|_| wanted)
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.to_string())
     }
 }
 

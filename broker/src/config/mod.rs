@@ -13,6 +13,7 @@ mod settings;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use laneway_protocol::message::FairKeyValues;
@@ -74,6 +75,7 @@ pub(crate) struct Config {
     pub(crate) waiters_max: usize,
 
     pub(crate) curve: Curve,
+    pub(crate) web: Web,
     pub(crate) retention: Retention,
     pub(crate) defaults: TaskDefaults,
     pub(crate) kinds: BTreeMap<Kind, KindSettings>,
@@ -99,6 +101,21 @@ pub(crate) struct Curve {
     pub(crate) key_file: Option<PathBuf>,
     /// The public files of the peers that are let in.
     pub(crate) keys_folder: Option<PathBuf>,
+}
+
+/// The dashboard, and who is let in there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Web {
+    /// Absent: there is none.
+    pub(crate) bind: Option<SocketAddr>,
+    /// The path under which a reverse proxy shows it; empty at the top.
+    pub(crate) base_path: String,
+    /// Names, roles and secrets. Absent: everybody who reaches a loopback address may do everything.
+    pub(crate) access_file: Option<PathBuf>,
+    pub(crate) read_only: bool,
+    pub(crate) hide_payloads: bool,
+    /// Names of this host besides localhost.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// How log lines look.
@@ -227,6 +244,7 @@ impl Config {
             kinds_max: 4_096,
             waiters_max: 10_000,
             curve: Curve::default(),
+            web: Web::default(),
             retention: Retention {
                 done_age_ms: 7 * 24 * 3_600_000,
                 done_count_max: None,

@@ -48,6 +48,20 @@ impl Resolved {
     }
 }
 
+impl Resolved {
+    /// Name, value and origin of each setting that has a value, for people who look at a running broker. Settings hold paths of
+    /// secrets and no secrets.
+    pub(crate) fn shown(&mut self) -> Vec<(String, String, String)> {
+        let mut shown = Vec::new();
+        for setting in SETTINGS {
+            let origin = self.origins.get(setting.name).map_or_else(|| Origin::Default.to_string(), Origin::to_string);
+            let value = (setting.field)(&mut self.config).show();
+            shown.extend(value.map(|value| (setting.name.to_owned(), value.to_string(), origin)));
+        }
+        shown
+    }
+}
+
 fn line(out: &mut String, key: &str, field: &mut dyn Field, origin: Option<&Origin>) {
     let written = match (field.show(), origin) {
         (Some(value), Some(origin)) => writeln!(out, "{key} = {value} # {}", origin.to_string().escape_debug()),

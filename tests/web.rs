@@ -1,0 +1,265 @@
+//! The dashboard and its API as a browser and a program meet them: a real broker, a real worker, HTTP over plain sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+use harness::{Broker, Http, Place, Said, Table, WorkerProcess, wait_until};
+use serde_json::json;
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+const WEB: [&str; 2] = ["--web", "127.0.0.1:0"];
+
+fn start(place: &Place) -> (Broker, Http) {
+    let broker = Broker::start_as(place, &WEB);
+    let http = Http::of(&broker);
+    (broker, http)
+}
+
+/// Waits until something holds for the text at this path.
+fn wait_for_page(http: &Http, path: &str, holds: impl Fn(&str) -> bool) {
+    wait_until(&format!("{path} to say so"), || holds(&http.get(path).body));
+}
+
+#[test]
+fn every_page_answers_with_what_is_there() {
+    // Proves that each page is complete HTML without JavaScript, with the protection that every answer has.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2 name=webby");
+    let done = table.insert("echo", "{\"word\":\"hello <b>\"}");
+    table.wait_for_state(done, "done");
+    table.execute("INSERT INTO tasks(kind, max_attempts) VALUES ('fail', 1)", []);
+    let dead = table.0.last_insert_rowid();
+    table.wait_for_state(dead, "dead");
+    for (path, says) in [
+        ("/", "Throughput"),
+        ("/tasks", "echo"),
+        ("/lanes", "normal"),
+        ("/workers", "webby"),
+        ("/dead", "Requeue"),
+        ("/groups", "No group is there"),
+        ("/schedules", "No schedule is there"),
+        ("/about", "epoch 1"),
+    ] {
+        wait_for_page(&http, path, |body| body.contains(says));
+        let page = http.get(path).is(200);
+        assert!(page.body.contains("</html>") && !page.body.contains("style=\""), "{path}");
+        let policy = page.header("content-security-policy").unwrap();
+        let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+        assert!(page.body.contains(&format!("nonce=\"{nonce}\"")) && policy.contains("default-src 'none'"), "{policy}");
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("cache-control"), Some("no-store"));
+    }
+    let page = http.get(&format!("/tasks/{done}")).is(200).body;
+    assert!(
+        page.contains("hello &#60;b&#62;") && page.contains("Run 1: done") && !page.contains("hello <b>"),
+        "{page}"
+    );
+    let style =
+        page.split("href=\"").find_map(|rest| rest.split('"').next().filter(|link| link.ends_with(".css"))).unwrap();
+    let asset = http.get(style).is(200);
+    assert!(asset.header("cache-control").unwrap().contains("immutable"));
+    http.with("if-none-match", asset.header("etag").unwrap()).get(style).is(304);
+    http.get("/tasks/999").is(404);
+    http.get("/nothing").is(404);
+}
+
+#[test]
+fn what_a_page_does_is_done() {
+    // Proves pause and resume of a lane, requeue and purge of selected tasks, a question before what cannot be undone, and a batch
+    // over a filter, each by the form that the page sends.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    for _ in 0..3 {
+        table.execute("INSERT INTO tasks(kind, max_attempts) VALUES ('fail', 1)", []);
+    }
+    (1..=3).for_each(|task| table.wait_for_state(task, "dead"));
+
+    http.post("/lanes/change", "lane=normal&change=pause").is(303);
+    wait_for_page(&http, "/lanes", |body| body.contains("paused"));
+    http.post("/tasks/change", "change=requeue&task=1&task=2&back=/tasks").is(303);
+    assert_eq!((table.state(1), table.state(3)), ("queued".into(), "dead".into()));
+    http.post("/lanes/change", "lane=normal&change=resume").is(303);
+    (1..=2).for_each(|task| table.wait_for_state(task, "dead"));
+
+    let asks = http.post("/tasks/change", "change=purge&task=1").is(200).body;
+    assert!(asks.contains("Nothing brings them back") && table.state(1) == "dead");
+    http.post("/tasks/change", "change=purge&task=1&confirmed=1").is(303);
+    http.get("/tasks/1").is(404);
+    let left_alone = http.post("/tasks/change", "change=requeue&task=1").is(200).body;
+    assert!(left_alone.contains("there is no such task"), "{left_alone}");
+
+    let asks = http.get("/tasks/change-all?change=purge&state=dead&q=kind:fail").is(200).body;
+    assert!(asks.contains("<b>2</b> tasks"), "{asks}");
+    let batch = http.post("/tasks/change-all", "change=purge&state=dead&q=kind:fail").is(303);
+    wait_for_page(&http, batch.header("location").unwrap(), |body| body.contains(">over<"));
+    assert_eq!(http.get("/api/v1/tasks").json()["tasks"], json!([]));
+    // A form that names another host goes to a page of ours.
+    let away = http.post("/tasks/change", "change=run-now&task=9&back=//evil.example/").is(200).body;
+    assert!(!away.contains("evil.example"));
+}
+
+#[test]
+fn filters_lead_to_pages_and_slips_to_words() {
+    // Proves the filter language over HTTP, keyset pages that follow each other, and errors that name the word.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    for n in 0..60 {
+        table.insert(if n % 3 == 0 { "other" } else { "none" }, "1");
+    }
+    let ids = |path: &str| {
+        let page = http.get(path).is(200).json();
+        let ids: Vec<i64> = page["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap()).collect();
+        (ids, page["next"].as_i64())
+    };
+    let (first, next) = ids("/api/v1/tasks?q=kind:none&limit=30");
+    let (second, end) = ids(&format!("/api/v1/tasks?q=kind:none&limit=30&before={}", next.unwrap()));
+    assert_eq!((first.len(), second.len(), end), (30, 10, None));
+    assert!(first.iter().chain(&second).is_sorted_by(|a, b| a > b));
+    let page = http.get("/tasks?state=queued&q=kind:none").is(200).body;
+    assert!(page.matches("data-row").count() == 40 && page.contains("aria-current=\"page\">queued"));
+    let page = http.get("/tasks").is(200).body;
+    assert!(page.matches("data-row").count() == 50 && page.contains("id=\"older\""));
+
+    let wrong = http.get("/api/v1/tasks?q=knd:x").is(400).json();
+    assert_eq!((&wrong["code"], &wrong["field"]), (&json!("bad_filter"), &json!("q")));
+    assert!(wrong["message"].as_str().unwrap().contains("no such field as knd") && wrong["next"].is_string());
+    assert!(http.get("/tasks?q=attempt%3Ex").is(200).body.contains("needs a whole number"));
+    assert_eq!(http.get("/api/v1/tasks?limit=0").is(400).json()["field"], "limit");
+    assert_eq!(http.get("/api/v1/nothing").is(404).json()["code"], "not_found");
+}
+
+#[test]
+fn a_program_submits_waits_and_changes_over_http() {
+    // Proves the API alone as a client: submit with the result, many at once, wait by id, changes, and a dry run.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2");
+    let done =
+        http.post_json("/api/v1/tasks", &json!({"kind": "echo", "payload": {"a": [1]}, "wait_ms": 30_000})).is(200);
+    let done = done.json();
+    assert_eq!((&done["state"], &done["result"], &done["new"]), (&json!("done"), &json!({"a": [1]}), &json!(true)));
+    let many =
+        json!({"tasks": [{"kind": "sleep", "payload": {"ms": 50}}, {"kind": "gate", "payload": {"path": "/nothing"}}]});
+    let many = http.post_json("/api/v1/tasks", &many).is(200).json();
+    let (short, long) = (many["tasks"][0]["task"].as_i64().unwrap(), many["tasks"][1]["task"].as_i64().unwrap());
+    assert_eq!(http.get(&format!("/api/v1/tasks/{short}/wait?ms=30000")).is(200).json()["state"], "done");
+    assert_eq!(http.get(&format!("/api/v1/tasks/{long}/wait?ms=50")).is(202).json()["pending"], true);
+    let shown = http.get(&format!("/api/v1/tasks/{long}")).is(200).json();
+    assert_eq!((&shown["state"], &shown["payload"]["path"]), (&json!("running"), &json!("/nothing")));
+    let verdict = http.post_json(&format!("/api/v1/tasks/{long}/cancel"), &json!({})).is(200).json();
+    assert_eq!(verdict, json!({"task": long, "verdict": "requested"}));
+
+    let bad = http.post_json("/api/v1/tasks", &json!({"kind": "echo", "lane": "fast"})).is(400).json();
+    assert!(bad["code"] == "unknown_lane" && bad["message"].as_str().unwrap().contains("high, normal, low"), "{bad}");
+    let bad = http.post_json("/api/v1/tasks", &json!({"tasks": [{"kind": "a"}, {"kind": ""}]})).is(400).json();
+    assert_eq!(bad["field"], "tasks[1].kind");
+    http.post_json("/api/v1/tasks/999/cancel", &json!({})).is(404);
+    http.post_json(&format!("/api/v1/tasks/{short}/explode"), &json!({})).is(400);
+
+    let lane = http.post_json("/api/v1/lanes/low", &json!({"share": 10, "paused": true})).is(200).json();
+    assert_eq!((&lane["share"], &lane["paused"]), (&json!(10), &json!(true)));
+    let dry =
+        http.post_json("/api/v1/bulk", &json!({"change": "purge", "q": "state:done", "dry_run": true})).is(200).json();
+    let number = dry["number"].as_u64().unwrap();
+    wait_until("the batch to be over", || http.get(&format!("/api/v1/batches/{number}")).json()["over"] == true);
+    assert_eq!(http.get(&format!("/api/v1/batches/{number}")).json()["changed"], 2);
+    http.post_json("/api/v1/bulk", &json!({"change": "purge", "q": ""})).is(400);
+    assert_eq!(http.get("/api/v1/openapi.json").is(200).json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn who_is_not_let_in_stays_outside() {
+    // Proves 401 without or with a wrong token, 403 for a reader who changes, for another site's form and for a read-only
+    // dashboard, 421 for another host's name; and that the network is refused without an access file.
+    let place = Place::new();
+    let access = place.path("access");
+    std::fs::write(&access, "admin ann correct-horse-battery\nread bob another-horse-battery\n").unwrap();
+    let open = Said::by(&place, &[], &["broker", "--db", place.db().to_str().unwrap(), "--web", "0.0.0.0:0"]);
+    open.is(1, "web.access_file");
+    let set = format!("web.access_file={}", access.display());
+    let words = [&WEB[..], &["--set", &set]].concat();
+    assert!(Said::by(&place, &[], &[&["broker", "--db", "x.db"], &words[..]].concat()).err.contains("chmod 600"));
+    std::fs::set_permissions(&access, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let broker = Broker::start_as(&place, &words);
+    let http = Http::of(&broker);
+
+    let refused = http.get("/").is(401);
+    assert!(refused.header("www-authenticate").unwrap().starts_with("Basic"));
+    http.with("authorization", "Bearer correct-horse-batterz").get("/api/v1/stats").is(401);
+    http.get("/livez").is(200);
+    let ann = http.with("authorization", "Bearer correct-horse-battery");
+    let bob = http.with("authorization", "Basic Ym9iOmFub3RoZXItaG9yc2UtYmF0dGVyeQ==");
+    let stored = ann.post_json("/api/v1/tasks", &json!({"kind": "echo", "payload": "secret"})).is(200).json();
+    let path = format!("/api/v1/tasks/{}", stored["task"]);
+    assert_eq!(ann.get(&path).is(200).json()["payload"], "secret");
+    assert!(bob.get(&path).is(200).json().get("payload").is_none());
+    assert!(!bob.get(&format!("/tasks/{}", stored["task"])).is(200).body.contains("secret"));
+    assert_eq!(bob.post_json("/api/v1/lanes/low", &json!({"paused": true})).is(403).json()["code"], "denied");
+    for (name, value) in
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "http://evil.example")]
+    {
+        let foreign = ann.with(name, value).post("/lanes/change", "lane=low&change=pause").is(403);
+        assert!(foreign.body.contains("not from another page"), "{}", foreign.body);
+    }
+    ann.with("sec-fetch-site", "same-origin").post("/lanes/change", "lane=low&change=pause").is(303);
+    ann.with("host", "evil.example").get("/").is(421);
+    drop(broker);
+
+    let words = [&words[..], &["--set", "web.read_only=true"]].concat();
+    let broker = Broker::start_as(&place, &words);
+    let ann = Http::of(&broker).with("authorization", "Bearer correct-horse-battery");
+    assert_eq!(ann.post_json("/api/v1/lanes/low", &json!({"paused": false})).is(403).json()["code"], "read_only");
+    let log = std::fs::read_to_string(place.path("broker.log")).unwrap();
+    assert!(!log.contains("horse") && !log.contains("secret"), "a secret or a payload stands in the log");
+}
+
+#[test]
+fn live_updates_arrive_and_end_with_the_broker() {
+    // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let mut lines = BufReader::new(http.open("/events?page=overview")).lines().map_while(Result::ok);
+    let mut wait = |says: &str| lines.by_ref().find(|line| line.contains(says)).unwrap_or_else(|| panic!("no {says}"));
+    wait("p-totals");
+    Table::open(&place).insert("nobody", "1");
+    let message = wait("no worker offers it");
+    let message: serde_json::Value = serde_json::from_str(message.trim_start_matches("data: ")).unwrap();
+    assert!(message["parts"]["p-attention"].as_str().unwrap().contains("1 task of kind nobody"), "{message}");
+    http.get("/events?page=nothing").is(400);
+    let begun = Instant::now();
+    assert_eq!(broker.stop(), 0);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn programs_that_watch_get_what_they_read() {
+    // Proves health, metrics and plain columns, and what each says when the broker is gone or drains.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    Table::open(&place).insert("mail", "1");
+    wait_until("the task to be counted", || http.get("/status.txt").body.contains("lane normal queued 1"));
+    http.get("/livez").is(200);
+    http.get("/readyz").is(200);
+    wait_until("the metrics", || http.get("/metrics").body.contains("laneway_tasks_queued{lane=\"normal\"} 1"));
+    let metrics = http.get("/metrics").is(200).body;
+    for says in ["laneway_tasks_submitted_total 1", "laneway_database_bytes ", "laneway_up 1", "# EOF"] {
+        assert!(metrics.contains(says), "{says} is not in {metrics}");
+    }
+    http.post("/workers/drain", "release=").is(303);
+    wait_until("the drain", || http.get("/readyz").status == 503);
+    http.get("/livez").is(200);
+}
