@@ -1,4 +1,4 @@
-//! A real Chromium without a window, driven over WebDriver: what a person would see, press and type.
+//! A real Chromium without a window, driven over `WebDriver`: what a person would see, press and type.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -16,21 +16,20 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn start(place: &Place) -> Self {
-        Self::start_with(place, json!({}))
+        Self::start_with(place, &json!({}))
     }
 
     /// One whose user has turned JavaScript off.
     pub(crate) fn without_javascript(place: &Place) -> Self {
-        Self::start_with(place, json!({"profile.managed_default_content_settings.javascript": 2}))
+        Self::start_with(place, &json!({"profile.managed_default_content_settings.javascript": 2}))
     }
 
-    fn start_with(place: &Place, prefs: Value) -> Self {
+    fn start_with(place: &Place, prefs: &Value) -> Self {
         let mut command = Command::new(tools::chromedriver());
         command.args(["--port=0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().unwrap();
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port =
-            lines.filter_map(|line| line.split("on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok()).next();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| line.split("on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok());
         let http = Http::at(format!("127.0.0.1:{}", port.expect("chromedriver tells its port")));
         let folder = tempfile::tempdir_in(place.dir()).unwrap().keep();
         let options = json!({

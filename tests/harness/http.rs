@@ -105,7 +105,7 @@ impl Http {
 
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answered {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream.write_all(self.request(method, path, body).as_bytes()).unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();

@@ -8,8 +8,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
-mod built;
 mod browser;
+mod built;
 mod http;
 mod load;
 mod program;
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use {
     broker::Broker,
-    built::Built,
     browser::Browser,
+    built::Built,
     http::{Answered, Http},
     load::Load,
     program::{Program, output_of},
