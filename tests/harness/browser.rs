@@ -29,7 +29,11 @@ impl Browser {
         command.args(["--port=0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port = lines.find_map(|line| line.split("on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok());
+        let told =
+            |line: String| line.split("started successfully on port ").nth(1)?.trim_end_matches('.').parse().ok();
+        let port: Option<u16> = lines.by_ref().find_map(told);
+        // What it says later must go somewhere, or it ends.
+        std::thread::spawn(move || lines.for_each(drop));
         let http = Http::at(format!("127.0.0.1:{}", port.expect("chromedriver tells its port")));
         let folder = tempfile::tempdir_in(place.dir()).unwrap().keep();
         let options = json!({

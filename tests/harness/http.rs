@@ -107,8 +107,14 @@ impl Http {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream.write_all(self.request(method, path, body).as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
+        let (mut bytes, mut piece) = (Vec::new(), [0; 16 * 1024]);
+        // Some servers leave the connection open all the same.
+        while !is_whole(&bytes) {
+            match stream.read(&mut piece).unwrap() {
+                0 => break,
+                n => bytes.extend_from_slice(&piece[..n]),
+            }
+        }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
@@ -119,6 +125,13 @@ impl Http {
         };
         Answered { status: status.unwrap_or_else(|| panic!("{path}: {text}")), head: head.into(), body }
     }
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| bytes.len() >= head + 4 + length)
 }
 
 fn unchunked(mut body: &str) -> String {

@@ -35,31 +35,44 @@
     stream = null;
   }
 
-  // A part in which somebody types is left alone until they are through, and every part while a question is open: the button
-  // that asked must still be in its form when the answer comes.
+  // What is the same stays the same node: a press that has begun, the focus and a half typed value survive. While a question is
+  // open nothing is replaced: the button that asked must still be in its form when the answer comes.
   const held = new Map();
 
   function replace(element, html) {
     if (!element) return;
-    const active = document.activeElement;
-    const isUsed = element.contains(active) && active.matches("input, select, textarea");
-    if (isUsed || document.querySelector("dialog[open]")) {
+    if (document.querySelector("dialog[open]")) {
       held.set(element.id, html);
       return;
     }
     held.delete(element.id);
-    const key = element.contains(active) ? place(active, element) : null;
-    element.innerHTML = html;
-    if (key !== null) all("a, button", element)[key]?.focus({ preventScroll: true });
+    const next = document.createElement("template");
+    next.innerHTML = html;
+    children(element, next.content);
     ask(element);
     tick();
   }
 
-  const release = () => setTimeout(() => { for (const [id, html] of [...held]) replace(byId(id), html); });
+  function children(from, to) {
+    const [old, fresh] = [[...from.childNodes], [...to.childNodes]];
+    fresh.forEach((node, n) => (n < old.length ? morph(old[n], node) : from.append(node)));
+    old.slice(fresh.length).forEach((node) => node.remove());
+  }
 
-  document.addEventListener("focusout", release);
+  function morph(from, to) {
+    if (from.nodeName !== to.nodeName) return from.replaceWith(to);
+    if (from.nodeType !== Node.ELEMENT_NODE) {
+      if (from.data !== to.data) from.data = to.data;
+      return;
+    }
+    for (const { name } of [...from.attributes]) if (!to.hasAttribute(name)) from.removeAttribute(name);
+    for (const { name, value } of to.attributes) if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+    children(from, to);
+  }
 
-  const place = (active, element) => all("a, button", element).indexOf(active);
+  function release() {
+    for (const [id, html] of [...held]) replace(byId(id), html);
+  }
 
   document.addEventListener("visibilitychange", () => (document.hidden ? hush() : listen()));
   window.addEventListener("pagehide", hush);
@@ -106,21 +119,34 @@
     const place = byId("chart");
     if (!place || !window.uPlot) return;
     if (chart) chart.destroy();
-    const rates = JSON.parse(place.dataset.rates || "[]");
-    const data = [rates.map((r) => r.at), rates.map((r) => r.done), rates.map((r) => r.submitted), rates.map((r) => r.failed)];
-    const line = (label, name) => ({ label, stroke: color(name), width: 1.5, points: { show: false } });
+    const data = columns(JSON.parse(place.dataset.rates || "[]"));
+    const line = (label, name, fill) => ({ label, stroke: color(name), width: 1.5, points: { show: false }, fill: fill && faint(color(name)) });
     const ink = getComputedStyle(document.body).color;
     const grid = { stroke: "rgba(128, 138, 155, 0.16)", width: 1 };
     const axis = { stroke: ink, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     chart = new window.uPlot({
       width: place.clientWidth - 8,
-      height: 188,
+      height: 186,
+      padding: [4, 8, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false } },
       scales: { x: { range: () => { const now = Date.now() / 1000; return [now - 300, now]; } }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
-      axes: [{ ...axis, space: 80, values: (_, at) => at.map((s) => new Date(s * 1000).toTimeString().slice(0, 5)) }, { ...axis, size: 56, values: (_, at) => at.map((n) => n.toLocaleString("en")) }],
-      series: [{}, line("done", "l-done"), line("submitted", "l-submitted"), line("failed", "l-failed")],
+      axes: [{ ...axis, space: 80, size: 28, values: (_, at) => at.map((s) => new Date(s * 1000).toTimeString().slice(0, 5)) }, { ...axis, size: 56, values: (_, at) => at.map((n) => n.toLocaleString("en")) }],
+      series: [{}, line("done", "l-done", true), line("submitted", "l-submitted"), line("failed", "l-failed")],
     }, data, place);
+  }
+
+  const faint = (rgb) => rgb.replace("rgb(", "rgba(").replace(")", ", 0.1)");
+
+  // A time in which nobody looked is a gap and no line.
+  function columns(rates) {
+    const rows = [];
+    for (const r of rates) {
+      const last = rows.at(-1);
+      if (last && r.at - last[0] > 4) rows.push([last[0] + 1, null, null, null]);
+      rows.push([r.at, r.done, r.submitted, r.failed]);
+    }
+    return [0, 1, 2, 3].map((n) => rows.map((row) => row[n]));
   }
 
   function point(rates) {
@@ -131,29 +157,34 @@
     while (known.length > 300) known.shift();
     place.dataset.rates = JSON.stringify(known);
     if (!chart) return draw();
-    chart.setData([known.map((r) => r.at), known.map((r) => r.done), known.map((r) => r.submitted), known.map((r) => r.failed)]);
+    chart.setData(columns(known));
   }
 
-  window.addEventListener("resize", () => chart && chart.setSize({ width: byId("chart").clientWidth - 8, height: 188 }));
+  window.addEventListener("resize", () => chart && chart.setSize({ width: byId("chart").clientWidth - 8, height: 186 }));
 
   // -------------------------------------------------------------------------------------------------------- questions
 
   // A press of a dangerous button asks first; without this script the page that follows does.
+  const asking = new WeakSet();
+
   function ask(within) {
     for (const button of all("button[data-confirm]", within)) {
-      if (button.dataset.asks) continue;
-      button.dataset.asks = "1";
+      if (asking.has(button)) continue;
+      asking.add(button);
+      let isSure = false;
       button.addEventListener("click", (event) => {
-        if (button.dataset.sure) return;
+        if (isSure || !button.dataset.confirm) return;
         event.preventDefault();
         const dialog = byId("confirm");
         byId("confirm-text").textContent = button.dataset.confirm;
         byId("confirm-yes").textContent = `Yes, ${button.textContent.trim().toLowerCase()}`;
         dialog.returnValue = "no";
         dialog.addEventListener("close", () => {
-          release();
-          if (dialog.returnValue !== "yes") return button.focus();
-          button.dataset.sure = "1";
+          if (dialog.returnValue !== "yes") {
+            release();
+            return button.focus();
+          }
+          isSure = true;
           const sure = document.createElement("input");
           Object.assign(sure, { type: "hidden", name: "confirmed", value: "1" });
           button.form.append(sure);

@@ -140,7 +140,7 @@ impl Filter {
             "attempt" | "attempts" => {
                 set(&mut self.attempt, (compare, value.parse().map_err(|_| "needs a whole number".to_owned())?))
             }
-            other => Err(format!("has no such field as {other}: there are {}", field_names())),
+            other => Err(format!("has the field {other}, which is none of {}", field_names())),
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
         // Proves that each slip has an answer that leads on.
         for (text, says) in [
             ("resize", "say kind:resize"),
-            ("knd:x", "no such field as knd: there are kind, lane"),
+            ("knd:x", "the field knd, which is none of kind, lane"),
             ("kind:", "has no value"),
             ("kind>2", "said as kind:2"),
             ("state:failed", "waiting, queued, running, done, dead, cancelled"),

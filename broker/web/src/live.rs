@@ -83,6 +83,22 @@ impl Live {
         self.last()
     }
 
+    /// Changes something, and takes a new picture: the page that follows shows what has become of it.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Client) -> Result<T, laneway::Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let changed = self.ask(change).await;
+        // Whatever is taken from here on is taken after the change, for the thread does one thing after the other.
+        let mut seen = self.seen.clone();
+        seen.mark_unchanged();
+        if !self.looks.swap(true, Ordering::SeqCst) && self.jobs.try_send(Job::Look).is_err() {
+            self.looks.store(false, Ordering::SeqCst);
+        }
+        drop(tokio::time::timeout(LOOK_TIME, seen.changed()).await);
+        changed
+    }
+
     /// Asks the broker something.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,

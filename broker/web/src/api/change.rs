@@ -28,7 +28,7 @@ pub(crate) async fn task(
 ) -> Answered {
     let (task, change) = (task_id(id)?, change(&word)?);
     let lane = lane_of(change, body.lane.as_deref())?;
-    let verdicts = visit.app.live.ask(move |client| apply(client, change, lane.as_ref(), &[task])).await?;
+    let verdicts = visit.app.live.change(move |client| apply(client, change, lane.as_ref(), &[task])).await?;
     let verdict = verdicts.first().copied().unwrap_or(laneway::Verdict::NotFound);
     if verdict == laneway::Verdict::NotFound {
         return Err(Failure::not_found(format!("there is no task {id}")));
@@ -114,7 +114,7 @@ pub(crate) async fn lane(visit: Visit, Path(name): Path<String>, Json(body): Jso
     if question.changes_nothing() {
         return Err(Failure::bad("body", "changes nothing: say paused, share, cap, rate, rate_burst or reset"));
     }
-    let rows = visit.app.live.ask(move |client| client.change_lanes(question)).await?;
+    let rows = visit.app.live.change(move |client| client.change_lanes(question)).await?;
     let row = rows.into_iter().find(|row| row.lane == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no lane {name}")))?)
 }
@@ -146,7 +146,7 @@ pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(body): Jso
     if question.changes_nothing() {
         return Err(Failure::bad("body", "changes nothing: say paused, reset or a value"));
     }
-    let rows = visit.app.live.ask(move |client| client.change_kinds(question)).await?;
+    let rows = visit.app.live.change(move |client| client.change_kinds(question)).await?;
     let row = rows.into_iter().find(|row| row.kind.as_str() == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no kind {name}")))?)
 }
@@ -162,17 +162,17 @@ pub(crate) struct DrainChange {
 
 pub(crate) async fn drain(visit: Visit, Path(session): Path<String>, Json(body): Json<DrainChange>) -> Answered {
     let drain = Drain { release: body.release, off: body.off, worker: Some(session) };
-    answer(&visit.app.live.ask(move |client| client.drain(drain)).await?)
+    answer(&visit.app.live.change(move |client| client.drain(drain)).await?)
 }
 
 pub(crate) async fn cancel_group(visit: Visit, Path(id): Path<u64>) -> Answered {
-    answer(&visit.app.live.ask(move |client| client.cancel_group(id)).await?)
+    answer(&visit.app.live.change(move |client| client.cancel_group(id)).await?)
 }
 
 pub(crate) async fn schedule(visit: Visit, Path((name, change)): Path<(String, String)>) -> Answered {
     let change = schedules::checked(&change)?;
     let asked = name.clone();
-    let made = visit.app.live.ask(move |client| schedules::apply(client, &asked, change)).await?;
+    let made = visit.app.live.change(move |client| schedules::apply(client, &asked, change)).await?;
     match made {
         None if change == "run-now" => Err(Failure::not_found(format!("there is no schedule {name}"))),
         made => answer(&json!({ "schedule": name, "change": change, "made": made })),

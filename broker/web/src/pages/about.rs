@@ -17,7 +17,7 @@ struct AboutPage {
     settings: Vec<(String, String, String)>,
 }
 
-const SCHEMA: &str = "SELECT max(version) FROM refinery_schema_history";
+const SCHEMA: &str = "SELECT max(version) FROM laneway_schema_history";
 
 pub(crate) async fn show(visit: Visit) -> Shown {
     let app = &visit.app;

@@ -111,7 +111,7 @@ pub(crate) async fn some(visit: Visit, Form(fields): Form) -> Shown {
         return page(&ConfirmPage { frame, change: word(change), lane, tasks: ids, back });
     }
     let tasks = ids.iter().map(|id| task_id(*id)).collect::<Result<Vec<_>, _>>()?;
-    let verdicts = visit.app.live.ask(move |client| apply(client, change, lane.as_ref(), &tasks)).await?;
+    let verdicts = visit.app.live.change(move |client| apply(client, change, lane.as_ref(), &tasks)).await?;
     let has_changed = |verdict: &Verdict| !matches!(verdict, Verdict::Unchanged | Verdict::NotFound | Verdict::Needed);
     if verdicts.iter().all(|verdict| has_changed(verdict) && !matches!(verdict, Verdict::Twin(_))) {
         // A purged task has no page to go back to.
@@ -222,6 +222,6 @@ pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
     let Wanted { change, filter } = wanted(&fields)?;
     let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
     let lane = lane(change, fields.text("lane"))?;
-    let batch = visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
+    let batch = visit.app.live.change(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
     Ok(visit.to(&format!("/batches/{}", batch.number)))
 }

@@ -123,6 +123,6 @@ pub(crate) async fn one(visit: Visit, Path(id): Path<u64>) -> Shown {
 }
 
 pub(crate) async fn cancel(visit: Visit, Path(id): Path<u64>, Form(_): Form) -> Shown {
-    visit.app.live.ask(move |client| client.cancel_group(id)).await?;
+    visit.app.live.change(move |client| client.cancel_group(id)).await?;
     Ok(visit.to(&format!("/groups/{id}")))
 }

@@ -113,7 +113,7 @@ struct KindRow {
 
 pub(crate) async fn change(visit: Visit, Form(fields): Form) -> Shown {
     let question = lane_question(&fields)?;
-    visit.app.live.ask(move |client| client.change_lanes(question)).await?;
+    visit.app.live.change(move |client| client.change_lanes(question)).await?;
     Ok(visit.to("/lanes"))
 }
 
@@ -154,7 +154,7 @@ pub(crate) async fn change_kind(visit: Visit, Form(fields): Form) -> Shown {
         }
         other => return Err(unknown(other)),
     };
-    visit.app.live.ask(move |client| client.change_kinds(question)).await?;
+    visit.app.live.change(move |client| client.change_kinds(question)).await?;
     Ok(visit.to("/lanes"))
 }
 

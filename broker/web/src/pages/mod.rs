@@ -245,6 +245,15 @@ fn bar(part: u64, whole: u64, class: &str) -> String {
     )
 }
 
+/// The beginning of a session, which tells it from others and fits a table.
+fn short(session: &str) -> String {
+    let mut text: String = session.chars().take(12).collect();
+    if text.len() < session.len() {
+        text.push('…');
+    }
+    text
+}
+
 /// `12.3`, `1,234`: a rate for eyes.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are small and not negative")]
 fn rate(rate: f64) -> String {

@@ -76,6 +76,6 @@ pub(crate) fn checked(change: &str) -> Result<&'static str, Failure> {
 pub(crate) async fn change(visit: Visit, Form(fields): Form) -> Shown {
     let change = checked(fields.text("change").unwrap_or_default())?;
     let name = fields.text("name").ok_or_else(|| Failure::bad("name", "is missing"))?.to_owned();
-    let made = visit.app.live.ask(move |client| apply(client, &name, change)).await?;
+    let made = visit.app.live.change(move |client| apply(client, &name, change)).await?;
     Ok(visit.to(&made.map_or_else(|| "/schedules".into(), |stored| format!("/tasks/{}", stored.task))))
 }

@@ -32,6 +32,7 @@ struct TaskPage {
     result: Option<ShownPayload>,
     has_payload: bool,
     has_result: bool,
+    is_over: bool,
     sees_payloads: bool,
     sql: String,
     cli: String,
@@ -50,7 +51,8 @@ struct TaskPart {
     id: i64,
     kind: String,
     state: &'static str,
-    explain: String,
+    /// Whether it is code, and the words.
+    explain: Vec<(bool, String)>,
     is_from_table: bool,
     is_cancel_requested: bool,
     facts: Vec<(&'static str, String)>,
@@ -91,6 +93,7 @@ pub(crate) async fn show(visit: Visit, Path(id): Path<i64>) -> Shown {
         result: shown(&row.result),
         has_payload: row.payload.is_some(),
         has_result: row.result.is_some(),
+        is_over: row.state.is_final(),
         sees_payloads,
         sql: format!("SELECT * FROM task_view WHERE id = {id};\nSELECT * FROM failures WHERE task = {id} ORDER BY id;"),
         cli: cli(id, row.state, &app.settings.endpoint),
@@ -201,7 +204,7 @@ fn part(app: &App, found: &Found, may_change: bool) -> TaskPart {
         id: i64::try_from(row.id.value()).unwrap_or(0),
         kind: row.kind.clone(),
         state: row.state.as_str(),
-        explain: row.explain.clone().unwrap_or_default(),
+        explain: row.explain.as_deref().map(explained).unwrap_or_default(),
         is_from_table: found.is_from_table,
         is_cancel_requested: row.cancel_requested,
         facts: facts(row),
@@ -221,8 +224,20 @@ fn part(app: &App, found: &Found, may_change: bool) -> TaskPart {
     }
 }
 
+/// The broker's sentence, cut at its back quotes.
+fn explained(text: &str) -> Vec<(bool, String)> {
+    text.split('`').enumerate().map(|(n, words)| (n % 2 == 1, words.to_owned())).collect()
+}
+
 fn facts(row: &TaskRow) -> Vec<(&'static str, String)> {
-    let counts = format!("{} runs, {} losses, {} releases", row.runs, row.losses, row.releases);
+    let count = |n: u32, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let mut counts = count(row.runs, "run", "runs");
+    if row.losses > 0 {
+        counts = format!("{counts}, {}", count(row.losses, "loss", "losses"));
+    }
+    if row.releases > 0 {
+        counts = format!("{counts}, {}", count(row.releases, "release", "releases"));
+    }
     let max = row.max_attempts.map_or_else(String::new, |max| format!(" of {max}"));
     let all = [
         ("Lane", row.lane.clone()),

@@ -6,7 +6,7 @@ use askama::Template;
 use laneway::{Drain, TaskState};
 
 use super::overview::trouble;
-use super::{Frame, Part, Shown, Visit, bar, page};
+use super::{Frame, Part, Shown, Visit, bar, page, short};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::filter::Filter;
@@ -43,6 +43,7 @@ struct WorkersPart<'a> {
 
 struct Worker {
     session: String,
+    short: String,
     name: String,
     host: String,
     pid: u32,
@@ -79,6 +80,7 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> V
         };
         Worker {
             session: worker.session.to_string(),
+            short: short(worker.session.as_str()),
             name: worker.name.clone(),
             host: worker.host.clone(),
             pid: worker.pid,
@@ -121,6 +123,6 @@ pub(crate) async fn drain(visit: Visit, Form(fields): Form) -> Shown {
         off: fields.has("off"),
         worker: fields.text("worker").map(String::from),
     };
-    visit.app.live.ask(move |client| client.drain(drain)).await?;
+    visit.app.live.change(move |client| client.drain(drain)).await?;
     Ok(visit.to("/workers"))
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use laneway::TaskState;
 use laneway_protocol::message::TaskRow;
 
+use super::super::short;
 use super::when;
 use crate::time::span;
 
@@ -52,7 +53,7 @@ pub(super) fn timeline(row: &TaskRow, now: i64) -> Timeline {
         worker: String::new(),
         text: row
             .run_at
-            .filter(|at| *at > begin)
+            .filter(|at| *at > begin && row.runs == 0)
             .map_or_else(String::new, |at| format!("due {}", span(at - begin) + " later")),
     }];
     let mut last = begin;
@@ -92,7 +93,7 @@ fn runs(row: &TaskRow, now: i64) -> Vec<Run> {
             to: failure.failed_at,
             class: "dead",
             title: format!("Run {}: {}", failure.run, failure.cause),
-            worker: failure.worker.clone().unwrap_or_default(),
+            worker: failure.worker.as_deref().map(short).unwrap_or_default(),
             text: failure.error.clone(),
         })
         .collect();
@@ -112,7 +113,7 @@ fn runs(row: &TaskRow, now: i64) -> Vec<Run> {
         to: row.finished_at.unwrap_or(now).max(from),
         class,
         title: format!("Run {}: {word}", row.runs),
-        worker: row.worker.clone().unwrap_or_default(),
+        worker: row.worker.as_deref().map(short).unwrap_or_default(),
         text: String::new(),
     });
     runs

@@ -1,0 +1,169 @@
+//! The dashboard in a real browser: what a person sees, presses and types, with JavaScript and without.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Broker, Browser, Http, Place, Table, WorkerProcess, wait_until};
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+fn start(place: &Place) -> (Broker, String) {
+    let broker = Broker::start_as(place, &["--web", "127.0.0.1:0"]);
+    let url = format!("http://{}", Http::of(&broker).address());
+    (broker, url)
+}
+
+fn dead_tasks(table: &Table, n: i64) {
+    for _ in 0..n {
+        table.execute("INSERT INTO tasks(kind, max_attempts) VALUES ('fail', 1)", []);
+    }
+    table.wait_for_count("state = 'dead'", n);
+}
+
+#[test]
+fn live_updates_arrive_on_every_page_without_a_violation() {
+    // Proves that what happens appears on pages that stand open, across a restart of the broker, and that no page breaks its own
+    // policy or leaves a word in the console.
+    let place = Place::new();
+    let (broker, url) = start(&place);
+    let table = Table::open(&place);
+    let browser = Browser::start(&place);
+    for path in ["/tasks", "/dead", "/lanes", "/groups", "/schedules", "/about", "/workers", "/"] {
+        browser.go(&format!("{url}{path}"));
+        browser.wait_for("html[data-beats]");
+        assert_eq!(browser.complaints(), [""; 0], "{path}");
+    }
+    browser.wait_for("#chart canvas");
+    table.insert("nobody", "1");
+    browser.wait_for_text("#p-attention", "no worker offers it");
+    browser.wait_for_text("#p-lanes", "normal");
+    let task = table.insert("progress", "{\"steps\":3}");
+    browser.go(&format!("{url}/tasks/{task}"));
+    browser.wait_for_text("#p-task", "queued");
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    browser.wait_for_text("#p-task", "Run 1: done");
+    assert_eq!(browser.complaints(), [""; 0]);
+    // The same address, so that the tab finds it again by itself.
+    let address = url.trim_start_matches("http://").to_owned();
+    assert_eq!(broker.stop(), 0);
+    browser.wait_for("html.cut");
+    let _broker = Broker::start_as(&place, &["--web", &address]);
+    browser.wait_for("html:not(.cut)");
+}
+
+#[test]
+fn an_action_does_what_it_says_and_survives_a_reload() {
+    // Proves pause of a lane behind a question, requeue of selected tasks, and a batch over a group of dead ones.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "slots=1");
+    dead_tasks(&table, 3);
+    worker.kill();
+    let browser = Browser::start(&place);
+    browser.go(&format!("{url}/lanes"));
+    browser.click("tr:has(input[value=normal]) button[value=pause]");
+    browser.wait_for_text("#confirm-text", "Pause lane normal?");
+    browser.click("#confirm-yes");
+    browser.wait_for("tr:has(input[value=normal]) button[value=resume]");
+    browser.reload();
+    browser.wait_for_text("#p-lane-table", "paused");
+
+    browser.go(&format!("{url}/tasks?state=dead"));
+    browser.click("#selection tbody input[value='2']");
+    browser.wait_for_text("#selected", "1");
+    browser.click("button[value=requeue]");
+    wait_until("task 2 to be queued", || table.state(2) == "queued");
+    browser.wait_for("#selection tbody tr");
+    browser.reload();
+    assert!(!browser.source().contains("value=\"2\" aria"));
+
+    browser.go(&format!("{url}/dead"));
+    browser.click("a[href*='change=purge']");
+    browser.wait_for_text("form.ask", "2 tasks that match");
+    browser.click("form.ask button.danger");
+    browser.wait_for_text("#p-batch", "over");
+    assert_eq!(table.count("state = 'dead'"), 0);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn filters_pages_and_keys_work() {
+    // Proves the list in place: tabs, filter, a slip's words, older pages, and the keys that the help lists.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    for n in 0..70 {
+        table.insert(if n == 0 { "rare" } else { "often" }, "1");
+    }
+    let browser = Browser::start(&place);
+    browser.go(&format!("{url}/tasks"));
+    browser.click("#older");
+    browser.wait_for("tr[data-row] input[value='20']");
+    assert!(browser.address().contains("before=21"), "{}", browser.address());
+    browser.write("#filter", "kind:rare\u{e007}");
+    browser.wait_for_text("#list tbody", "rare");
+    wait_until("one row", || browser.script("return document.querySelectorAll('tr[data-row]').length") == 1);
+    browser.reload();
+    browser.wait_for_text("#list tbody", "rare");
+    browser.write("#filter", " knd:x\u{e007}");
+    browser.wait_for_text("#wrong", "the field knd");
+    assert_eq!(browser.complaints(), [""; 0]);
+
+    browser.go(&format!("{url}/tasks"));
+    browser.wait_for("html[data-beats]");
+    browser.press("jjx");
+    browser.wait_for_text("#selected", "1");
+    browser.press("?");
+    browser.wait_for("#help[open]");
+    browser.press("\u{e00c}");
+    browser.press("gw");
+    browser.wait_for_text("h1", "Workers");
+    browser.go(&format!("{url}/tasks"));
+    browser.press("j\u{e007}");
+    browser.wait_for_text("h1", "Task 70");
+    browser.press("/");
+    browser.press("rare");
+    assert_eq!(browser.script("return document.getElementById('jump').value"), "rare");
+    browser.script("document.getElementById('theme').click()");
+    let theme = browser.script("return document.documentElement.dataset.theme");
+    browser.reload();
+    assert_eq!(browser.script("return document.documentElement.dataset.theme"), theme);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn nothing_is_lost_without_javascript() {
+    // Proves that reading, filtering, paging and changing, with a question before what cannot be undone, need no script.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "slots=1");
+    dead_tasks(&table, 2);
+    worker.kill();
+    for _ in 0..55 {
+        table.insert("often", "1");
+    }
+    let browser = Browser::without_javascript(&place);
+    browser.go(&format!("{url}/"));
+    browser.wait_for_text("noscript, .strip", "stands still");
+    browser.wait_for_text("#p-lanes", "normal");
+    browser.go(&format!("{url}/tasks?state=queued"));
+    browser.click("#older");
+    browser.wait_for_text("#list", "Newest");
+    browser.write("#filter", "kind:fail state:dead\u{e007}");
+    browser.wait_for("#selection input[value='1']");
+    browser.click("#selection input[value='1']");
+    browser.click("button[value=purge]");
+    browser.wait_for_text("form.ask", "Nothing brings them back");
+    browser.click("form.ask button.danger");
+    wait_until("task 1 to be gone", || table.count("id = 1") == 0);
+    browser.go(&format!("{url}/lanes"));
+    browser.click("tr:has(input[value=low]) button[value=pause]");
+    browser.wait_for("tr:has(input[value=low]) button[value=resume]");
+}
