@@ -191,7 +191,8 @@ fn who_is_not_let_in_stays_outside() {
     let access = place.path("access");
     std::fs::write(&access, "admin ann correct-horse-battery\nread bob another-horse-battery\n").unwrap();
     let open = Said::by(&place, &[], &["broker", "--db", place.db().to_str().unwrap(), "--web", "0.0.0.0:0"]);
-    open.is(1, "web.access_file");
+    open.is(7, "(flag --web)");
+    open.is(7, "web.access_file");
     let set = format!("web.access_file={}", access.display());
     let words = [&WEB[..], &["--set", &set]].concat();
     assert!(Said::by(&place, &[], &[&["broker", "--db", "x.db"], &words[..]].concat()).err.contains("chmod 600"));
@@ -264,4 +265,47 @@ fn programs_that_watch_get_what_they_read() {
     http.post("/workers/drain", "release=").is(303);
     wait_until("the drain", || http.get("/readyz").status == 503);
     http.get("/livez").is(200);
+}
+
+/// A dashboard in a process of its own; killed when dropped.
+struct Apart(std::process::Child);
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn a_dashboard_apart_stays_when_the_broker_goes() {
+    // Proves that without a broker the pages show what the database says and that they say so, that what needs the broker is
+    // refused with a word of when to come back, and that all is well again with the next broker.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let task = table.insert("mail", "{\"to\": \"ann\"}");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_laneway"));
+    command.args(["web", "--listen", "127.0.0.1:0", "--endpoint", broker.endpoint(), "--db"]).arg(place.db());
+    let mut apart = Apart(command.env_clear().stderr(std::process::Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(apart.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let address =
+        lines.filter_map(|line| line.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned()));
+    let http = Http::at(address.into_iter().next().unwrap());
+    wait_for_page(&http, "/lanes", |body| body.contains("<td class=\"n\">1</td>"));
+    broker.kill();
+    wait_for_page(&http, "/tasks", |body| body.contains("showing what the database says"));
+    assert!(http.get("/tasks?q=kind:mail").is(200).body.contains("data-row"));
+    let page = http.get(&format!("/tasks/{task}")).is(200).body;
+    assert!(page.contains("as the table has it") && page.contains("ann"), "{page}");
+    assert!(http.get("/").is(200).body.contains("Broker away"));
+    let refused = http.post_json(&format!("/api/v1/tasks/{task}/cancel"), &json!({})).is(503);
+    assert_eq!((refused.header("retry-after"), &refused.json()["code"]), (Some("1"), &json!("no_broker")));
+    http.get("/readyz").is(503);
+    wait_until("life to be over", || http.get("/livez").status == 503);
+    let _broker = Broker::start(&place);
+    wait_until("the broker to be back", || http.get("/readyz").status == 200);
+    http.post_json(&format!("/api/v1/tasks/{task}/cancel"), &json!({})).is(200);
+    harness::signal(apart.0.id(), "TERM");
+    wait_until("the dashboard to end", || apart.0.try_wait().unwrap().is_some_and(|status| status.success()));
 }

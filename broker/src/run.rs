@@ -76,7 +76,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     restrict_sockets(config)?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
     // Asks nothing of the broker until somebody looks.
-    let web = web_settings(config, &endpoints, shown)?.map(laneway_web::start).transpose();
+    let web = web_settings(config, &endpoints, shown).map(laneway_web::start).transpose();
     let web = web.map_err(|error| Error::other("start the dashboard", error))?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
@@ -160,16 +160,14 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
 }
 
 /// What the dashboard is told, when there is to be one.
-fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Result<Option<laneway_web::Settings>, Error> {
+fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Option<laneway_web::Settings> {
     let web = &config.web;
-    let Some(bind) = web.bind else { return Ok(None) };
+    let bind = web.bind?;
     // Those without keys come first, as they were bound.
     let plain = endpoints.iter().take(config.bind.len());
-    let Some(endpoint) = plain.min_by_key(|endpoint| !endpoint.starts_with("ipc://")) else {
-        let text = "it asks the broker at an endpoint without keys: name a socket in bind, as in ipc://laneway.db.sock";
-        return Err(Error::Usage(text.into()));
-    };
-    Ok(Some(laneway_web::Settings {
+    let endpoint = plain.min_by_key(|endpoint| !endpoint.starts_with("ipc://"));
+    let endpoint = endpoint.expect("settings with a dashboard have an endpoint without keys");
+    Some(laneway_web::Settings {
         base_path: web.base_path.clone(),
         access_file: web.access_file.clone(),
         read_only: web.read_only,
@@ -177,7 +175,7 @@ fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Result<O
         hosts: web.hosts.clone(),
         shown,
         ..laneway_web::Settings::new(bind, config.db.clone(), endpoint.clone())
-    }))
+    })
 }
 
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.

@@ -23,6 +23,7 @@ mod remote;
 mod schedule;
 mod submit;
 mod task;
+mod web;
 mod when;
 mod work;
 
@@ -89,7 +90,9 @@ impl Common {
         let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
-            Command::Broker(_) | Command::Work(_) | Command::Completions { .. } | Command::Man { .. } if json => {
+            Command::Broker(_) | Command::Work(_) | Command::Web(_) | Command::Completions { .. } | Command::Man { .. }
+                if json =>
+            {
                 "there is nothing to print as JSON here"
             }
             Command::Db(_)
@@ -118,6 +121,8 @@ impl Common {
             Command::Demo(_) | Command::Bench(_) | Command::Drill(_) if db || endpoint || keys => {
                 "it starts brokers of its own, so --db, --endpoint and --key mean nothing"
             }
+            // The dashboard asks the one and reads the other.
+            Command::Web(_) => return Ok(()),
             _ if db && endpoint => "--db and --endpoint both name a broker: give one of them",
             _ => return Ok(()),
         };
@@ -157,6 +162,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Log(log::LogArgs),
     Work(work::WorkArgs),
+    Web(web::WebArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
     Keygen(keygen::KeygenArgs),
@@ -227,6 +233,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Log(args) => log::run(&common, &args),
         Command::Work(args) => work::run(&common, args),
+        Command::Web(args) => web::run(&common, &args),
         Command::Db(command) => db::run(&common, &command),
         Command::Keygen(args) => keygen::run(&args),
         Command::Demo(args) => crate::demo::run(&args),

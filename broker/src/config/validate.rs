@@ -39,6 +39,7 @@ pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
     let check = Check { config: &resolved.config, origins: &resolved.origins };
     let open = check.bind()?;
     check.curve()?;
+    check.web()?;
     check.lanes()?;
     check.times()?;
     check.log()?;
@@ -116,6 +117,23 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    fn web(&self) -> Result<(), ConfigError> {
+        let web = &self.config.web;
+        match web.bind {
+            Some(bind) if !bind.ip().is_loopback() && web.access_file.is_none() => {
+                let reason = "is reached by other machines, and nobody would be asked who they are: name web.access_file \
+                              (docs/dashboard.md), or use a loopback address such as 127.0.0.1";
+                Err(self.invalid("web.bind", &format!("'{bind}'"), reason.into()))
+            }
+            Some(_) if self.config.bind.is_empty() => {
+                let reason = "would have nobody to ask: the dashboard needs an endpoint without keys in bind, such as a socket; \
+                              or run `laneway web` with keys";
+                Err(self.invalid("bind", "a list of 0", reason.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks each of a list, none of which may stand in the list `taken`.

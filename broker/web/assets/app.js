@@ -78,6 +78,26 @@
   window.addEventListener("pagehide", hush);
   window.addEventListener("pageshow", listen);
 
+  // The newest page of tasks is fetched again now and then, unless somebody is about to do something with a row of it.
+  const AGAIN = 3000;
+
+  async function again() {
+    const list = byId("list");
+    const isUsed = () => document.hidden || here() || boxes().some((box) => box.checked) || document.querySelector("dialog[open], details[open]")
+      || (list.contains(document.activeElement) && document.activeElement.matches("input, select"));
+    if (!list?.dataset.again || isUsed()) return;
+    try {
+      const answer = await fetch(list.dataset.again);
+      const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("list");
+      // Another list may be here by now, or a box be checked.
+      if (answer.ok && next && byId("list") === list && next.dataset.again === list.dataset.again && !isUsed()) children(list, next);
+      ask(list);
+      tick();
+    } catch { /* The next time. */ }
+  }
+
+  setInterval(again, AGAIN);
+
   // ------------------------------------------------------------------------------------------------------------ times
 
   const UNITS = [[86400000, "d", 3600000, "h"], [3600000, "h", 60000, "min"], [60000, "min", 1000, "s"]];

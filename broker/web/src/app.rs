@@ -26,7 +26,7 @@ pub(crate) struct App {
     pub(crate) waiters: Arc<Semaphore>,
     /// Parts of pages that were rendered a moment ago.
     pub(crate) parts: Parts,
-    pub(crate) requests: AtomicU64,
+    requests: AtomicU64,
     pub(crate) started_at: i64,
     /// Ended when the dashboard is: streams end with it.
     pub(crate) stop: tokio::sync::watch::Receiver<bool>,
@@ -63,6 +63,10 @@ impl App {
 
     pub(crate) fn streams_open(&self) -> usize {
         STREAMS_MAX - self.streams.available_permits()
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_request(&self) {

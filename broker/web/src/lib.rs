@@ -1,12 +1,12 @@
 //! Laneway's web side: the dashboard, the JSON API, live updates, metrics and health.
 //!
 //! It is a crate of its own so that the compiler keeps a promise: whatever the dashboard does, it does not slow the work. It has
-//! no access to the broker's memory and no lock of it; it knows the wire, as any client does ([`live`]), and a connection that can
-//! only read, with a bound on each look ([`rows`]). Three threads: `web` serves HTTP, `live` asks the broker, `rows` reads the
+//! no access to the broker's memory and no lock of it; it knows the wire, as any client does (`live`), and a connection that can
+//! only read, with a bound on each look (`rows`). Three threads: `web` serves HTTP, `live` asks the broker, `rows` reads the
 //! table. Each inbox is bounded, and what finds one full is shed with a word of when to come back.
 //!
-//! A request walks through [`server`] (connections and time), [`guard`] (host, visitor, origin, headers) and [`routes`] to a
-//! page ([`pages`]) or the API ([`api`]). Pages are complete without JavaScript; [`sse`] keeps the parts of them fresh that change.
+//! A request walks through `server` (connections and time), `guard` (host, visitor, origin, headers) and `routes` to a
+//! page (`pages`) or the API (`api`). Pages are complete without JavaScript; `sse` keeps the parts of them fresh that change.
 
 mod access;
 mod api;

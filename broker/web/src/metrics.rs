@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::app::{App, Shared};
+use crate::app::Shared;
 use crate::failure::Failure;
 use crate::limits::METRIC_KINDS_MAX;
 use crate::snapshot::{Facts, Snapshot};
@@ -52,19 +52,17 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Response {
 
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Failure> {
     let snapshot = app.live.look().await;
-    let text = text(&snapshot, &app)
+    let text = text(&snapshot, app.streams_open(), app.requests())
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-fn text(snapshot: &Snapshot, app: &App) -> Result<String, std::fmt::Error> {
+fn text(snapshot: &Snapshot, streams: usize, requests: u64) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("laneway");
     let up = if snapshot.facts.is_some() { 1.0 } else { 0.0 };
     gauge(&mut registry, "up", "Whether the broker answers", None, up);
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    gauge(&mut registry, "web_streams", "Tabs that look at live updates", None, app.streams_open() as f64);
-    let requests = app.requests.load(std::sync::atomic::Ordering::Relaxed);
+    gauge(&mut registry, "web_streams", "Tabs that look at live updates", None, float(streams as u64));
     counter(&mut registry, "web_requests", "Requests to this dashboard", requests);
     if let Some(facts) = &snapshot.facts {
         broker(&mut registry, facts);
@@ -216,4 +214,38 @@ fn columns(facts: &Facts, snapshot: &Snapshot) -> Vec<String> {
     let notice = |notice: &crate::snapshot::Notice| format!("notice {} {}", notice.level.word(), notice.text);
     lines.extend(snapshot.notices.iter().map(notice));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use laneway_protocol::message::LaneRow;
+
+    use super::*;
+    use crate::snapshot::tests::kind;
+
+    #[test]
+    fn every_metric_stands_in_the_guide() {
+        // Proves that the table of docs/dashboard.md leaves none out, and that the text is what collectors read.
+        let lanes = vec![LaneRow { queued: 3, ..LaneRow::new("high".into()) }];
+        let facts = Facts { lanes, kinds: vec![kind("mail", 3, 0)], ..Facts::default() };
+        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), 1, 2).unwrap();
+        assert!(text.contains("laneway_tasks_queued{lane=\"high\"} 3") && text.ends_with("# EOF\n"), "{text}");
+        let guide = include_str!("../../../docs/dashboard.md");
+        for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+            // Of the counters of tasks the guide names the first in full.
+            let short = name.trim_start_matches("laneway_tasks");
+            assert!(guide.contains(&format!("`{name}")) || guide.contains(&format!("`{short}_total`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_bounded() {
+        // Proves that an app with a kind for each customer makes one series for all beyond the bound.
+        let names = 0..METRIC_KINDS_MAX + 5;
+        let kinds = names.map(|n| kind(&format!("k{n}"), 1, 0)).collect();
+        let facts = Facts { kinds, ..Facts::default() };
+        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), 0, 0).unwrap();
+        assert_eq!(text.matches("laneway_kind_tasks_queued{").count(), METRIC_KINDS_MAX + 1);
+        assert!(text.contains("kind=\"(others)\"} 5"));
+    }
 }

@@ -8,7 +8,7 @@ use laneway_protocol::message::{KindState, LaneRow, StatsReport, WorkerRow};
 
 use crate::time::{bytes, grouped, now_ms, span};
 
-/// A lane whose oldest due task is older than this, and older than a while ago, falls behind.
+/// A lane whose oldest due task is younger than this does not fall behind.
 const OLD_MS: i64 = 60_000;
 /// Points of a lane's sparkline.
 const SPARK_POINTS: usize = 60;
@@ -265,8 +265,7 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
     }
     for (lane, since) in &facts.oldest {
         let age = now_ms() - since;
-        let before = history.front().and_then(|first| first.oldest_ms.get(lane)).copied().unwrap_or(age);
-        if age > OLD_MS && age > before {
+        if age > OLD_MS && falls_behind(lane, age, history) {
             let text = format!("Lane {lane} falls behind: its oldest due task has waited {}.", span(age));
             note(Level::Warn, text, &format!("/tasks?state=queued&q=lane:{}", encode(lane)), "See them");
         }
@@ -286,6 +285,14 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
     found
 }
 
+/// Whether the age of its oldest due task grows by more than half of the time that passes. A lane that is late, and no later than
+/// it was, is served.
+fn falls_behind(lane: &str, age: i64, history: &VecDeque<Sample>) -> bool {
+    let Some(first) = history.front() else { return false };
+    let before = first.oldest_ms.get(lane).copied().unwrap_or(0);
+    (age - before).saturating_mul(2) > now_ms() - first.at
+}
+
 fn tasks(n: u64) -> String {
     if n == 1 { "1 task".into() } else { format!("{} tasks", grouped(n)) }
 }
@@ -296,7 +303,7 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use laneway::{Kind, LaneName};
 
     use super::*;
@@ -337,7 +344,7 @@ mod tests {
         assert!(texts[3].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
     }
 
-    fn kind(name: &str, queued: u64, workers: u64) -> KindState {
+    pub(crate) fn kind(name: &str, queued: u64, workers: u64) -> KindState {
         KindState {
             kind: Kind::new(name).unwrap(),
             paused: false,

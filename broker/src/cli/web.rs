@@ -1,0 +1,70 @@
+//! `laneway web`: the dashboard as a process of its own, beside a broker that runs already or is away.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Common, output, remote};
+use crate::config::Config;
+use crate::error::Error;
+use crate::signals::{Signal, Signals};
+use crate::telemetry::Telemetry;
+
+/// Show the dashboard of a broker, from a process of its own
+///
+/// The same as `laneway broker --web`, and it stays when the broker goes: then it shows what the database says. Needs the database
+/// on this machine; the broker may have keys (--key, --broker-key). Ends on SIGTERM or Ctrl-C.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway web --db /srv/app/app.db
+  laneway web --db app.db --listen 0.0.0.0:9730 --access-file web.access --read-only")]
+pub(super) struct WebArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9730")]
+    listen: SocketAddr,
+
+    /// Who is let in: lines of ROLE NAME SECRET, in a file of mode 600
+    #[arg(long, value_name = "FILE")]
+    access_file: Option<PathBuf>,
+
+    /// The path under which a reverse proxy shows it
+    #[arg(long, value_name = "PATH", default_value = "")]
+    base_path: String,
+
+    /// A name of this host besides localhost; may be repeated
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+
+    /// Nobody may change anything
+    #[arg(long)]
+    read_only: bool,
+
+    /// Show payloads and results to nobody
+    #[arg(long)]
+    hide_payloads: bool,
+}
+
+pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
+    // Signals first: they are taken from every thread that starts after this.
+    let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
+    let _telemetry = Telemetry::start(&Config::default()).map_err(|error| Error::other("write a log", error))?;
+    let (endpoint, curve) = remote::address(common)?;
+    laneway::seed_libzmq();
+    let settings = laneway_web::Settings {
+        base_path: args.base_path.clone(),
+        access_file: args.access_file.clone(),
+        read_only: args.read_only,
+        show_payloads: !args.hide_payloads,
+        hosts: args.host.clone(),
+        curve,
+        ..laneway_web::Settings::new(args.listen, remote::db(common), endpoint)
+    };
+    let web = laneway_web::start(settings).map_err(|error| Error::other("start the dashboard", error))?;
+    output::note(&format!("http://{}{}/", web.address(), args.base_path.trim_end_matches('/')));
+    // A reload has nothing to reload.
+    while !matches!(signals.receiver().recv(), Ok(Signal::Stop | Signal::StopNow) | Err(_)) {}
+    web.stop();
+    Ok(())
+}
