@@ -57,6 +57,25 @@ fn live_updates_arrive_on_every_page_without_a_violation() {
 }
 
 #[test]
+fn a_hidden_tab_asks_for_nothing() {
+    // Proves that a tab that nobody sees shuts its stream, and opens it again when it is seen.
+    let place = Place::new();
+    let (broker, url) = start(&place);
+    let http = Http::of(&broker);
+    let streams = |n: usize| http.get("/metrics").body.contains(&format!("laneway_web_streams {n}"));
+    let browser = Browser::start(&place);
+    browser.go(&format!("{url}/lanes"));
+    wait_until("the tab to listen", || streams(1));
+    for (hidden, n) in [(true, 0), (false, 1)] {
+        browser.script(&format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }});
+             document.dispatchEvent(new Event('visibilitychange'))"
+        ));
+        wait_until("the stream to follow", || streams(n));
+    }
+}
+
+#[test]
 fn an_action_does_what_it_says_and_survives_a_reload() {
     // Proves pause of a lane behind a question, requeue of selected tasks, and a batch over a group of dead ones.
     let place = Place::new();

@@ -309,3 +309,31 @@ fn a_dashboard_apart_stays_when_the_broker_goes() {
     harness::signal(apart.0.id(), "TERM");
     wait_until("the dashboard to end", || apart.0.try_wait().unwrap().is_some_and(|status| status.success()));
 }
+
+#[test]
+fn what_is_too_much_is_shed_and_the_rest_goes_on() {
+    // Proves the bounds: one tab too many and one connection too many are told to come back, a body that is too large is refused,
+    // and meanwhile pages answer and the work goes on.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let streams: Vec<_> = (0..128).map(|_| http.open("/events?page=overview")).collect();
+    wait_until("every place for a stream to be taken", || http.get("/events?page=none").status == 503);
+    let shed = http.get("/events?page=none").is(503);
+    assert_eq!(shed.header("retry-after"), Some("1"));
+    http.get("/").is(200);
+    let idle: Vec<_> = (0..128).map(|_| std::net::TcpStream::connect(http.address()).unwrap()).collect();
+    wait_until("every connection to be taken", || http.get("/").status == 503);
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    let table = Table::open(&place);
+    let task = table.insert("echo", "1");
+    table.wait_for_state(task, "done");
+    drop((streams, idle));
+    wait_until("places to be free again", || http.get("/events?page=wrong").status == 400);
+    // Refused by its length, before it is read: the answer may cut the sending short.
+    let large = "x".repeat(9 * 1024 * 1024);
+    assert_eq!(
+        http.post_json("/api/v1/tasks", &json!({"kind": "echo", "payload": large})).is(413).json()["code"],
+        "too_large"
+    );
+    http.get("/livez").is(200);
+}
