@@ -7,6 +7,7 @@ mod harness;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use harness::{Broker, Place, Said, Table, WorkerProcess};
 use serde_json::Value;
@@ -167,4 +168,16 @@ fn each_fault_of_a_set_up_is_found_with_its_fix() {
     let (code, found) = doctor(&place, &[]);
     let database = about(&found, "database");
     assert!(code == 1 && database[0].starts_with("bad: "), "{found:?}");
+}
+
+#[test]
+fn the_container_runs_as_nobody_in_particular_and_tells_its_health() {
+    // Proves, without an engine, that the recipe has no lint, keeps what it writes in a volume, is not root, and asks `laneway check`.
+    let recipe = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("config/Dockerfile");
+    let linted = Command::new(harness::tools::hadolint()).arg(&recipe).output().unwrap();
+    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
+    let text = std::fs::read_to_string(recipe).unwrap();
+    for line in ["USER 7733", "VOLUME /var/lib/laneway", "CMD [\"laneway\", \"check\"]", "ENTRYPOINT [\"laneway\"]"] {
+        assert!(text.lines().any(|found| found.ends_with(line)), "{line} is not there");
+    }
 }

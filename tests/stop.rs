@@ -5,6 +5,7 @@
 
 mod harness;
 
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,37 @@ fn a_stopping_broker_settles_what_arrives_and_the_next_one_resumes_the_rest() {
             assert_eq!(table.column::<String>(task, counts), "1 1 0 0", "runs, attempts, losses, releases");
         }
         assert_eq!(broker.stop(), 0);
+    }
+}
+
+#[test]
+fn a_service_manager_hears_of_the_start_the_loop_and_the_stop() {
+    // Proves what systemd counts on with Type=notify and WatchdogSec: each word in its time, and QUIT ends it like a second TERM.
+    let place = Place::new();
+    let path = place.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(harness::DEADLINE)).unwrap();
+    let hear = || {
+        let mut word = [0; 64];
+        let n = manager.recv(&mut word).unwrap();
+        String::from_utf8_lossy(&word[..n]).trim().to_owned()
+    };
+    let env = [("NOTIFY_SOCKET", path.into_os_string()), ("WATCHDOG_USEC", "2000000".into())];
+    for signal in ["TERM", "QUIT"] {
+        let mut broker = Broker::start_as_under(&place, &[], &env);
+        assert_eq!(hear(), "READY=1");
+        assert_eq!(hear(), "WATCHDOG=1");
+        assert_eq!(hear(), "WATCHDOG=1");
+        broker.signal(signal);
+        assert_eq!(broker.wait(), 0);
+        manager.set_nonblocking(true).unwrap();
+        let mut last = String::new();
+        let mut word = [0; 64];
+        while let Ok(n) = manager.recv(&mut word) {
+            last = String::from_utf8_lossy(&word[..n]).trim().to_owned();
+        }
+        manager.set_nonblocking(false).unwrap();
+        assert_eq!(last == "STOPPING=1", signal == "TERM", "{last}");
     }
 }
 

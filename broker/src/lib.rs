@@ -27,6 +27,7 @@ mod router;
 mod run;
 mod schedule;
 mod scheduler;
+mod service;
 mod signals;
 mod store;
 mod supervise;

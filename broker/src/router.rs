@@ -5,7 +5,7 @@
 //! draining its own inbox; that time counts as its own stall.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use laneway::curve::KeyPair;
@@ -40,7 +40,7 @@ const POLL_MS_MAX: u64 = 250;
 /// Questions without an answer, over all peers.
 const OPEN_QUESTIONS_MAX: usize = 262_144;
 
-/// What ends the router.
+/// What ends the router, and what it tells of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     /// Hand nothing out any more, settle what arrives.
@@ -49,6 +49,8 @@ pub(crate) struct Stop {
     pub(crate) now: AtomicBool,
     /// Told by the router while it stops gently: nothing runs and nothing is on its way to the disk.
     pub(crate) idle: AtomicBool,
+    /// How often the router's loop has turned.
+    pub(crate) turns: AtomicU64,
 }
 
 pub(crate) struct Router {
@@ -196,6 +198,7 @@ impl Router {
                 self.stopping = true;
                 self.core.handle(Event::Stop, now, &mut self.actions);
             }
+            self.stop.turns.fetch_add(1, Ordering::Relaxed);
             self.take_reports(now)?;
             self.take_conn_events().map_err(fail)?;
             self.take_keys();

@@ -31,6 +31,7 @@ use crate::doorbell::doorbell;
 use crate::error::Error;
 use crate::router::{Links, Router, Stop, bind};
 use crate::scheduler::{Pace, Scheduler};
+use crate::service::Service;
 use crate::signals::{Signal, Signals};
 use crate::store::{Keeping, KnownKind, Limit, Limits, Opened, Rules, Store, StoreError, checkpoint, lock, sqlite};
 use crate::telemetry::Telemetry;
@@ -124,6 +125,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
+    let service = Service::ready();
     let reload = || {
         telemetry.reopen();
         if let Some(access) = &access {
@@ -133,7 +135,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     };
     let has_ended =
         || router.is_finished() || scheduler.is_finished() || access.as_ref().is_some_and(Access::has_ended);
-    watch(config, signals, &stop, (|| bell.ring(), reload), has_ended);
+    watch(config, signals, &stop, service, (|| bell.ring(), reload), has_ended);
 
     // Before the broker goes, of which it asks things.
     if let Some(web) = web {
@@ -183,6 +185,7 @@ fn watch(
     config: &Config,
     signals: &Receiver<Signal>,
     stop: &Stop,
+    mut service: Service,
     (ring, reload): (impl Fn(), impl Fn()),
     has_ended: impl Fn() -> bool,
 ) {
@@ -194,12 +197,14 @@ fn watch(
                 tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
                 deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));
                 stop.gently.store(true, Ordering::SeqCst);
+                service.stopping();
                 ring();
             }
             Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Signal::Reload) => reload(),
             Err(RecvTimeoutError::Timeout) => {}
         }
+        service.turned(stop.turns.load(Ordering::Relaxed));
         let over = deadline.is_some_and(|at| at <= Instant::now() || stop.idle.load(Ordering::SeqCst));
         if over || has_ended() {
             return;

@@ -3,6 +3,7 @@
 //! | signal | first | again |
 //! |---|---|---|
 //! | SIGTERM, SIGINT | stop: hand nothing out, settle what arrives within `stop_timeout_ms`, exit 0 | second: stop now, exit 0; third: end at once, exit 1 |
+//! | SIGQUIT | stop now, exit 0 | end at once, exit 1 |
 //! | SIGHUP | open the log file anew, read the folder of keys again | the same |
 //! | SIGPIPE, SIGXFSZ | ignored: a write says it | |
 //!
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
 use nix::sys::signal::SigSet;
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGQUIT};
 use signal_hook::iterator;
 
 /// What a signal asks for.
@@ -35,8 +36,8 @@ pub(crate) struct Signals {
 /// Signals that nobody has taken yet: one reload, a stop and one that is more urgent.
 const WAITING_MAX: usize = 3;
 
-const TAKEN: [nix::sys::signal::Signal; 3] =
-    [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGHUP];
+const TAKEN: [nix::sys::signal::Signal; 4] =
+    [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGQUIT, nix::sys::signal::SIGHUP];
 
 impl Signals {
     /// Takes over the signals of the table. Call it before the first other thread starts, so that none is missed, and none
@@ -56,7 +57,7 @@ impl Signals {
             let mut stops = 0;
             for number in signals.forever() {
                 let signal = meaning(number, &mut stops).unwrap_or_else(|| std::process::exit(1));
-                if signal == Signal::Stop && !served.load(Ordering::SeqCst) {
+                if signal != Signal::Reload && !served.load(Ordering::SeqCst) {
                     // Nothing was handed out or acknowledged yet; the next start takes what lies about for a crash's.
                     std::process::exit(0);
                 }
@@ -94,7 +95,7 @@ fn meaning(number: i32, stops: &mut u32) -> Option<Signal> {
     if number == SIGHUP {
         return Some(Signal::Reload);
     }
-    *stops += 1;
+    *stops = (*stops + 1).max(if number == SIGQUIT { 2 } else { 1 });
     match *stops {
         1 => Some(Signal::Stop),
         2 => Some(Signal::StopNow),
@@ -122,6 +123,11 @@ mod tests {
         ];
         for (number, means) in table {
             assert_eq!(meaning(number, &mut stops), means);
+        }
+        for before in [0, 1] {
+            let mut stops = before;
+            assert_eq!(meaning(SIGQUIT, &mut stops), Some(Signal::StopNow));
+            assert_eq!(meaning(SIGQUIT, &mut stops), None);
         }
     }
 

