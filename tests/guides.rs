@@ -278,6 +278,23 @@ fn running_it() {
 }
 
 #[test]
+fn the_dashboard() {
+    let mut guide = Guide::open("docs/dashboard.md");
+    // The port of the page may be taken here, so the broker chooses one and tells it in its log.
+    let mut start = guide.take("console");
+    let words = "--web 127.0.0.1:0 --log-file broker.log --log-format json &";
+    start.text = start.text.replace("--web 127.0.0.1:9730", words);
+    guide.run_block(&start);
+    guide.wait_for_broker();
+    guide.worker("resize");
+    let mut api = guide.take("console");
+    api.text = api.text.replace("localhost:9730", &guide.dashboard());
+    let said = guide.run_block(&api);
+    assert!(said.contains("a.png") && said.contains("normal 0"), "{said}");
+    guide.end();
+}
+
+#[test]
 fn tuning() {
     let mut guide = Guide::with_broker("docs/tuning.md", "echo");
     guide.run("console");

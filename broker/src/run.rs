@@ -197,7 +197,7 @@ fn watch(
                 tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
                 deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));
                 stop.gently.store(true, Ordering::SeqCst);
-                service.stopping();
+                Service::stopping();
                 ring();
             }
             Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,

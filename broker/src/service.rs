@@ -35,7 +35,7 @@ impl Service {
         }
     }
 
-    pub(crate) fn stopping(&self) {
+    pub(crate) fn stopping() {
         tell(NotifyState::Stopping);
     }
 }

@@ -246,7 +246,18 @@ impl Guide {
         wait_until(text, || fs::read_to_string(&log).unwrap_or_default().contains(text));
     }
 
-    fn wait_for_broker(&self) {
+    /// Where the broker of the page has its dashboard, as its log tells.
+    pub(crate) fn dashboard(&self) -> String {
+        let log = self.place.path("broker.log");
+        wait_for("the dashboard's address", || {
+            let text = fs::read_to_string(&log).ok()?;
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let line = lines.find(|line| line["message"] == "dashboard")?;
+            Some(line["address"].as_str()?.to_owned())
+        })
+    }
+
+    pub(crate) fn wait_for_broker(&self) {
         wait_until("the broker to answer", || self.said(&["stats"]).code == 0);
     }
 

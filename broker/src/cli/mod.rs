@@ -90,7 +90,11 @@ impl Common {
         let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
-            Command::Broker(_) | Command::Work(_) | Command::Web(_) | Command::Completions { .. } | Command::Man { .. }
+            Command::Broker(_)
+            | Command::Work(_)
+            | Command::Web(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
                 if json =>
             {
                 "there is nothing to print as JSON here"
