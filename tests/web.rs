@@ -165,6 +165,10 @@ fn a_program_submits_waits_and_changes_over_http() {
     let verdict = http.post_json(&format!("/api/v1/tasks/{long}/cancel"), &json!({})).is(200).json();
     assert_eq!(verdict, json!({"task": long, "verdict": "requested"}));
 
+    let keyed = http.with("idempotency-key", "order-17");
+    let [first, again] = [0, 1].map(|_| keyed.post_json("/api/v1/tasks", &json!({"kind": "nobody"})).is(200).json());
+    assert_eq!(first["task"], again["task"]);
+
     let bad = http.post_json("/api/v1/tasks", &json!({"kind": "echo", "lane": "fast"})).is(400).json();
     assert!(bad["code"] == "unknown_lane" && bad["message"].as_str().unwrap().contains("high, normal, low"), "{bad}");
     let bad = http.post_json("/api/v1/tasks", &json!({"tasks": [{"kind": "a"}, {"kind": ""}]})).is(400).json();

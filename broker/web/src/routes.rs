@@ -29,7 +29,7 @@ fn pages() -> Vec<(&'static str, Route)> {
         ("/kinds/change", post(pages::lanes::change_kind)),
         ("/tasks", get(pages::tasks::show)),
         ("/tasks/change", post(pages::change::some)),
-        ("/tasks/change-all", get(pages::change::ask_all).post(pages::change::all)),
+        ("/tasks/change-all", get(pages::change_all::ask).post(pages::change_all::all)),
         ("/tasks/{id}", get(pages::task::show)),
         ("/batches/{n}", get(pages::batch::show).post(pages::batch::stop)),
         ("/workers", get(pages::workers::show)),

@@ -2,7 +2,7 @@
 
 use axum::extract::Path;
 use laneway::{Drain, Kind, LaneName};
-use laneway_protocol::message::{Bulk, BulkFilter, KindValues, Kinds, LaneValues, Lanes, SetKind, SetLane};
+use laneway_protocol::message::{BulkFilter, KindValues, Kinds, LaneValues, Lanes, SetKind, SetLane};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::filter::Filter;
 use crate::pages::Visit;
 use crate::pages::change::{apply, change, lane as lane_of, task_id};
+use crate::pages::change_all::meant;
 use crate::pages::schedules;
 use crate::request::Json;
 
@@ -53,7 +54,7 @@ pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered
     let lane = lane_of(change, body.lane.as_deref())?;
     let filter = match (body.q, body.filter) {
         (Some(q), None) => {
-            let filter = Filter::parse(&q).and_then(|filter| filter.to_bulk());
+            let filter = Filter::parse(&q).and_then(|filter| meant(change, filter).to_bulk());
             let filter = filter.map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
             if filter.is_open() {
                 return Err(Failure::bad("q", "meets every task: say so with {\"filter\": {\"all\": true}}"));
@@ -63,18 +64,9 @@ pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered
         (None, Some(filter)) => filter,
         _ => return Err(Failure::bad("filter", "say which tasks, by q or by filter")),
     };
+    let dry_run = body.dry_run;
     // The broker itself refuses a filter without a condition that does not say `all`.
-    let question = Bulk { change: Some(change), lane, filter: Some(filter), dry_run: body.dry_run, ..Bulk::default() };
-    let batch = visit.app.live.ask(move |client| {
-        let Bulk { change, lane, filter, dry_run, .. } = question;
-        client.change_all(
-            change.unwrap_or(laneway_protocol::message::Change::Requeue),
-            lane.as_ref(),
-            filter.unwrap_or_default(),
-            dry_run,
-        )
-    });
-    answer(&batch.await?)
+    answer(&visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), filter, dry_run)).await?)
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -6,16 +6,18 @@
 use std::time::Duration;
 
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use laneway::{Payload, TaskId};
 use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
 use laneway_protocol::message::{Final, NewTask, Submit, Submitted, WaitFor};
 use laneway_protocol::{Answer, Request, RequestId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{Answered, answer, object};
+use crate::access::Visitor;
 use crate::app::stopped;
 use crate::failure::Failure;
 use crate::pages::Visit;
@@ -27,6 +29,9 @@ use crate::request::{Json, Query};
 const ASK_FIRST: Duration = Duration::from_millis(20);
 const ASK_EVERY: Duration = Duration::from_millis(400);
 
+/// Of a key by which a submit that is said again is known.
+const KEY_BYTES_MAX: usize = 255;
+
 /// One task, or `{"tasks": [...]}`; beside either `wait_ms`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -35,7 +40,8 @@ pub(crate) enum Body {
     One(Map<String, Value>),
 }
 
-pub(crate) async fn submit(visit: Visit, Json(body): Json<Body>) -> Answered {
+/// With the header `Idempotency-Key`, one that is said again within ten minutes stores nothing more and gets the same ids.
+pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(body): Json<Body>) -> Answered {
     let (tasks, wait_ms, is_one) = match body {
         Body::Many { tasks, wait_ms } => (tasks, wait_ms, false),
         Body::One(mut task) => {
@@ -50,10 +56,7 @@ pub(crate) async fn submit(visit: Visit, Json(body): Json<Body>) -> Answered {
     let wait = limit(wait_ms.unwrap_or(0))?;
     let named = |(n, task)| new_task(task).map_err(|failure| if is_one { failure } else { in_list(failure, n) });
     let tasks = tasks.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string()))?;
-    let request = RequestId(bytes);
+    let request = request_id(&headers, &visit.visitor)?;
     let submit = Submit { request, tasks, wait_ms: 0, abandon: false, group: None };
     let submitted: Submitted = visit
         .app
@@ -85,6 +88,23 @@ pub(crate) async fn wait(visit: Visit, Path(id): Path<i64>, Query(fields): Query
     let mut response = answer(&json!({ "task": id, "pending": true }))?;
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
+}
+
+/// The key of each visitor is their own: nobody gets the ids of another's tasks by guessing one.
+fn request_id(headers: &HeaderMap, visitor: &Visitor) -> Result<RequestId, Failure> {
+    let mut bytes = [0; 16];
+    if let Some(key) = headers.get("idempotency-key") {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Failure::bad("Idempotency-Key", format!("must have 1 to {KEY_BYTES_MAX} bytes")));
+        }
+        let digest =
+            Sha256::new().chain_update(&visitor.name).chain_update([0]).chain_update(key.as_bytes()).finalize();
+        bytes.copy_from_slice(&digest[..16]);
+        return Ok(RequestId(bytes));
+    }
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string()))?;
+    Ok(RequestId(bytes))
 }
 
 fn limit(ms: u64) -> Result<Duration, Failure> {

@@ -1,16 +1,12 @@
-//! Changes of tasks: of some that are named, at once; of all that meet a filter, as a batch in the background of the broker, after
-//! a page that counts them and asks.
+//! Changes of tasks that are named, at once, after a page that asks where nothing brings back what is done.
 
 use askama::Template;
 use laneway::{Client, LaneName, TaskId, Verdict};
 use laneway_protocol::message::Change;
 
-use super::tasks::{filter, lane_names};
 use super::{Frame, Shown, Visit, page};
 use crate::failure::Failure;
-use crate::filter::Filter;
-use crate::request::{Fields, Form, Query};
-use crate::time::grouped;
+use crate::request::{Fields, Form};
 
 /// Tasks that can be named at once, in a form or by the API.
 const TASKS_MAX: usize = 512;
@@ -73,7 +69,7 @@ pub(crate) fn lane(change: Change, name: Option<&str>) -> Result<Option<LaneName
 }
 
 /// Nothing brings it back.
-fn is_dangerous(change: Change) -> bool {
+pub(super) fn is_dangerous(change: Change) -> bool {
     matches!(change, Change::Cancel | Change::Purge)
 }
 
@@ -144,84 +140,4 @@ fn back(fields: &Fields, visit: &Visit) -> String {
     let back = back.strip_prefix(visit.app.settings.base_path.as_str()).unwrap_or(back);
     let is_path = back.starts_with('/') && !back.starts_with("//") && !back.contains(['\\', '\r', '\n']);
     if is_path { back.into() } else { "/tasks".into() }
-}
-
-#[derive(Template)]
-#[template(path = "change_all.html")]
-struct ChangeAllPage {
-    frame: Frame,
-    change: &'static str,
-    is_dangerous: bool,
-    is_move: bool,
-    lanes: Vec<String>,
-    state: String,
-    text: String,
-    /// Of a dry run: how many would be changed.
-    count: String,
-    is_counted: bool,
-    back: String,
-}
-
-struct Wanted {
-    change: Change,
-    filter: Filter,
-}
-
-fn wanted(fields: &Fields) -> Result<Wanted, Failure> {
-    let change = change(fields.text("change").unwrap_or_default())?;
-    Ok(Wanted { change, filter: filter(fields)? })
-}
-
-/// Asks before anything is done. The count is a batch that changes nothing, and is looked at for a moment only.
-pub(crate) async fn ask_all(visit: Visit, Query(fields): Query) -> Shown {
-    let Wanted { change, filter } = wanted(&fields)?;
-    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
-    let mut batch = None;
-    if visit.frame("", "").may_change {
-        let lane =
-            visit.app.live.last().facts.as_ref().and_then(|facts| LaneName::new(&facts.lanes.first()?.lane).ok());
-        let lane = lane.filter(|_| change == Change::Move);
-        let mut seen = visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), bulk, true)).await?;
-        for _ in 0..10 {
-            if seen.over {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            let number = seen.number;
-            seen = visit.app.live.ask(move |client| client.batch(number, false)).await?;
-        }
-        if !seen.over {
-            let number = seen.number;
-            seen = Batch { over: false, ..visit.app.live.ask(move |client| client.batch(number, true)).await? };
-        }
-        batch = Some(seen);
-    }
-    let frame = visit.frame("tasks", "All that match");
-    let (count, is_counted) = match batch {
-        Some(batch) if batch.over => (grouped(batch.changed), true),
-        Some(batch) => (format!("{} and more", grouped(batch.changed)), true),
-        None => (String::new(), false),
-    };
-    page(&ChangeAllPage {
-        change: word(change),
-        is_dangerous: is_dangerous(change),
-        is_move: change == Change::Move,
-        lanes: lane_names(&visit.app.live.last()),
-        state: filter.state.map_or_else(String::new, |state| state.to_string()),
-        text: filter.to_string(),
-        count,
-        is_counted,
-        back: format!("{}/tasks", frame.base),
-        frame,
-    })
-}
-
-use laneway_protocol::message::Batch;
-
-pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
-    let Wanted { change, filter } = wanted(&fields)?;
-    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
-    let lane = lane(change, fields.text("lane"))?;
-    let batch = visit.app.live.change(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
-    Ok(visit.to(&format!("/batches/{}", batch.number)))
 }

@@ -1,0 +1,99 @@
+//! Changes of all tasks that meet a filter: a page that counts them and asks, then a batch in the background of the broker.
+
+use std::time::Duration;
+
+use askama::Template;
+use laneway::{LaneName, TaskState};
+use laneway_protocol::message::{BulkFilter, Change};
+
+use super::change::{change, is_dangerous, lane, word};
+use super::tasks::{filter, lane_names};
+use super::{Frame, Shown, Visit, page};
+use crate::failure::Failure;
+use crate::filter::Filter;
+use crate::request::{Fields, Form, Query};
+use crate::time::grouped;
+
+/// A count that is not through after so many looks, and so long between two, is shown as it is.
+const LOOKS: usize = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Template)]
+#[template(path = "change_all.html")]
+struct ChangeAllPage {
+    frame: Frame,
+    change: &'static str,
+    is_dangerous: bool,
+    is_move: bool,
+    lanes: Vec<String>,
+    state: String,
+    text: String,
+    /// How many would be changed; empty when that was not counted.
+    count: String,
+    back: String,
+}
+
+struct Wanted {
+    change: Change,
+    filter: Filter,
+    bulk: BulkFilter,
+}
+
+fn wanted(fields: &Fields) -> Result<Wanted, Failure> {
+    let change = change(fields.text("change").unwrap_or_default())?;
+    let filter = meant(change, filter(fields)?);
+    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+    Ok(Wanted { change, filter, bulk })
+}
+
+/// Who queues again all that match means the dead ones, as on the command line; cancelled ones only where it is said.
+pub(crate) fn meant(change: Change, mut filter: Filter) -> Filter {
+    if change == Change::Requeue && filter.state.is_none() {
+        filter.state = Some(TaskState::Dead);
+    }
+    filter
+}
+
+/// Asks before anything is done.
+pub(crate) async fn ask(visit: Visit, Query(fields): Query) -> Shown {
+    let Wanted { change, filter, bulk } = wanted(&fields)?;
+    let frame = visit.frame("tasks", "All that match");
+    let count = if frame.may_change { count(&visit, change, bulk).await? } else { String::new() };
+    page(&ChangeAllPage {
+        change: word(change),
+        is_dangerous: is_dangerous(change),
+        is_move: change == Change::Move,
+        lanes: lane_names(&visit.app.live.last()),
+        state: filter.state.map_or_else(String::new, |state| state.to_string()),
+        text: filter.to_string(),
+        count,
+        back: format!("{}/tasks", frame.base),
+        frame,
+    })
+}
+
+/// By a batch that changes nothing, which is stopped when it takes its time.
+async fn count(visit: &Visit, change: Change, filter: BulkFilter) -> Result<String, Failure> {
+    let live = &visit.app.live;
+    // Where to makes no difference to how many.
+    let anywhere = lane_names(&live.last()).first().and_then(|name| LaneName::new(name).ok());
+    let lane = anywhere.filter(|_| change == Change::Move);
+    let mut batch = live.ask(move |client| client.change_all(change, lane.as_ref(), filter, true)).await?;
+    let number = batch.number;
+    for _ in 0..LOOKS {
+        if batch.over {
+            return Ok(grouped(batch.changed));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        batch = live.ask(move |client| client.batch(number, false)).await?;
+    }
+    let batch = live.ask(move |client| client.batch(number, true)).await?;
+    Ok(format!("{} and more", grouped(batch.changed)))
+}
+
+pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
+    let Wanted { change, bulk, .. } = wanted(&fields)?;
+    let lane = lane(change, fields.text("lane"))?;
+    let batch = visit.app.live.change(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
+    Ok(visit.to(&format!("/batches/{}", batch.number)))
+}
