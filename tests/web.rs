@@ -266,9 +266,23 @@ fn programs_that_watch_get_what_they_read() {
     for says in ["laneway_tasks_submitted_total 1", "laneway_database_bytes ", "laneway_up 1", "# EOF"] {
         assert!(metrics.contains(says), "{says} is not in {metrics}");
     }
+    // What the alert rules and the board ask for is told.
+    for file in ["alerts.yml", "grafana.json"] {
+        let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("config");
+        let text = std::fs::read_to_string(config.join(file)).unwrap();
+        let words =
+            text.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).filter(|word| word.starts_with("laneway_"));
+        let wrong: Vec<&str> = words.filter(|name| !metrics.lines().any(|line| names(line, name))).collect();
+        assert!(wrong.is_empty(), "{file} asks for {wrong:?}");
+    }
     http.post("/workers/drain", "release=").is(303);
     wait_until("the drain", || http.get("/readyz").status == 503);
     http.get("/livez").is(200);
+}
+
+/// Whether a line of metrics is one of this name.
+fn names(line: &str, name: &str) -> bool {
+    line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
 }
 
 /// A dashboard in a process of its own; killed when dropped.
