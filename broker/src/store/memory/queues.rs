@@ -63,7 +63,9 @@ impl Step<'_> {
             self.rounds.forget(load.key);
             self.load_in_line(load, &mut loaded, now);
         }
-        let rows = self.db.rows.values().filter(|row| self.belongs(row, load.key));
+        // Of rows with keys in any state, as SQLite's index has them: earlier than need be does no harm.
+        let counts = |row: &Cells| state(row) == TaskState::Queued || row["fair_key"] != Value::Null;
+        let rows = self.db.rows.values().filter(|row| counts(row) && self.is_named(row, load.key));
         let times = rows.filter_map(|row| time(row, "run_at").filter(|at| *at > now.wall.0));
         loaded.next_at = times.min().map(UnixMillis);
         loaded
@@ -126,8 +128,12 @@ impl Step<'_> {
     }
 
     fn belongs(&self, row: &Cells, key: &QueueKey) -> bool {
-        state(row) == TaskState::Queued
-            && text(row, "kind") == Some(key.kind.as_str())
+        state(row) == TaskState::Queued && self.is_named(row, key)
+    }
+
+    /// Whether the row has this kind and lane.
+    fn is_named(&self, row: &Cells, key: &QueueKey) -> bool {
+        text(row, "kind") == Some(key.kind.as_str())
             && match &row["lane"] {
                 Value::Null => self.judge.rules.lane_of(&key.kind) == &key.lane,
                 Value::Text(lane) => lane == key.lane.as_str(),
