@@ -90,6 +90,19 @@ impl Rounds {
         self.0.remove(queue);
     }
 
+    /// Where the last load of a queue stopped, if it is read by turns; for [`Rounds::restore`].
+    pub(super) fn saved(&self, queue: &QueueKey) -> Option<Cursor> {
+        self.0.get(queue).cloned()
+    }
+
+    /// As if no load had been since it was saved.
+    pub(super) fn restore(&mut self, queue: &QueueKey, saved: Option<Cursor>) {
+        match saved {
+            Some(cursor) => drop(self.0.insert(queue.clone(), cursor)),
+            None => self.forget(queue),
+        }
+    }
+
     pub(super) fn cursor(&mut self, queue: &QueueKey) -> &mut Cursor {
         if !self.0.contains_key(queue) {
             self.0.insert(queue.clone(), Cursor::default());

@@ -173,6 +173,7 @@ impl LastKey {
 pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: Now) -> Result<LoadedRows, StoreError> {
     let mut loaded = LoadedRows::default();
     let mut bytes = 0;
+    let saved = state.rounds.saved(load.key);
     for _ in 0..ROUNDS_MAX {
         if by_turns(conn, state, load, now, &mut loaded)? {
             break;
@@ -188,6 +189,7 @@ pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: No
         }
     }
     if loaded.unfit {
+        state.rounds.restore(load.key, saved);
         return Ok(LoadedRows { unfit: true, ..LoadedRows::default() });
     }
     loaded.next_at = next_at(conn, &state.judge, load.key, now)?;
@@ -298,13 +300,9 @@ fn by_turns(
         state.rounds.forget(load.key);
         return Ok(false);
     }
-    let before = state.rounds.cursor(load.key).clone();
     load_by_turns(&mut rows, state.rounds.cursor(load.key), load, loaded)?;
     let unfit = rows.unfit;
     unfit.reject(conn, state, now, loaded)?;
-    if loaded.unfit {
-        *state.rounds.cursor(load.key) = before;
-    }
     Ok(true)
 }
 
