@@ -84,14 +84,7 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
 
 /// The schema of a file and that of this program, without a look at its rows.
 pub(crate) fn schemas(path: &Path) -> Result<(u32, u32), StoreError> {
-    exists(path)?;
-    let conn = sqlite::connect(path, false)?;
-    sqlite::names_are_free(&conn)?;
-    let found = sqlite::version(&conn)?;
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
-    }
-    Ok((found, SCHEMA_VERSION))
+    Ok((connect(path)?.1, SCHEMA_VERSION))
 }
 
 /// When the newest task was made, by its own word.
@@ -198,7 +191,8 @@ pub(crate) fn show(path: &Path, tasks: &[TaskId]) -> Result<StatusRows, StoreErr
 const LIST_ROWS: u32 = 50;
 const LIST_ROWS_MAX: u32 = 512;
 
-fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
+/// With the schema of the file, which is not of a newer program.
+fn connect(path: &Path) -> Result<(Connection, u32), StoreError> {
     exists(path)?;
     let conn = sqlite::connect(path, false)?;
     sqlite::names_are_free(&conn)?;
@@ -206,6 +200,11 @@ fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
     if found > SCHEMA_VERSION {
         return Err(StoreError::SchemaTooNew { found, known: SCHEMA_VERSION });
     }
+    Ok((conn, found))
+}
+
+fn open(path: &Path) -> Result<(Connection, Judge), StoreError> {
+    let (conn, found) = connect(path)?;
     if found < SCHEMA_VERSION {
         let text = format!("its schema is {found} and must be {SCHEMA_VERSION}: run laneway db migrate");
         return Err(StoreError::Unavailable(text));
