@@ -18,10 +18,11 @@ use laneway_protocol::{FairKey, LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Fired, Keeping, Load, LoadedRows, Store, StoreError, Sync, Unstarted};
+use crate::store::{Fired, Keeping, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
+mod ahead;
 mod docket;
 mod lines;
 mod outlet;
@@ -29,7 +30,7 @@ mod promise;
 #[cfg(feature = "internals")]
 mod step;
 
-use agenda::{Agenda, Demand};
+use agenda::Agenda;
 use docket::Docket;
 use lines::{Names, is_routine, let_go_event, task_event, tell_ended, tell_fired};
 use outlet::{Outlet, Told};
@@ -37,8 +38,6 @@ use promise::{brings_back, needs_sync};
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
-/// Queues read from in one turn.
-const LOADS_PER_TURN: usize = 512;
 /// Rows looked at by a sweep and a counting step.
 const SWEEP_ROWS: usize = 512;
 const RECOUNT_ROWS: usize = 20_000;
@@ -608,77 +607,6 @@ impl<S: Store> Scheduler<S> {
         Ok(())
     }
 
-    /// Reads ahead what is due, and adds it to `work`.
-    fn look_ahead(&mut self, work: &mut Vec<Event>, now: Now) -> Result<(), StoreError> {
-        if !self.agenda.is_busy() {
-            return Ok(());
-        }
-        let mut found = Found { appeared: self.agenda.take_appeared(), ..Found::default() };
-        let looked =
-            self.store.look().and_then(|()| self.load_due(&mut found, now)).and_then(|()| self.store.end_look());
-        if let Err(error) = looked {
-            // What was taken from the agenda is to be found again.
-            self.on_change();
-            self.agenda.put_back_appeared();
-            return Err(error);
-        }
-        self.agenda.appeared_told();
-        work.extend(self.work(found.loaded, found.appeared));
-        Ok(())
-    }
-
-    fn look_and_tell(&mut self, now: Now) -> Result<(), StoreError> {
-        let mut work = Vec::new();
-        let looked = self.look_ahead(&mut work, now);
-        if !work.is_empty() {
-            self.send(Told { work, only_new: true, ..Told::default() }, false)?;
-        }
-        looked
-    }
-
-    fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
-        let mut rows_left = self.pace.turn_rows;
-        for _ in 0..LOADS_PER_TURN {
-            if rows_left == 0 {
-                break;
-            }
-            let Some((key, demand)) = self.agenda.pop() else { break };
-            rows_left = rows_left.saturating_sub(self.load(key, demand, found, now)?);
-        }
-        Ok(())
-    }
-
-    /// Loads, in a turn, from the queues at whose heads a look has found rows to be rejected.
-    fn load_unfit(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
-        for _ in 0..LOADS_PER_TURN {
-            let Some(key) = self.unfit.pop_first() else { break };
-            if let Some(demand) = self.agenda.demanded(&key) {
-                self.load(key, demand, found, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives how many rows were read.
-    fn load(&mut self, key: QueueKey, demand: Demand, found: &mut Found, now: Now) -> Result<usize, StoreError> {
-        let Demand { rows: wanted, fresh, fair } = demand;
-        let load = Load { key: &key, skip: &self.out, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
-        let LoadedRows { tasks, more, next_at, left, passed, rejected, unfit } = self.store.load(load, now)?;
-        if unfit {
-            self.unfit.insert(key);
-            return Ok(0);
-        }
-        if let Some(at) = next_at {
-            self.agenda.mark_at(key.clone(), at);
-        }
-        found.ended.extend(rejected);
-        let rows = tasks.len();
-        if rows > 0 || fresh || more || !passed.is_empty() {
-            found.loaded.push(Loaded { key, tasks, more, left, passed });
-        }
-        Ok(rows)
-    }
-
     /// The turn is written: tells the log, and gives the work for the router, and what else it is to be told.
     fn told(
         &mut self,
@@ -735,22 +663,6 @@ impl<S: Store> Scheduler<S> {
             events.push(Event::CancelRequested(found.cancel_requested));
         }
         (self.work(found.loaded, found.appeared), events)
-    }
-
-    /// The events about work that was found.
-    fn work(&mut self, loaded: Vec<Loaded>, appeared: BTreeSet<(QueueKey, Option<FairKey>)>) -> Vec<Event> {
-        for loaded in &loaded {
-            self.out.extend(loaded.tasks.iter().map(|task| task.id));
-            self.agenda.answered(loaded);
-        }
-        let mut work = Vec::new();
-        if !loaded.is_empty() {
-            work.push(Event::Loaded(loaded));
-        }
-        if !appeared.is_empty() {
-            work.push(Event::Appeared(appeared.into_iter().collect()));
-        }
-        work
     }
 
     /// What was read ahead is that no more: queued again, or in another lane, it is to be read again.
