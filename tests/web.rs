@@ -235,6 +235,25 @@ fn who_is_not_let_in_stays_outside() {
 }
 
 #[test]
+fn a_worker_is_stopped_from_its_page() {
+    // Proves that Stop hands back what runs with a release and no blame, and that the worker leaves, while another stays.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let table = Table::open(&place);
+    let mut worker = WorkerProcess::start(&place, "name=leaver kinds=sleep");
+    let _stays = WorkerProcess::start(&place, "name=stayer kinds=echo");
+    let task = table.insert("sleep", r#"{"ms":3600000}"#);
+    place.journal().wait_for_begin(task, 1);
+    wait_for_page(&http, "/workers", |body| body.contains("leaver") && body.contains("stayer"));
+    assert!(http.get("/workers").body.contains("name=\"release\""));
+    http.post("/workers/drain", "worker=leaver&release=1").is(303);
+    assert_eq!(worker.wait(), 0);
+    assert_eq!(table.column::<String>(task, "state || ' ' || runs || attempts || losses || releases"), "queued 1001");
+    let names: Vec<String> = broker.client().workers().unwrap().into_iter().map(|worker| worker.name).collect();
+    assert_eq!(names, ["stayer"]);
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();
