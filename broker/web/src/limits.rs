@@ -24,8 +24,12 @@ pub(crate) const BODY_TIME: Duration = Duration::from_secs(20);
 pub(crate) const STALLED_TIME: Duration = Duration::from_secs(20);
 /// How old a picture of the broker may be that is shown as the present one.
 pub(crate) const FRESH: Duration = Duration::from_millis(900);
-/// How long a page waits for a new picture before it takes the last one.
+/// After how long without a look one is taken for the history.
+pub(crate) const UNSEEN_TIME: Duration = Duration::from_secs(10);
+/// How long a program's question, the first page, and the one after a change wait for a picture.
 pub(crate) const LOOK_TIME: Duration = Duration::from_millis(600);
+/// How long any other page waits for a new picture before it takes the last one.
+pub(crate) const PAGE_TIME: Duration = Duration::from_millis(80);
 /// How long one question to the broker is tried.
 pub(crate) const BROKER_TIME: Duration = Duration::from_secs(2);
 /// How long one look into the table may take.

@@ -1,7 +1,7 @@
 //! The thread `live`: the one place that asks the broker, over the same wire as everybody else.
 //!
-//! A picture of the broker ([`Snapshot`]) is taken when somebody looks, at most about once a second however many look, and
-//! never otherwise. What people do goes through the same thread, one after the other. Its inbox is bounded: when it is full the
+//! A picture of the broker ([`Snapshot`]) is taken when somebody looks, at most about once a second however many look, and every
+//! ten seconds when nobody does, so that whoever comes finds the last five minutes. What people do goes through the same thread, one after the other. Its inbox is bounded: when it is full the
 //! question is shed, and the broker notices nothing of it.
 
 use std::collections::VecDeque;
@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use laneway::{Client, Curve};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::limits::{BROKER_QUESTIONS_MAX, BROKER_TIME, FRESH, HISTORY_MS, HISTORY_POINTS_MAX, LOOK_TIME};
+use crate::limits::{
+    BROKER_QUESTIONS_MAX, BROKER_TIME, FRESH, HISTORY_MS, HISTORY_POINTS_MAX, LOOK_TIME, PAGE_TIME, UNSEEN_TIME,
+};
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::snapshot::{Facts, Sample, Snapshot};
@@ -71,6 +73,16 @@ impl Live {
 
     /// A picture of now, or the last one when the broker takes its time.
     pub(crate) async fn look(&self) -> Arc<Snapshot> {
+        self.look_within(LOOK_TIME).await
+    }
+
+    /// For a page, which comes at once whatever the broker does: the stream of live updates brings what is newer a moment later.
+    pub(crate) async fn glance(&self) -> Arc<Snapshot> {
+        let is_first = !self.seen.borrow().is_taken;
+        self.look_within(if is_first { LOOK_TIME } else { PAGE_TIME }).await
+    }
+
+    async fn look_within(&self, time: Duration) -> Arc<Snapshot> {
         let mut seen = self.seen.clone();
         let last = Arc::clone(&seen.borrow_and_update());
         if last.taken.elapsed() < FRESH && last.is_taken {
@@ -79,7 +91,7 @@ impl Live {
         if !self.looks.swap(true, Ordering::SeqCst) && self.jobs.try_send(Job::Look).is_err() {
             self.looks.store(false, Ordering::SeqCst);
         }
-        drop(tokio::time::timeout(LOOK_TIME, seen.changed()).await);
+        drop(tokio::time::timeout(time, seen.changed()).await);
         self.last()
     }
 
@@ -172,15 +184,16 @@ struct Eye {
 
 impl Eye {
     fn run(mut self, inbox: &Receiver<Job>) {
-        // Ends when the last sender is gone.
-        for job in inbox {
-            match job {
-                Job::Look => {
+        loop {
+            match inbox.recv_timeout(UNSEEN_TIME) {
+                Ok(Job::Look) | Err(RecvTimeoutError::Timeout) => {
                     let snapshot = self.look();
                     self.publish.send_replace(Arc::new(snapshot));
                     self.looks.store(false, Ordering::SeqCst);
                 }
-                Job::Ask(ask) => ask(&mut self.link),
+                Ok(Job::Ask(ask)) => ask(&mut self.link),
+                // The last sender is gone.
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }

@@ -6,12 +6,16 @@ use std::time::Instant;
 
 use laneway_protocol::message::{KindState, LaneRow, StatsReport, WorkerRow};
 
+use crate::limits::HISTORY_MS;
 use crate::time::{bytes, grouped, now_ms, span};
 
 /// A lane whose oldest due task is younger than this does not fall behind.
 const OLD_MS: i64 = 60_000;
-/// Points of a lane's sparkline.
+/// Points of a lane's sparkline, and the time that one stands for.
 const SPARK_POINTS: usize = 60;
+const SPARK_STEP_MS: i64 = HISTORY_MS / 60;
+/// What counts as now in a rate.
+const NOW_MS: i64 = 5_000;
 
 /// What the broker said, in one go.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +183,9 @@ impl Snapshot {
 
     /// The rates of about the last five seconds.
     pub(crate) fn rate_now(&self) -> Rates {
-        let last: Vec<&Rates> = self.rates.iter().rev().take(5).collect();
+        // One look at least, and of several those that are not older.
+        let is_now = |&(at, rates): &(usize, &Rates)| at == 0 || self.at / 1_000 - rates.at < NOW_MS / 1_000;
+        let last: Vec<&Rates> = self.rates.iter().rev().enumerate().take_while(is_now).map(|(_, rates)| rates).collect();
         let n = f64::from(u32::try_from(last.len().max(1)).unwrap_or(1));
         let mean = |of: fn(&Rates) -> f64| last.iter().map(|rates| of(rates)).sum::<f64>() / n;
         Rates {
@@ -213,16 +219,22 @@ fn handed_out(a: &Sample, b: &Sample) -> (BTreeMap<String, u64>, u64) {
     (b.lanes.iter().filter_map(gain).collect(), u64::try_from(b.at - a.at).unwrap_or(0).max(1))
 }
 
+/// Evenly over time, though looks come more often while somebody is there: a long gap has several points.
 fn paces(history: &VecDeque<Sample>) -> BTreeMap<String, Vec<u64>> {
-    let step = history.len().div_ceil(SPARK_POINTS).max(1);
     // From the newest backwards, so that the last point is always the present.
-    let mut points: Vec<&Sample> = history.iter().rev().step_by(step).collect();
+    let mut points: Vec<&Sample> = Vec::new();
+    for (at, sample) in history.iter().enumerate().rev() {
+        if at == 0 || points.last().is_none_or(|newer| newer.at - sample.at >= SPARK_STEP_MS) {
+            points.push(sample);
+        }
+    }
     points.reverse();
     let mut lanes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for pair in points.windows(2) {
         let (gains, ms) = handed_out(pair[0], pair[1]);
+        let times = usize::try_from(ms / SPARK_STEP_MS.unsigned_abs()).unwrap_or(1).clamp(1, SPARK_POINTS);
         for (lane, n) in gains {
-            lanes.entry(lane).or_default().push(n.saturating_mul(10_000) / ms);
+            lanes.entry(lane).or_default().extend(std::iter::repeat_n(n.saturating_mul(10_000) / ms, times));
         }
     }
     lanes
@@ -231,7 +243,8 @@ fn paces(history: &VecDeque<Sample>) -> BTreeMap<String, Vec<u64>> {
 #[expect(clippy::cast_precision_loss, reason = "a rate is for eyes")]
 fn lane_rates(history: &VecDeque<Sample>) -> BTreeMap<String, f64> {
     let Some(last) = history.back() else { return BTreeMap::new() };
-    let Some(first) = history.iter().rev().nth(5).or(history.front()) else { return BTreeMap::new() };
+    let past = history.iter().rev().find(|sample| last.at - sample.at >= NOW_MS);
+    let Some(first) = past.or(history.front()) else { return BTreeMap::new() };
     let (gains, ms) = handed_out(first, last);
     gains.into_iter().map(|(lane, n)| (lane, n as f64 * 1_000.0 / ms as f64)).collect()
 }
@@ -317,12 +330,12 @@ pub(crate) mod tests {
 
     #[test]
     fn rates_are_by_the_time_between_two_looks() {
-        // Proves that a look after ten seconds without anybody is not taken for a burst.
+        // Proves that a look after ten seconds without anybody is not taken for a burst, and takes its room in a sparkline.
         let history = VecDeque::from([sample(0, 0, 0), sample(1_000, 100, 6), sample(11_000, 200, 16)]);
         let rates = rates(&history);
         assert_eq!(rates.iter().map(|rate| rate.done).collect::<Vec<_>>(), [100.0, 10.0]);
-        assert_eq!(paces(&history)["high"], [60, 10]);
-        assert!((lane_rates(&history)["high"] - 16.0 / 11.0).abs() < 1e-9);
+        assert_eq!(paces(&history)["high"], [60, 10, 10]);
+        assert!((lane_rates(&history)["high"] - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const SCHEMA: &str = "SELECT max(version) FROM laneway_schema_history";
 
 pub(crate) async fn show(visit: Visit) -> Shown {
     let app = &visit.app;
-    let snapshot = app.live.look().await;
+    let snapshot = app.live.glance().await;
     let schema = app
         .rows
         .ask(|table| table.look(|conn, _| conn.query_row(SCHEMA, [], |row| row.get::<_, Option<i64>>(0))))

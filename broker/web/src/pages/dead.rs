@@ -35,7 +35,7 @@ struct Group {
 }
 
 pub(crate) async fn show(visit: Visit) -> Shown {
-    let snapshot = visit.app.live.look().await;
+    let snapshot = visit.app.live.glance().await;
     let found = visit.app.rows.ask(rows::dead_groups).await?;
     let frame = visit.frame("dead", "Dead tasks");
     let group = |group: &rows::DeadGroup| {

@@ -21,7 +21,7 @@ struct LanesPage {
 }
 
 pub(crate) async fn show(visit: Visit) -> Shown {
-    let snapshot = visit.app.live.look().await;
+    let snapshot = visit.app.live.glance().await;
     let frame = visit.frame("lanes", "Lanes and kinds").live("lanes");
     let mut parts = parts(&snapshot, &frame.base, frame.may_change).into_iter().map(|part| part.html);
     let (trouble, table, kinds) = (trouble(&snapshot, &frame.base), parts.next(), parts.next());

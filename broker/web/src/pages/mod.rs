@@ -48,7 +48,7 @@ pub(crate) fn is_live(page: &str) -> bool {
 }
 
 pub(crate) async fn parts(app: &App, page: &str, may_change: bool) -> Vec<Part> {
-    let snapshot = app.live.look().await;
+    let snapshot = app.live.glance().await;
     let base = &app.settings.base_path;
     let mut parts = match page.split_once(':') {
         None if page == "overview" => overview::parts(&snapshot, base),

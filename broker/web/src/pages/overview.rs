@@ -23,7 +23,7 @@ struct OverviewPage {
 }
 
 pub(crate) async fn show(visit: Visit) -> Shown {
-    let snapshot = visit.app.live.look().await;
+    let snapshot = visit.app.live.glance().await;
     let mut parts = parts(&snapshot, &visit.app.settings.base_path).into_iter().map(|part| part.html);
     let mut next = || parts.next().unwrap_or_default();
     let rates = serde_json::to_string(&snapshot.rates).unwrap_or_default();

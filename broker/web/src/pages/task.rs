@@ -79,7 +79,7 @@ struct Found {
 
 pub(crate) async fn show(visit: Visit, Path(id): Path<i64>) -> Shown {
     let app = &visit.app;
-    app.live.look().await;
+    app.live.glance().await;
     let found = find(app, id).await?;
     let relations: Relations = app.rows.ask(move |table| rows::relations(table, id)).await.unwrap_or_default();
     let frame = visit.frame("tasks", &format!("Task {id}")).live(format!("task:{id}"));

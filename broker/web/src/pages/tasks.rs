@@ -58,7 +58,7 @@ pub(super) struct Line {
 }
 
 pub(crate) async fn show(visit: Visit, Query(fields): Query) -> Shown {
-    let snapshot = visit.app.live.look().await;
+    let snapshot = visit.app.live.glance().await;
     let (filter, wrong) = match filter(&fields) {
         Ok(filter) => (filter, String::new()),
         Err(failure) => (Filter::default(), failure.message),

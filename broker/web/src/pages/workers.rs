@@ -62,7 +62,7 @@ struct Worker {
 }
 
 pub(crate) async fn show(visit: Visit) -> Shown {
-    let snapshot = visit.app.live.look().await;
+    let snapshot = visit.app.live.glance().await;
     let frame = visit.frame("workers", "Workers").live("workers");
     let mut parts = parts(&visit.app, &snapshot, frame.may_change).await.into_iter().map(|part| part.html);
     page(&WorkersPage { trouble: trouble(&snapshot, &frame.base), table: parts.next().unwrap_or_default(), frame })
