@@ -254,6 +254,41 @@ fn a_worker_is_stopped_from_its_page() {
 }
 
 #[test]
+fn all_that_match_may_be_said_with_every_word_of_the_filter() {
+    // Proves that a batch goes by key, fair key, group, worker and attempts too, and by nothing that was not said.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "name=webby kinds=fail");
+    table.execute("INSERT INTO tasks (kind, unique_key, fair_key, group_id) VALUES ('nobody', 'one', 'acme', 7)", []);
+    let keyed = table.0.last_insert_rowid();
+    table.execute("INSERT INTO tasks (kind, max_attempts) VALUES ('fail', 1)", []);
+    let dead = table.0.last_insert_rowid();
+    table.wait_for_state(dead, "dead");
+    table.insert("nobody", "1");
+    wait_for_page(&http, "/workers", |body| body.contains("webby"));
+    for (words, meets) in [
+        ("key:one", 1),
+        ("key:two", 0),
+        ("fair:acme", 1),
+        ("group:7 kind:nobody", 1),
+        ("attempt>=1", 1),
+        ("attempt<1", 2),
+        ("worker:webby", 1),
+        ("kind:nobody", 2),
+    ] {
+        let asked = json!({"change": "cancel", "q": words, "dry_run": true});
+        let number = http.post_json("/api/v1/bulk", &asked).is(200).json()["number"].as_u64().unwrap();
+        let stand = || http.get(&format!("/api/v1/batches/{number}")).json();
+        wait_until("the batch to be over", || stand()["over"] == true);
+        assert_eq!(stand()["seen"], meets, "{words}");
+    }
+    http.post("/tasks/change-all", "change=cancel&q=key:one").is(303);
+    table.wait_for_state(keyed, "cancelled");
+    table.wait_for_count("state = 'queued'", 1);
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();

@@ -13,7 +13,7 @@ use laneway_protocol::{Code, LaneName, TaskId, WireError};
 use crate::action::{BulkSlice, BulkSliced, Edit, Op};
 use crate::broker::Broker;
 use crate::event::Asker;
-use crate::limits::{BATCHES_KEPT_MAX, BATCHES_OPEN_MAX, EPOCH_BATCHES, FILTER_TEXT_BYTES_MAX};
+use crate::limits::{BATCHES_KEPT_MAX, BATCHES_OPEN_MAX, EPOCH_BATCHES, FILTER_TEXT_BYTES_MAX, FILTER_WORKERS_MAX};
 use crate::settle::Pending;
 use crate::time::{Now, UnixMillis};
 
@@ -123,13 +123,7 @@ impl Broker {
             let text = "the filter has no condition: give it one, or say `all` if every task is meant";
             return Err(WireError::new(Code::BadBody, text).field("filter"));
         }
-        for (field, text) in [("kind", &filter.kind), ("lane", &filter.lane), ("error", &filter.error)] {
-            let bytes = text.as_ref().map_or(0, String::len);
-            if bytes > FILTER_TEXT_BYTES_MAX {
-                let text = format!("{bytes} bytes, at most {FILTER_TEXT_BYTES_MAX} are allowed");
-                return Err(WireError::new(Code::BadBody, text).field(format!("filter.{field}")));
-            }
-        }
+        check_filter(&filter)?;
         // Said again, because the answer was lost, it is the batch that was started.
         let same = |walk: &&Walk| {
             let runs = !walk.stand.over && !walk.stop;
@@ -260,5 +254,27 @@ impl Broker {
                 | Verdict::Unknown => {}
             }
         }
+    }
+}
+
+/// Whether a filter can be kept and makes sense; one without a condition is the caller's to refuse.
+fn check_filter(filter: &BulkFilter) -> Result<(), WireError> {
+    let wrong = |field: &str, text: String| Err(WireError::new(Code::BadBody, text).field(format!("filter.{field}")));
+    let BulkFilter { kind, lane, error, unique_key, fair_key, workers, .. } = filter;
+    let named = [("kind", kind), ("lane", lane), ("error", error), ("unique_key", unique_key), ("fair_key", fair_key)];
+    let named = named.into_iter().filter_map(|(field, text)| Some((field, text.as_ref()?)));
+    for (field, text) in named.chain(workers.iter().map(|worker| ("workers", worker))) {
+        if text.len() > FILTER_TEXT_BYTES_MAX {
+            return wrong(field, format!("{} bytes, at most {FILTER_TEXT_BYTES_MAX} are allowed", text.len()));
+        }
+    }
+    if workers.len() > FILTER_WORKERS_MAX {
+        return wrong("workers", format!("{} of them, at most {FILTER_WORKERS_MAX} are allowed", workers.len()));
+    }
+    match (filter.attempts_min, filter.attempts_max) {
+        (Some(min), Some(max)) if min > max => {
+            wrong("attempts_min", format!("{min} is above attempts_max, {max}: no task has that"))
+        }
+        _ => Ok(()),
     }
 }

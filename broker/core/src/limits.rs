@@ -67,6 +67,8 @@ pub(crate) const BATCHES_KEPT_MAX: usize = 16;
 pub(crate) const EPOCH_BATCHES: u64 = 1_000_000;
 /// Of each text in the filter of a batch.
 pub(crate) const FILTER_TEXT_BYTES_MAX: usize = 512;
+/// Beginnings of sessions in one.
+pub(crate) const FILTER_WORKERS_MAX: usize = 64;
 /// When to ask again while the broker drains or stops.
 pub(crate) const DRAIN_PAUSE_MS: u64 = 500;
 /// What a host, a name or an SDK version may say about itself.

@@ -46,6 +46,30 @@ pub(super) struct WhichArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "tasks")]
     error: Option<String>,
 
+    /// Those with this unique key
+    #[arg(long, value_name = "KEY", conflicts_with = "tasks")]
+    key: Option<String>,
+
+    /// Those with this fair key
+    #[arg(long, value_name = "KEY", conflicts_with = "tasks")]
+    fair_key: Option<String>,
+
+    /// Those of this group, by its number
+    #[arg(long, value_name = "NUMBER", conflicts_with = "tasks")]
+    group: Option<u64>,
+
+    /// Those that a worker runs, or ran last, whose session begins with this; may be repeated
+    #[arg(long, value_name = "SESSION", conflicts_with = "tasks")]
+    worker: Vec<String>,
+
+    /// Those with at least so many attempts
+    #[arg(long, value_name = "N", conflicts_with = "tasks")]
+    attempts_min: Option<u32>,
+
+    /// Those with at most so many attempts
+    #[arg(long, value_name = "N", conflicts_with = "tasks")]
+    attempts_max: Option<u32>,
+
     /// Every task; needed when no condition is given
     #[arg(long, conflicts_with = "tasks")]
     all: bool,
@@ -75,6 +99,12 @@ impl WhichArgs {
             lane: self.lane.clone(),
             older_ms: self.older_than.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             error: self.error.clone(),
+            unique_key: self.key.clone(),
+            fair_key: self.fair_key.clone(),
+            group: self.group,
+            workers: self.worker.clone(),
+            attempts_min: self.attempts_min,
+            attempts_max: self.attempts_max,
         };
         if filter.is_open() && !filter.all {
             let text = "name tasks by id or give a condition such as --state or --kind; --all means every task";

@@ -57,6 +57,23 @@ impl Compare {
             Compare::More => ">",
         }
     }
+
+    /// The least and the most that it lets through; `Less` than one at least.
+    fn range(self, n: u32) -> (Option<u32>, Option<u32>) {
+        match self {
+            Compare::Less => (None, Some(n.saturating_sub(1))),
+            Compare::AtMost => (None, Some(n)),
+            Compare::Equal => (Some(n), Some(n)),
+            Compare::AtLeast => (Some(n), None),
+            Compare::More => (Some(n.saturating_add(1)), None),
+        }
+    }
+}
+
+/// What a worker may be called by: its session, the beginning of that, or its name while it is connected.
+pub(crate) fn sessions(worker: &str, connected: &[(String, String)]) -> Vec<String> {
+    let named = connected.iter().filter(|(_, name)| name == worker).map(|(session, _)| session.clone());
+    std::iter::once(worker.to_owned()).chain(named).collect()
 }
 
 /// What is wrong with a filter: the word, why, and what would be right.
@@ -81,26 +98,31 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The same for a batch in the broker, which knows fewer fields.
-    pub(crate) fn to_bulk(&self) -> Result<BulkFilter, Wrong> {
-        let Self { state, kind, lane, key, worker, fair, group, error, attempt, id } = self;
-        let others = [
-            ("key", key.is_some()),
-            ("worker", worker.is_some()),
-            ("fair", fair.is_some()),
-            ("group", group.is_some()),
-            ("attempt", attempt.is_some()),
-            ("id", id.is_some()),
-        ];
-        if let Some((word, _)) = others.into_iter().find(|(_, is_said)| *is_said) {
-            let why = "is not for all that match: a batch goes by state, kind, lane and error; select rows instead";
-            return Err(Wrong { word: word.into(), why: why.into() });
+    /// The same for a batch in the broker, which knows workers by their sessions only: `workers` is sessions and names of those
+    /// that are connected.
+    pub(crate) fn to_bulk(&self, workers: &[(String, String)]) -> Result<BulkFilter, Wrong> {
+        let Self { state, kind, lane, key, worker, fair, group, error, attempt, id } = self.clone();
+        let wrong = |word: &str, why: &str| Err(Wrong { word: word.into(), why: why.into() });
+        if id.is_some() {
+            return wrong("id", "is one task: select it instead of all that match");
         }
+        let (attempts_min, attempts_max) = match attempt {
+            Some((Compare::Less, 0)) => return wrong("attempt<0", "meets no task"),
+            Some((compare, n)) => compare.range(n),
+            None => (None, None),
+        };
+        let Ok(group) = group.map(u64::try_from).transpose() else { return wrong("group", "is no number of a group") };
         let mut bulk = BulkFilter {
-            state: *state,
-            kind: kind.clone(),
-            lane: lane.clone(),
-            error: error.clone(),
+            state,
+            kind,
+            lane,
+            error,
+            unique_key: key,
+            fair_key: fair,
+            group,
+            workers: worker.map_or_else(Vec::new, |worker| sessions(&worker, workers)),
+            attempts_min,
+            attempts_max,
             ..BulkFilter::default()
         };
         bulk.all = bulk.is_open();
@@ -295,11 +317,34 @@ mod tests {
     #[test]
     fn a_batch_takes_only_what_the_broker_can_tell() {
         // Proves that no condition is dropped on the way to a change of many tasks.
-        let bulk = Filter::parse("kind:a lane:b error:c state:dead").unwrap().to_bulk().unwrap();
-        assert_eq!((bulk.kind.as_deref(), bulk.lane.as_deref(), bulk.all), (Some("a"), Some("b"), false));
-        assert!(Filter::default().to_bulk().unwrap().all);
-        for text in ["key:x", "worker:w", "fair:f", "group:1", "attempt>1", "id:1"] {
-            assert!(Filter::parse(text).unwrap().to_bulk().is_err(), "{text}");
+        let connected = [("00ff".to_owned(), "web-1".to_owned()), ("00fe".to_owned(), "web-2".to_owned())];
+        let bulk = |text: &str| Filter::parse(text).unwrap().to_bulk(&connected);
+        let many = bulk("kind:a lane:b error:c state:dead key:x fair:f group:1 attempt>1 worker:web-1").unwrap();
+        let expected = BulkFilter {
+            state: Some(TaskState::Dead),
+            kind: Some("a".into()),
+            lane: Some("b".into()),
+            error: Some("c".into()),
+            unique_key: Some("x".into()),
+            fair_key: Some("f".into()),
+            group: Some(1),
+            workers: vec!["web-1".into(), "00ff".into()],
+            attempts_min: Some(2),
+            ..BulkFilter::default()
+        };
+        assert_eq!(many, expected);
+        assert!(bulk("").unwrap().all);
+        for (text, range) in [
+            ("attempt<2", (None, Some(1))),
+            ("attempt<=2", (None, Some(2))),
+            ("attempt:2", (Some(2), Some(2))),
+            ("attempt>=2", (Some(2), None)),
+        ] {
+            let bulk = bulk(text).unwrap();
+            assert_eq!((bulk.attempts_min, bulk.attempts_max), range, "{text}");
+        }
+        for text in ["id:1", "attempt<0"] {
+            assert!(bulk(text).is_err(), "{text}");
         }
     }
 }

@@ -68,13 +68,27 @@ pub struct BulkFilter {
     /// Its error has this text in it, letter for letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair_key: Option<String>,
+    /// By its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
+    /// The session that runs it, or ran it last, begins with one of these, at most 64; none: whoever ran it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<String>,
+    /// Its count of attempts is in this range, the bounds included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_min: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
 }
 
 impl BulkFilter {
     /// Whether it meets every task.
     pub fn is_open(&self) -> bool {
-        let Self { all: _, state, kind, lane, older_ms, error } = self;
-        state.is_none() && kind.is_none() && lane.is_none() && older_ms.is_none() && error.is_none()
+        *self == Self { all: self.all, ..Self::default() }
     }
 }
 

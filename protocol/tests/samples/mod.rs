@@ -555,6 +555,12 @@ fn bulk_by_filter() -> Bulk {
         lane: Some("low".into()),
         older_ms: Some(3_600_000),
         error: Some("no such file".into()),
+        unique_key: Some("one".into()),
+        fair_key: Some("acme".into()),
+        group: Some(12),
+        workers: vec!["0011".into()],
+        attempts_min: Some(1),
+        attempts_max: Some(3),
     };
     Bulk { change: Some(Change::Purge), filter: Some(filter), dry_run: true, ..Bulk::default() }
 }

@@ -59,6 +59,14 @@ fn a_change_that_makes_no_sense_is_refused() {
             by_filter(Change::Purge, BulkFilter { error: Some("x".repeat(513)), ..all() }),
             (Code::BadBody, Some("filter.error")),
         ),
+        (
+            by_filter(Change::Purge, BulkFilter { workers: vec!["a".into(); 65], ..all() }),
+            (Code::BadBody, Some("filter.workers")),
+        ),
+        (
+            by_filter(Change::Purge, BulkFilter { attempts_min: Some(3), attempts_max: Some(2), ..all() }),
+            (Code::BadBody, Some("filter.attempts_min")),
+        ),
         (Bulk { batch: Some(1), ..Bulk::default() }, (Code::NotFound, Some("batch"))),
         (Bulk { lane: None, ..bulk(Change::Move, &[1]) }, (Code::BadBody, Some("lane"))),
         (Bulk { lane: Some(lane("none")), ..bulk(Change::Move, &[1]) }, (Code::UnknownLane, Some("lane"))),

@@ -362,6 +362,7 @@ impl Table {
                 && Some(*id) <= until
                 && slice.filter.state.is_none_or(|state| row.state == state)
                 && slice.filter.lane.as_ref().is_none_or(|lane| row.lane.as_str() == lane)
+                && slice.filter.attempts_min.is_none_or(|min| row.attempts >= min)
         };
         let mut met: Vec<TaskId> = self.rows.iter().filter(|(id, row)| meets(id, row)).map(|(&id, _)| id).collect();
         let over = met.len() < slice.rows;

@@ -1,8 +1,8 @@
 //! What people do to tasks by id: move, run now, purge.
 
 use laneway_core::{BulkSlice, BulkSliced, Count, Edit, Ended, Next, Op, OpResult, UnixMillis};
-use laneway_protocol::TaskState;
 use laneway_protocol::message::{BulkFilter, NewTask, Verdict};
+use laneway_protocol::{FairKey, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{START, Subject, World, ids, key, lane, new_task, task, text};
@@ -141,6 +141,11 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
     let high = world.submit_one(NewTask { lane: Some(lane("high")), ..new_task("k") });
     let bad = world.insert(&[("kind", text("k")), ("lane", Value::Blob(vec![1]))]);
     let (busy, _) = world.running();
+    let keyed = NewTask { unique_key: Some("one".into()), fair_key: FairKey::new("acme").ok(), ..new_task("k") };
+    let keyed = world.submit_one(keyed);
+    let grouped = world.insert(&[("kind", text("k")), ("group_id", 7.into())]);
+    let worker = world.cell(busy, "worker");
+    let Value::Text(worker) = worker else { panic!("no worker: {worker:?}") };
     let now = world.now.wall;
     let all = BulkFilter { all: true, ..BulkFilter::default() };
     let by = |change: fn(&mut BulkFilter)| {
@@ -149,19 +154,36 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
         BulkSlice { dry_run: true, ..slice(Edit::Cancel, filter) }
     };
     let cases = [
-        (by(|_| ()), vec![dead, alarm, high, bad, busy]),
+        (by(|_| ()), vec![dead, alarm, high, bad, busy, keyed, grouped]),
         (by(|f| f.state = Some(TaskState::Dead)), vec![dead]),
         (by(|f| f.state = Some(TaskState::Running)), vec![busy]),
-        (by(|f| f.state = Some(TaskState::Queued)), vec![alarm, high, bad]),
-        (by(|f| f.kind = Some("k".into())), vec![dead, high, bad, busy]),
+        (by(|f| f.state = Some(TaskState::Queued)), vec![alarm, high, bad, keyed, grouped]),
+        (by(|f| f.kind = Some("k".into())), vec![dead, high, bad, busy, keyed, grouped]),
         (by(|f| f.lane = Some("high".into())), vec![alarm, high]),
         (by(|f| f.error = Some("file: 100%".into())), vec![dead]),
         (by(|f| f.error = Some("FILE".into())), vec![]),
         (by(|f| (f.state, f.error) = (Some(TaskState::Queued), Some("file".into()))), vec![]),
-        (BulkSlice { before: Some(now), ..by(|_| ()) }, vec![dead, alarm, high, bad, busy]),
+        (BulkSlice { before: Some(now), ..by(|_| ()) }, vec![dead, alarm, high, bad, busy, keyed, grouped]),
         (BulkSlice { before: Some(UnixMillis(now.0 - 1)), ..by(|_| ()) }, vec![dead]),
         (BulkSlice { before: Some(UnixMillis(START + 4)), ..by(|_| ()) }, vec![]),
         (BulkSlice { after: Some(task(dead)), until: Some(task(high)), ..by(|_| ()) }, vec![alarm, high]),
+        (by(|f| f.unique_key = Some("one".into())), vec![keyed]),
+        (by(|f| f.unique_key = Some("on".into())), vec![]),
+        (by(|f| f.fair_key = Some("acme".into())), vec![keyed]),
+        (by(|f| f.group = Some(7)), vec![grouped]),
+        (by(|f| f.group = Some(8)), vec![]),
+        (by(|f| f.workers = vec!["no such".into()]), vec![]),
+        (by(|f| f.attempts_min = Some(1)), vec![dead]),
+        (by(|f| f.attempts_min = Some(2)), vec![]),
+        (by(|f| f.attempts_max = Some(0)), vec![alarm, high, bad, busy, keyed, grouped]),
+        (by(|f| (f.attempts_min, f.attempts_max) = (Some(0), Some(1))), vec![dead, alarm, high, bad, busy, keyed, grouped]),
+        (
+            BulkSlice {
+                dry_run: true,
+                ..slice(Edit::Cancel, BulkFilter { workers: vec!["no".into(), worker[..1].into()], ..all.clone() })
+            },
+            vec![dead, busy],
+        ),
     ];
     for (asked, expected) in cases {
         let sliced = walk(world, asked.clone());

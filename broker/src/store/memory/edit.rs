@@ -8,7 +8,7 @@ use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
 use super::Step;
-use super::cells::{cell, fair_key, sql, state, task_id, task_row, text, time};
+use super::cells::{cell, fair_key, int, sql, state, task_id, task_row, text, time};
 
 impl Step<'_> {
     pub(super) fn edit(&mut self, edit: &Edit, id: i64, now: Now) -> Verdict {
@@ -56,6 +56,13 @@ impl Step<'_> {
             && filter.lane.as_ref().is_none_or(|lane| shown.lane.as_ref() == Some(lane))
             && slice.before.is_none_or(|before| at.is_some_and(|at| at <= before.0))
             && filter.error.as_ref().is_none_or(|wanted| text(row, "error").is_some_and(|text| text.contains(wanted)))
+            && filter.unique_key.as_deref().is_none_or(|key| text(row, "unique_key") == Some(key))
+            && filter.fair_key.as_deref().is_none_or(|key| text(row, "fair_key") == Some(key))
+            && filter.group.is_none_or(|group| int(row, "group_id").is_some_and(|own| u64::try_from(own) == Ok(group)))
+            && (filter.workers.is_empty()
+                || text(row, "worker").is_some_and(|own| filter.workers.iter().any(|worker| own.starts_with(worker))))
+            && filter.attempts_min.is_none_or(|min| int(row, "attempts").is_some_and(|own| own >= i64::from(min)))
+            && filter.attempts_max.is_none_or(|max| int(row, "attempts").is_some_and(|own| own <= i64::from(max)))
     }
 
     fn purge(&mut self, id: i64, now: Now) -> Verdict {

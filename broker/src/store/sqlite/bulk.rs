@@ -71,7 +71,11 @@ fn source(slice: &BulkSlice) -> &'static str {
 
 fn meet(conn: &Connection, rules: &Rules, slice: &BulkSlice, until: i64, begun: Instant) -> Result<Met, StoreError> {
     // Columns far behind in the row are read where they are needed only.
-    let error = if slice.filter.error.is_some() { "error" } else { "NULL" };
+    let filter = &slice.filter;
+    let error = if filter.error.is_some() { "error" } else { "NULL" };
+    let unique_key = if filter.unique_key.is_some() { "unique_key" } else { "NULL" };
+    let fair_key = if filter.fair_key.is_some() { "fair_key" } else { "NULL" };
+    let worker = if filter.workers.is_empty() { "NULL" } else { "worker" };
     let bytes = match slice.edit {
         Edit::Purge if !slice.dry_run => {
             "ifnull(octet_length(payload), 0) + ifnull(octet_length(checkpoint), 0) + ifnull(octet_length(result), 0)"
@@ -80,8 +84,8 @@ fn meet(conn: &Connection, rules: &Rules, slice: &BulkSlice, until: i64, begun: 
     };
     let source = source(slice);
     let sql = format!(
-        "SELECT id, state, kind, lane, finished_at, created_at, {error}, {bytes} FROM tasks {source} \
-         id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
+        "SELECT id, state, kind, lane, finished_at, created_at, {error}, {bytes}, {unique_key}, {fair_key}, {worker}, \
+         group_id, attempts FROM tasks {source} id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let limit = i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX);
@@ -131,10 +135,30 @@ fn meets(row: &Row<'_>, rules: &Rules, slice: &BulkSlice) -> rusqlite::Result<bo
             return Ok(false);
         }
     }
-    match &filter.error {
-        Some(text) => Ok(row.get_ref(6)?.as_str().is_ok_and(|error| error.contains(text.as_str()))),
-        None => Ok(true),
+    if let Some(text) = &filter.error
+        && !row.get_ref(6)?.as_str().is_ok_and(|error| error.contains(text.as_str()))
+    {
+        return Ok(false);
     }
+    for (at, wanted) in [(8, &filter.unique_key), (9, &filter.fair_key)] {
+        if wanted.is_some() && row.get_ref(at)?.as_str().ok() != wanted.as_deref() {
+            return Ok(false);
+        }
+    }
+    if !filter.workers.is_empty() {
+        let Ok(own) = row.get_ref(10)?.as_str() else { return Ok(false) };
+        if !filter.workers.iter().any(|worker| own.starts_with(worker.as_str())) {
+            return Ok(false);
+        }
+    }
+    if filter.group.is_some() && row::unsigned(row.get_ref(11)?) != filter.group {
+        return Ok(false);
+    }
+    let (min, max) = (filter.attempts_min.unwrap_or(0), filter.attempts_max.unwrap_or(u32::MAX));
+    if min == 0 && max == u32::MAX {
+        return Ok(true);
+    }
+    Ok(row::unsigned(row.get_ref(12)?).is_some_and(|own| (u64::from(min)..=u64::from(max)).contains(&own)))
 }
 
 fn task_id(id: i64) -> Option<TaskId> {

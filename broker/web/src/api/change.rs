@@ -13,6 +13,7 @@ use crate::pages::Visit;
 use crate::pages::change::{apply, change, lane as lane_of, task_id};
 use crate::pages::change_all::meant;
 use crate::pages::schedules;
+use crate::pages::tasks::connected;
 use crate::request::Json;
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,7 +55,8 @@ pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered
     let lane = lane_of(change, body.lane.as_deref())?;
     let filter = match (body.q, body.filter) {
         (Some(q), None) => {
-            let filter = Filter::parse(&q).and_then(|filter| meant(change, filter).to_bulk());
+            let workers = connected(&visit.app.live.last());
+            let filter = Filter::parse(&q).and_then(|filter| meant(change, filter).to_bulk(&workers));
             let filter = filter.map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
             if filter.is_open() {
                 return Err(Failure::bad("q", "meets every task: say so with {\"filter\": {\"all\": true}}"));

@@ -7,7 +7,7 @@ use laneway::{LaneName, TaskState};
 use laneway_protocol::message::{BulkFilter, Change};
 
 use super::change::{change, is_dangerous, lane, word};
-use super::tasks::{filter, lane_names};
+use super::tasks::{connected, filter, lane_names};
 use super::{Frame, Shown, Visit, page};
 use crate::failure::Failure;
 use crate::filter::Filter;
@@ -39,10 +39,10 @@ struct Wanted {
     bulk: BulkFilter,
 }
 
-fn wanted(fields: &Fields) -> Result<Wanted, Failure> {
+fn wanted(visit: &Visit, fields: &Fields) -> Result<Wanted, Failure> {
     let change = change(fields.text("change").unwrap_or_default())?;
     let filter = meant(change, filter(fields)?);
-    let bulk = filter.to_bulk().map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+    let bulk = filter.to_bulk(&connected(&visit.app.live.last())).map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
     Ok(Wanted { change, filter, bulk })
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn meant(change: Change, mut filter: Filter) -> Filter {
 
 /// Asks before anything is done.
 pub(crate) async fn ask(visit: Visit, Query(fields): Query) -> Shown {
-    let Wanted { change, filter, bulk } = wanted(&fields)?;
+    let Wanted { change, filter, bulk } = wanted(&visit, &fields)?;
     let frame = visit.frame("tasks", "All that match");
     let count = if frame.may_change { count(&visit, change, bulk).await? } else { String::new() };
     page(&ChangeAllPage {
@@ -92,7 +92,7 @@ async fn count(visit: &Visit, change: Change, filter: BulkFilter) -> Result<Stri
 }
 
 pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
-    let Wanted { change, bulk, .. } = wanted(&fields)?;
+    let Wanted { change, bulk, .. } = wanted(&visit, &fields)?;
     let lane = lane(change, fields.text("lane"))?;
     let batch = visit.app.live.change(move |client| client.change_all(change, lane.as_ref(), bulk, false)).await?;
     Ok(visit.to(&format!("/batches/{}", batch.number)))

@@ -74,7 +74,7 @@ pub(crate) async fn show(visit: Visit, Query(fields): Query) -> Shown {
     let text = if wrong.is_empty() { filter.to_string() } else { fields.text("q").unwrap_or_default().to_owned() };
     let link = |state: &str, before: Option<i64>| link(&frame.base, state, &text, before);
     let state = filter.state.map_or("", TaskState::as_str);
-    let bulk = filter.to_bulk();
+    let bulk = filter.to_bulk(&connected(&snapshot));
     let why_not_all = bulk.as_ref().err().map_or_else(String::new, ToString::to_string);
     let all_link =
         |change: &str| format!("{}/tasks/change-all?change={change}&state={state}&q={}", frame.base, encode(&text));
@@ -118,14 +118,19 @@ pub(crate) fn filter(fields: &Fields) -> Result<Filter, Failure> {
 
 /// With what the last look at the broker knows.
 pub(crate) fn query(filter: Filter, before: Option<i64>, rows_max: usize, snapshot: &Snapshot) -> PageQuery {
-    let workers = snapshot.facts.iter().flat_map(|facts| &facts.workers);
     PageQuery {
         filter,
         before,
         rows_max,
         kind_lanes: snapshot.kind_lanes.clone(),
-        workers: workers.map(|worker| (worker.session.to_string(), worker.name.clone())).collect(),
+        workers: connected(snapshot),
     }
+}
+
+/// Sessions and names of the workers that are.
+pub(crate) fn connected(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let workers = snapshot.facts.iter().flat_map(|facts| &facts.workers);
+    workers.map(|worker| (worker.session.to_string(), worker.name.clone())).collect()
 }
 
 pub(super) fn lane_names(snapshot: &Snapshot) -> Vec<String> {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use serde::Serialize;
 
 use super::table::{Clock, Table, Trouble};
-use crate::filter::Filter;
+use crate::filter::{Filter, sessions};
 
 /// Ids of the first slice of a walk.
 const SLICE_IDS: i64 = 4_000;
@@ -185,11 +185,8 @@ fn rest(mut source: Source, query: &PageQuery) -> Source {
         source = source.plain(format!("(lane = ?{n} OR (lane IS NULL AND kind IN ({})))", words.join(", ")));
     }
     if let Some(worker) = worker {
-        // A session, its beginning, or the name of a worker that is connected.
-        let mut sessions = vec![worker.clone()];
-        sessions.extend(query.workers.iter().filter(|(_, name)| name == worker).map(|(session, _)| session.clone()));
         let mut words = Vec::new();
-        for session in sessions {
+        for session in sessions(worker, &query.workers) {
             source.values.push(session.into());
             let n = source.values.len();
             words.push(format!("substr(worker, 1, length(?{n})) = ?{n}"));
