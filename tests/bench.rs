@@ -101,6 +101,19 @@ fn idle_brokers_are_looked_at_with_as_many_workers_as_others() {
 }
 
 #[test]
+fn dashboards_are_open_beside_a_drain() {
+    // Proves that the drain with open dashboards is measured beside the one without, that every page answers meanwhile, and
+    // that no task is lost.
+    let lines = bench("dashboards");
+    check(&lines);
+    for max in [1, 64] {
+        for what in ["no dashboard", "50 dashboards", "slowest page", "broker, 50 dashboards"] {
+            figure(&lines, &format!("4 slots, max {max}, {what}"));
+        }
+    }
+}
+
+#[test]
 fn waits_have_their_percentiles() {
     // Proves that a start is found for every insert: a missing one would leave a percentile without its samples.
     let lines = bench("latency");

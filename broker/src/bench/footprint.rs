@@ -61,7 +61,7 @@ pub(super) fn idle(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+pub(super) fn mebibytes(bytes: u64) -> f64 {
     const MIB: f64 = 1024.0 * 1024.0;
     #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53 bytes")]
     let bytes = bytes as f64;

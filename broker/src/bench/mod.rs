@@ -7,6 +7,7 @@
 
 mod beside;
 mod crowd;
+mod dashboards;
 mod drain;
 mod figure;
 mod footprint;
@@ -84,6 +85,8 @@ enum Part {
     Memory,
     /// The processor time of idle processes
     Idle,
+    /// Draining with fifty open dashboards and without, beside many finished tasks
+    Dashboards,
 }
 
 /// What every part needs.
@@ -152,6 +155,7 @@ impl Bench {
             Part::Urgent => waits::urgent(self, report),
             Part::Memory => footprint::memory(self, report),
             Part::Idle => footprint::idle(self, report),
+            Part::Dashboards => dashboards::measure(self, report),
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Scale {
     pub(super) urgent_bulk: u32,
     pub(super) queued_rows: u32,
     pub(super) idle_time: Duration,
+    /// Tasks that are drained beside open dashboards, of `queued_rows`: one at a time, and in batches.
+    pub(super) watched_tasks_alone: u32,
+    pub(super) watched_tasks: u32,
 }
 
 impl Scale {
@@ -53,6 +56,8 @@ impl Scale {
         urgent_bulk: 20_000,
         queued_rows: 1_000_000,
         idle_time: Duration::from_secs(5),
+        watched_tasks_alone: 150_000,
+        watched_tasks: 950_000,
     };
 
     pub(super) const QUICK: Self = Self {
@@ -75,5 +80,7 @@ impl Scale {
         urgent_bulk: 2_000,
         queued_rows: 50_000,
         idle_time: Duration::from_secs(1),
+        watched_tasks_alone: 5_000,
+        watched_tasks: 40_000,
     };
 }

@@ -60,6 +60,17 @@ pub(super) struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Starts a broker on a new database and waits until it answers.
     pub(super) fn open(bench: &'a Bench, durability: Durability) -> Result<Self, Error> {
+        Self::open_with(bench, durability, &[])
+    }
+
+    /// The same, with a dashboard; gives the address of that too.
+    pub(super) fn open_with_dashboard(bench: &'a Bench, durability: Durability) -> Result<(Self, String), Error> {
+        let mut stage = Self::open_with(bench, durability, &["--web", "127.0.0.1:0"])?;
+        let address = await_in_log(bench, &stage.dir, &mut stage.broker, "address")?;
+        Ok((stage, address))
+    }
+
+    fn open_with(bench: &'a Bench, durability: Durability, more: &[&str]) -> Result<Self, Error> {
         bench.check_interrupted()?;
         let dir = tempfile::Builder::new()
             .prefix("laneway-bench-")
@@ -76,11 +87,12 @@ impl<'a> Stage<'a> {
             .arg(&db)
             .arg("--log-file")
             .arg(dir.path().join("broker.log"))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
         let mut broker = Process::start(&mut command, "a broker")?;
-        let endpoint = await_endpoint(bench, &dir, &mut broker)?;
+        let endpoint = await_in_log(bench, &dir, &mut broker, "endpoints")?;
         let client = Client::connect_with(&endpoint, WITHIN)?;
         Ok(Self { bench, client, endpoint, workers: Vec::new(), broker, db, dir })
     }
@@ -132,6 +144,15 @@ impl<'a> Stage<'a> {
             transaction.commit()
         };
         insert().map_err(|error| Error::database("insert tasks", error))
+    }
+
+    /// Adds rows that have ended, as if they had been run before.
+    pub(super) fn insert_finished(&self, kind: &str, rows: u32) -> Result<(), Error> {
+        let insert = "INSERT INTO tasks (kind, payload, state, lease, runs, attempts, started_at, finished_at, worker, result)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+            SELECT ?1, '{\"number\":' || i || '}', 'done', i, 1, 1, unixepoch() * 1000, unixepoch() * 1000, 'before', '{\"ok\":true}' FROM n";
+        let inserted = self.app()?.execute(insert, (kind, rows));
+        inserted.map(drop).map_err(|error| Error::database("insert finished tasks", error))
     }
 
     /// Keeps tasks of these lanes from being handed out, or lets them go.
@@ -186,6 +207,20 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Waits until the broker has counted this many done since its start, by its workers' word; gives when that was seen.
+    pub(super) fn await_counted_done(&mut self, tasks: u32) -> Result<Instant, Error> {
+        let mut progress = Progress::new();
+        loop {
+            let done = self.client.stats()?.done;
+            if done >= u64::from(tasks) {
+                return Ok(Instant::now());
+            }
+            self.check_alive()?;
+            progress.check(|| Ok(done))?;
+            thread::sleep(ASK);
+        }
+    }
+
     /// Waits until no row is queued or running any more; gives when that was seen.
     pub(super) fn await_end(&mut self) -> Result<Instant, Error> {
         let app = self.app()?;
@@ -211,6 +246,11 @@ impl<'a> Stage<'a> {
     /// Counts what is in the table: `expected` tasks, each done in one run.
     pub(super) fn tally_done(&self, expected: u32) -> Result<Tally, Error> {
         self.tally(expected, "SELECT count(*), coalesce(sum(runs > 1), 0) FROM tasks WHERE state = 'done'")
+    }
+
+    /// Counts what is in the table: `expected` tasks in any state, none of which was run twice.
+    pub(super) fn tally_all(&self, expected: u32) -> Result<Tally, Error> {
+        self.tally(expected, "SELECT count(*), coalesce(sum(runs > 1), 0) FROM tasks")
     }
 
     /// Counts what is in the table: `expected` tasks, none of which has been run.
@@ -301,14 +341,14 @@ pub(super) fn start_worker(bench: &Bench, to: &str, slots: u32, batch: u32, sort
     Process::start(&mut command, "a worker")
 }
 
-/// Reads from the log where the broker listens: the system chose the port.
-fn await_endpoint(bench: &Bench, dir: &TempDir, broker: &mut Process) -> Result<String, Error> {
+/// Reads from the log where the broker listens, which a line says in this field: the system chose the port.
+fn await_in_log(bench: &Bench, dir: &TempDir, broker: &mut Process, field: &str) -> Result<String, Error> {
     let until = Instant::now() + WITHIN;
     loop {
         // There is no log until the broker has got that far.
         let log = fs::read_to_string(dir.path().join("broker.log")).unwrap_or_default();
-        if let Some(endpoint) = log.lines().find_map(endpoint_in) {
-            return Ok(endpoint);
+        if let Some(place) = log.lines().find_map(|line| text_in(line, field)) {
+            return Ok(place);
         }
         bench.check_interrupted()?;
         if let Some(status) = broker.ended() {
@@ -321,11 +361,11 @@ fn await_endpoint(bench: &Bench, dir: &TempDir, broker: &mut Process) -> Result<
     }
 }
 
-/// The endpoint in the line that says the broker is ready. A line that is only half written is none.
-fn endpoint_in(line: &str) -> Option<String> {
+/// What this field of a line says. A line that is only half written says nothing.
+fn text_in(line: &str, field: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
-    Some(fields.get("endpoints")?.as_str()?.to_owned())
+    Some(fields.get(field)?.as_str()?.to_owned())
 }
 
 fn broker_ended(dir: &TempDir, status: std::process::ExitStatus) -> Error {
@@ -342,10 +382,10 @@ mod tests {
     fn the_endpoint_is_found_in_the_log() {
         // Proves that both forms of a JSON line are read, and that others are passed over.
         let endpoint = Some("tcp://127.0.0.1:4711".to_owned());
-        assert_eq!(endpoint_in(r#"{"message":"ready","endpoints":"tcp://127.0.0.1:4711"}"#), endpoint);
-        assert_eq!(endpoint_in(r#"{"fields":{"endpoints":"tcp://127.0.0.1:4711"}}"#), endpoint);
+        assert_eq!(text_in(r#"{"message":"ready","endpoints":"tcp://127.0.0.1:4711"}"#, "endpoints"), endpoint);
+        assert_eq!(text_in(r#"{"fields":{"endpoints":"tcp://127.0.0.1:4711"}}"#, "endpoints"), endpoint);
         for other in ["", r#"{"message":"ready","endp"#, r#"{"message":"started"}"#] {
-            assert_eq!(endpoint_in(other), None, "{other}");
+            assert_eq!(text_in(other, "endpoints"), None, "{other}");
         }
     }
 }

@@ -1,0 +1,169 @@
+//! What people who look cost those who work: the same drain without a dashboard and with fifty of them open, in a table with
+//! as many finished rows as queued ones; how long each page takes meanwhile; and the broker's memory.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::drain::LANE;
+use super::figure::{Figure, Report, Unit};
+use super::footprint::mebibytes;
+use super::stage::{Durability, Stage};
+use super::worker::NOOP;
+use super::{Bench, drain, join};
+use crate::error::Error;
+
+const TABS: usize = 50;
+const SLOTS: u32 = 4;
+/// Rows of one transaction.
+const PAGE: u32 = 100_000;
+/// What a tab shows at first, and the page whose live parts it follows then.
+const TAB_PAGES: [(&str, &str); 4] =
+    [("/", "overview"), ("/lanes", "lanes"), ("/workers", "workers"), ("/tasks", "none")];
+/// Every screen, and the looks into the table that have most to walk over.
+const PAGES: [&str; 13] = [
+    "/",
+    "/lanes",
+    "/workers",
+    "/tasks",
+    "/tasks?state=done",
+    "/tasks?state=queued&q=kind:noop",
+    "/tasks?q=kind:no-such-kind",
+    "/tasks/1",
+    "/dead",
+    "/groups",
+    "/schedules",
+    "/about",
+    "/api/v1/tasks?state=done&q=kind:noop",
+];
+/// Between two pages that somebody opens.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// How long an answer may take before the run has failed.
+const WITHIN: Duration = Duration::from_secs(20);
+/// After which a reader of a live stream looks whether it is over.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<(), Error> {
+    for (max, tasks) in [(1, bench.scale.watched_tasks_alone), (64, bench.scale.watched_tasks)] {
+        let alone = Drained::measure(bench, report, max, tasks, 0)?;
+        let watched = Drained::measure(bench, report, max, tasks, TABS)?;
+        let name = |what: &str| format!("{SLOTS} slots, max {max}, {what}");
+        let rate = |what, rate| Figure::new("dashboards", name(what), Unit::PerSecond, rate);
+        report.add(rate("no dashboard", alone.per_s));
+        let share = watched.per_s / alone.per_s;
+        report.add(rate("50 dashboards", watched.per_s).note(format!("{share:.3} of the rate without")));
+        let ms = watched.slowest.as_secs_f64() * 1e3;
+        let figure = Figure::new("dashboards", name("slowest page"), Unit::Micros, ms * 1e3);
+        report.add(figure.note(format!("{}, the slowest of {} opened", watched.slowest_page, watched.opened)));
+        for (what, bytes) in [("broker, no dashboard", alone.memory), ("broker, 50 dashboards", watched.memory)] {
+            report.add(Figure::new("dashboards", name(what), Unit::Mebibytes, mebibytes(bytes)));
+        }
+    }
+    Ok(())
+}
+
+struct Drained {
+    per_s: f64,
+    /// The most that was resident, in bytes.
+    memory: u64,
+    opened: usize,
+    slowest: Duration,
+    slowest_page: &'static str,
+}
+
+impl Drained {
+    /// From the moment when the first task may be handed out until so many are done, while so many tabs are open and one more
+    /// person goes through all pages.
+    fn measure(bench: &Bench, report: &mut Report, max: u32, tasks: u32, tabs: usize) -> Result<Self, Error> {
+        let rows = bench.scale.queued_rows;
+        let (mut stage, address) = if tabs == 0 {
+            (Stage::open(bench, Durability::Full)?, String::new())
+        } else {
+            Stage::open_with_dashboard(bench, Durability::Full)?
+        };
+        stage.pause(&[LANE], true)?;
+        for from in (0..rows).step_by(PAGE as usize) {
+            stage.insert_finished(NOOP, PAGE.min(rows - from))?;
+        }
+        for from in (0..rows).step_by(PAGE as usize) {
+            stage.insert(NOOP, None, PAGE.min(rows - from), |_| drain::payload())?;
+        }
+        stage.hire(SLOTS, max)?;
+        stage.await_queued(rows)?;
+
+        let over = AtomicBool::new(false);
+        let (took, visits) = thread::scope(|scope| {
+            let (over, address) = (&over, address.as_str());
+            let open = |tab: usize| move || follow(address, TAB_PAGES[tab % TAB_PAGES.len()], over);
+            let tabs: Vec<_> = (0..tabs).map(|tab| scope.spawn(open(tab))).collect();
+            let person = (!tabs.is_empty()).then(|| scope.spawn(move || open_pages(address, over)));
+            let started = Instant::now();
+            let ended = stage.pause(&[LANE], false).and_then(|()| stage.await_counted_done(tasks));
+            over.store(true, Ordering::Relaxed);
+            tabs.into_iter().try_for_each(join)?;
+            let visits = person.map(join).transpose()?.unwrap_or_default();
+            Ok::<_, Error>((ended?.duration_since(started), visits))
+        })?;
+        let (_, memory) = stage.broker().memory()?;
+        report.count(stage.tally_all(2 * rows)?);
+        let (slowest_page, slowest) = visits.iter().copied().max_by_key(|(_, took)| *took).unwrap_or_default();
+        let per_s = f64::from(tasks) / took.as_secs_f64();
+        Ok(Self { per_s, memory, opened: visits.len(), slowest, slowest_page })
+    }
+}
+
+/// One tab: its page, then its live parts, until it is over.
+fn follow(address: &str, (path, live): (&str, &str), over: &AtomicBool) -> Result<(), Error> {
+    open_page(address, path)?;
+    let fail = |error| Error::other("follow the dashboard", error);
+    let mut stream = ask(address, &format!("/events?page={live}")).map_err(fail)?;
+    stream.set_read_timeout(Some(LOOK)).map_err(fail)?;
+    let mut piece = [0; 16 * 1024];
+    while !over.load(Ordering::Relaxed) {
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(fail(io::Error::from(io::ErrorKind::UnexpectedEof))),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(fail(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Each page in turn, again and again; gives how long each took.
+fn open_pages(address: &str, over: &AtomicBool) -> Result<Vec<(&'static str, Duration)>, Error> {
+    let mut visits = Vec::new();
+    for page in PAGES.into_iter().cycle() {
+        if over.load(Ordering::Relaxed) && visits.len() >= PAGES.len() {
+            break;
+        }
+        visits.push((page, open_page(address, page)?));
+        thread::sleep(BETWEEN);
+    }
+    Ok(visits)
+}
+
+/// From the connection to the last byte. Anything but a page is an error: one that is shed is not a quick one.
+fn open_page(address: &str, path: &str) -> Result<Duration, Error> {
+    let fail = |error| Error::other(format!("open {path} of the dashboard"), error);
+    let asked = Instant::now();
+    let mut answer = Vec::new();
+    ask(address, path).and_then(|mut stream| stream.read_to_end(&mut answer)).map_err(fail)?;
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
+        return Err(fail(io::Error::other(format!("the answer is '{line}'"))));
+    }
+    Ok(asked.elapsed())
+}
+
+fn ask(address: &str, path: &str) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    let mut head = String::new();
+    write!(head, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a string takes all");
+    stream.write_all(head.as_bytes())?;
+    Ok(stream)
+}
