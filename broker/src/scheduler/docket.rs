@@ -19,8 +19,9 @@ const READ_ROWS: usize = 1_024;
 const COUNTS_ROWS: usize = 256;
 const DETAIL_ROWS: usize = 64;
 
-/// How long a hand-out waits for its end.
-const START_HELD_MS: u64 = 10;
+/// How long a hand-out waits for its end: long enough for the outcomes of some thousand workers to be brought, short for whoever
+/// looks at the table. A task that an app cancels by SQL meanwhile ends as one that had not begun.
+const START_HELD_MS: u64 = 25;
 
 #[derive(Debug, Default)]
 pub(super) struct Docket {
