@@ -300,6 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_every_command() {
+        // Proves that nobody has to guess that a command is there.
+        let readme = include_str!("../../../README.md");
+        let table = readme.split("## The command line").nth(1).and_then(|rest| rest.split("| exit code").next()).unwrap();
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let has = |end: char| table.contains(&format!("`{name}{end}"));
+            assert!(name == "help" || has('`') || has(' '), "no `{name}` in README.md");
+        }
+    }
+
+    #[test]
     fn every_example_is_a_command_line_that_parses() {
         // Proves that the examples stay true when flags change.
         let mut found = Vec::new();
