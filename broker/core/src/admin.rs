@@ -152,6 +152,7 @@ impl Broker {
             version: self.version.clone(),
             uptime_ms: now.mono.since(self.started),
             draining: self.drain.is_some(),
+            quiet: self.quiet,
             queued,
             running: self.running.len() as u64,
             dead: counts.dead,
@@ -235,6 +236,9 @@ impl Broker {
         }
         if self.drain.is_some() || self.stopping {
             return "the broker hands out nothing: it is draining".into();
+        }
+        if self.quiet {
+            return "the broker hands out nothing: it was told to be quiet (SIGTSTP); SIGCONT ends that".into();
         }
         if self.dispatch.is_paused(rank) {
             return format!("lane '{lane}' is paused; `laneway lane resume {lane}` resumes it");

@@ -38,6 +38,7 @@ use crate::worker::{SessionId, SlotId, Workers};
 
 /// The broker's mind: ready workers, tasks read ahead, running tasks, waiters. Opens nothing, reads no clock.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each holds hand-outs back for a reason of its own, or is a word to the shell")]
 pub struct Broker {
     pub(crate) settings: Settings,
     pub(crate) version: String,
@@ -73,6 +74,8 @@ pub struct Broker {
     pub(crate) before: BTreeMap<SessionName, bool>,
     pub(crate) grace: Grace,
     pub(crate) drain: Option<Drain>,
+    /// Nothing is handed out, by the wish of whoever runs this broker.
+    pub(crate) quiet: bool,
     pub(crate) stopping: bool,
     pub(crate) store_error: Option<String>,
     pub(crate) next_op: u64,
@@ -178,6 +181,7 @@ impl Broker {
             before: BTreeMap::new(),
             grace: Grace::default(),
             drain: None,
+            quiet: false,
             stopping: false,
             store_error: None,
             next_op: 0,
@@ -225,6 +229,7 @@ impl Broker {
             Event::StoreRecovered => self.on_store_recovered(now),
             Event::Stalled { .. } => self.on_stalled(now),
             Event::Tick => self.on_tick(now),
+            Event::Quiet(quiet) => self.on_quiet(quiet, now),
             Event::Stop => self.on_stop(),
         }
         self.feed_cleared(now);
@@ -320,6 +325,12 @@ impl Broker {
             }
         }
         self.on_abandoned(abandoned, now);
+    }
+
+    fn on_quiet(&mut self, quiet: bool, now: Now) {
+        self.quiet = quiet;
+        // Whoever has waited meanwhile is served.
+        self.feed_all(now);
     }
 
     fn on_stop(&mut self) {

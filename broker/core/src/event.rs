@@ -39,6 +39,9 @@ pub enum Event {
     Stalled { ms: u64 },
     /// A deadline of [`Broker::next_deadline`](crate::Broker::next_deadline) has come.
     Tick,
+    /// Hand nothing out until told otherwise, while everything else goes on (true), or hand out again. Workers wait with their
+    /// questions and are not sent away.
+    Quiet(bool),
     /// Stop handing out; what is asked is answered with WAIT.
     Stop,
 }

@@ -305,7 +305,8 @@ impl Broker {
     }
 
     pub(crate) fn is_handing_out(&self) -> bool {
-        !self.blocked && self.hold.is_none() && self.store_error.is_none() && self.drain.is_none() && !self.stopping
+        let is_held = self.blocked || self.quiet || self.stopping;
+        !is_held && self.hold.is_none() && self.store_error.is_none() && self.drain.is_none()
     }
 
     // ------------------------------------------------------------------------------------ hand-outs on their way

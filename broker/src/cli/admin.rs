@@ -204,6 +204,9 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
     table.pair("epoch", &report.epoch);
     table.pair("up", &when::span(report.uptime_ms));
     table.pair("draining", &if report.draining { "yes" } else { "no" });
+    if report.quiet {
+        table.pair("quiet", &"yes: nothing is handed out (SIGTSTP); SIGCONT ends that");
+    }
     table.pair("queued", &report.queued);
     table.pair("running", &report.running);
     table.pair("dead", &report.dead);

@@ -151,6 +151,9 @@ impl Verdict {
         if stats.draining {
             self.find(Level::Warning, "the broker drains: it hands out nothing".into());
         }
+        if stats.quiet {
+            self.find(Level::Warning, "the broker is quiet: it hands out nothing until SIGCONT".into());
+        }
         if stats.wal_pinned_bytes > 0 {
             self.find(
                 Level::Warning,

@@ -38,7 +38,8 @@ pub(crate) async fn livez(State(app): State<Shared>) -> Response {
     }
 }
 
-/// The broker takes work and hands it out.
+/// The broker takes work, and does not send its workers away. One that was told to be quiet is ready: whoever submits is served, and
+/// who told it knows.
 pub(crate) async fn readyz(State(app): State<Shared>) -> Response {
     let snapshot = app.live.look().await;
     let why = match &snapshot.facts {
@@ -129,6 +130,7 @@ fn broker(registry: &mut Registry, facts: &Facts) {
         ("slots", "Slots of all workers", float(facts.slots())),
         ("slots_busy", "Slots that run a task", float(facts.busy())),
         ("draining", "Whether the broker drains", is(stats.draining)),
+        ("quiet", "Whether a signal has told the broker to hand nothing out", is(stats.quiet)),
         ("storage_error", "Whether the store refuses work", is(stats.storage_error.is_some())),
     ] {
         gauge(registry, name, help, None, value);

@@ -261,6 +261,10 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
     if stats.draining {
         note(Level::Warn, "The broker drains: nothing is handed out.".into(), "/workers", "See workers");
     }
+    if stats.quiet {
+        let text = "The broker is quiet: nothing is handed out until it gets SIGCONT.".into();
+        note(Level::Warn, text, "/tasks?state=queued", "See what waits");
+    }
     if stats.wal_pinned_bytes > 0 {
         let text = format!(
             "The write-ahead log cannot shrink ({}): a reader holds a transaction open.",
@@ -344,6 +348,7 @@ pub(crate) mod tests {
         assert_eq!(notices(&Facts::default(), &VecDeque::new()), []);
         let mut facts = Facts::default();
         facts.stats.dead = 1;
+        facts.stats.quiet = true;
         facts.stats.storage_error = Some("disk full".into());
         facts.lanes = vec![LaneRow { paused: true, queued: 2_000, ..LaneRow::new("low".into()) }];
         facts.oldest.insert("high".into(), now_ms() - 2 * OLD_MS);
@@ -351,10 +356,11 @@ pub(crate) mod tests {
         let mut history = VecDeque::from([Sample::of(&facts, now_ms() - 60_000)]);
         history[0].oldest_ms.insert("high".into(), OLD_MS);
         let texts: Vec<String> = notices(&facts, &history).into_iter().map(|notice| notice.text).collect();
-        assert_eq!(texts.len(), 5, "{texts:?}");
-        assert!(texts[0].contains("disk full") && texts[4] == "1 task is dead.", "{texts:?}");
-        assert!(texts[1].contains("3 tasks of kind mail") && texts[2].contains("Lane high falls behind"), "{texts:?}");
-        assert!(texts[3].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
+        assert_eq!(texts.len(), 6, "{texts:?}");
+        assert!(texts[0].contains("disk full") && texts[5] == "1 task is dead.", "{texts:?}");
+        assert!(texts[1].contains("is quiet") && texts[2].contains("3 tasks of kind mail"), "{texts:?}");
+        assert!(texts[3].contains("Lane high falls behind"), "{texts:?}");
+        assert!(texts[4].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
     }
 
     pub(crate) fn kind(name: &str, queued: u64, workers: u64) -> KindState {

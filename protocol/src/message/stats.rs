@@ -11,6 +11,9 @@ pub struct StatsReport {
     pub version: String,
     pub uptime_ms: u64,
     pub draining: bool,
+    /// Nothing is handed out, by a signal, while all else goes on.
+    #[serde(default)]
+    pub quiet: bool,
     /// Rows by state, from the store's count; it may lag by a moment.
     pub queued: u64,
     pub running: u64,

@@ -5,7 +5,7 @@
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; no two
 //! live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
-//! is idle beside work; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
+//! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
 //! only; each slot of a schedule is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
@@ -66,6 +66,8 @@ pub(crate) struct Auditor {
     stakes: abandon::Stakes,
     now: u64,
     window_rows_max: usize,
+    /// The broker that runs now was told to hand nothing out.
+    quiet: bool,
     kept: kept::Kept,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
@@ -172,7 +174,7 @@ impl Auditor {
 
     pub(crate) fn on_start(&mut self, now: u64, table: &Table) {
         self.tally.starts += 1;
-        self.now = now;
+        (self.now, self.quiet) = (now, false);
         (self.rows, self.edges) = (rows(table), table.edges());
         self.disturbed(now);
         self.peers = Peers::default();

@@ -101,6 +101,7 @@ impl World {
             self.kill_worker(at);
         }
         self.start_broker();
+        self.signal_quiet(false);
         self.scheduler_soon(1);
     }
 

@@ -25,6 +25,8 @@ struct Parts {
     core: Broker,
     desk: Desk,
     inbox: Vec<(u64, Tag, Request)>,
+    /// What a signal has asked for, until the router looks.
+    quiet: Option<bool>,
     reports: Vec<Event>,
     gone: Vec<u64>,
     orders: Vec<Orders>,
@@ -75,6 +77,7 @@ impl World {
             core,
             desk,
             inbox: Vec::new(),
+            quiet: None,
             reports: Vec::new(),
             gone: Vec::new(),
             orders: Vec::new(),
@@ -112,6 +115,26 @@ impl World {
             parts.gone.push(conn);
             self.router_soon(1);
         }
+    }
+
+    /// Told to be quiet, the broker is told to hand out again some time later, if it is still there.
+    pub(crate) fn signal_quiet(&mut self, quiet: bool) {
+        let quiet = quiet && !self.calm;
+        if let Some(parts) = &mut self.host.parts {
+            parts.quiet = Some(quiet);
+            self.router_soon(1);
+        }
+        if quiet {
+            let ms = self.quiet_random.between(50, 1_500);
+            self.due_in(ms, Due::Quiet(false));
+        } else if !self.calm {
+            self.next_quiet();
+        }
+    }
+
+    pub(crate) fn next_quiet(&mut self) {
+        let ms = self.quiet_random.between(100, 2_500);
+        self.due_in(ms, Due::Quiet(true));
     }
 
     fn router_soon(&mut self, ms: u64) {
@@ -154,6 +177,11 @@ impl World {
         if gap > STALL_MS {
             self.auditor.on_stall(self.now);
             self.handle(&mut parts, Event::Stalled { ms: gap });
+        }
+        if let Some(quiet) = parts.quiet.take() {
+            self.note(format_args!("the broker is told to be quiet: {quiet}"));
+            self.auditor.on_quiet(quiet, self.now);
+            self.handle(&mut parts, Event::Quiet(quiet));
         }
         for event in std::mem::take(&mut parts.reports) {
             self.handle(&mut parts, event);

@@ -83,6 +83,8 @@ pub struct Plan {
     /// Tasks have fair keys; with `limits` these have caps and rates as well.
     pub fair: bool,
     pub bulk_rows: usize,
+    /// Somebody tells the broker to be quiet for a while, now and then.
+    pub quiet: bool,
     /// How long done and cancelled rows are kept, and whether dead ones go like them; `None`: for ever.
     pub kept_ms: Option<u64>,
     pub kept_dead: bool,
@@ -114,6 +116,7 @@ impl Plan {
             fair: Random::new(seed, 11).chance(50),
             // At most as many as a slice changes before it looks at the clock of the machine.
             bulk_rows: *random.pick(&[1, 3, 16]),
+            quiet: Random::new(seed, 14).chance(40),
             kept_ms: *Random::new(seed, 9).pick(&[None, None, Some(0), Some(300), Some(2_000)]),
             kept_dead: Random::new(seed, 10).chance(60),
             aloud: false,

@@ -32,6 +32,8 @@ pub struct Tally {
     pub drained: u64,
     /// Tasks that nobody waited for any more.
     pub abandoned: u64,
+    /// Times that a broker was told to hand nothing out.
+    pub quiet: u64,
 }
 
 impl AddAssign for Tally {
@@ -53,5 +55,6 @@ impl AddAssign for Tally {
         self.pruned += other.pruned;
         self.drained += other.drained;
         self.abandoned += other.abandoned;
+        self.quiet += other.quiet;
     }
 }

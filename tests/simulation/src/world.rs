@@ -52,6 +52,7 @@ pub(crate) enum Due {
     Finish { worker: usize, slot: usize, held: Held },
     Say { worker: usize, slot: usize, held: Held },
     App,
+    Quiet(bool),
     Fault(Fault),
     Heal(Fault),
 }
@@ -88,6 +89,7 @@ pub(crate) struct World {
     pub(crate) faults_random: Random,
     pub(crate) cron_random: Random,
     pub(crate) fair_random: Random,
+    pub(crate) quiet_random: Random,
     pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) table: Table,
@@ -127,6 +129,7 @@ impl World {
             faults_random: Random::new(seed, 4),
             cron_random: Random::new(seed, 6),
             fair_random: Random::new(seed, 13),
+            quiet_random: Random::new(seed, 15),
             conns: BTreeMap::new(),
             next_conn: 0,
             table,
@@ -152,6 +155,9 @@ impl World {
             world.drive_in(5, Peer::Client(client));
         }
         world.due_in(1, Due::App);
+        if world.plan.quiet {
+            world.next_quiet();
+        }
         for fault in world.plan.faults.clone() {
             world.next_fault(fault);
         }
@@ -195,6 +201,7 @@ impl World {
             Due::Finish { worker, slot, held } => self.finish(worker, slot, held),
             Due::Say { worker, slot, held } => self.say(worker, slot, held),
             Due::App => self.app(),
+            Due::Quiet(quiet) => self.signal_quiet(quiet),
             Due::Fault(fault) => self.strike(fault),
             Due::Heal(fault) => self.mend(fault),
         }

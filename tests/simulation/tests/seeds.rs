@@ -79,6 +79,7 @@ fn the_seeds_are_not_idle() {
         pruned,
         drained,
         abandoned,
+        quiet,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -98,6 +99,7 @@ fn the_seeds_are_not_idle() {
         ("pruned", pruned),
         ("drained", drained),
         ("abandoned", abandoned),
+        ("told to be quiet", quiet),
     ] {
         assert!(n >= 5, "{what}: {n} in 100 seeds: {seen:?}");
     }

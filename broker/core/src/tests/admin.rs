@@ -164,6 +164,7 @@ fn the_stats_count_what_happened_since_the_start() {
         version: "1.2.3".into(),
         uptime_ms: 500,
         draining: false,
+        quiet: false,
         queued: 18,
         running: 2,
         dead: 12,
@@ -294,6 +295,9 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     world.ask(9, Request::Drain(Drain::default()));
     assert_eq!(explain(&mut world, 1), "the broker hands out nothing: it is draining");
     world.ask(9, Request::Drain(Drain { release: false, off: true, worker: None }));
+    world.event(Event::Quiet(true));
+    let quiet = "the broker hands out nothing: it was told to be quiet (SIGTSTP); SIGCONT ends that";
+    assert_eq!(explain(&mut world, 1), quiet);
     world.event(Event::Stop);
     assert_eq!(explain(&mut world, 1), "the broker hands out nothing: it is draining");
     world.event(Event::StoreFailed("disk full".into()));

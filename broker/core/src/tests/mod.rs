@@ -13,6 +13,7 @@ mod listings;
 mod outcomes;
 mod pages;
 mod properties;
+mod quiet;
 mod restart;
 mod sessions;
 mod shares;

@@ -47,6 +47,8 @@ struct Run {
     touched: BTreeSet<TaskId>,
     failing: bool,
     lose_answers: bool,
+    /// Hand-outs when the broker was last told to be quiet, while it is.
+    quiet: Option<u64>,
 }
 
 impl Run {
@@ -59,7 +61,7 @@ impl Run {
         }
         // A window of 8 rows: the table has more most of the time.
         let world = World::with(Settings { window_rows_max: 8, ..settings() });
-        Self { world, workers, touched: BTreeSet::new(), failing: false, lose_answers: false }
+        Self { world, workers, touched: BTreeSet::new(), failing: false, lose_answers: false, quiet: None }
     }
 
     fn step(&mut self, (what, x, y): (u8, u8, u8)) {
@@ -119,6 +121,11 @@ impl Run {
                 self.world.ask(90, Request::Bulk(Bulk { lane, ..self.some_bulk(change, some_task, y) }));
             }
             31 => self.limit(x, y),
+            32 => {
+                let quiet = y.is_multiple_of(3);
+                self.world.event(Event::Quiet(quiet));
+                self.quiet = quiet.then_some(self.world.broker.stats.handed_out);
+            }
             _ => self.bye(usize::from(x % 3)),
         }
         self.hear();
@@ -289,7 +296,7 @@ impl Run {
     }
 
     fn restart(&mut self, clean: bool) {
-        self.failing = false;
+        (self.failing, self.quiet) = (false, None);
         self.world.restart(clean);
         self.world.answers.clear();
         for worker in &mut self.workers {
@@ -404,6 +411,8 @@ impl Run {
     // ------------------------------------------------------------------------------------------------------ the rules
 
     fn audit(&self) {
+        let handed_out = self.world.broker.stats.handed_out;
+        assert!(self.quiet.is_none_or(|before| before == handed_out), "a quiet broker hands out");
         for (task, row) in &self.world.table.rows {
             assert!(row.attempts <= 3 && row.losses <= 3, "task {task}: {row:?}");
             assert!(row.state != TaskState::Running || row.lease.is_some());
@@ -414,6 +423,8 @@ impl Run {
     fn finish(mut self) {
         self.set_failing(false);
         self.lose_answers = false;
+        self.quiet = None;
+        self.world.event(Event::Quiet(false));
         self.world.ask(90, Request::Drain(Drain { release: false, off: true, worker: None }));
         let lanes = LANES.map(lane).to_vec();
         self.world.ask(90, Request::Lanes(Lanes { resume: lanes.clone(), reset: lanes, ..Lanes::default() }));
@@ -470,7 +481,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..33_u8, any::<u8>(), any::<u8>()), 1..120)) {
+    fn the_rules_hold_whatever_happens(steps in prop::collection::vec((0..34_u8, any::<u8>(), any::<u8>()), 1..120)) {
         let mut run = Run::new();
         for step in steps {
             run.step(step);

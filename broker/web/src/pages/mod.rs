@@ -80,12 +80,17 @@ fn dead_count(snapshot: &Snapshot) -> String {
 struct StatePart {
     is_there: bool,
     is_draining: bool,
+    is_quiet: bool,
 }
 
 impl StatePart {
     fn of(snapshot: &Snapshot) -> Self {
         let facts = snapshot.facts.as_ref();
-        Self { is_there: facts.is_some(), is_draining: facts.is_some_and(|facts| facts.stats.draining) }
+        Self {
+            is_there: facts.is_some(),
+            is_draining: facts.is_some_and(|facts| facts.stats.draining),
+            is_quiet: facts.is_some_and(|facts| facts.stats.quiet),
+        }
     }
 }
 

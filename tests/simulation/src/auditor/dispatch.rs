@@ -66,8 +66,27 @@ impl Auditor {
         self.rows.values().filter(beside).count() < self.window_rows_max
     }
 
+    pub(crate) fn on_quiet(&mut self, quiet: bool, now: u64) {
+        self.now = now;
+        if self.quiet && !quiet {
+            // What has waited meanwhile is late from here on.
+            self.disturbed(now);
+        }
+        self.tally.quiet += u64::from(quiet);
+        self.quiet = quiet;
+    }
+
+    pub(super) fn check_quiet(&mut self, task: i64) {
+        if self.quiet {
+            self.fail(format!("task {task} is handed out by a broker that was told to be quiet"));
+        }
+    }
+
     /// A slot that has been parked beside a task for longer than anything takes.
     fn idle_beside(&self, now: Now) -> Option<String> {
+        if self.quiet {
+            return None;
+        }
         let long = |since: u64, ms: u64| now.mono.0.saturating_sub(since.max(self.disturbed)) > ms;
         let parked = self.open.values().filter(|open| !open.gone && long(open.at, 100));
         for open in parked {

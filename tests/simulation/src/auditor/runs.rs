@@ -68,6 +68,7 @@ impl Auditor {
                 }
                 let adopted = before.contains(&lease);
                 if !adopted {
+                    self.check_quiet(task);
                     for other in before {
                         self.not_held(task, other, workers);
                     }
