@@ -89,6 +89,40 @@ fn a_service_manager_hears_of_the_start_the_loop_and_the_stop() {
 }
 
 #[test]
+fn a_quiet_broker_hands_nothing_out_until_it_is_told_to() {
+    // Proves SIGTSTP and SIGCONT: the process goes on, what runs ends and is on disk, submits are taken, workers stay, nothing
+    // starts, and everybody is told; then what has waited is run. Under a supervisor the signals go through to the broker.
+    for words in [&[][..], &["--supervise"]] {
+        let place = Place::new();
+        let broker = Broker::start_as(&place, words);
+        let table = Table::open(&place);
+        let mut worker = WorkerProcess::start(&place, "slots=2");
+        let gate = place.path("open");
+        let running = table.insert("gate", &gate_payload(&gate));
+        place.journal().wait_for_begin(running, 1);
+        broker.signal("TSTP");
+        wait_until("the broker to be quiet", || broker.client().stats().unwrap().quiet);
+        wait_until("the next step to be told", || says(&broker, "quiet: nothing is handed out"));
+        let inserted = table.insert("echo", "1");
+        let submitted = laneway(&["--endpoint", broker.endpoint(), "submit", "echo", "2"]);
+        assert_eq!(submitted.status.code(), Some(0), "{submitted:?}");
+        std::fs::write(&gate, "").unwrap();
+        table.wait_for_state(running, "done");
+        let checked = laneway(&["--endpoint", broker.endpoint(), "check"]);
+        assert!(String::from_utf8_lossy(&checked.stdout).contains("is quiet"), "{checked:?}");
+        assert_eq!(checked.status.code(), Some(1));
+        let explained = laneway(&["--endpoint", broker.endpoint(), "task", "explain", &inserted.to_string()]);
+        assert!(String::from_utf8_lossy(&explained.stdout).contains("SIGCONT"), "{explained:?}");
+        assert!(worker.is_running() && broker.client().stats().unwrap().running == 0);
+        assert_eq!(table.count("runs = 0 AND state = 'queued'"), 2, "something was started");
+        broker.signal("CONT");
+        table.wait_for_count("state = 'done'", 3);
+        assert!(!broker.client().stats().unwrap().quiet);
+        assert_eq!(broker.stop(), 0);
+    }
+}
+
+#[test]
 fn an_idle_broker_stops_at_once_and_a_second_signal_stops_any() {
     // Proves that the stop timeout is waited for only while something runs, and not at all when asked twice.
     let place = Place::new();

@@ -308,9 +308,9 @@ fn live_updates_arrive_and_end_with_the_broker() {
 
 #[test]
 fn programs_that_watch_get_what_they_read() {
-    // Proves health, metrics and plain columns, and what each says when the broker is gone or drains.
+    // Proves health, metrics and plain columns, and what each says when the broker is gone, quiet or drains.
     let place = Place::new();
-    let (_broker, http) = start(&place);
+    let (broker, http) = start(&place);
     Table::open(&place).insert("mail", "1");
     wait_until("the task to be counted", || http.get("/status.txt").body.contains("lane normal queued 1"));
     http.get("/livez").is(200);
@@ -329,6 +329,14 @@ fn programs_that_watch_get_what_they_read() {
         let wrong: Vec<&str> = words.filter(|name| !metrics.lines().any(|line| names(line, name))).collect();
         assert!(wrong.is_empty(), "{file} asks for {wrong:?}");
     }
+    // Whoever submits is served by a quiet broker, and everybody sees that it is quiet.
+    broker.signal("TSTP");
+    wait_until("the broker to be quiet", || http.get("/metrics").body.contains("laneway_quiet 1"));
+    http.get("/readyz").is(200);
+    assert!(http.get("/status.txt").body.contains("notice warn The broker is quiet"));
+    assert!(http.get("/").body.contains(", quiet"));
+    broker.signal("CONT");
+    wait_until("it to go on", || http.get("/metrics").body.contains("laneway_quiet 0"));
     http.post("/workers/drain", "release=").is(303);
     wait_until("the drain", || http.get("/readyz").status == 503);
     http.get("/livez").is(200);

@@ -12,6 +12,7 @@ mod crowd;
 mod demo;
 mod doorbell;
 mod drill;
+mod dump;
 mod error;
 #[cfg(feature = "internals")]
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use laneway::curve::KeyPair;
-use laneway_core::{Action, Broker, ConnId, Event, Millis, Now, ReplyTo};
+use laneway_core::{Action, Broker, ConnId, Dump, Event, Millis, Now, ReplyTo};
 use laneway_protocol::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use laneway_protocol::{Answer, Code, Request, WireError, codec};
 
@@ -40,13 +40,17 @@ const POLL_MS_MAX: u64 = 250;
 /// Questions without an answer, over all peers.
 const OPEN_QUESTIONS_MAX: usize = 262_144;
 
-/// What ends the router, and what it tells of itself.
+/// What ends the router or holds it back, and what it tells of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     /// Hand nothing out any more, settle what arrives.
     pub(crate) gently: AtomicBool,
     /// End now.
     pub(crate) now: AtomicBool,
+    /// Hand nothing out while it is set; everything else goes on.
+    pub(crate) quiet: AtomicBool,
+    /// What the core knows is wanted, once.
+    pub(crate) dump: AtomicBool,
     /// Told by the router while it stops gently: nothing runs and nothing is on its way to the disk.
     pub(crate) idle: AtomicBool,
     /// How often the router's loop has turned.
@@ -66,7 +70,9 @@ pub(crate) struct Router {
     from_scheduler: Receiver<Vec<Event>>,
     to_scheduler: Sender<Orders>,
     stop: Arc<Stop>,
+    dumps: Sender<Dump>,
     stopping: bool,
+    quiet: bool,
     stall_ms: u64,
     reading: Option<Reading>,
     /// Not yet taken by the scheduler, and until when they may gather.
@@ -87,6 +93,7 @@ pub(crate) struct Links {
     pub(crate) from_scheduler: Receiver<Vec<Event>>,
     pub(crate) to_scheduler: Sender<Orders>,
     pub(crate) stop: Arc<Stop>,
+    pub(crate) dumps: Sender<Dump>,
     pub(crate) dropped_lines: crate::telemetry::Dropped,
 }
 
@@ -169,7 +176,9 @@ impl Router {
             from_scheduler: links.from_scheduler,
             to_scheduler: links.to_scheduler,
             stop: links.stop,
+            dumps: links.dumps,
             stopping: false,
+            quiet: false,
             stall_ms,
             reading: None,
             orders: Orders::default(),
@@ -194,10 +203,7 @@ impl Router {
             if self.stop.now.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            if !self.stopping && self.stop.gently.load(Ordering::SeqCst) {
-                self.stopping = true;
-                self.core.handle(Event::Stop, now, &mut self.actions);
-            }
+            self.take_wishes(now);
             self.stop.turns.fetch_add(1, Ordering::Relaxed);
             self.take_reports(now)?;
             self.take_conn_events().map_err(fail)?;
@@ -218,6 +224,23 @@ impl Router {
             }
             timeout_ms = if drained { self.poll_timeout_ms() } else { 0 };
             self.poll(timeout_ms).map_err(fail)?;
+        }
+    }
+
+    /// What the signals ask for.
+    fn take_wishes(&mut self, now: Now) {
+        if !self.stopping && self.stop.gently.load(Ordering::SeqCst) {
+            self.stopping = true;
+            self.core.handle(Event::Stop, now, &mut self.actions);
+        }
+        let quiet = self.stop.quiet.load(Ordering::SeqCst);
+        if quiet != self.quiet {
+            self.quiet = quiet;
+            self.core.handle(Event::Quiet(quiet), now, &mut self.actions);
+        }
+        if self.stop.dump.swap(false, Ordering::SeqCst) {
+            // Where one lies there already, nobody waits for this one.
+            self.dumps.try_send(self.core.dump(now)).ok();
         }
     }
 

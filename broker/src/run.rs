@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use laneway_core::{Broker, KindSettings, Settings, Start};
+use laneway_core::{Broker, Dump, KindSettings, Settings, Start};
 use laneway_protocol::message::{KindValues, LaneValues};
 use laneway_protocol::{Kind, SessionName};
 
@@ -51,6 +51,8 @@ type Shown = Vec<(String, String, String)>;
 /// How often a thread that ended by itself is noticed, and one that was told to.
 const WATCH: Duration = Duration::from_millis(500);
 const WATCH_STOP: Duration = Duration::from_millis(100);
+/// How long the router's part of a dump is waited for: many turns of its loop.
+const DUMP_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs a broker until a signal ends it, or one of its threads does.
 pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
@@ -93,11 +95,13 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     let (to_router, from_scheduler) = bounded(INBOX_MESSAGES_MAX);
     let (bell, bell_wait) = doorbell().map_err(|error| Error::other("make a doorbell", error))?;
     let stop = Arc::new(Stop::default());
+    let (to_main, dumps) = bounded(1);
     let links = Links {
         bell: bell_wait,
         from_scheduler,
         to_scheduler,
         stop: Arc::clone(&stop),
+        dumps: to_main,
         dropped_lines: telemetry.dropped(),
     };
     let scheduler = Scheduler::new(
@@ -112,7 +116,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     let router = Router::new((socket, monitor, crowd, guard), core, links, clock, config.stall_ms);
     let checkpoints = checkpoint::start(&config.db, wal_hint, config.wal_alarm_bytes).map_err(database)?;
     // From here on a stop is settled, no longer an end at once.
-    let signals = signals.receiver();
+    signals.serve();
     let scheduler = spawn("scheduler", move || scheduler.run())?;
     let router = spawn("router", move || router.run())?;
 
@@ -135,7 +139,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     };
     let has_ended =
         || router.is_finished() || scheduler.is_finished() || access.as_ref().is_some_and(Access::has_ended);
-    watch(config, signals, &stop, service, (|| bell.ring(), reload), has_ended);
+    watch(config, signals, &stop, &dumps, service, (|| bell.ring(), reload), has_ended);
 
     // Before the broker goes, of which it asks things.
     if let Some(web) = web {
@@ -183,8 +187,9 @@ fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Option<l
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
 fn watch(
     config: &Config,
-    signals: &Receiver<Signal>,
+    signals: &Signals,
     stop: &Stop,
+    dumps: &Receiver<Dump>,
     mut service: Service,
     (ring, reload): (impl Fn(), impl Fn()),
     has_ended: impl Fn() -> bool,
@@ -192,7 +197,7 @@ fn watch(
     let mut deadline: Option<Instant> = None;
     loop {
         let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH_STOP));
-        match signals.recv_timeout(wait) {
+        match signals.next(wait) {
             Ok(Signal::Stop) => {
                 tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
                 deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));
@@ -201,7 +206,29 @@ fn watch(
                 ring();
             }
             Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Signal::Quiet) => {
+                tracing::warn!(
+                    target: "laneway",
+                    pid = std::process::id(),
+                    "quiet: nothing is handed out, everything else goes on; SIGCONT hands out again (Ctrl-Z stops no broker, Ctrl-C does)"
+                );
+                stop.quiet.store(true, Ordering::SeqCst);
+                ring();
+            }
+            Ok(Signal::Resume) => {
+                if stop.quiet.swap(false, Ordering::SeqCst) {
+                    tracing::info!(target: "laneway", "tasks are handed out again");
+                    ring();
+                }
+            }
             Ok(Signal::Reload) => reload(),
+            Ok(Signal::Dump) => {
+                // One that came too late for the last dump is of another moment.
+                dumps.try_iter().for_each(drop);
+                stop.dump.store(true, Ordering::SeqCst);
+                ring();
+                crate::dump::write(dumps.recv_timeout(DUMP_WAIT).ok().as_ref());
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
         service.turned(stop.turns.load(Ordering::Relaxed));

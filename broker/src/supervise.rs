@@ -65,11 +65,14 @@ fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Resu
         if let Some(status) = broker.ended() {
             return Ok((status, stopping));
         }
-        let name = match signals.receiver().recv_timeout(LOOK) {
+        let name = match signals.next(LOOK) {
             Ok(Signal::Stop | Signal::StopNow) => {
                 stopping = true;
                 "TERM"
             }
+            Ok(Signal::Quiet) => "TSTP",
+            Ok(Signal::Resume) => "CONT",
+            Ok(Signal::Dump) => "TTIN",
             Ok(Signal::Reload) => {
                 telemetry.reopen();
                 "HUP"
@@ -86,8 +89,10 @@ fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Resu
 fn is_stopped_within(pause: Duration, telemetry: &Telemetry, signals: &Signals) -> bool {
     let until = Instant::now() + pause;
     loop {
-        match signals.receiver().recv_deadline(until) {
+        match signals.next(until.saturating_duration_since(Instant::now())) {
             Ok(Signal::Reload) => telemetry.reopen(),
+            // The next broker begins anew in any case.
+            Ok(Signal::Quiet | Signal::Resume | Signal::Dump) => {}
             Ok(Signal::Stop | Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return true,
             Err(RecvTimeoutError::Timeout) => return false,
         }

@@ -140,8 +140,11 @@ pub(crate) fn levels(text: &str) -> Result<Targets, String> {
             None => own = level(part)?,
         }
     }
+    // Somebody has sent a signal to see these.
+    let dump = if own == LevelFilter::OFF { own } else { own.max(LevelFilter::INFO) };
     // A target stands for all that begin with it: this is the program, the SDK and the tasks' lines.
-    Ok(Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("laneway", own).with_targets(named))
+    let targets = Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("laneway", own);
+    Ok(targets.with_target(crate::dump::TARGET, dump).with_targets(named))
 }
 
 fn level(word: &str) -> Result<LevelFilter, String> {
@@ -242,8 +245,13 @@ mod tests {
             ("refinery_core::traits", tracing::Level::INFO, true),
             ("zmq", tracing::Level::INFO, false),
             ("zmq", tracing::Level::WARN, true),
+            ("laneway::dump", tracing::Level::INFO, true),
         ] {
             assert_eq!(filter.would_enable(target, &level), is_on, "{target} {level}");
+        }
+        assert!(levels("error").unwrap().would_enable("laneway::dump", &tracing::Level::INFO));
+        for off in ["off", "info,laneway::dump=off"] {
+            assert!(!levels(off).unwrap().would_enable("laneway::dump", &tracing::Level::ERROR));
         }
         assert!(!levels("off").unwrap().would_enable("zmq", &tracing::Level::ERROR));
         for bad in ["", "deubg", "laneway=loud", "=info", "info,"] {

@@ -545,6 +545,11 @@ impl Dispatch {
         self.queue(&key).is_some_and(|queue| !self.queues[queue.0].classes.is_empty())
     }
 
+    /// Tasks of a lane that are read ahead.
+    pub(crate) fn at_hand(&self, lane: LaneRank) -> usize {
+        self.queues.iter().skip(lane.index()).step_by(self.lanes.len()).map(Queue::len).sum()
+    }
+
     pub(crate) fn is_read_ahead(&self, id: TaskId) -> bool {
         self.place.contains_key(&id)
     }

@@ -20,6 +20,7 @@ mod bulk;
 mod check;
 mod client;
 mod dispatch;
+mod dump;
 mod event;
 mod fair;
 mod fair_keys;
@@ -55,6 +56,7 @@ pub use action::{
     OpResult, Started, WorkerEvent, WorkerName,
 };
 pub use broker::{Broker, Start};
+pub use dump::{Dump, DumpedLane, DumpedLease};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use fair::FairRules;
 pub use id_map::{IdMap, IdSet};

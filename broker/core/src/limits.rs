@@ -69,6 +69,8 @@ pub(crate) const EPOCH_BATCHES: u64 = 1_000_000;
 pub(crate) const FILTER_TEXT_BYTES_MAX: usize = 512;
 /// Beginnings of sessions in one.
 pub(crate) const FILTER_WORKERS_MAX: usize = 64;
+/// Leases that a dump tells one by one.
+pub(crate) const DUMP_LEASES_MAX: usize = 200;
 /// When to ask again while the broker drains or stops.
 pub(crate) const DRAIN_PAUSE_MS: u64 = 500;
 /// What a host, a name or an SDK version may say about itself.

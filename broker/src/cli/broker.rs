@@ -122,7 +122,7 @@ fn start(mut resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
     let shown = resolved.shown();
     let Resolved { config, warnings, .. } = resolved;
     // Signals first: they are taken from every thread that starts after this.
-    let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
+    let signals = Signals::install(signals::ALL).map_err(|error| Error::other("take signals", error))?;
     let telemetry = Telemetry::start(&config).map_err(|error| {
         let file = config.log_file.as_deref().unwrap_or("standard error".as_ref());
         Error::other(format!("open the log {}", file.display()), error)

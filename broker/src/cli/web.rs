@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use crossbeam_channel::RecvTimeoutError;
 
 use super::{Common, output, remote};
 use crate::config::Config;
 use crate::error::Error;
-use crate::signals::{Signal, Signals};
+use crate::signals::{self, Signal, Signals};
 use crate::telemetry::Telemetry;
+
+/// Any length will do.
+const ANY_TIME: Duration = Duration::from_mins(1);
 
 /// Show the dashboard of a broker, from a process of its own
 ///
@@ -48,7 +53,7 @@ pub(super) struct WebArgs {
 
 pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     // Signals first: they are taken from every thread that starts after this.
-    let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
+    let signals = Signals::install(signals::STOPS).map_err(|error| Error::other("take signals", error))?;
     let _telemetry = Telemetry::start(&Config::default()).map_err(|error| Error::other("write a log", error))?;
     let (endpoint, curve) = remote::address(common)?;
     laneway::seed_libzmq();
@@ -63,8 +68,13 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     };
     let web = laneway_web::start(settings).map_err(|error| Error::other("start the dashboard", error))?;
     output::note(&format!("http://{}{}/", web.address(), args.base_path.trim_end_matches('/')));
-    // A reload has nothing to reload.
-    while !matches!(signals.receiver().recv(), Ok(Signal::Stop | Signal::StopNow) | Err(_)) {}
+    loop {
+        match signals.next(ANY_TIME) {
+            Ok(Signal::Stop | Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => break,
+            // There is nothing here to read anew.
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
     web.stop();
     Ok(())
 }

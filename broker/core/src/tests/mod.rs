@@ -7,6 +7,7 @@ mod bulk;
 mod clients;
 mod dispatch;
 mod drain;
+mod dump;
 mod fair;
 mod limits;
 mod listings;
