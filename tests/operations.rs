@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Broker, Place, Table, WorkerProcess, wait_for, wait_until};
+use harness::{Broker, Http, Place, Table, WorkerProcess, wait_for, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -50,4 +50,72 @@ fn a_signal_has_lanes_leases_and_threads_written_into_the_log() {
     std::fs::write(&gate, "").unwrap();
     table.wait_for_state(task, "done");
     assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn settings_are_read_anew_and_a_file_with_an_error_changes_nothing() {
+    // Proves SIGHUP for the level of the log, the retention and the stop timeout, each told as old and new with its origin; that what
+    // holds until the next start is named; and that a broken file is told as at a start while the broker goes on with the old.
+    let place = Place::new();
+    let file = place.path("laneway.toml");
+    std::fs::write(&file, "stall_ms = 2000\n").unwrap();
+    let broker = Broker::start_as(&place, &["--config", file.to_str().unwrap()]);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let reloads = || lines(&broker, |line| line["message"] == "the settings are read again").len();
+    let rejected = |level: &str| lines(&broker, |line| line["message"] == "rejected a row" && line["level"] == level).len();
+    let reject = || {
+        let id = table.one::<i64>("INSERT INTO tasks(kind, max_attempts) VALUES ('x', -1) RETURNING id", []);
+        table.wait_for_state(id, "dead");
+    };
+    reject();
+    let kept = table.insert("echo", "1");
+    table.wait_for_state(kept, "done");
+    assert_eq!(rejected("DEBUG"), 0, "nobody has asked for that yet");
+
+    let text = "stall_ms = 3000\nlog = \"debug\"\nstop_timeout_ms = 7\n[retention]\ndone_age_ms = 0\n[kinds.mail]\ncap = 1\n";
+    std::fs::write(&file, text).unwrap();
+    broker.signal("HUP");
+    wait_until("the settings to be read again", || reloads() == 1);
+    let change = |name: &str| {
+        let told = lines(&broker, |line| line["setting"] == name);
+        assert_eq!(told.len(), 1, "{name}: {told:?}");
+        let field = |field: &str| told[0][field].as_str().unwrap().to_owned();
+        assert!(field("origin").starts_with("file "), "{told:?}");
+        (field("level"), field("old"), field("new"), field("message"))
+    };
+    let changed = |level: &str, old: &str, new: &str, text: &str| (level.into(), old.into(), new.into(), text.into());
+    assert_eq!(change("log"), changed("INFO", "\"info\"", "\"debug\"", "a setting is changed"));
+    assert_eq!(change("retention.done_age_ms"), changed("INFO", "604800000", "0", "a setting is changed"));
+    assert_eq!(change("stall_ms"), changed("WARN", "2000", "3000", "takes effect at the next start"));
+    assert!(change("kinds.mail.cap").3.contains("`laneway kind set`"));
+    wait_until("the done task to be deleted", || table.count("kind = 'echo'") == 0);
+    reject();
+    wait_until("a line for those who look for faults", || rejected("DEBUG") == 1);
+
+    std::fs::write(&file, "stop_timeout_ms = 1\nlog = \"loud\"\n").unwrap();
+    broker.signal("HUP");
+    let errors = || lines(&broker, |line| line["message"] == "the settings stay as they were before");
+    wait_until("the error to be told", || errors().len() == 1);
+    let error = errors()[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("log is 'loud' (file ") && error.contains("is not a level"), "{error}");
+    reject();
+    wait_until("the old level to go on", || rejected("DEBUG") == 2);
+    broker.signal("TERM");
+    wait_until("the stop", || !lines(&broker, |line| line["timeout_ms"] == 7).is_empty());
+}
+
+#[test]
+fn the_dashboard_shows_the_settings_that_hold_now() {
+    // Proves that its page about the broker is no picture of the start.
+    let place = Place::new();
+    let file = place.path("laneway.toml");
+    std::fs::write(&file, "stop_timeout_ms = 4001\n").unwrap();
+    let broker = Broker::start_as(&place, &["--config", file.to_str().unwrap(), "--web", "127.0.0.1:0"]);
+    let http = Http::of(&broker);
+    assert!(http.get("/about").is(200).body.contains("<code>4001</code>"));
+    std::fs::write(&file, "stop_timeout_ms = 4002\n").unwrap();
+    broker.signal("HUP");
+    wait_until("the page to say so", || http.get("/about").body.contains("<code>4002</code>"));
+    assert!(!http.get("/about").body.contains("<code>4001</code>"));
 }

@@ -24,6 +24,7 @@ pub mod internals;
 mod monitor;
 mod peers;
 mod process;
+mod reload;
 mod router;
 mod run;
 mod schedule;

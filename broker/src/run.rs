@@ -7,7 +7,7 @@
 //! | checkpoint | the size of the WAL | moves the WAL into the database |
 //! | access | handshakes of peers with keys | whether a key is on the list |
 //! | web, live, rows | HTTP | the dashboard, which asks as a client does and only reads the table |
-//! | main (here) | signals | starts and stops the others |
+//! | main (here) | signals | starts and stops the others, tells them of settings that have changed |
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
@@ -21,16 +21,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use laneway_core::{Broker, Dump, KindSettings, Settings, Start};
 use laneway_protocol::message::{KindValues, LaneValues};
 use laneway_protocol::{Kind, SessionName};
+use laneway_web::ShownSettings;
 
 use crate::access::Access;
 use crate::bounds;
 use crate::clock::Clock;
-use crate::config::{Config, Durability, LaneLimits, ipc_path};
+use crate::config::{Config, Durability, LaneLimits, Resolved, ipc_path};
 use crate::crowd::Crowd;
 use crate::doorbell::doorbell;
 use crate::error::Error;
+use crate::reload::{Read, Reload};
 use crate::router::{Links, Router, Stop, bind};
-use crate::scheduler::{Pace, Scheduler};
+use crate::scheduler::{Pace, RetentionNews, Scheduler};
 use crate::service::Service;
 use crate::signals::{Signal, Signals};
 use crate::store::{Keeping, KnownKind, Limit, Limits, Opened, Rules, Store, StoreError, checkpoint, lock, sqlite};
@@ -45,9 +47,6 @@ const WINDOW_ROWS_MIN: usize = 128;
 const PRUNE_ROWS: usize = 1_000;
 /// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
 const BULK_ROWS: usize = 256;
-/// Settings with their values and origins.
-type Shown = Vec<(String, String, String)>;
-
 /// How often a thread that ended by itself is noticed, and one that was told to.
 const WATCH: Duration = Duration::from_millis(500);
 const WATCH_STOP: Duration = Duration::from_millis(100);
@@ -55,8 +54,16 @@ const WATCH_STOP: Duration = Duration::from_millis(100);
 const DUMP_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs a broker until a signal ends it, or one of its threads does.
-pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
+pub(crate) fn run(
+    mut resolved: Resolved,
+    read: Read<'_>,
+    telemetry: &Telemetry,
+    signals: &Signals,
+) -> Result<(), Error> {
     laneway::seed_libzmq();
+    let shown = ShownSettings::default();
+    shown.set(resolved.shown());
+    let config = &resolved.config.clone();
     let clock = Clock::start();
     let started = Instant::now();
     let database = |error: StoreError| Error::database(format!("open {}", config.db.display()), error);
@@ -79,7 +86,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     restrict_sockets(config)?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
     // Asks nothing of the broker until somebody looks.
-    let web = web_settings(config, &endpoints, shown).map(laneway_web::start).transpose();
+    let web = web_settings(config, &endpoints, shown.clone()).map(laneway_web::start).transpose();
     let web = web.map_err(|error| Error::other("start the dashboard", error))?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
@@ -88,7 +95,8 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     let wal_hint = store.wal_hint();
     let opened = store.open_epoch(secret, clock.now()).map_err(database)?;
     let epoch = opened.epoch;
-    let pace = pace(config, &opened.kinds);
+    let retention_news = bounded(1);
+    let pace = pace(config, &opened.kinds, retention_news.1.clone());
     let core = Broker::new(settings(config), start(opened, secret, u64::from_ne_bytes(seed)), clock.now());
 
     let (to_scheduler, orders) = bounded(INBOX_MESSAGES_MAX);
@@ -114,7 +122,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
     );
     let crowd = Crowd::new(connections_max);
     let router = Router::new((socket, monitor, crowd, guard), core, links, clock, config.stall_ms);
-    let checkpoints = checkpoint::start(&config.db, wal_hint, config.wal_alarm_bytes).map_err(database)?;
+    let checkpoints = checkpoint::start(&config.db, wal_hint.clone(), config.wal_alarm_bytes).map_err(database)?;
     // From here on a stop is settled, no longer an end at once.
     signals.serve();
     let scheduler = spawn("scheduler", move || scheduler.run())?;
@@ -130,16 +138,17 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
         "ready"
     );
     let service = Service::ready();
-    let reload = || {
+    let reopen = || {
         telemetry.reopen();
         if let Some(access) = &access {
             access.reload();
             bell.ring();
         }
     };
+    let mut reload = Reload { resolved, read, telemetry, to_scheduler: retention_news, wal_hint, shown };
     let has_ended =
         || router.is_finished() || scheduler.is_finished() || access.as_ref().is_some_and(Access::has_ended);
-    watch(config, signals, &stop, &dumps, service, (|| bell.ring(), reload), has_ended);
+    watch(signals, (&stop, &dumps), &mut reload, service, (|| bell.ring(), reopen), has_ended);
 
     // Before the broker goes, of which it asks things.
     if let Some(web) = web {
@@ -166,7 +175,7 @@ pub(crate) fn run(config: &Config, shown: Shown, telemetry: &Telemetry, signals:
 }
 
 /// What the dashboard is told, when there is to be one.
-fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Option<laneway_web::Settings> {
+fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> Option<laneway_web::Settings> {
     let web = &config.web;
     let bind = web.bind?;
     // Those without keys come first, as they were bound.
@@ -186,12 +195,11 @@ fn web_settings(config: &Config, endpoints: &[String], shown: Shown) -> Option<l
 
 /// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
 fn watch(
-    config: &Config,
     signals: &Signals,
-    stop: &Stop,
-    dumps: &Receiver<Dump>,
+    (stop, dumps): (&Stop, &Receiver<Dump>),
+    reload: &mut Reload<'_>,
     mut service: Service,
-    (ring, reload): (impl Fn(), impl Fn()),
+    (ring, reopen): (impl Fn(), impl Fn()),
     has_ended: impl Fn() -> bool,
 ) {
     let mut deadline: Option<Instant> = None;
@@ -199,8 +207,9 @@ fn watch(
         let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH_STOP));
         match signals.next(wait) {
             Ok(Signal::Stop) => {
-                tracing::info!(target: "laneway", timeout_ms = config.stop_timeout_ms, "stopping; a second signal stops now");
-                deadline = Some(Instant::now() + Duration::from_millis(config.stop_timeout_ms));
+                let timeout_ms = reload.config().stop_timeout_ms;
+                tracing::info!(target: "laneway", timeout_ms, "stopping; a second signal stops now");
+                deadline = Some(Instant::now() + Duration::from_millis(timeout_ms));
                 stop.gently.store(true, Ordering::SeqCst);
                 Service::stopping();
                 ring();
@@ -221,7 +230,10 @@ fn watch(
                     ring();
                 }
             }
-            Ok(Signal::Reload) => reload(),
+            Ok(Signal::Reload) => {
+                reopen();
+                reload.run();
+            }
             Ok(Signal::Dump) => {
                 // One that came too late for the last dump is of another moment.
                 dumps.try_iter().for_each(drop);
@@ -256,17 +268,22 @@ pub(crate) fn rules(config: &Config) -> Rules {
 
 /// What the settings say of how long ended tasks are kept, and what was set over it in earlier lives.
 fn keeping(config: &Config, known: &[KnownKind]) -> Keeping {
+    Keeping::new(retention_news(config).limits, kind_values(config), known)
+}
+
+/// What the settings say of how long ended tasks are kept, where no kind differs.
+pub(crate) fn retention_news(config: &Config) -> RetentionNews {
     let own = &config.retention;
     let limit = |age_ms, count_max| Limit { age_ms, count_max };
-    let general = Limits {
+    let limits = Limits {
         done: limit(Some(own.done_age_ms), own.done_count_max),
         cancelled: limit(own.cancelled_age_ms, own.cancelled_count_max),
         dead: limit(own.dead_age_ms, own.dead_count_max),
     };
-    Keeping::new(general, kind_values(config), known)
+    RetentionNews { limits, interval_ms: own.interval_ms }
 }
 
-fn pace(config: &Config, known: &[KnownKind]) -> Pace {
+fn pace(config: &Config, known: &[KnownKind], retention_news: Receiver<RetentionNews>) -> Pace {
     Pace {
         poll: Duration::from_micros(config.poll_us),
         lanes: config.lanes.clone(),
@@ -276,6 +293,7 @@ fn pace(config: &Config, known: &[KnownKind]) -> Pace {
         keeping: keeping(config, known),
         prune_interval_ms: config.retention.interval_ms,
         prune_rows: PRUNE_ROWS,
+        retention_news,
     }
 }
 

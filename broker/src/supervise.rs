@@ -13,7 +13,6 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::error::{Error, Exit};
 use crate::process::Process;
 use crate::signals::{Signal, Signals};
-use crate::telemetry::Telemetry;
 
 /// A first broker that ends by itself sooner than this could not start: its settings, its database or its address are wrong,
 /// and would be the next time.
@@ -27,8 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Starts brokers, one after the other, until a signal ends the last one. `command` gives the command line of a broker that
-/// stops when its standard input ends.
-pub(crate) fn run(command: impl Fn() -> Command, telemetry: &Telemetry, signals: &Signals) -> Result<(), Error> {
+/// stops when its standard input ends, `reload` lets this process' own log be read anew.
+pub(crate) fn run(command: impl Fn() -> Command, reload: &dyn Fn(), signals: &Signals) -> Result<(), Error> {
     let (mut n_runs, mut n_short) = (0_u64, 0);
     loop {
         let started = Instant::now();
@@ -36,7 +35,7 @@ pub(crate) fn run(command: impl Fn() -> Command, telemetry: &Telemetry, signals:
         let mut broker = Process::start_as_is(command().stdin(Stdio::piped()).process_group(0), "the broker")?;
         n_runs += 1;
         tracing::info!(target: "laneway::supervisor", pid = broker.pid(), runs = n_runs, "the broker is started");
-        let (status, stopping) = watch(&mut broker, telemetry, signals)?;
+        let (status, stopping) = watch(&mut broker, reload, signals)?;
         let is_bad_start = n_runs == 1 && status.code().is_some() && started.elapsed() < START;
         if stopping || status.success() || is_bad_start {
             return match Exit::of_status(status) {
@@ -52,14 +51,14 @@ pub(crate) fn run(command: impl Fn() -> Command, telemetry: &Telemetry, signals:
             again_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "the broker ended by itself; nothing acknowledged is lost"
         );
-        if is_stopped_within(pause, telemetry, signals) {
+        if is_stopped_within(pause, reload, signals) {
             return Ok(());
         }
     }
 }
 
 /// Waits for the end of the broker and passes signals on. Gives also whether it was told to stop.
-fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Result<(ExitStatus, bool), Error> {
+fn watch(broker: &mut Process, reload: &dyn Fn(), signals: &Signals) -> Result<(ExitStatus, bool), Error> {
     let mut stopping = false;
     loop {
         if let Some(status) = broker.ended() {
@@ -74,7 +73,7 @@ fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Resu
             Ok(Signal::Resume) => "CONT",
             Ok(Signal::Dump) => "TTIN",
             Ok(Signal::Reload) => {
-                telemetry.reopen();
+                reload();
                 "HUP"
             }
             Err(RecvTimeoutError::Timeout) => continue,
@@ -86,11 +85,11 @@ fn watch(broker: &mut Process, telemetry: &Telemetry, signals: &Signals) -> Resu
 }
 
 /// Whether a signal to stop comes while no broker runs.
-fn is_stopped_within(pause: Duration, telemetry: &Telemetry, signals: &Signals) -> bool {
+fn is_stopped_within(pause: Duration, reload: &dyn Fn(), signals: &Signals) -> bool {
     let until = Instant::now() + pause;
     loop {
         match signals.next(until.saturating_duration_since(Instant::now())) {
-            Ok(Signal::Reload) => telemetry.reopen(),
+            Ok(Signal::Reload) => reload(),
             // The next broker begins anew in any case.
             Ok(Signal::Quiet | Signal::Resume | Signal::Dump) => {}
             Ok(Signal::Stop | Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return true,

@@ -18,6 +18,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Config, LogFormat};
 
@@ -40,6 +41,7 @@ const STOP_MS_MAX: u64 = 500;
 pub(crate) struct Telemetry {
     dropped: Dropped,
     reopen: Arc<AtomicBool>,
+    levels: reload::Handle<Targets, Registry>,
     tasks: TaskLog,
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
@@ -84,14 +86,14 @@ impl Telemetry {
         // A wrong filter was refused with the settings.
         let levels = levels(&config.log).unwrap_or_default();
         let wanted = levels.would_enable(task_log::TARGET, &tracing::Level::INFO);
-        install(writer, levels, config.log_format, terminal);
+        let levels = install(writer, levels, config.log_format, terminal);
 
         let (batches, inbox) = bounded(BATCHES_WAITING_MAX);
         let (stop, stopped) = bounded(1);
         let (tasks, formatter) =
             task_log::new(batches, inbox, stopped, dropped.clone(), config.log_tasks_per_second_max, wanted);
         let thread = std::thread::Builder::new().name("task-log".into()).spawn(move || formatter.run())?;
-        Ok(Self { dropped, reopen, tasks, stop, thread: Some(thread), _writer: guard })
+        Ok(Self { dropped, reopen, levels, tasks, stop, thread: Some(thread), _writer: guard })
     }
 
     /// Takes events of tasks; cheap to clone, one for each thread that has some.
@@ -101,6 +103,15 @@ impl Telemetry {
 
     pub(crate) fn dropped(&self) -> Dropped {
         self.dropped.clone()
+    }
+
+    /// Takes over what a running log can: which lines, and how many of tasks.
+    pub(crate) fn reload(&self, config: &Config) {
+        let levels = levels(&config.log).unwrap_or_default();
+        let wanted = levels.would_enable(task_log::TARGET, &tracing::Level::INFO);
+        // An error only says that this process has another log.
+        self.levels.reload(levels).ok();
+        self.tasks.set(config.log_tasks_per_second_max, wanted);
     }
 
     /// Opens the log file anew at the next line, because it was moved away. Nothing happens when the log is stderr.
@@ -208,7 +219,14 @@ impl Write for LogFile {
     }
 }
 
-fn install(writer: NonBlocking, levels: Targets, format: LogFormat, terminal: bool) {
+/// Gives what changes the levels later.
+fn install(
+    writer: NonBlocking,
+    levels: Targets,
+    format: LogFormat,
+    terminal: bool,
+) -> reload::Handle<Targets, Registry> {
+    let (levels, handle) = reload::Layer::new(levels);
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Human => false,
@@ -224,6 +242,7 @@ fn install(writer: NonBlocking, levels: Targets, format: LogFormat, terminal: bo
         let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(writer);
         tracing_subscriber::registry().with(levels).with(layer).try_init()
     });
+    handle
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
         crate::access::check(&resolved.config.curve)?;
         return output::line("the settings are fine");
     }
-    start(resolved, args)
+    start(common, args, resolved)
 }
 
 /// Where the database and the log are to be made must be folders.
@@ -118,27 +118,34 @@ fn check_folders(resolved: &Resolved) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn start(mut resolved: Resolved, args: &BrokerArgs) -> Result<(), Error> {
-    let shown = resolved.shown();
-    let Resolved { config, warnings, .. } = resolved;
+fn start(common: &Common, args: &BrokerArgs, resolved: Resolved) -> Result<(), Error> {
+    let Resolved { config, warnings, .. } = &resolved;
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install(signals::ALL).map_err(|error| Error::other("take signals", error))?;
-    let telemetry = Telemetry::start(&config).map_err(|error| {
+    let telemetry = Telemetry::start(config).map_err(|error| {
         let file = config.log_file.as_deref().unwrap_or("standard error".as_ref());
         Error::other(format!("open the log {}", file.display()), error)
     })?;
-    for warning in &warnings {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let read = || Config::resolve(&sources(common, args));
     if args.supervise {
-        return crate::supervise::run(supervised, &telemetry, &signals);
+        let reload = || {
+            telemetry.reopen();
+            // What is wrong with the settings the broker tells, which gets the signal too.
+            if let Ok(new) = read() {
+                telemetry.reload(&new.config);
+            }
+        };
+        return crate::supervise::run(supervised, &reload, &signals);
     }
     if args.stop_with_input {
         process::on_end_of_input(|| {
             signals::raise(nix::sys::signal::SIGTERM);
         })?;
     }
-    crate::run::run(&config, shown, &telemetry, &signals)
+    crate::run::run(resolved, &read, &telemetry, &signals)
 }
 
 /// The command line of this very process, for a broker that is supervised.

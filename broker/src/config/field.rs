@@ -52,6 +52,14 @@ pub(super) trait Field {
     /// `None` when it is not set or not a number.
     fn number(&self) -> Option<u64>;
     fn form(&self) -> Form;
+    /// Says what `other` says, which is the same field of other settings.
+    fn copy(&mut self, other: &dyn Field) {
+        match other.show() {
+            Some(value) => self.set(&value).expect("what a field shows it can be set to"),
+            None => self.unset(),
+        }
+    }
+    fn unset(&mut self);
 }
 
 /// A type that a setting can have.
@@ -81,6 +89,9 @@ impl<S: Shape> Field for S {
     fn form(&self) -> Form {
         S::FORM
     }
+
+    /// It always says something.
+    fn unset(&mut self) {}
 }
 
 impl<S: Shape> Field for Option<S> {
@@ -99,6 +110,10 @@ impl<S: Shape> Field for Option<S> {
 
     fn form(&self) -> Form {
         S::FORM
+    }
+
+    fn unset(&mut self) {
+        *self = None;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings of the broker: defaults, then the file, then the environment, then flags, resolved once into [`Config`].
 //!
-//! Nothing reads the environment or a file for settings after [`Config::resolve`]. The command line calls it, every other
+//! Nothing reads the environment or a file for settings but [`Config::resolve`], at the start and on SIGHUP. The command line calls it, every other
 //! part is handed the finished [`Config`]. A new setting is a field here, a line in `settings.rs` and an entry in
 //! `config/laneway.toml`; the file, the environment, `--set`, `--print-config` and the bounds follow from those.
 
@@ -9,6 +9,7 @@ mod error;
 mod field;
 mod layers;
 mod print;
+mod reload;
 mod settings;
 mod validate;
 
@@ -22,6 +23,7 @@ use laneway_protocol::{FairKey, Kind, LaneName, Rate};
 pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use layers::{Flag, Sources};
+pub(crate) use reload::Change;
 
 /// Where a broker listens for tcp unless told otherwise, and where its clients look.
 pub(crate) const TCP_ENDPOINT: &str = "tcp://127.0.0.1:7733";

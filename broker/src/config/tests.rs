@@ -1,5 +1,6 @@
 //! Tests of the settings as a whole: layers, suggestions, bounds, and the sample file.
 
+use super::reload::RELOADED;
 use super::settings::SETTINGS;
 use super::*;
 
@@ -240,4 +241,49 @@ fn the_sample_file_has_every_setting_at_its_default() {
         assert!(resolved.origins.contains_key(setting.name), "config/laneway.toml lacks {}", setting.name);
     }
     assert_eq!(resolved.config.bind, Config::default().bind);
+}
+
+#[test]
+fn the_sample_file_marks_what_a_running_broker_takes_anew() {
+    // Proves that who edits the file sees which lines a SIGHUP is enough for, and that each name of the list is a setting.
+    let sample = include_str!("../../../config/laneway.toml");
+    let (mut section, mut marked) = (String::new(), Vec::new());
+    for line in sample.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = format!("{name}.");
+        }
+        let is_marked = line.ends_with(" # reload");
+        if let Some((name, _)) = line.trim_start_matches('#').split_once(" = ").filter(|_| is_marked) {
+            marked.push(format!("{section}{name}"));
+        }
+    }
+    assert_eq!(marked, RELOADED);
+    assert!(RELOADED.iter().all(|name| SETTINGS.iter().any(|setting| setting.name == *name)));
+}
+
+#[test]
+fn a_second_reading_changes_what_may_and_names_the_rest() {
+    // Proves for values that are changed, set and taken away that those which may change are taken over with their origin, and that
+    // the others stay as they are and are named each time.
+    let mut running = from_file("stop_timeout_ms = 1\nbeat_ms = 100\n[retention]\ndead_age_ms = 5\n[kinds.mail]\ncap = 3").unwrap();
+    let text = "log = \"debug\"\nbeat_ms = 200\n[retention]\ndone_count_max = 7\n[lane_limits.low]\nshare = 5";
+    let told = |changes: &[Change], reloaded: bool| -> Vec<String> {
+        let of = changes.iter().filter(|change| change.reloaded == reloaded);
+        of.map(|change| format!("{} {} {}", change.name, change.old, change.new)).collect()
+    };
+    let changes = running.take_over(&mut from_file(text).unwrap());
+    let expected = [
+        "stop_timeout_ms 1 10000",
+        "log \"info\" \"debug\"",
+        "retention.done_count_max not set 7",
+        "retention.dead_age_ms 5 not set",
+    ];
+    assert_eq!(told(&changes, true), expected);
+    assert_eq!(told(&changes, false), ["beat_ms 100 200", "kinds.mail.cap 3 not set", "lane_limits.low.share not set 5"]);
+    let Config { stop_timeout_ms, log, retention, beat_ms, .. } = &running.config;
+    assert_eq!((*stop_timeout_ms, log.as_str(), *beat_ms), (10_000, "debug", 100));
+    assert_eq!((retention.done_count_max, retention.dead_age_ms), (Some(7), None));
+    assert!(matches!(running.origins.get("log"), Some(Origin::File(_))) && !running.origins.contains_key("stop_timeout_ms"));
+    let again = running.take_over(&mut from_file(text).unwrap());
+    assert_eq!((told(&again, true).len(), told(&again, false).len()), (0, 3));
 }

@@ -93,6 +93,7 @@ impl Desk {
             keeping: keeping(settings.done_age_ms, settings.dead_age_ms, &opened.kinds),
             prune_interval_ms: settings.prune_interval_ms,
             prune_rows: settings.prune_rows,
+            retention_news: crossbeam_channel::never(),
         };
         let (_, orders) = unbounded();
         let (to_router, reports) = unbounded();

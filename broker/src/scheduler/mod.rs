@@ -18,7 +18,7 @@ use laneway_protocol::{FairKey, LaneName, TaskId};
 
 use crate::clock::Clock;
 use crate::doorbell::Doorbell;
-use crate::store::{Fired, Keeping, Store, StoreError, Sync, Unstarted};
+use crate::store::{Fired, Keeping, Limits, Store, StoreError, Sync, Unstarted};
 use crate::telemetry::TaskLog;
 
 mod agenda;
@@ -108,6 +108,15 @@ pub(crate) struct Pace {
     pub(crate) prune_interval_ms: u64,
     /// Rows that one step of pruning looks at.
     pub(crate) prune_rows: usize,
+    /// What `[retention]` says from now on; looked at before each turn.
+    pub(crate) retention_news: Receiver<RetentionNews>,
+}
+
+/// `[retention]`, read anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetentionNews {
+    pub(crate) limits: Limits,
+    pub(crate) interval_ms: u64,
 }
 
 pub(crate) struct Scheduler<S> {
@@ -368,6 +377,7 @@ impl<S: Store> Scheduler<S> {
     fn turn_if_needed(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
         self.outlet.check()?;
+        self.take_retention(now);
         if self.store.changed()? {
             self.foreign_at = Some(now.mono);
             self.on_change();
@@ -379,6 +389,15 @@ impl<S: Store> Scheduler<S> {
             self.turn(now, prune, recount)
         } else {
             self.look_and_tell(now)
+        }
+    }
+
+    /// Ended tasks may be kept longer or shorter from now on: what is too old is deleted at once.
+    fn take_retention(&mut self, now: Now) {
+        if let Some(RetentionNews { limits, interval_ms }) = self.pace.retention_news.try_iter().last() {
+            self.pace.prune_interval_ms = interval_ms;
+            self.pace.keeping.set_general(limits);
+            self.chores.prune_at = now.mono;
         }
     }
 

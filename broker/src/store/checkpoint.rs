@@ -41,6 +41,8 @@ struct Shared {
     wanted: AtomicBool,
     /// Bytes of a log over the alarm that cannot begin anew; 0 while all is well.
     pinned_bytes: AtomicU64,
+    /// A log of so many bytes that cannot begin anew is told.
+    alarm_bytes: AtomicU64,
     /// There while the thread runs.
     pin: Mutex<Option<Pin>>,
 }
@@ -52,6 +54,11 @@ impl WalHint {
         pin.renew(conn)?;
         *self.pin() = Some(pin);
         Ok(())
+    }
+
+    /// From now on a log of so many bytes that cannot begin anew is told.
+    pub(crate) fn set_alarm(&self, bytes: u64) {
+        self.0.alarm_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn set(&self) {
@@ -122,8 +129,9 @@ pub(crate) struct Checkpoints {
 }
 
 /// Starts the thread. The database must exist; `hint` is that of its [`SqliteStore`](super::sqlite::SqliteStore).
-/// A log of `alarm_bytes` that cannot begin anew is told.
+/// A log of `alarm_bytes` that cannot begin anew is told, until [`WalHint::set_alarm`] says another length.
 pub(crate) fn start(database: &Path, hint: WalHint, alarm_bytes: u64) -> Result<Checkpoints, StoreError> {
+    hint.set_alarm(alarm_bytes);
     let conn = connect(database, false)?;
     // A checkpoint that finds a lock taken comes again soon enough.
     conn.busy_timeout(Duration::ZERO)?;
@@ -135,7 +143,7 @@ pub(crate) fn start(database: &Path, hint: WalHint, alarm_bytes: u64) -> Result<
     let (stop, stopped) = bounded(0);
     let thread = std::thread::Builder::new()
         .name("checkpoint".into())
-        .spawn(move || run(&conn, &files, &hint, alarm_bytes, &stopped))
+        .spawn(move || run(&conn, &files, &hint, &stopped))
         .map_err(|error| StoreError::Unavailable(format!("cannot start the checkpoint thread: {error}")))?;
     Ok(Checkpoints { stop: Some(stop), thread: Some(thread) })
 }
@@ -165,10 +173,11 @@ struct Files {
     index: PathBuf,
 }
 
-fn run(conn: &Connection, files: &Files, hint: &WalHint, alarm_bytes: u64, stopped: &Receiver<()>) {
+fn run(conn: &Connection, files: &Files, hint: &WalHint, stopped: &Receiver<()>) {
     let mut alarmed: Option<Instant> = None;
     while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
         let size = std::fs::metadata(&files.wal).map_or(0, |file| file.len());
+        let alarm_bytes = hint.0.alarm_bytes.load(Ordering::Relaxed);
         match look(conn, hint, &files.index, size) {
             Ok(Some(moved)) => {
                 if moved.log >= FINISH_LOG_BYTES_MIN && (1..=FINISH_LEFT_BYTES_MAX).contains(&moved.left) {

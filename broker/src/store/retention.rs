@@ -81,6 +81,12 @@ impl Keeping {
         changed
     }
 
+    /// What `[retention]` says from now on.
+    pub(crate) fn set_general(&mut self, general: Limits) {
+        self.general = general;
+        self.resolve();
+    }
+
     pub(crate) fn retention(&self) -> &Retention {
         &self.retention
     }
@@ -240,7 +246,10 @@ mod tests {
         assert_eq!(ages(&keeping), [Some(0), Some(0), Some(1)]);
         assert!(keeping.set(&kind, &KindValues::default()));
         assert_eq!(ages(&keeping), [Some(5), Some(5), Some(6)]);
-        let keeping = Keeping::new(Limits { cancelled: aged(7), ..general }, settings, &[]);
+        let mut keeping = Keeping::new(Limits { cancelled: aged(7), ..general }, settings, &[]);
         assert_eq!(ages(&keeping), [Some(5), Some(7), Some(6)]);
+        // Read anew while the broker runs, the general section changes what no kind says of its own.
+        keeping.set_general(Limits { cancelled: aged(4), ..general });
+        assert_eq!(ages(&keeping), [Some(5), Some(4), Some(6)]);
     }
 }

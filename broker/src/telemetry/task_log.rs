@@ -5,7 +5,7 @@
 //! hide them. What is over it is dropped before it is formatted, counted, and told in one line a second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -56,7 +56,8 @@ pub(crate) struct TaskLog {
 
 #[derive(Debug)]
 struct Shared {
-    wanted: bool,
+    wanted: AtomicBool,
+    per_second_max: AtomicU64,
     /// No more routine lines in this second.
     saturated: AtomicBool,
     dropped: Dropped,
@@ -66,12 +67,18 @@ impl TaskLog {
     /// Whether routine lines are written at all right now. A caller may spare itself the building of `started` and `done`
     /// events when not; those are then missing from the count of dropped lines.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.shared.wanted && !self.shared.saturated.load(Ordering::Relaxed)
+        self.shared.is_wanted() && !self.shared.saturated.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many lines a second are written at most, or none at all.
+    pub(super) fn set(&self, per_second_max: u64, wanted: bool) {
+        self.shared.per_second_max.store(per_second_max, Ordering::Relaxed);
+        self.shared.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// Never waits. Events over the bound are dropped and counted.
     pub(crate) fn push(&self, mut events: Vec<TaskEvent>) {
-        if !self.shared.wanted {
+        if !self.shared.is_wanted() {
             return;
         }
         if self.shared.saturated.load(Ordering::Relaxed) {
@@ -89,6 +96,10 @@ impl TaskLog {
 }
 
 impl Shared {
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
     fn drop_lines(&self, n: usize) {
         self.dropped.tasks.fetch_add(n as u64, Ordering::Relaxed);
     }
@@ -99,7 +110,6 @@ pub(super) struct Formatter {
     inbox: Receiver<Vec<TaskEvent>>,
     stopped: Receiver<()>,
     shared: Arc<Shared>,
-    per_second_max: u64,
     /// The second that is being counted, and its lines so far: routine, others.
     since: Instant,
     routine: u64,
@@ -116,10 +126,11 @@ pub(super) fn new(
     per_second_max: u64,
     wanted: bool,
 ) -> (TaskLog, Formatter) {
-    let shared = Arc::new(Shared { wanted, saturated: AtomicBool::new(false), dropped });
+    let (wanted, per_second_max) = (AtomicBool::new(wanted), AtomicU64::new(per_second_max));
+    let shared = Arc::new(Shared { wanted, per_second_max, saturated: AtomicBool::new(false), dropped });
     let log = TaskLog { batches, shared: shared.clone() };
     let since = Instant::now();
-    (log, Formatter { inbox, stopped, shared, per_second_max, since, routine: 0, others: 0, told: 0 })
+    (log, Formatter { inbox, stopped, shared, since, routine: 0, others: 0, told: 0 })
 }
 
 impl Formatter {
@@ -166,16 +177,17 @@ impl Formatter {
     }
 
     fn write(&mut self, events: Vec<TaskEvent>) {
+        let per_second_max = self.shared.per_second_max.load(Ordering::Relaxed);
         for event in events {
             let count = if event.is_routine() { &mut self.routine } else { &mut self.others };
-            if *count >= self.per_second_max {
+            if *count >= per_second_max {
                 self.shared.drop_lines(1);
                 continue;
             }
             *count += 1;
             line(&event);
         }
-        self.shared.saturated.store(self.routine >= self.per_second_max, Ordering::Relaxed);
+        self.shared.saturated.store(self.routine >= per_second_max, Ordering::Relaxed);
     }
 }
 

@@ -33,4 +33,4 @@ mod time;
 
 pub use error::Error;
 pub use server::{Web, start};
-pub use settings::Settings;
+pub use settings::{Settings, ShownSettings};

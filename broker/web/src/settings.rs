@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use laneway::Curve;
 
@@ -29,8 +30,23 @@ pub struct Settings {
     pub show_payloads: bool,
     /// Names of this host besides `localhost` and its addresses, as browsers write them.
     pub hosts: Vec<String>,
-    /// Settings of the broker for the page about it: name, value, where it came from.
-    pub shown: Vec<(String, String, String)>,
+    /// Settings of the broker for the page about it.
+    pub shown: ShownSettings,
+}
+
+/// Settings of the broker: name, value, where it came from. Shared with the broker, which may take some anew while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct ShownSettings(Arc<Mutex<Vec<(String, String, String)>>>);
+
+impl ShownSettings {
+    /// Shows these from now on.
+    pub fn set(&self, settings: Vec<(String, String, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    pub(crate) fn list(&self) -> Vec<(String, String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Settings {
@@ -46,7 +62,7 @@ impl Settings {
             read_only: false,
             show_payloads: true,
             hosts: Vec::new(),
-            shown: Vec::new(),
+            shown: ShownSettings::default(),
         }
     }
 

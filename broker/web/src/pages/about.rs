@@ -52,7 +52,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         trouble: trouble(&snapshot, &frame.base),
         why: snapshot.trouble.clone().unwrap_or_default(),
         facts,
-        settings: if visit.visitor.role >= Role::Admin { settings.shown.clone() } else { Vec::new() },
+        settings: if visit.visitor.role >= Role::Admin { settings.shown.list() } else { Vec::new() },
         frame,
     })
 }
