@@ -4,7 +4,9 @@
 
 mod harness;
 
-use harness::{Broker, Http, Place, Table, WorkerProcess, wait_for, wait_until};
+use std::process::Command;
+
+use harness::{Broker, Http, Place, Program, Said, Table, WorkerProcess, wait_for, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -118,4 +120,62 @@ fn the_dashboard_shows_the_settings_that_hold_now() {
     broker.signal("HUP");
     wait_until("the page to say so", || http.get("/about").body.contains("<code>4002</code>"));
     assert!(!http.get("/about").body.contains("<code>4001</code>"));
+}
+
+#[test]
+fn the_broker_rotates_its_log_and_a_reader_follows() {
+    // Proves that under load no line is lost between the files, that no file is over the bound and no more are kept than may be, that
+    // `laneway log -f` shows each line once across all rotations, and that more are kept when a SIGHUP says so.
+    let place = Place::new();
+    let file = place.path("laneway.toml");
+    let settings = |files: u32| format!("log_file_bytes_max = 8192\nlog_files_max = {files}\n");
+    std::fs::write(&file, settings(1_000)).unwrap();
+    let log = place.path("rotated.log");
+    let words = ["--config", file.to_str().unwrap(), "--log-file", log.to_str().unwrap()];
+    // The harness reads the log by its own name; here it is another file.
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_laneway"));
+    broker.args(["broker", "--bind", &place.endpoint(), "--log-format", "json", "--db"]).arg(place.db()).args(words);
+    let mut broker = Program::start(&mut broker);
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).unwrap_or_default();
+    wait_until("the broker to be ready", || read("rotated.log").contains("\"ready\""));
+    let mut reader = Command::new(env!("CARGO_BIN_EXE_laneway"));
+    reader.args(["log", log.to_str().unwrap(), "-f", "-n", "0", "--event", "done", "-o", "json"]).env_clear();
+    let shown = std::fs::File::create(place.path("shown")).unwrap();
+    let mut reader = reader.stdout(shown).spawn().unwrap();
+
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=4 batch=8");
+    table.insert_many(300, "normal", "echo", "1");
+    table.wait_for_count("state = 'done'", 300);
+    let done = |text: &str| -> Vec<i64> {
+        // The last one may be half written.
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut ids: Vec<i64> = lines.filter(|line| line["event"] == "done").map(|line| line["task"].as_i64().unwrap()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let all: Vec<i64> = (1..=300).collect();
+    let names = || -> Vec<String> {
+        let numbered = (1..).map(|n| format!("rotated.log.{n}")).take_while(|name| place.path(name).exists());
+        numbered.chain(["rotated.log".to_owned()]).collect()
+    };
+    wait_until("the last line to be written", || done(&names().iter().map(|name| read(name)).collect::<String>()) == all);
+    wait_until("the reader to have shown each once", || done(&read("shown")) == all);
+    assert!(names().len() > 5, "{:?}", names());
+    for name in names() {
+        let bytes = std::fs::metadata(place.path(&name)).unwrap().len();
+        assert!(bytes <= 8_192, "{name} has {bytes} bytes");
+    }
+    let rotated = Said::by(&place, &[], &["log", "rotated.log", "--rotated", "-n", "0", "--event", "done", "-o", "json"]);
+    assert_eq!(done(&rotated.out), all);
+
+    std::fs::write(&file, settings(2)).unwrap();
+    broker.signal("HUP");
+    wait_until("only two to be kept", || {
+        table.insert("echo", "1");
+        names().len() == 3
+    });
+    assert_eq!(broker.stop(), 0);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
 }

@@ -4,9 +4,7 @@
 //! events of tasks go as small structs in batches to a thread of their own, which formats them and keeps to
 //! `log_tasks_per_second_max`. `run` starts it first and ends it last. It takes no settings but [`Config`]'s.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -22,10 +20,14 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Config, LogFormat};
 
+mod log_file;
 mod seldom;
 mod task_log;
 mod worker_log;
 
+use log_file::{LogFile, Rotation};
+
+pub(crate) use log_file::{Rotator, numbered};
 pub(crate) use seldom::Seldom;
 pub(crate) use task_log::{TaskEvent, TaskLog};
 pub(crate) use worker_log::{tell_abandoned, tell_worker};
@@ -41,6 +43,7 @@ const STOP_MS_MAX: u64 = 500;
 pub(crate) struct Telemetry {
     dropped: Dropped,
     reopen: Arc<AtomicBool>,
+    rotation: Arc<Rotation>,
     levels: reload::Handle<Targets, Registry>,
     tasks: TaskLog,
     stop: Sender<()>,
@@ -77,10 +80,14 @@ pub(crate) fn no_task_log() -> TaskLog {
 impl Telemetry {
     /// Opens the log file, if any, and becomes the log of this process. A log that was set up earlier in this process
     /// stays (tests start several brokers in one).
-    pub(crate) fn start(config: &Config) -> Result<Self, io::Error> {
-        let reopen = Arc::new(AtomicBool::new(false));
-        let failed = Arc::new(AtomicU64::new(0));
-        let (writer, guard, terminal) = writer(config.log_file.as_deref(), &reopen, &failed)?;
+    pub(crate) fn start(config: &Config, rotator: Rotator) -> Result<Self, io::Error> {
+        let (reopen, failed, rotation) = (Arc::default(), Arc::default(), Arc::new(Rotation::default()));
+        rotation.set(config);
+        let file = config.log_file.as_deref();
+        let file = file.map(|path| {
+            LogFile::open(path, rotator, Arc::clone(&rotation), Arc::clone(&reopen), Arc::clone(&failed))
+        });
+        let (writer, guard, terminal) = writer(file.transpose()?);
         let dropped = Dropped { tasks: Arc::default(), failed, waiting: writer.error_counter() };
 
         // A wrong filter was refused with the settings.
@@ -93,7 +100,7 @@ impl Telemetry {
         let (tasks, formatter) =
             task_log::new(batches, inbox, stopped, dropped.clone(), config.log_tasks_per_second_max, wanted);
         let thread = std::thread::Builder::new().name("task-log".into()).spawn(move || formatter.run())?;
-        Ok(Self { dropped, reopen, levels, tasks, stop, thread: Some(thread), _writer: guard })
+        Ok(Self { dropped, reopen, rotation, levels, tasks, stop, thread: Some(thread), _writer: guard })
     }
 
     /// Takes events of tasks; cheap to clone, one for each thread that has some.
@@ -105,12 +112,13 @@ impl Telemetry {
         self.dropped.clone()
     }
 
-    /// Takes over what a running log can: which lines, and how many of tasks.
+    /// Takes over what a running log can: which lines, how many of tasks, and when the file is rotated.
     pub(crate) fn reload(&self, config: &Config) {
         let levels = levels(&config.log).unwrap_or_default();
         let wanted = levels.would_enable(task_log::TARGET, &tracing::Level::INFO);
         // An error only says that this process has another log.
         self.levels.reload(levels).ok();
+        self.rotation.set(config);
         self.tasks.set(config.log_tasks_per_second_max, wanted);
     }
 
@@ -170,53 +178,16 @@ fn level(word: &str) -> Result<LevelFilter, String> {
     }
 }
 
-fn writer(
-    path: Option<&Path>,
-    reopen: &Arc<AtomicBool>,
-    failed: &Arc<AtomicU64>,
-) -> Result<(NonBlocking, WorkerGuard, bool), io::Error> {
+/// Standard error where there is no file. Tells also whether somebody looks at it on a terminal.
+fn writer(file: Option<LogFile>) -> (NonBlocking, WorkerGuard, bool) {
     let builder =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).thread_name("log-writer");
-    if let Some(path) = path {
-        let file = LogFile { file: append(path)?, path: path.into(), reopen: reopen.clone(), failed: failed.clone() };
-        let (writer, guard) = builder.finish(file);
-        return Ok((writer, guard, false));
-    }
-    let (writer, guard) = builder.finish(io::stderr());
-    Ok((writer, guard, io::stderr().is_terminal()))
-}
-
-fn append(path: &Path) -> Result<File, io::Error> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// Appends to a file, and opens it anew when told so.
-struct LogFile {
-    path: PathBuf,
-    file: File,
-    reopen: Arc<AtomicBool>,
-    failed: Arc<AtomicU64>,
-}
-
-impl Write for LogFile {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.reopen.swap(false, Ordering::Relaxed) {
-            // Failing that, the old file goes on: its lines can still be found.
-            match append(&self.path) {
-                Ok(file) => self.file = file,
-                Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
-            }
-        }
-        // A full disk must not end the writing thread, so that lines come again when there is room.
-        if self.file.write_all(line).is_err() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+    let is_terminal = file.is_none() && io::stderr().is_terminal();
+    let (writer, guard) = match file {
+        Some(file) => builder.finish(file),
+        None => builder.finish(io::stderr()),
+    };
+    (writer, guard, is_terminal)
 }
 
 /// Gives what changes the levels later.
@@ -276,33 +247,5 @@ mod tests {
         for bad in ["", "deubg", "laneway=loud", "=info", "info,"] {
             assert!(levels(bad).is_err(), "'{bad}' was taken");
         }
-    }
-
-    #[test]
-    fn a_moved_log_file_is_opened_anew() {
-        // Proves that after a rotation lines go to a new file under the old name, and none is lost.
-        let dir = tempfile::tempdir().unwrap();
-        let (path, moved) = (dir.path().join("l.log"), dir.path().join("l.log.1"));
-        let (reopen, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut log = LogFile { file: append(&path).unwrap(), path: path.clone(), reopen, failed };
-        log.write_all(b"one\n").unwrap();
-        std::fs::rename(&path, &moved).unwrap();
-        log.write_all(b"two\n").unwrap();
-        log.reopen.store(true, Ordering::Relaxed);
-        log.write_all(b"three\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
-        assert_eq!(log.failed.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_full_disk_is_counted_and_not_an_end() {
-        // Proves that lines which the disk refuses are counted while the writer lives on.
-        let path = PathBuf::from("/dev/full");
-        let (reopen, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut log = LogFile { file: append(&path).unwrap(), path, reopen, failed };
-        log.write_all(b"one\n").unwrap();
-        log.write_all(b"two\n").unwrap();
-        assert_eq!(log.failed.load(Ordering::Relaxed), 2);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
 use crate::process;
 use crate::signals::{self, Signals};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Rotator, Telemetry};
 
 /// Run a broker
 ///
@@ -122,7 +122,9 @@ fn start(common: &Common, args: &BrokerArgs, resolved: Resolved) -> Result<(), E
     let Resolved { config, warnings, .. } = &resolved;
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install(signals::ALL).map_err(|error| Error::other("take signals", error))?;
-    let telemetry = Telemetry::start(config).map_err(|error| {
+    // The supervised broker has the same log file, and is the one that has much to say.
+    let rotator = if args.supervise { Rotator::Another } else { Rotator::This };
+    let telemetry = Telemetry::start(config, rotator).map_err(|error| {
         let file = config.log_file.as_deref().unwrap_or("standard error".as_ref());
         Error::other(format!("open the log {}", file.display()), error)
     })?;

@@ -1,9 +1,9 @@
 //! `laneway log`: the broker's log file, the lines that are asked for, and on with those that come, across rotations.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::{Common, Output, broker, output};
+use crate::config::LOG_FILES_MAX;
 use crate::error::Error;
+use crate::telemetry::numbered;
 
 /// Between two looks for new lines.
 const LOOK: Duration = Duration::from_millis(200);
@@ -29,6 +31,7 @@ const PLACED: [&str; 5] = ["timestamp", "level", "target", "message", "event"];
 Examples:
   laneway log /var/log/laneway.log --task 42
   laneway log /var/log/laneway.log -f --level warn
+  laneway log /var/log/laneway.log --rotated -n 0 --task 42
   laneway log --config /etc/laneway/laneway.toml -f --kind resize --event dead -o json")]
 pub(super) struct LogArgs {
     /// The log [default: log_file of the settings]
@@ -41,6 +44,10 @@ pub(super) struct LogArgs {
     /// Go on with the lines that come, also into the next file when this one is moved away
     #[arg(long, short)]
     follow: bool,
+
+    /// Begin with the oldest of the files that the broker has rotated away: FILE.1, FILE.2 and so on
+    #[arg(long)]
+    rotated: bool,
 
     /// The last lines that fit, so many; 0 for all
     #[arg(long, short = 'n', default_value_t = 20)]
@@ -87,9 +94,9 @@ pub(super) fn run(common: &Common, args: &LogArgs) -> Result<(), Error> {
             Error::Usage("the settings name no log_file, so the broker writes to standard error: name the file".into())
         })?,
     };
-    let mut log = Log::open(&path)?;
+    let mut log = if args.rotated { Log::open_oldest(&path)? } else { Log::open(&path, &path)? };
     let mut last = VecDeque::new();
-    while let Some(line) = log.next()? {
+    while let Some(line) = log.next_of_all()? {
         if let Some(shown) = args.show(&line, common.output) {
             if args.lines > 0 && last.len() == args.lines {
                 last.pop_front();
@@ -104,9 +111,8 @@ pub(super) fn run(common: &Common, args: &LogArgs) -> Result<(), Error> {
         return Ok(());
     }
     loop {
-        match log.next()? {
+        match log.next_of_all()? {
             Some(line) => args.show(&line, common.output).map_or(Ok(()), |shown| output::line(&shown))?,
-            None if log.is_moved() => log = log.next_file()?,
             None => std::thread::sleep(LOOK),
         }
     }
@@ -168,8 +174,9 @@ fn for_people(fields: &Map<String, Value>) -> String {
     format!("{} {:>5} {} {said}{}", text("timestamp"), text("level"), text("target"), rest.collect::<String>())
 }
 
-/// A file that somebody writes to.
+/// A file that somebody writes to, and those that it is rotated to.
 struct Log {
+    /// The name that is written to; the open file may have another by now.
     path: PathBuf,
     file: BufReader<File>,
     /// Of the file that is open.
@@ -179,13 +186,36 @@ struct Log {
 }
 
 impl Log {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound(format!("there is no log {}", path.display())),
-            _ => Error::other(format!("open the log {}", path.display()), error),
+    /// Opens the log `path` where it is in `file`, which is the same but for rotated ones.
+    fn open(path: &Path, file: &Path) -> Result<Self, Error> {
+        let opened = File::open(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound(format!("there is no log {}", file.display())),
+            _ => Error::other(format!("open the log {}", file.display()), error),
         })?;
-        let inode = file.metadata().map_or(0, |meta| meta.ino());
-        Ok(Self { path: path.into(), file: BufReader::new(file), inode, begun: Vec::new() })
+        let inode = inode(&opened.metadata());
+        Ok(Self { path: path.into(), file: BufReader::new(opened), inode, begun: Vec::new() })
+    }
+
+    fn open_oldest(path: &Path) -> Result<Self, Error> {
+        let oldest = (1..=LOG_FILES_MAX).map(|n| numbered(path, n)).take_while(|file| file.exists()).last();
+        Self::open(path, oldest.as_deref().unwrap_or(path))
+    }
+
+    /// The next whole line, in this file or in the one that follows it; `None` at the end of the last as it is now.
+    fn next_of_all(&mut self) -> Result<Option<String>, Error> {
+        loop {
+            if let Some(line) = self.next()? {
+                return Ok(Some(line));
+            }
+            if !self.is_moved() {
+                return Ok(None);
+            }
+            // Written between the two looks.
+            if let Some(line) = self.next()? {
+                return Ok(Some(line));
+            }
+            self.go_on()?;
+        }
     }
 
     /// The next whole line; `None` at the end as it is now.
@@ -207,16 +237,41 @@ impl Log {
         meta.ino() != self.inode || self.file.stream_position().is_ok_and(|at| meta.len() < at)
     }
 
-    fn next_file(mut self) -> Result<Self, Error> {
-        let meta = std::fs::metadata(&self.path);
-        if meta.is_ok_and(|meta| meta.ino() == self.inode) {
+    /// Goes on with the file behind this one, or from the beginning where this one was cut.
+    fn go_on(&mut self) -> Result<(), Error> {
+        if inode(&std::fs::metadata(&self.path)) == self.inode {
             let rewound = self.file.seek(SeekFrom::Start(0));
             rewound.map_err(|error| Error::other(format!("read the log {}", self.path.display()), error))?;
             self.begun.clear();
-            return Ok(self);
+            return Ok(());
         }
-        Self::open(&self.path)
+        loop {
+            let found = match Self::open(&self.path, &self.follower()) {
+                // Between two names, for a moment.
+                Err(Error::NotFound(_)) => return Ok(()),
+                found => found?,
+            };
+            // They may have been renamed meanwhile, one after the other.
+            if inode(&std::fs::metadata(self.follower())) == found.inode {
+                *self = found;
+                return Ok(());
+            }
+        }
     }
+
+    /// What the file behind the open one is called now. Of one that was rotated by another hand, to a name that nobody knows, or is gone,
+    /// it is the one that is written to.
+    fn follower(&self) -> PathBuf {
+        let is_own = |n: &u64| inode(&std::fs::metadata(numbered(&self.path, *n))) == self.inode;
+        let own = (1..=LOG_FILES_MAX).find(is_own).unwrap_or(1);
+        let newer = (1..own).rev().map(|n| numbered(&self.path, n)).find(|file| file.exists());
+        newer.unwrap_or_else(|| self.path.clone())
+    }
+}
+
+/// 0 for a file that is not there.
+fn inode(meta: &std::io::Result<Metadata>) -> u64 {
+    meta.as_ref().map_or(0, MetadataExt::ino)
 }
 
 #[cfg(test)]
@@ -268,20 +323,49 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
         };
         append("one\ntw");
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path, &path).unwrap();
         assert_eq!(log.next().unwrap().as_deref(), Some("one"));
         assert_eq!(log.next().unwrap(), None);
         append("o\nthree\n");
         assert_eq!(log.next().unwrap().as_deref(), Some("two"));
-        std::fs::rename(&path, dir.path().join("l.log.1")).unwrap();
+        std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
         append("four\n");
-        assert_eq!(log.next().unwrap().as_deref(), Some("three"));
-        assert!(log.next().unwrap().is_none() && log.is_moved());
-        let mut log = log.next_file().unwrap();
-        assert_eq!(log.next().unwrap().as_deref(), Some("four"));
-        assert!(!log.is_moved());
+        let mut rest = || std::iter::from_fn(|| log.next_of_all().unwrap()).collect::<Vec<_>>();
+        assert_eq!(rest(), ["three", "four"]);
         std::fs::write(&path, "5\n").unwrap();
-        assert!(log.next().unwrap().is_none() && log.is_moved());
-        assert_eq!(log.next_file().unwrap().next().unwrap().as_deref(), Some("5"));
+        assert_eq!(rest(), ["5"]);
+    }
+
+    #[test]
+    fn files_that_were_rotated_several_times_are_read_one_after_the_other() {
+        // Proves that a reader which is behind misses none of the files between, that it may begin with the oldest, and that a file
+        // which is no more is passed over.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.log");
+        let rotate = |text: &str| {
+            for n in (1..5).rev().filter(|n| numbered(&path, *n).exists()) {
+                std::fs::rename(numbered(&path, n), numbered(&path, n + 1)).unwrap();
+            }
+            if path.exists() {
+                std::fs::rename(&path, numbered(&path, 1)).unwrap();
+            }
+            std::fs::write(&path, text).unwrap();
+        };
+        let all = |log: &mut Log| std::iter::from_fn(|| log.next_of_all().unwrap()).collect::<Vec<_>>();
+        rotate("0\n");
+        let mut log = Log::open(&path, &path).unwrap();
+        assert_eq!(all(&mut log), ["0"]);
+        for text in ["1\n", "2\n", "3\n"] {
+            rotate(text);
+        }
+        assert_eq!(all(&mut log), ["1", "2", "3"]);
+        assert_eq!(all(&mut Log::open_oldest(&path).unwrap()), ["0", "1", "2", "3"]);
+        assert_eq!(all(&mut Log::open(&path, &path).unwrap()), ["3"]);
+        for text in ["4\n", "5\n", "6\n"] {
+            rotate(text);
+        }
+        std::fs::remove_file(numbered(&path, 3)).unwrap();
+        std::fs::remove_file(numbered(&path, 2)).unwrap();
+        assert_eq!(all(&mut log), ["6"], "its own file is gone, and what followed it");
     }
 }

@@ -11,7 +11,7 @@ use super::{Common, output, remote};
 use crate::config::Config;
 use crate::error::Error;
 use crate::signals::{self, Signal, Signals};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Rotator, Telemetry};
 
 /// Any length will do.
 const ANY_TIME: Duration = Duration::from_mins(1);
@@ -54,7 +54,7 @@ pub(super) struct WebArgs {
 pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install(signals::STOPS).map_err(|error| Error::other("take signals", error))?;
-    let _telemetry = Telemetry::start(&Config::default()).map_err(|error| Error::other("write a log", error))?;
+    let _telemetry = Telemetry::start(&Config::default(), Rotator::This).map_err(|error| Error::other("write a log", error))?;
     let (endpoint, curve) = remote::address(common)?;
     laneway::seed_libzmq();
     let settings = laneway_web::Settings {

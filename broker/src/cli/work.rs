@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use super::{Common, remote, when};
 use crate::config::Config;
 use crate::error::Error;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Rotator, Telemetry};
 use crate::work::{self, Job, Program, ResultFormat};
 
 /// Run a program for each task of a kind
@@ -70,7 +70,8 @@ pub(super) fn run(common: &Common, args: WorkArgs) -> Result<(), Error> {
     let mut words = args.command.into_iter();
     let name = words.next().expect("clap asks for one word at least");
     let path = find(Path::new(&name))?;
-    let _telemetry = Telemetry::start(&Config::default()).map_err(|error| Error::other("write a log", error))?;
+    let _telemetry =
+        Telemetry::start(&Config::default(), Rotator::This).map_err(|error| Error::other("write a log", error))?;
     let program = Program { path, args: words.collect(), result: args.result, grace: args.grace };
     let WorkArgs { kinds, slots, reserve, lanes, name, .. } = args;
     work::run(&endpoint, curve, &Job { kinds, lanes, reserve, slots, name, program })

@@ -24,6 +24,7 @@ pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use layers::{Flag, Sources};
 pub(crate) use reload::Change;
+pub(crate) use settings::LOG_FILES_MAX;
 
 /// Where a broker listens for tcp unless told otherwise, and where its clients look.
 pub(crate) const TCP_ENDPOINT: &str = "tcp://127.0.0.1:7733";
@@ -45,6 +46,10 @@ pub(crate) struct Config {
 
     /// Absent: stderr.
     pub(crate) log_file: Option<PathBuf>,
+    /// 0: it is not rotated for its size, or its age.
+    pub(crate) log_file_bytes_max: u64,
+    pub(crate) log_file_age_ms: u64,
+    pub(crate) log_files_max: u64,
     pub(crate) log_format: LogFormat,
     /// Levels by target, as `tracing` filters are written.
     pub(crate) log: String,
@@ -220,6 +225,9 @@ impl Config {
             durability: Durability::Full,
             stop_timeout_ms: 10_000,
             log_file: None,
+            log_file_bytes_max: 100 * 1024 * 1024,
+            log_file_age_ms: 0,
+            log_files_max: 10,
             log_format: LogFormat::Auto,
             log: "info".into(),
             log_tasks_per_second_max: 5_000,

@@ -12,6 +12,9 @@ use super::{Config, Resolved};
 /// `# reload`; all others hold until the next start.
 pub(super) const RELOADED: &[&str] = &[
     "stop_timeout_ms",
+    "log_file_bytes_max",
+    "log_file_age_ms",
+    "log_files_max",
     "log",
     "log_tasks_per_second_max",
     "wal_alarm_bytes",

@@ -40,6 +40,10 @@ const WAIT_MS_MAX: u64 = laneway_protocol::limits::WAIT_MS_MAX;
 /// A ZMTP heartbeat's time to live travels as 16 bits of tenths of a second, and libzmq overflows it from about a minute on.
 const HEARTBEAT_MS_MAX: u64 = 59_999;
 
+/// Each rotation of the log renames all that are kept.
+pub(crate) const LOG_FILES_MAX: u64 = 1_000;
+const LOG_AGE_MS_MAX: u64 = 3_653 * DAY;
+
 /// In the order of `config/laneway.toml`: top level first, then section by section.
 pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("db", |c| &mut c.db),
@@ -50,6 +54,9 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("durability", |c| &mut c.durability),
     number("stop_timeout_ms", 0, HOUR, |c| &mut c.stop_timeout_ms),
     plain("log_file", |c| &mut c.log_file),
+    number("log_file_bytes_max", 0, 1_048_576 * MIB, |c| &mut c.log_file_bytes_max),
+    number("log_file_age_ms", 0, LOG_AGE_MS_MAX, |c| &mut c.log_file_age_ms),
+    number("log_files_max", 1, LOG_FILES_MAX, |c| &mut c.log_files_max),
     plain("log_format", |c| &mut c.log_format),
     plain("log", |c| &mut c.log),
     number("log_tasks_per_second_max", 1, 1_000_000, |c| &mut c.log_tasks_per_second_max),

@@ -13,6 +13,9 @@ use crate::telemetry;
 /// Lanes cost a little at each dispatch; more than this is a mistake.
 const LANES_MAX: usize = 64;
 const ENDPOINTS_MAX: usize = 16;
+/// A file for every few lines, or every moment, is a mistake.
+const LOG_FILE_BYTES_MIN: u64 = 4_096;
+const LOG_FILE_AGE_MS_MIN: u64 = 1_000;
 const OPEN: &str = "is open to other machines, and whoever reaches it could run and read tasks: let peers with keys in there by \
                     curve.bind (`laneway keygen`, docs/security.md), use ipc or a loopback address such as 127.0.0.1, or \
                     say --anyone-on-the-network-may-do-anything";
@@ -199,6 +202,15 @@ impl Check<'_> {
     }
 
     fn log(&self) -> Result<(), ConfigError> {
+        let Config { log_file_bytes_max: bytes, log_file_age_ms: age, .. } = *self.config;
+        for (name, value, least) in
+            [("log_file_bytes_max", bytes, LOG_FILE_BYTES_MIN), ("log_file_age_ms", age, LOG_FILE_AGE_MS_MIN)]
+        {
+            if (1..least).contains(&value) {
+                let reason = format!("must be at least {least}, or 0 for no bound");
+                return Err(self.invalid(name, &value.to_string(), reason));
+            }
+        }
         let log = &self.config.log;
         telemetry::levels(log).map(drop).map_err(|reason| self.invalid("log", &format!("'{log}'"), reason))
     }
