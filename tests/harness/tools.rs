@@ -52,6 +52,27 @@ fn from_pypi(name: &str, packages: &[&str], works: impl Fn(&Path) -> bool) -> Pa
     bin
 }
 
+/// What makes a package of Debian's. Built here, for nobody has it ready: a few minutes of compilation, once for each target folder.
+pub(crate) fn cargo_deb() -> PathBuf {
+    require("dpkg-shlibdeps", "dpkg-dev", || says_yes(Command::new("dpkg-shlibdeps").arg("--version")));
+    require("xz", "xz-utils", || says_yes(Command::new("xz").arg("--version")));
+    let works = |bin: &Path| says_yes(Command::new(bin.join("cargo-deb")).arg("--version"));
+    let _lock = lock();
+    let folder = target().join("cargo-deb");
+    let bin = folder.join("bin");
+    if !works(&bin) {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["install", "--quiet", "--locked", "--debug", "--no-default-features", "cargo-deb@3.8.0", "--root"]);
+        cargo.arg(&folder).arg("--target-dir").arg(folder.join("target"));
+        // Of the crate whose test this is.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG")) {
+            cargo.env_remove(name);
+        }
+        run(&mut cargo);
+    }
+    bin
+}
+
 /// Ruby with its gem for SQLite.
 pub(crate) fn ruby() -> &'static str {
     require("Ruby", "ruby", || says_yes(Command::new("ruby").arg("--version")));
