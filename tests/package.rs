@@ -72,7 +72,10 @@ fn a_package_is_made_and_what_it_installs_works() {
     assert_eq!((field("Package").as_str(), field("Section").as_str()), ("laneway", "net"));
     assert_eq!(field("Version"), format!("{}-1", env!("CARGO_PKG_VERSION")));
     let depends = field("Depends");
-    assert!(depends.contains("libc6 (>= ") && depends.contains("libstdc++6") && depends.contains("adduser"), "{depends}");
+    assert!(
+        depends.contains("libc6 (>= ") && depends.contains("libstdc++6") && depends.contains("adduser"),
+        "{depends}"
+    );
 
     let installed = place.path("root");
     output_of(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&installed));
@@ -93,7 +96,8 @@ fn a_package_is_made_and_what_it_installs_works() {
     }
 
     let there = |file: &str| assert!(installed.join(file).is_file(), "{file} is not in the package:\n{listed}");
-    let unit = ["lib/systemd/system", "usr/lib/systemd/system"].map(|folder| installed.join(folder).join("laneway.service"));
+    let unit =
+        ["lib/systemd/system", "usr/lib/systemd/system"].map(|folder| installed.join(folder).join("laneway.service"));
     let unit = unit.into_iter().find(|file| file.exists()).expect("the unit is in the package");
     assert_eq!(std::fs::read_to_string(unit).unwrap(), read("config/deb/laneway.service"));
     for file in [
@@ -120,7 +124,9 @@ fn a_package_is_made_and_what_it_installs_works() {
     let program = installed.join("usr/bin/laneway");
     let config = installed.join("etc/laneway/laneway.toml");
     let mut check = Command::new(&program);
-    let checked = output_of(check.args(["broker", "--check-config", "--db", "here.db", "--config"]).arg(&config).current_dir(place.dir()));
+    let checked = output_of(
+        check.args(["broker", "--check-config", "--db", "here.db", "--config"]).arg(&config).current_dir(place.dir()),
+    );
     assert_eq!(checked.trim(), "the settings are fine");
     let mut print = Command::new(&program);
     let settings = output_of(print.args(["broker", "--print-config", "--config"]).arg(&config));

@@ -23,7 +23,9 @@ pub(crate) fn write(dump: Option<&Dump>) {
                 tracing::info!(target: TARGET, event = "leases", more = dump.more_leases, "and more leases, all younger");
             }
         }
-        None => tracing::error!(target: TARGET, event = "broker", "the router did not answer: its loop hangs or is starved"),
+        None => {
+            tracing::error!(target: TARGET, event = "broker", "the router did not answer: its loop hangs or is starved");
+        }
     }
     threads();
 }

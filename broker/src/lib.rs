@@ -35,6 +35,7 @@ mod store;
 mod supervise;
 mod telemetry;
 mod wake;
+mod watch;
 mod work;
 
 pub use cli::main;

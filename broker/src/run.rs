@@ -17,10 +17,11 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use laneway_core::{Broker, Dump, KindSettings, Settings, Start};
+use crossbeam_channel::{Receiver, bounded};
+use laneway::curve::KeyPair;
+use laneway_core::{Broker, KindSettings, Settings, Start};
 use laneway_protocol::message::{KindValues, LaneValues};
-use laneway_protocol::{Kind, SessionName};
+use laneway_protocol::{Epoch, Kind, SessionName};
 use laneway_web::ShownSettings;
 
 use crate::access::Access;
@@ -30,14 +31,16 @@ use crate::config::{Config, Durability, LaneLimits, Resolved, ipc_path};
 use crate::crowd::Crowd;
 use crate::doorbell::doorbell;
 use crate::error::Error;
+use crate::monitor::Monitor;
 use crate::reload::{Read, Reload};
 use crate::router::{Links, Router, Stop, bind};
 use crate::scheduler::{Pace, RetentionNews, Scheduler};
 use crate::service::Service;
-use crate::signals::{Signal, Signals};
+use crate::signals::Signals;
 use crate::store::{Keeping, KnownKind, Limit, Limits, Opened, Rules, Store, StoreError, checkpoint, lock, sqlite};
 use crate::telemetry::Telemetry;
 use crate::wake;
+use crate::watch::watch;
 
 /// Orders of the router that wait for the scheduler, and reports that wait for the router, in messages.
 const INBOX_MESSAGES_MAX: usize = 256;
@@ -47,11 +50,6 @@ const WINDOW_ROWS_MIN: usize = 128;
 const PRUNE_ROWS: usize = 1_000;
 /// Tasks that one slice of a batch changes at most: its turn must not hold the write lock for long.
 const BULK_ROWS: usize = 256;
-/// How often a thread that ended by itself is noticed, and one that was told to.
-const WATCH: Duration = Duration::from_millis(500);
-const WATCH_STOP: Duration = Duration::from_millis(100);
-/// How long the router's part of a dump is waited for: many turns of its loop.
-const DUMP_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs a broker until a signal ends it, or one of its threads does.
 pub(crate) fn run(
@@ -78,12 +76,7 @@ pub(crate) fn run(
         Some((access, guard, pair)) => (Some(access), Some(guard), Some(pair)),
         None => (None, None, None),
     };
-    // No socket is open to others for a moment either.
-    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let bound = bind(&context, config, pair.as_ref());
-    nix::sys::stat::umask(umask);
-    let (socket, monitor, endpoints) = bound?;
-    restrict_sockets(config)?;
+    let (socket, monitor, endpoints) = bind_for_ourselves(&context, config, pair.as_ref())?;
     lock.tell_endpoints(&endpoints).map_err(database)?;
     // Asks nothing of the broker until somebody looks.
     let web = web_settings(config, &endpoints, shown.clone()).map(laneway_web::start).transpose();
@@ -128,15 +121,7 @@ pub(crate) fn run(
     let scheduler = spawn("scheduler", move || scheduler.run())?;
     let router = spawn("router", move || router.run())?;
 
-    tracing::info!(
-        target: "laneway",
-        epoch = epoch.0,
-        db = %config.db.display(),
-        endpoints = %endpoints.join(" "),
-        ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        version = env!("CARGO_PKG_VERSION"),
-        "ready"
-    );
+    tell_ready(config, epoch, &endpoints, started);
     let service = Service::ready();
     let reopen = || {
         telemetry.reopen();
@@ -193,62 +178,16 @@ fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> 
     })
 }
 
-/// Waits until the broker is to end: a second signal, the stop timeout, or a thread that ended by itself.
-fn watch(
-    signals: &Signals,
-    (stop, dumps): (&Stop, &Receiver<Dump>),
-    reload: &mut Reload<'_>,
-    mut service: Service,
-    (ring, reopen): (impl Fn(), impl Fn()),
-    has_ended: impl Fn() -> bool,
-) {
-    let mut deadline: Option<Instant> = None;
-    loop {
-        let wait = deadline.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH_STOP));
-        match signals.next(wait) {
-            Ok(Signal::Stop) => {
-                let timeout_ms = reload.config().stop_timeout_ms;
-                tracing::info!(target: "laneway", timeout_ms, "stopping; a second signal stops now");
-                deadline = Some(Instant::now() + Duration::from_millis(timeout_ms));
-                stop.gently.store(true, Ordering::SeqCst);
-                Service::stopping();
-                ring();
-            }
-            Ok(Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(Signal::Quiet) => {
-                tracing::warn!(
-                    target: "laneway",
-                    pid = std::process::id(),
-                    "quiet: nothing is handed out, everything else goes on; SIGCONT hands out again (Ctrl-Z stops no broker, Ctrl-C does)"
-                );
-                stop.quiet.store(true, Ordering::SeqCst);
-                ring();
-            }
-            Ok(Signal::Resume) => {
-                if stop.quiet.swap(false, Ordering::SeqCst) {
-                    tracing::info!(target: "laneway", "tasks are handed out again");
-                    ring();
-                }
-            }
-            Ok(Signal::Reload) => {
-                reopen();
-                reload.run();
-            }
-            Ok(Signal::Dump) => {
-                // One that came too late for the last dump is of another moment.
-                dumps.try_iter().for_each(drop);
-                stop.dump.store(true, Ordering::SeqCst);
-                ring();
-                crate::dump::write(dumps.recv_timeout(DUMP_WAIT).ok().as_ref());
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        service.turned(stop.turns.load(Ordering::Relaxed));
-        let over = deadline.is_some_and(|at| at <= Instant::now() || stop.idle.load(Ordering::SeqCst));
-        if over || has_ended() {
-            return;
-        }
-    }
+fn tell_ready(config: &Config, epoch: Epoch, endpoints: &[String], started: Instant) {
+    tracing::info!(
+        target: "laneway",
+        epoch = epoch.0,
+        db = %config.db.display(),
+        endpoints = %endpoints.join(" "),
+        ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
 }
 
 fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
@@ -399,6 +338,20 @@ fn remove_stale_sockets(config: &Config) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Binds every endpoint; no socket file is open to others, not for a moment either.
+fn bind_for_ourselves(
+    context: &zmq::Context,
+    config: &Config,
+    pair: Option<&KeyPair>,
+) -> Result<(zmq::Socket, Monitor, Vec<String>), Error> {
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let bound = bind(context, config, pair);
+    nix::sys::stat::umask(umask);
+    let bound = bound?;
+    restrict_sockets(config)?;
+    Ok(bound)
 }
 
 /// Only this user may connect: one peer that is not trusted can end libzmq itself.

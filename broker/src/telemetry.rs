@@ -84,9 +84,8 @@ impl Telemetry {
         let (reopen, failed, rotation) = (Arc::default(), Arc::default(), Arc::new(Rotation::default()));
         rotation.set(config);
         let file = config.log_file.as_deref();
-        let file = file.map(|path| {
-            LogFile::open(path, rotator, Arc::clone(&rotation), Arc::clone(&reopen), Arc::clone(&failed))
-        });
+        let file = file
+            .map(|path| LogFile::open(path, rotator, Arc::clone(&rotation), Arc::clone(&reopen), Arc::clone(&failed)));
         let (writer, guard, terminal) = writer(file.transpose()?);
         let dropped = Dropped { tasks: Arc::default(), failed, waiting: writer.error_counter() };
 

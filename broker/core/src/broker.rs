@@ -38,7 +38,10 @@ use crate::worker::{SessionId, SlotId, Workers};
 
 /// The broker's mind: ready workers, tasks read ahead, running tasks, waiters. Opens nothing, reads no clock.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each holds hand-outs back for a reason of its own, or is a word to the shell")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each holds hand-outs back for a reason of its own, or is a word to the shell"
+)]
 pub struct Broker {
     pub(crate) settings: Settings,
     pub(crate) version: String,

@@ -1,7 +1,6 @@
 //! What the broker knows at this moment, for a person who looks at it from outside: whether it hands out, its lanes, the longest
 //! leases. The shell asks for it when a signal says so; nothing is changed, and no more is gathered than a log should hold.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use laneway_protocol::{Epoch, Kind, LaneName, TaskId};

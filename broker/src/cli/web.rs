@@ -54,7 +54,8 @@ pub(super) struct WebArgs {
 pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install(signals::STOPS).map_err(|error| Error::other("take signals", error))?;
-    let _telemetry = Telemetry::start(&Config::default(), Rotator::This).map_err(|error| Error::other("write a log", error))?;
+    let _telemetry =
+        Telemetry::start(&Config::default(), Rotator::This).map_err(|error| Error::other("write a log", error))?;
     let (endpoint, curve) = remote::address(common)?;
     laneway::seed_libzmq();
     let settings = laneway_web::Settings {

@@ -268,7 +268,8 @@ fn the_sample_file_marks_what_a_running_broker_takes_anew() {
 fn a_second_reading_changes_what_may_and_names_the_rest() {
     // Proves for values that are changed, set and taken away that those which may change are taken over with their origin, and that
     // the others stay as they are and are named each time.
-    let mut running = from_file("stop_timeout_ms = 1\nbeat_ms = 100\n[retention]\ndead_age_ms = 5\n[kinds.mail]\ncap = 3").unwrap();
+    let mut running =
+        from_file("stop_timeout_ms = 1\nbeat_ms = 100\n[retention]\ndead_age_ms = 5\n[kinds.mail]\ncap = 3").unwrap();
     let text = "log = \"debug\"\nbeat_ms = 200\n[retention]\ndone_count_max = 7\n[lane_limits.low]\nshare = 5";
     let told = |changes: &[Change], reloaded: bool| -> Vec<String> {
         let of = changes.iter().filter(|change| change.reloaded == reloaded);
@@ -282,11 +283,16 @@ fn a_second_reading_changes_what_may_and_names_the_rest() {
         "retention.dead_age_ms 5 not set",
     ];
     assert_eq!(told(&changes, true), expected);
-    assert_eq!(told(&changes, false), ["beat_ms 100 200", "kinds.mail.cap 3 not set", "lane_limits.low.share not set 5"]);
+    assert_eq!(
+        told(&changes, false),
+        ["beat_ms 100 200", "kinds.mail.cap 3 not set", "lane_limits.low.share not set 5"]
+    );
     let Config { stop_timeout_ms, log, retention, beat_ms, .. } = &running.config;
     assert_eq!((*stop_timeout_ms, log.as_str(), *beat_ms), (10_000, "debug", 100));
     assert_eq!((retention.done_count_max, retention.dead_age_ms), (Some(7), None));
-    assert!(matches!(running.origins.get("log"), Some(Origin::File(_))) && !running.origins.contains_key("stop_timeout_ms"));
+    assert!(
+        matches!(running.origins.get("log"), Some(Origin::File(_))) && !running.origins.contains_key("stop_timeout_ms")
+    );
     let again = running.take_over(&mut from_file(text).unwrap());
     assert_eq!((told(&again, true).len(), told(&again, false).len()), (0, 3));
 }

@@ -219,11 +219,7 @@ mod tests {
 
     impl Place {
         fn new(bytes_max: u64, age_ms: u64, files_max: u64) -> Self {
-            let rotation = Rotation {
-                bytes_max: bytes_max.into(),
-                age_ms: age_ms.into(),
-                files_max: files_max.into(),
-            };
+            let rotation = Rotation { bytes_max: bytes_max.into(), age_ms: age_ms.into(), files_max: files_max.into() };
             Self { folder: tempfile::tempdir().unwrap(), rotation: Arc::new(rotation) }
         }
 
@@ -350,7 +346,10 @@ mod tests {
         fs::rename(place.path("l"), place.path("moved")).unwrap();
         fs::write(place.path("l"), "of another\n").unwrap();
         log.write_all(b"four\n").unwrap();
-        assert_eq!((place.names(), place.read("l").unwrap()), (vec!["l".into(), "moved".into()], "of another\nfour\n".into()));
+        assert_eq!(
+            (place.names(), place.read("l").unwrap()),
+            (vec!["l".into(), "moved".into()], "of another\nfour\n".into())
+        );
     }
 
     #[test]
