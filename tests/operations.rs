@@ -139,7 +139,7 @@ fn the_broker_rotates_its_log_and_a_reader_follows() {
     // The harness reads the log by its own name; here it is another file.
     let mut broker = Command::new(env!("CARGO_BIN_EXE_laneway"));
     broker.args(["broker", "--bind", &place.endpoint(), "--log-format", "json", "--db"]).arg(place.db()).args(words);
-    let mut broker = Program::start(&mut broker);
+    let broker = Program::start(&mut broker);
     let read = |name: &str| std::fs::read_to_string(place.path(name)).unwrap_or_default();
     wait_until("the broker to be ready", || read("rotated.log").contains("\"ready\""));
     let mut reader = Command::new(env!("CARGO_BIN_EXE_laneway"));
