@@ -17,7 +17,7 @@ use crate::error::Error;
 
 /// A key as a text.
 const Z85_CHARS: usize = 40;
-/// A file of keys has three lines; one that is longer is something else.
+/// A file of keys has a few lines; one that is longer is something else.
 const FILE_BYTES_MAX: u64 = 4_096;
 
 /// What a peer needs to speak with a broker's CURVE endpoint: its own key pair, and the broker's public key.
@@ -180,7 +180,7 @@ pub fn read_text(path: &Path, private: bool) -> Result<String, Error> {
     let mut text = String::new();
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(fail)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(bad(path, format!("is over {FILE_BYTES_MAX} bytes, so it is no file of `laneway keygen`")));
+        return Err(bad(path, format!("is over {FILE_BYTES_MAX} bytes, so it is no file of keys")));
     }
     Ok(text)
 }

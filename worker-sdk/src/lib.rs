@@ -66,6 +66,7 @@ mod error;
 mod greeting;
 mod handler;
 pub mod link;
+mod observer;
 mod payload;
 mod seed;
 mod signals;
@@ -86,6 +87,7 @@ pub use handler::{Failure, Handler, snooze};
 pub use laneway_protocol as protocol;
 pub use laneway_protocol::message::{Drain, Filter, GroupRow, OnConflict, ProgressEvent, Stored, Verdict};
 pub use laneway_protocol::{Code, FairKey, Format, Kind, LaneName, Lease, Payload, TaskId, TaskState, WireError};
+pub use observer::{LinkKeys, LinkRefused, Observed, ObserverLink};
 pub use payload::{decode, encode};
 #[doc(hidden)]
 pub use seed::seed_libzmq;
