@@ -129,6 +129,9 @@ pub(crate) fn run(
             access.reload();
             bell.ring();
         }
+        if let Some(web) = &web {
+            web.reload();
+        }
     };
     let mut reload = Reload { resolved, read, telemetry, to_scheduler: retention_news, wal_hint, shown };
     let has_ended =
@@ -173,6 +176,8 @@ fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> 
         read_only: web.read_only,
         show_payloads: !web.hide_payloads,
         hosts: web.hosts.clone(),
+        link_key_file: web.link_key_file.clone(),
+        cors_origins: web.cors_origins.clone(),
         shown,
         ..laneway_web::Settings::new(bind, config.db.clone(), endpoint.clone())
     })

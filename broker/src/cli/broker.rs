@@ -99,6 +99,9 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
         resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
         check_folders(&resolved)?;
         crate::access::check(&resolved.config.curve)?;
+        if let Some(path) = &resolved.config.web.link_key_file {
+            laneway::LinkKeys::read(path).map_err(|error| Error::Keys(format!("web.link_key_file {error}")))?;
+        }
         return output::line("the settings are fine");
     }
     start(common, args, resolved)

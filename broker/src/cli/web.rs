@@ -24,7 +24,8 @@ const ANY_TIME: Duration = Duration::from_mins(1);
 #[command(after_help = "\
 Examples:
   laneway web --db /srv/app/app.db
-  laneway web --db app.db --listen 0.0.0.0:9730 --access-file web.access --read-only")]
+  laneway web --db app.db --listen 0.0.0.0:9730 --access-file web.access --read-only
+  laneway web --db app.db --link-key-file link.keys --cors-origin https://www.example.com")]
 pub(super) struct WebArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9730")]
@@ -41,6 +42,14 @@ pub(super) struct WebArgs {
     /// A name of this host besides localhost; may be repeated
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
+
+    /// The keys of observer links, of `laneway link --new-key`; read again on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    link_key_file: Option<PathBuf>,
+
+    /// An origin whose pages may show what such a link opens, or * for all; may be repeated
+    #[arg(long, value_name = "ORIGIN", requires = "link_key_file")]
+    cors_origin: Vec<String>,
 
     /// Nobody may change anything
     #[arg(long)]
@@ -64,6 +73,8 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
         read_only: args.read_only,
         show_payloads: !args.hide_payloads,
         hosts: args.host.clone(),
+        link_key_file: args.link_key_file.clone(),
+        cors_origins: args.cors_origin.clone(),
         curve,
         ..laneway_web::Settings::new(args.listen, remote::db(common), endpoint)
     };
@@ -72,7 +83,7 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     loop {
         match signals.next(ANY_TIME) {
             Ok(Signal::Stop | Signal::StopNow) | Err(RecvTimeoutError::Disconnected) => break,
-            // There is nothing here to read anew.
+            Ok(Signal::Reload) => web.reload(),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }

@@ -123,6 +123,10 @@ pub(crate) struct Web {
     pub(crate) hide_payloads: bool,
     /// Names of this host besides localhost.
     pub(crate) hosts: Vec<String>,
+    /// The keys of observer links. Absent: there are no such links.
+    pub(crate) link_key_file: Option<PathBuf>,
+    /// Pages of others that may show what such a link opens.
+    pub(crate) cors_origins: Vec<String>,
 }
 
 /// How log lines look.

@@ -91,6 +91,8 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("web.read_only", |c| &mut c.web.read_only),
     plain("web.hide_payloads", |c| &mut c.web.hide_payloads),
     plain("web.hosts", |c| &mut c.web.hosts),
+    plain("web.link_key_file", |c| &mut c.web.link_key_file),
+    plain("web.cors_origins", |c| &mut c.web.cors_origins),
     number("retention.done_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.done_age_ms),
     number("retention.done_count_max", 0, KEPT_COUNT_MAX, |c| &mut c.retention.done_count_max),
     number("retention.cancelled_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.cancelled_age_ms),

@@ -124,6 +124,17 @@ impl Check<'_> {
 
     fn web(&self) -> Result<(), ConfigError> {
         let web = &self.config.web;
+        laneway_web::check_origins(&web.cors_origins)
+            .map_err(|(value, reason)| self.invalid("web.cors_origins", &value, reason))?;
+        if !web.cors_origins.is_empty() && web.link_key_file.is_none() {
+            let reason = "would be used by nobody: it is for observer links, whose keys web.link_key_file names \
+                          (`laneway link --new-key FILE`, docs/widget.md)";
+            return Err(self.invalid(
+                "web.cors_origins",
+                &format!("a list of {}", web.cors_origins.len()),
+                reason.into(),
+            ));
+        }
         match web.bind {
             Some(bind) if !bind.ip().is_loopback() && web.access_file.is_none() => {
                 let reason = "is reached by other machines, and nobody would be asked who they are: name web.access_file \

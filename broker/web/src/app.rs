@@ -7,8 +7,10 @@ use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::assets::Assets;
-use crate::limits::{STREAMS_MAX, WAITERS_MAX};
+use crate::limits::{OBSERVERS_MAX, STREAMS_MAX, WAITERS_MAX};
 use crate::live::Live;
+use crate::observe::Links;
+use crate::observe::looks::Looks;
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::sse::Parts;
@@ -24,6 +26,11 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Semaphore>,
     /// Places for requests that wait for the end of a task.
     pub(crate) waiters: Arc<Semaphore>,
+    /// Places for streams of those who come by an observer link.
+    pub(crate) observers: Arc<Semaphore>,
+    pub(crate) links: Arc<Links>,
+    /// What observers saw a moment ago.
+    pub(crate) looks: Looks,
     /// Parts of pages that were rendered a moment ago.
     pub(crate) parts: Parts,
     requests: AtomicU64,
@@ -42,7 +49,7 @@ pub(crate) async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
 impl App {
     pub(crate) fn new(
         settings: Settings,
-        access: Access,
+        (access, links): (Access, Arc<Links>),
         (live, rows): (Live, Rows),
         stop: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
@@ -54,6 +61,9 @@ impl App {
             assets: Assets::new(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
+            observers: Arc::new(Semaphore::new(OBSERVERS_MAX)),
+            links,
+            looks: Looks::default(),
             parts: Parts::default(),
             requests: AtomicU64::new(0),
             started_at: now_ms(),
@@ -63,6 +73,10 @@ impl App {
 
     pub(crate) fn streams_open(&self) -> usize {
         STREAMS_MAX - self.streams.available_permits()
+    }
+
+    pub(crate) fn observers_open(&self) -> usize {
+        OBSERVERS_MAX - self.observers.available_permits()
     }
 
     pub(crate) fn requests(&self) -> u64 {

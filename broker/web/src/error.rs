@@ -21,6 +21,8 @@ pub enum Error {
         /// What is wrong with it; never a secret.
         text: String,
     },
+    /// The file with the keys of observer links cannot be used; the text names it and never a key.
+    LinkKeys(laneway::Error),
     /// The address cannot be listened at.
     Bind {
         /// Which address.
@@ -42,6 +44,7 @@ impl fmt::Display for Error {
         match self {
             Error::Setting { setting, text } => write!(f, "{setting} {text}"),
             Error::AccessFile { path, text } => write!(f, "web.access_file {}: {text}", path.display()),
+            Error::LinkKeys(error) => write!(f, "web.link_key_file {error}"),
             Error::Bind { address, .. } => write!(f, "cannot listen on {address}"),
             Error::Start { part, .. } => write!(f, "cannot start {part}"),
         }
@@ -52,7 +55,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Bind { source, .. } | Error::Start { source, .. } => Some(source),
-            Error::Setting { .. } | Error::AccessFile { .. } => None,
+            Error::Setting { .. } | Error::AccessFile { .. } | Error::LinkKeys(_) => None,
         }
     }
 }

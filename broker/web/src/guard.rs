@@ -7,6 +7,7 @@
 //! | a known token or password, where there is an access file | everybody else |
 //! | a write needs the role admin, and not `--read-only` | slips |
 //! | a write comes from our own pages or from no page at all | forms and scripts of other pages (CSRF) |
+//! | what an observer link shows is read by pages of `web.cors_origins` alone | pages that found a link |
 //! | scripts only with the nonce of this very answer | text of a task that turns out to be a script (XSS) |
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::access::{Role, Visitor};
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::observe::{self, origins};
 use crate::pages;
 
 /// Of one answer.
@@ -31,8 +33,10 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
     app.count_request();
     let path = request.uri().path().to_owned();
     let nonce = nonce();
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let visitor = admit(&app, &path, &request);
     let mut response = match visitor {
+        Ok(_) if request.method() == Method::OPTIONS && observe::is_shared(&path) => origins::preflight(),
         Ok(visitor) => {
             request.extensions_mut().insert(visitor.clone());
             request.extensions_mut().insert(nonce.clone());
@@ -46,11 +50,14 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         Err(failure) => failure.into_response(),
     };
     protect(response.headers_mut(), &nonce);
+    if observe::is_shared(&path) {
+        origins::share(&app.settings.cors_origins, &path, origin.as_ref(), response.headers_mut());
+    }
     response
 }
 
 fn is_page(path: &str) -> bool {
-    !path.starts_with("/api/") && !path.starts_with("/assets/") && path != "/metrics"
+    !observe::is_shared(path) && !path.starts_with("/api/") && !path.starts_with("/assets/") && path != "/metrics"
 }
 
 fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure> {
@@ -61,8 +68,16 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
         return Err(Failure::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", text)
             .next("say the name that people use in web.hosts"));
     }
+    let anybody = || Visitor { name: "anybody".into(), role: Role::Read };
     if is_for_everybody(path) && request.method() == Method::GET {
-        return Ok(Visitor { name: "anybody".into(), role: Role::Read });
+        return Ok(anybody());
+    }
+    if observe::is_shared(path) && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        // The script is no secret, and a page may load it before anybody knows what it will show.
+        if path != "/widget.js" {
+            origins::check(&app.settings.cors_origins, headers, host)?;
+        }
+        return Ok(anybody());
     }
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let visitor = app.access.visitor(authorization).ok_or_else(|| {

@@ -7,6 +7,7 @@
 //!
 //! A request walks through `server` (connections and time), `guard` (host, visitor, origin, headers) and `routes` to a
 //! page (`pages`) or the API (`api`). Pages are complete without JavaScript; `sse` keeps the parts of them fresh that change.
+//! `observe` is for those who have a link to one task or group, and for pages of other sites that show it.
 
 mod access;
 mod api;
@@ -19,6 +20,7 @@ mod guard;
 mod limits;
 mod live;
 mod metrics;
+mod observe;
 mod openapi;
 mod pages;
 mod payload;
@@ -32,5 +34,6 @@ mod sse;
 mod time;
 
 pub use error::Error;
+pub use observe::origins::check_list as check_origins;
 pub use server::{Web, start};
 pub use settings::{Settings, ShownSettings};

@@ -6,6 +6,12 @@ use std::time::Duration;
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// Streams of live updates at a time.
 pub(crate) const STREAMS_MAX: usize = 128;
+/// Streams of those who come by an observer link, at a time: with the tabs they leave some connections for all else.
+pub(crate) const OBSERVERS_MAX: usize = 64;
+/// Tasks and groups that are looked at for observers within a second or two.
+pub(crate) const OBSERVED_MAX: usize = 256;
+/// The origins whose pages may embed what an observer link shows.
+pub(crate) const ORIGINS_MAX: usize = 64;
 /// Requests that wait for the end of a task at a time.
 pub(crate) const WAITERS_MAX: usize = 64;
 /// Questions that wait for the thread that asks the broker.
@@ -48,3 +54,5 @@ pub(crate) const DEAD_ROWS_MAX: usize = 10_000;
 pub(crate) const SHOWN_BYTES_MAX: usize = 64 * 1024;
 /// Kinds that are told apart in metrics; the rest is one label, so that no app makes a collector keep a series for each name.
 pub(crate) const METRIC_KINDS_MAX: usize = 200;
+
+const _: () = assert!(STREAMS_MAX + OBSERVERS_MAX < CONNECTIONS_MAX);

@@ -53,17 +53,18 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Response {
 
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Failure> {
     let snapshot = app.live.look().await;
-    let text = text(&snapshot, app.streams_open(), app.requests())
+    let text = text(&snapshot, (app.streams_open(), app.observers_open()), app.requests())
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-fn text(snapshot: &Snapshot, streams: usize, requests: u64) -> Result<String, std::fmt::Error> {
+fn text(snapshot: &Snapshot, (streams, observers): (usize, usize), requests: u64) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("laneway");
     let up = if snapshot.facts.is_some() { 1.0 } else { 0.0 };
     gauge(&mut registry, "up", "Whether the broker answers", None, up);
     gauge(&mut registry, "web_streams", "Tabs that look at live updates", None, float(streams as u64));
+    gauge(&mut registry, "web_observers", "Streams of observer links", None, float(observers as u64));
     counter(&mut registry, "web_requests", "Requests to this dashboard", requests);
     if let Some(facts) = &snapshot.facts {
         broker(&mut registry, facts);
@@ -230,7 +231,7 @@ mod tests {
         // Proves that the table of docs/dashboard.md leaves none out, and that the text is what collectors read.
         let lanes = vec![LaneRow { queued: 3, ..LaneRow::new("high".into()) }];
         let facts = Facts { lanes, kinds: vec![kind("mail", 3, 0)], ..Facts::default() };
-        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), 1, 2).unwrap();
+        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), (1, 0), 2).unwrap();
         assert!(text.contains("laneway_tasks_queued{lane=\"high\"} 3") && text.ends_with("# EOF\n"), "{text}");
         let guide = include_str!("../../../docs/dashboard.md");
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
@@ -246,7 +247,7 @@ mod tests {
         let names = 0..METRIC_KINDS_MAX + 5;
         let kinds = names.map(|n| kind(&format!("k{n}"), 1, 0)).collect();
         let facts = Facts { kinds, ..Facts::default() };
-        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), 0, 0).unwrap();
+        let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), (0, 0), 0).unwrap();
         assert_eq!(text.matches("laneway_kind_tasks_queued{").count(), METRIC_KINDS_MAX + 1);
         assert!(text.contains("kind=\"(others)\"} 5"));
     }

@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::routes;
 
 const DOCUMENT: &str = include_str!("../assets/openapi.json");
 
@@ -17,6 +18,10 @@ pub(crate) async fn document(State(app): State<Shared>) -> Result<Response, Fail
     let mut document: Value = serde_json::from_str(DOCUMENT).map_err(wrong)?;
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     document["servers"][0]["url"] = format!("{}/api/v1", app.settings.base_path).into();
+    let base = if app.settings.base_path.is_empty() { "/" } else { app.settings.base_path.as_str() };
+    for (_, path, _) in routes::shared() {
+        document["paths"][path]["servers"] = json!([{ "url": base }]);
+    }
     Ok(([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response())
 }
 
@@ -25,7 +30,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::routes;
+
+    /// Those keys of a path that are no methods.
+    fn is_method(key: &str) -> bool {
+        key != "parameters" && key != "servers"
+    }
 
     #[test]
     fn the_document_has_every_route_and_no_other() {
@@ -33,10 +42,10 @@ mod tests {
         let document: Value = serde_json::from_str(DOCUMENT).unwrap();
         let paths = document["paths"].as_object().unwrap();
         let written = paths.iter().flat_map(|(path, item)| {
-            let methods = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            let methods = item.as_object().unwrap().keys().filter(|key| is_method(key));
             methods.map(move |method| format!("{method} {path}"))
         });
-        let served = routes::api();
+        let served: Vec<_> = routes::api().into_iter().chain(routes::shared()).collect();
         let served =
             served.iter().flat_map(|(methods, path, _)| methods.iter().map(move |method| format!("{method} {path}")));
         assert_eq!(served.collect::<BTreeSet<_>>(), written.collect::<BTreeSet<_>>());
@@ -52,7 +61,7 @@ mod tests {
             assert!(document.pointer(name).is_some(), "{name}");
         }
         for (path, item) in document["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| is_method(key)) {
                 assert!(operation["summary"].is_string(), "{method} {path}");
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }

@@ -1,4 +1,5 @@
-//! Every path, in one list. What stands under `/api/v1` stands in the `OpenAPI` document too, which a test compares.
+//! Every path, in one list. What stands under `/api/v1`, and what is for other sites, stands in the `OpenAPI` document too, which
+//! a test compares.
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -6,7 +7,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::app::Shared;
 use crate::guard::guard;
-use crate::{api, assets, metrics, openapi, pages, sse};
+use crate::{api, assets, metrics, observe, openapi, pages, sse};
 
 pub(crate) fn router(app: &Shared) -> Router {
     let mut router = Router::new();
@@ -15,6 +16,9 @@ pub(crate) fn router(app: &Shared) -> Router {
     }
     for (_, path, handler) in api() {
         router = router.route(&format!("/api/v1{path}"), handler);
+    }
+    for (_, path, handler) in shared() {
+        router = router.route(path, handler);
     }
     router.fallback(pages::no_such_page).layer(from_fn_with_state(app.clone(), guard)).with_state(app.clone())
 }
@@ -78,5 +82,15 @@ pub(crate) fn api() -> Vec<(&'static [&'static str], &'static str, Route)> {
         (&["get"], "/schedules", get(api::look::schedules)),
         (&["post"], "/schedules/{name}/{change}", post(api::change::schedule)),
         (&["get"], "/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// For pages of other sites and those who were sent a link; methods, path and handler.
+pub(crate) fn shared() -> Vec<(&'static [&'static str], &'static str, Route)> {
+    vec![
+        (&["get"], "/observe/{token}", get(observe::show)),
+        (&["get"], "/observe/{token}/state", get(observe::state)),
+        (&["get"], "/observe/{token}/events", get(observe::events)),
+        (&["get"], "/widget.js", get(observe::widget)),
     ]
 }

@@ -20,6 +20,7 @@ use crate::app::{App, stopped};
 use crate::error::Error;
 use crate::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIME};
 use crate::live::Live;
+use crate::observe::Links;
 use crate::routes;
 use crate::rows::Rows;
 use crate::settings::Settings;
@@ -37,15 +38,17 @@ const FULL: &[u8] =
 #[derive(Debug)]
 pub struct Web {
     address: SocketAddr,
+    links: Arc<Links>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Starts the dashboard. It listens when this returns; the broker need not be there yet.
 ///
-/// Fails when a setting makes no sense, when the address is in use, or when it would let anybody in from the network.
+/// Fails when a setting makes no sense, when a file that it names cannot be used, when the address is in use, or when it would let anybody in from the network.
 pub fn start(mut settings: Settings) -> Result<Web, Error> {
     let access = settings.check()?;
+    let links = Arc::new(Links::read(settings.link_key_file.clone())?);
     let bind = settings.bind;
     let in_use = |source| Error::Bind { address: bind, source };
     let listener = TcpListener::bind(bind).map_err(in_use)?;
@@ -58,7 +61,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     let (stop, told) = watch::channel(false);
     let (rows, rows_thread) = Rows::start(settings.db.clone())?;
     let (live, live_thread) = Live::start(&settings, rows.clone())?;
-    let app = Arc::new(App::new(settings, access, (live, rows), told.clone()));
+    let app = Arc::new(App::new(settings, (access, Arc::clone(&links)), (live, rows), told.clone()));
     let body = move || {
         runtime.block_on(serve(listener, &app, told));
         // What is still open has had its time.
@@ -67,13 +70,18 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     let web = std::thread::Builder::new().name("web".into()).spawn(body);
     let web = web.map_err(|source| Error::Start { part: "the thread web", source })?;
     tracing::info!(target: "laneway::web", %address, "dashboard");
-    Ok(Web { address, stop, threads: vec![web, live_thread, rows_thread] })
+    Ok(Web { address, links, stop, threads: vec![web, live_thread, rows_thread] })
 }
 
 impl Web {
     /// Where it listens: the port that the system chose, where 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Reads the keys of observer links again. A file that is wrong leaves them as they were, and the log says so.
+    pub fn reload(&self) {
+        self.links.reload();
     }
 
     /// Whether it has ended by itself.

@@ -8,6 +8,7 @@ use laneway::Curve;
 
 use crate::access::Access;
 use crate::error::Error;
+use crate::observe::origins::check_list;
 
 /// Where to listen, whom to ask, and whom to let in. Resolved once by the caller; nothing is read from the environment.
 #[derive(Debug, Clone)]
@@ -30,6 +31,10 @@ pub struct Settings {
     pub show_payloads: bool,
     /// Names of this host besides `localhost` and its addresses, as browsers write them.
     pub hosts: Vec<String>,
+    /// The keys of observer links. Absent: there are no such links.
+    pub link_key_file: Option<PathBuf>,
+    /// Pages that may show what such a link opens, besides our own; `*` for all.
+    pub cors_origins: Vec<String>,
     /// Settings of the broker for the page about it.
     pub shown: ShownSettings,
 }
@@ -62,6 +67,8 @@ impl Settings {
             read_only: false,
             show_payloads: true,
             hosts: Vec::new(),
+            link_key_file: None,
+            cors_origins: Vec::new(),
             shown: ShownSettings::default(),
         }
     }
@@ -69,6 +76,10 @@ impl Settings {
     /// Reads the access file and refuses what would let everybody in. The settings' own words come back with it.
     pub(crate) fn check(&mut self) -> Result<Access, Error> {
         self.base_path = base_path(&self.base_path)?;
+        check_list(&self.cors_origins).map_err(|(value, reason)| Error::Setting {
+            setting: "web.cors_origins",
+            text: format!("is {value}: {reason}"),
+        })?;
         let access = match &self.access_file {
             Some(path) => Access::read(path)?,
             None if self.bind.ip().is_loopback() => Access::open(),

@@ -28,7 +28,7 @@ use crate::request::Query;
 /// Between two messages of one stream.
 const BEAT: Duration = Duration::from_secs(1);
 /// A proxy shuts what is silent for long, and a reader that is gone is noticed by writing.
-const SILENT_TIME: Duration = Duration::from_secs(15);
+pub(crate) const SILENT_TIME: Duration = Duration::from_secs(15);
 
 /// Parts by page and by what the visitor may do, as they were rendered last.
 #[derive(Default)]
@@ -55,13 +55,25 @@ pub(crate) async fn stream(
         feed(&app, &page, visitor.role, &sender).await;
         drop(place);
     });
+    Ok(answer(receiver))
+}
+
+/// The beginning of a stream of what comes by this channel.
+pub(crate) fn answer(receiver: mpsc::Receiver<Bytes>) -> Response {
     let head = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // nginx would keep messages back.
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((head, Body::from_stream(Messages(receiver))).into_response())
+    (head, Body::from_stream(Messages(receiver))).into_response()
+}
+
+/// When the next message may go, the first at once.
+pub(crate) fn beat() -> tokio::time::Interval {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    beat
 }
 
 /// Until the reader is gone, reads nothing for long, or the dashboard stops.
@@ -69,8 +81,7 @@ async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
     let mut stop = app.stop.clone();
     let mut has: HashMap<&'static str, String> = HashMap::new();
     let mut said = Instant::now();
-    let mut beat = tokio::time::interval(BEAT);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beat = beat();
     if !send(sender, "retry: 2000\n\n".into()).await {
         return;
     }
@@ -104,7 +115,8 @@ fn changed_nothing(message: &Value) -> bool {
     message["parts"].as_object().is_some_and(Map::is_empty) && message["rates"].is_null()
 }
 
-async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
+/// False when the reader is gone or has taken nothing for long.
+pub(crate) async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
     matches!(tokio::time::timeout(STALLED_TIME, sender.send(text.into())).await, Ok(Ok(())))
 }
 

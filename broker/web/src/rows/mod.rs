@@ -6,6 +6,7 @@
 mod dead;
 mod groups;
 mod oldest;
+mod standing;
 mod table;
 mod task;
 mod tasks;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::dead::{DeadGroup, dead_groups};
 pub(crate) use self::groups::{GroupLine, groups};
+pub(crate) use self::standing::{Standing, standing};
 pub(crate) use self::table::{Table, Trouble};
 pub(crate) use self::task::{Edge, Relations, TaskDetail, relations, task};
 pub(crate) use self::tasks::{Page, PageQuery, TaskLine, page};
