@@ -77,7 +77,8 @@ pub(super) fn run(args: &KeygenArgs) -> Result<(), Error> {
     output::line(&format!("{}  for the other side; in a broker's folder of keys it may: {may}", public.display()))
 }
 
-fn write(path: &Path, mode: u32, text: &str) -> Result<NamedTempFile, Error> {
+/// A file beside `path`, hidden until it is whole and takes that name.
+pub(super) fn write(path: &Path, mode: u32, text: &str) -> Result<NamedTempFile, Error> {
     let fail = |error| Error::other(format!("write {}", path.display()), error);
     let folder = path.parent().unwrap_or(Path::new("."));
     // Hidden until it is whole: a broker may read the folder meanwhile.

@@ -16,6 +16,7 @@ mod fair_key;
 mod group;
 mod keygen;
 mod kind;
+mod link;
 mod log;
 mod offline;
 pub(crate) mod output;
@@ -111,6 +112,9 @@ impl Common {
             Command::Keygen(_) if db || endpoint || json => {
                 "it writes two files and asks nobody, so --db, --endpoint and --output mean nothing"
             }
+            Command::Link(_) if db || endpoint || keys => {
+                "a link is made of its keys alone and asks nobody, so --db, --endpoint and --key mean nothing"
+            }
             Command::Broker(_) if keys => "a broker's own key is a setting: --set curve.key_file=FILE",
             Command::Db(_)
             | Command::Doctor(_)
@@ -170,6 +174,7 @@ enum Command {
     #[command(subcommand)]
     Db(db::DbCommand),
     Keygen(keygen::KeygenArgs),
+    Link(link::LinkArgs),
     Demo(crate::demo::DemoArgs),
     #[command(hide = true)]
     DemoWorker(crate::demo::DemoWorkerArgs),
@@ -240,6 +245,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Web(args) => web::run(&common, &args),
         Command::Db(command) => db::run(&common, &command),
         Command::Keygen(args) => keygen::run(&args),
+        Command::Link(args) => link::run(&args, common.output),
         Command::Demo(args) => crate::demo::run(&args),
         Command::DemoWorker(args) => crate::demo::work(&args),
         Command::Bench(args) => crate::bench::run(&args, common.output == Output::Json),
@@ -363,6 +369,10 @@ mod tests {
             "drill --db a.db",
             "completions bash -o json",
             "keygen app --db a.db",
+            "link 12 --db a.db",
+            "link 12 --group 7",
+            "link",
+            "link --new-key link.keys --url https://a.example",
             "stats --endpoint ipc://b --key a.secret",
             "broker --key a.secret --broker-key b.public",
             "demo --key a.secret --broker-key b.public",
