@@ -297,6 +297,34 @@ fn the_dashboard() {
 }
 
 #[test]
+fn the_widget() {
+    let mut guide = Guide::open("docs/widget.md");
+    let mut start = guide.take("console");
+    start.text =
+        start.text.replace("--web 127.0.0.1:9730", "--web 127.0.0.1:0 --log-file broker.log --log-format json");
+    let made = guide.run_block(&start);
+    assert!(made.contains("http://127.0.0.1:9730/observe/v1."), "{made}");
+    // The page, which tests/widget.rs shows to a browser, and the example, which it shows too.
+    guide.take("text");
+    std::os::unix::fs::symlink(block::root().join("examples"), guide.place.path("examples")).unwrap();
+    let mut example = guide.take("console");
+    example.text = example.text.replace("8000", "0");
+    guide.run_block(&example);
+    guide.next_task_is(12);
+    guide.table().insert("report", "1");
+    let dashboard = guide.dashboard();
+    let told = |text: &str| serde_json::from_str::<serde_json::Value>(text.trim()).unwrap();
+    let link = guide.run("python");
+    let path = link.trim().strip_prefix("http://127.0.0.1:9730").unwrap();
+    let state = harness::Http::at(&dashboard).get(&format!("{path}/state")).is(200).body;
+    assert!(told(&state)["task"] == 12 && told(&state)["state"] == "queued", "{state}");
+    let mut ask = guide.take("console");
+    ask.text = ask.text.replace("127.0.0.1:9730", &dashboard);
+    assert_eq!(told(&guide.run_block(&ask)), told(&state));
+    guide.end();
+}
+
+#[test]
 fn tuning() {
     let mut guide = Guide::with_broker("docs/tuning.md", "echo");
     guide.run("console");
