@@ -13,11 +13,13 @@ mod ids;
 pub mod limits;
 pub mod message;
 mod rate;
+mod trace;
 
 pub use error::{Code, WireError};
 pub use ids::{Epoch, FairKey, InvalidName, Kind, LaneName, Lease, RequestId, SessionName, TaskId};
 pub use message::{Answer, Format, Payload, Request, TaskState};
 pub use rate::Rate;
+pub use trace::TraceContext;
 
 /// Major version of the protocol, the third byte of every header. A peer of another major version is answered with
 /// [`Code::BadVersion`]; within one version fields are only ever added.

@@ -5,11 +5,11 @@
 mod samples;
 
 use laneway_protocol::codec;
-use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX};
+use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_FRAMES_MAX, TRACE_BYTES_MAX};
 use laneway_protocol::message::{
     Beat, End, HandOut, HandedTask, Hello, NewTask, Outcome, OutcomeCode, Progress, Ready, Submit, Submitted, Tasks,
 };
-use laneway_protocol::{Answer, Code, Epoch, Kind, Lease, Payload, Request, RequestId, TaskId};
+use laneway_protocol::{Answer, Code, Epoch, Kind, Lease, Payload, Request, RequestId, TaskId, TraceContext};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -166,6 +166,25 @@ proptest! {
             }
             drop(codec::decode_request(frames.clone()));
             drop(codec::decode_answer(frames));
+        }
+    }
+
+    #[test]
+    fn a_trace_context_comes_back_from_its_text(
+        trace_id in 1..=u128::MAX, span_id in 1..=u64::MAX, flags in 0..4_u8, state in "([a-d]{1,9}=[x -]{0,90},){0,12}",
+    ) {
+        // What is written fits the column and is read as it was, whatever of the state had no room.
+        let context = TraceContext::new(trace_id, span_id, flags, &state).unwrap();
+        let text = context.to_string();
+        prop_assert!(text.len() <= TRACE_BYTES_MAX);
+        prop_assert_eq!(TraceContext::parse(&text), Some(context));
+    }
+
+    #[test]
+    fn no_text_makes_reading_a_trace_context_panic(text in ".{0,80}", digits in "[0-9a-f-]{50,60}( .{0,40})?") {
+        // Random text, and text that is nearly one.
+        for text in [&text, &digits] {
+            prop_assert!(TraceContext::parse(text).is_none_or(|context| context.to_string().starts_with("00-")));
         }
     }
 
