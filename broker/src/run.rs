@@ -178,6 +178,7 @@ fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> 
         hosts: web.hosts.clone(),
         link_key_file: web.link_key_file.clone(),
         cors_origins: web.cors_origins.clone(),
+        trace_url: web.trace_url.clone(),
         shown,
         ..laneway_web::Settings::new(bind, config.db.clone(), endpoint.clone())
     })

@@ -44,7 +44,7 @@ pub(crate) fn schedules(mut found: ScheduleRows) -> ScheduleRows {
 /// Cuts what an app or a handler may have written at any length, so that each row fits an answer of its own.
 fn shorten(row: &mut TaskRow) {
     let names = [Some(&mut row.kind), row.lane.as_mut(), row.unique_key.as_mut(), row.worker.as_mut()];
-    names.into_iter().flatten().for_each(|name| cut_to(name, UNIQUE_KEY_BYTES_MAX));
+    names.into_iter().chain([row.trace.as_mut()]).flatten().for_each(|name| cut_to(name, UNIQUE_KEY_BYTES_MAX));
     let texts = [row.error.as_mut(), row.progress_note.as_mut(), row.explain.as_mut()];
     texts.into_iter().flatten().for_each(|text| cut_to(text, TEXT_BYTES_MAX));
     row.failures.iter_mut().for_each(|failure| cut_to(&mut failure.error, TEXT_BYTES_MAX));

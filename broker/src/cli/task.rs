@@ -318,6 +318,7 @@ fn print_one(row: &TaskRow) -> Result<(), Error> {
         ("timeout", row.timeout_ms.map(when::span)),
         ("unique key", row.unique_key.clone()),
         ("fair key", row.fair_key.clone()),
+        ("trace", row.trace.clone()),
         ("group", row.group.map(|group| group.to_string())),
         ("worker", row.worker.clone()),
         ("progress", (progress(row) != "-").then(|| progress(row))),

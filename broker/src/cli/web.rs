@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use crossbeam_channel::RecvTimeoutError;
+use laneway_web::TraceUrl;
 
 use super::{Common, output, remote};
 use crate::config::Config;
@@ -51,6 +52,10 @@ pub(super) struct WebArgs {
     #[arg(long, value_name = "ORIGIN", requires = "link_key_file")]
     cors_origin: Vec<String>,
 
+    /// Where people look at a trace, as in `https://jaeger.example/trace/{trace_id}`
+    #[arg(long, value_name = "URL")]
+    trace_url: Option<TraceUrl>,
+
     /// Nobody may change anything
     #[arg(long)]
     read_only: bool,
@@ -75,6 +80,7 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
         hosts: args.host.clone(),
         link_key_file: args.link_key_file.clone(),
         cors_origins: args.cors_origin.clone(),
+        trace_url: args.trace_url.clone(),
         curve,
         ..laneway_web::Settings::new(args.listen, remote::db(common), endpoint)
     };

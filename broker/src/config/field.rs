@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use laneway_protocol::{LaneName, Rate};
+use laneway_web::TraceUrl;
 use toml::Value;
 
 use super::{Durability, LogFormat};
@@ -203,6 +204,16 @@ impl Shape for LaneName {
 impl Shape for Rate {
     fn read(value: &Value) -> Result<Self, Refusal> {
         text(value)?.parse().map_err(|error: laneway_protocol::InvalidName| Refusal::Reason(error.to_string()))
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Shape for TraceUrl {
+    fn read(value: &Value) -> Result<Self, Refusal> {
+        text(value)?.parse().map_err(Refusal::Reason)
     }
 
     fn show(&self) -> Value {

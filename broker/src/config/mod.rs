@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use laneway_protocol::message::FairKeyValues;
 use laneway_protocol::{FairKey, Kind, LaneName, Rate};
+use laneway_web::TraceUrl;
 
 pub(crate) use endpoint::{IPC_PATH_BYTES_MAX, ipc_beside, ipc_path};
 pub(crate) use error::{ConfigError, Origin};
@@ -127,6 +128,8 @@ pub(crate) struct Web {
     pub(crate) link_key_file: Option<PathBuf>,
     /// Pages of others that may show what such a link opens.
     pub(crate) cors_origins: Vec<String>,
+    /// Where people look at a trace.
+    pub(crate) trace_url: Option<TraceUrl>,
 }
 
 /// How log lines look.

@@ -93,6 +93,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     plain("web.hosts", |c| &mut c.web.hosts),
     plain("web.link_key_file", |c| &mut c.web.link_key_file),
     plain("web.cors_origins", |c| &mut c.web.cors_origins),
+    plain("web.trace_url", |c| &mut c.web.trace_url),
     number("retention.done_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.done_age_ms),
     number("retention.done_count_max", 0, KEPT_COUNT_MAX, |c| &mut c.retention.done_count_max),
     number("retention.cancelled_age_ms", 0, KEPT_AGE_MS_MAX, |c| &mut c.retention.cancelled_age_ms),

@@ -214,6 +214,8 @@ fn wrong_values_name_field_value_and_bound() {
         ("[fair_keys.acme]\nweight = 0", "must be 1 to 1000"),
         ("[fair_keys.acme]\nwieght = 1", "did you mean 'fair_keys.acme.weight'?"),
         ("[lane_limits.low]\ncap = -1", "must be 0 to 1000000"),
+        ("[web]\ntrace_url = \"https://jaeger.example\"", "web.trace_url is \"https://jaeger.example\" (file "),
+        ("[web]\ntrace_url = \"https://jaeger.example\"", "with {trace_id} in it"),
         ("[lane_limits.none]\ncap = 1", "lane_limits is 'none'"),
         ("[lane_limits.low]\nshares = 1", "did you mean 'lane_limits.low.share'?"),
         ("[lane_limits.low]\nshare = 60\n[lane_limits.high]\nshare = 50", "over 100 per cent"),

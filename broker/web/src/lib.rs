@@ -32,8 +32,10 @@ mod settings;
 mod snapshot;
 mod sse;
 mod time;
+mod trace_url;
 
 pub use error::Error;
 pub use observe::origins::check_list as check_origins;
 pub use server::{Web, start};
 pub use settings::{Settings, ShownSettings};
+pub use trace_url::TraceUrl;

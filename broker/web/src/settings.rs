@@ -9,6 +9,7 @@ use laneway::Curve;
 use crate::access::Access;
 use crate::error::Error;
 use crate::observe::origins::check_list;
+use crate::trace_url::TraceUrl;
 
 /// Where to listen, whom to ask, and whom to let in. Resolved once by the caller; nothing is read from the environment.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct Settings {
     pub link_key_file: Option<PathBuf>,
     /// Pages that may show what such a link opens, besides our own; `*` for all.
     pub cors_origins: Vec<String>,
+    /// Where people look at a trace; absent: its id is shown without a link.
+    pub trace_url: Option<TraceUrl>,
     /// Settings of the broker for the page about it.
     pub shown: ShownSettings,
 }
@@ -69,6 +72,7 @@ impl Settings {
             hosts: Vec::new(),
             link_key_file: None,
             cors_origins: Vec::new(),
+            trace_url: None,
             shown: ShownSettings::default(),
         }
     }

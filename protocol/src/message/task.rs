@@ -125,6 +125,9 @@ pub struct TaskRow {
     pub expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fair_key: Option<String>,
+    /// As submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     pub runs: u32,
     pub attempts: u32,
     pub losses: u32,

@@ -500,6 +500,7 @@ fn task_row() -> TaskRow {
         timeout_ms: Some(30_000),
         expires_at: Some(1_790_000_060_000),
         fair_key: Some("acme".into()),
+        trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         runs: 2,
         attempts: 2,
         losses: 0,

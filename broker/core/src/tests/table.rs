@@ -446,6 +446,7 @@ impl Table {
                 timeout_ms: None,
                 expires_at: None,
                 fair_key: row.fair_key.as_ref().map(ToString::to_string),
+                trace: row.trace.clone(),
                 runs: row.runs,
                 attempts: row.attempts,
                 losses: row.losses,

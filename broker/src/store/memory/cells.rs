@@ -126,6 +126,7 @@ pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
         timeout_ms: int(row, "timeout_ms").map(i64::unsigned_abs),
         expires_at: int(row, "expires_at"),
         fair_key: owned("fair_key"),
+        trace: owned("trace"),
         runs: number("runs").unwrap_or(0),
         attempts: number("attempts").unwrap_or(0),
         losses: number("losses").unwrap_or(0),

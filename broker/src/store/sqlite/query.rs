@@ -144,7 +144,7 @@ pub(super) fn ended(conn: &Connection, tasks: &[TaskId]) -> Result<Vec<(TaskId, 
 
 const ROW: &str = "id, kind, lane, state, run_at, unique_key, max_attempts, timeout_ms, expires_at, runs, attempts, \
     losses, releases, worker, created_at, started_at, finished_at, progress_done, progress_total, progress_note, \
-    cancel_requested, error, group_id, fair_key";
+    cancel_requested, error, group_id, fair_key, trace";
 
 fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
     let (Some(id), Some(state)) = (row::task_id(row, 0)?, row::state(row.get_ref(3)?)) else { return Ok(None) };
@@ -162,6 +162,7 @@ fn task_row(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<TaskRow>> {
         timeout_ms: row::unsigned(row.get_ref(7)?),
         expires_at: row::int(row.get_ref(8)?),
         fair_key: row::text(row.get_ref(23)?),
+        trace: row::text(row.get_ref(24)?),
         runs: row::count(row.get_ref(9)?),
         attempts: row::count(row.get_ref(10)?),
         losses: row::count(row.get_ref(11)?),
@@ -254,8 +255,8 @@ pub(crate) fn show(
         let read = |row: &Row<'_>| {
             let Some(mut task) = task_row(row, &judge.rules)? else { return Ok(None) };
             if detail {
-                task.payload = row::payload(row.get_ref(24)?);
-                task.result = row::payload(row.get_ref(25)?);
+                task.payload = row::payload(row.get_ref("payload")?);
+                task.result = row::payload(row.get_ref("result")?);
             }
             Ok(Some(task))
         };

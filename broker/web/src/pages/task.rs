@@ -1,6 +1,7 @@
 //! One task: why it is where it is, its runs on a line of time, payload and result, what it waits for, and what can be done.
 
 mod timeline;
+mod trace;
 
 use askama::Template;
 use axum::extract::Path;
@@ -9,6 +10,7 @@ use laneway_protocol::message::{TaskRow, WaitFor};
 use laneway_protocol::{Answer, Request};
 
 use self::timeline::{Step, Timeline, timeline};
+use self::trace::Trace;
 use super::tasks::lane_names;
 use super::{Frame, Part, Shown, Visit, html, page};
 use crate::app::App;
@@ -57,6 +59,7 @@ struct TaskPart {
     is_cancel_requested: bool,
     facts: Vec<(&'static str, String)>,
     links: Vec<(&'static str, String, String)>,
+    trace: Option<Trace>,
     error: String,
     bar: String,
     waited: String,
@@ -164,6 +167,7 @@ fn from_table(detail: TaskDetail, id: laneway::TaskId) -> Option<TaskRow> {
         timeout_ms: large(detail.timeout_ms),
         expires_at: detail.expires_at,
         fair_key: line.fair_key,
+        trace: detail.trace,
         runs: small(line.runs),
         attempts: small(line.attempts),
         losses: small(line.losses),
@@ -209,6 +213,7 @@ fn part(app: &App, found: &Found, may_change: bool) -> TaskPart {
         is_cancel_requested: row.cancel_requested,
         facts: facts(row),
         links: links(row, &app.settings.base_path),
+        trace: row.trace.as_deref().map(|text| Trace::of(text, app.settings.trace_url.as_ref())),
         error: row.error.clone().filter(|_| row.state != TaskState::Done).unwrap_or_default(),
         bar,
         waited,

@@ -14,7 +14,7 @@ use crate::filter::Filter;
 const EDGES_MAX: usize = 32;
 const FAILURES_MAX: usize = 64;
 
-const WIDE: &str = "SELECT timeout_ms, expires_at, error, payload, result FROM tasks WHERE id = ?1";
+const WIDE: &str = "SELECT timeout_ms, expires_at, error, payload, result, trace FROM tasks WHERE id = ?1";
 const FAILURES: &str = "SELECT run, cause, worker, started_at, failed_at, error FROM failures WHERE task = ?1 \
                         ORDER BY run DESC LIMIT ?2";
 const PARENTS: &str = "SELECT d.parent, d.anyway, t.kind, t.state FROM task_dependencies d LEFT JOIN tasks t \
@@ -31,6 +31,7 @@ pub(crate) struct TaskDetail {
     pub(crate) error: Option<String>,
     pub(crate) payload: Option<Payload>,
     pub(crate) result: Option<Payload>,
+    pub(crate) trace: Option<String>,
     /// Oldest first.
     pub(crate) failures: Vec<FailureRow>,
 }
@@ -72,6 +73,7 @@ pub(crate) fn task(table: &mut Table, id: i64) -> Result<Option<TaskDetail>, Tro
                     error: row.get(2).ok().flatten(),
                     payload: payload(row.get_ref(3)?),
                     result: payload(row.get_ref(4)?),
+                    trace: row.get(5).ok().flatten(),
                     failures,
                 })
             })
@@ -142,13 +144,14 @@ mod tests {
         }
         conn.execute_batch(
             "INSERT INTO tasks(kind, state, payload) VALUES ('a', 'done', '{}'), ('b', 'waiting', x'81'), ('c', 'waiting', NULL);
+             UPDATE tasks SET trace = 'b' WHERE kind = 'b';
              INSERT INTO task_dependencies(task, parent) VALUES (2, 1), (3, 2), (2, 99);
              INSERT INTO failures(task, run, cause, failed_at, error) VALUES (2, 1, 'failed', 5, 'x'), (2, 2, 'lost', 9, 'y')",
         )
         .unwrap();
         let mut table = Table::new(place.db());
         let found = task(&mut table, 2).unwrap().unwrap();
-        assert_eq!(found.payload, Some(Payload::bin([0x81])));
+        assert_eq!((found.payload, found.trace.as_deref()), (Some(Payload::bin([0x81])), Some("b")));
         assert_eq!(found.failures.iter().map(|failure| failure.run).collect::<Vec<_>>(), [1, 2]);
         assert!(task(&mut table, 4).unwrap().is_none());
         let around = relations(&mut table, 2).unwrap();
