@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use laneway::Ended;
 use laneway_protocol::message::{After, NewTask, OnConflict, ProgressEvent, Stored};
-use laneway_protocol::{FairKey, Format, Kind, LaneName, Payload, TaskId, TaskState};
+use laneway_protocol::{FairKey, Format, Kind, LaneName, Payload, TaskId, TaskState, TraceContext};
 use serde_json::{Map, Value, json};
 
 use super::remote::{self, Remote};
@@ -82,6 +82,11 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: Option<u64>,
 
+    /// The trace it belongs to: a W3C traceparent, and behind a space its tracestate [default: TRACEPARENT and TRACESTATE of the
+    /// environment, where they are valid]
+    #[arg(long, value_name = "TRACEPARENT", value_parser = trace)]
+    trace: Option<TraceContext>,
+
     /// Not before this task has ended; cancelled if that is dead or cancelled. As often as needed
     #[arg(long, value_name = "ID")]
     after: Vec<TaskId>,
@@ -137,8 +142,21 @@ fn moment(text: &str) -> Result<i64, String> {
     when::parse(text, &Zoned::now())
 }
 
-pub(super) fn run(common: &Common, args: SubmitArgs) -> Result<(), Error> {
+fn trace(text: &str) -> Result<TraceContext, String> {
+    let wanted =
+        "must be a traceparent, as in 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, all in small letters";
+    TraceContext::parse(text).ok_or_else(|| wanted.into())
+}
+
+/// What a program that traces has left for those it starts. What is not valid is none, as the standard has it.
+fn surrounding_trace() -> Option<TraceContext> {
+    let state = std::env::var("TRACESTATE").unwrap_or_default();
+    TraceContext::from_headers(&std::env::var("TRACEPARENT").ok()?, &state)
+}
+
+pub(super) fn run(common: &Common, mut args: SubmitArgs) -> Result<(), Error> {
     let (wait, abandon, output) = (args.wait, args.abandon, common.output);
+    args.trace = args.trace.or_else(surrounding_trace);
     let task = new_task(args)?;
     let Some(remote) = Remote::reach(common)? else {
         let stored = offline::open(common)?.submit(&task)?;
@@ -217,6 +235,7 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
     task.max_attempts = args.max_attempts;
     task.timeout_ms = args.timeout_ms;
     task.expires_at = args.expires_at;
+    task.trace = args.trace.map(|trace| trace.to_string());
     let after = |anyway| move |task| After { task: Some(task), anyway, ..After::default() };
     task.after = args.after.into_iter().map(after(false)).collect();
     task.after.extend(args.after_anyway.into_iter().map(after(true)));
@@ -338,6 +357,14 @@ mod tests {
         let error = read_payload("hello".into(), false).unwrap_err();
         assert_eq!(error.exit(), Exit::Usage);
         assert!(error.to_string().contains("'\"hello\"'"), "{error}");
+    }
+
+    #[test]
+    fn a_trace_that_is_none_is_refused_with_an_example() {
+        // Proves that a slip in a traceparent is caught before a task carries it for nothing.
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace(&format!("{parent} rojo=1")).unwrap().tracestate(), "rojo=1");
+        assert!(trace(&parent.to_uppercase()).unwrap_err().contains("all in small letters"));
     }
 
     #[test]

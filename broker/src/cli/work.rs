@@ -18,8 +18,8 @@ use crate::work::{self, Job, Program, ResultFormat};
 /// One process for each task. It gets the payload on standard input; what it writes to standard output is the result. It ends
 /// with 0 when the task is done, with 65 when it can never be done (dead at once), with anything else when this attempt has
 /// failed; the last lines of standard error are the reason. Lines on descriptor 3 tell progress: `3 10 resized`, `30%`, or any
-/// words. LANEWAY_TASK, LANEWAY_KIND, LANEWAY_LANE, LANEWAY_ATTEMPT and LANEWAY_MAX_ATTEMPTS say which task it is. On a cancel
-/// or a timeout it gets SIGTERM, then SIGKILL, with everything that it has started.
+/// words. LANEWAY_TASK, LANEWAY_KIND, LANEWAY_LANE, LANEWAY_ATTEMPT and LANEWAY_MAX_ATTEMPTS say which task it is, TRACEPARENT and
+/// TRACESTATE which trace it belongs to. On a cancel or a timeout it gets SIGTERM, then SIGKILL, with everything that it has started.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

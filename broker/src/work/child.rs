@@ -14,6 +14,7 @@ use std::{fs, io};
 use command_fds::{CommandFdExt as _, FdMapping};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use laneway::{Context, Payload};
+use laneway_protocol::TraceContext;
 use laneway_protocol::limits::{PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -74,9 +75,7 @@ impl Child {
         command.env("LANEWAY_ATTEMPT", ctx.attempt().to_string());
         command.env("LANEWAY_MAX_ATTEMPTS", ctx.max_attempts().to_string());
         command.env("LANEWAY_PROGRESS_FD", PROGRESS_FD.to_string());
-        if let Some(trace) = ctx.trace() {
-            command.env("LANEWAY_TRACE", trace);
-        }
+        set_trace(&mut command, ctx.trace());
         let mapping = FdMapping { parent_fd: progress_end.into(), child_fd: PROGRESS_FD };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let mut process = command.spawn()?;
@@ -152,6 +151,22 @@ impl Drop for Child {
             self.signal(Signal::SIGKILL);
             self.process.wait().ok();
         }
+    }
+}
+
+/// The column as it is, and what it says of a trace under the names that libraries look for. What the worker itself was started
+/// with is no task's.
+fn set_trace(command: &mut Command, column: Option<&str>) {
+    for name in ["LANEWAY_TRACE", "TRACEPARENT", "TRACESTATE"] {
+        command.env_remove(name);
+    }
+    // No variable can have a zero byte in it, and with one no process would be started.
+    let Some(column) = column.filter(|column| !column.contains('\0')) else { return };
+    command.env("LANEWAY_TRACE", column);
+    let Some(context) = TraceContext::parse(column) else { return };
+    command.env("TRACEPARENT", context.traceparent());
+    if !context.tracestate().is_empty() {
+        command.env("TRACESTATE", context.tracestate());
     }
 }
 

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use laneway::{Payload, TaskId};
 use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
 use laneway_protocol::message::{Final, NewTask, Submit, Submitted, WaitFor};
-use laneway_protocol::{Answer, Request, RequestId};
+use laneway_protocol::{Answer, Request, RequestId, TraceContext};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -40,7 +40,8 @@ pub(crate) enum Body {
     One(Map<String, Value>),
 }
 
-/// With the header `Idempotency-Key`, one that is said again within ten minutes stores nothing more and gets the same ids.
+/// With the header `Idempotency-Key`, one that is said again within ten minutes stores nothing more and gets the same ids. With
+/// `traceparent`, tasks that have no trace of their own belong to that one.
 pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(body): Json<Body>) -> Answered {
     let (tasks, wait_ms, is_one) = match body {
         Body::Many { tasks, wait_ms } => (tasks, wait_ms, false),
@@ -55,7 +56,12 @@ pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(body): Json<Bo
     }
     let wait = limit(wait_ms.unwrap_or(0))?;
     let named = |(n, task)| new_task(task).map_err(|failure| if is_one { failure } else { in_list(failure, n) });
-    let tasks = tasks.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
+    let mut tasks = tasks.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
+    if let Some(trace) = trace(&headers) {
+        for task in &mut tasks {
+            task.trace.get_or_insert_with(|| trace.clone());
+        }
+    }
     let request = request_id(&headers, &visit.visitor)?;
     let submit = Submit { request, tasks, wait_ms: 0, abandon: false, group: None };
     let submitted: Submitted = visit
@@ -105,6 +111,16 @@ fn request_id(headers: &HeaderMap, visitor: &Visitor) -> Result<RequestId, Failu
     getrandom::fill(&mut bytes)
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string()))?;
     Ok(RequestId(bytes))
+}
+
+/// As the column has it. Headers that are no trace context are ignored, as W3C wants it: a caller's tracing is no reason to
+/// refuse its tasks. `tracestate` may come in several headers, which count as one.
+fn trace(headers: &HeaderMap) -> Option<String> {
+    let mut parents = headers.get_all("traceparent").iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
+    let states = headers.get_all("tracestate").iter().map(|state| state.to_str());
+    let state = states.collect::<Result<Vec<_>, _>>().unwrap_or_default().join(",");
+    TraceContext::from_headers(parent.to_str().ok()?, &state).map(|context| context.to_string())
 }
 
 fn limit(ms: u64) -> Result<Duration, Failure> {
@@ -181,6 +197,25 @@ fn in_list(failure: Failure, n: usize) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_comes_from_valid_headers_alone() {
+        // Proves that several states are one, and that a wrong or doubled traceparent counts as none.
+        let trace = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            trace(&headers)
+        };
+        let parent = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert_eq!(trace(&[parent]).as_deref(), Some(parent.1));
+        let with_states = trace(&[parent, ("tracestate", "a=1"), ("tracestate", "b=2")]).unwrap();
+        assert_eq!(with_states, format!("{} a=1,b=2", parent.1));
+        for wrong in [&[][..], &[("tracestate", "a=1")], &[("traceparent", "00-4bf9")], &[parent, parent]] {
+            assert_eq!(trace(wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn a_task_of_the_api_is_a_task_of_the_wire() {
