@@ -95,6 +95,33 @@ fn photos_are_resized_before_three_others_read_them() {
 }
 
 #[test]
+fn the_traces_of_a_submit_and_of_a_retry_are_shown() {
+    // Proves that the example prints the five spans that its head promises: the first try in the trace of its submit, the second
+    // outside of it and with a link.
+    let programs = build();
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let said = output_of(Command::new(&programs["traces"]).arg(place.endpoint()));
+    assert!(said.contains("welcome, ann"), "{said}");
+    // The first line with a name is the span's; those of its links come behind.
+    let value = |span: &str, name: &str| {
+        let line =
+            span.lines().filter(|line| line.starts_with(&format!("\t{name} "))).find_map(|line| line.split_once(": "));
+        line.map(|(_, value)| value.to_owned()).unwrap_or_default()
+    };
+    let spans: Vec<&str> = said.split("\nSpan #").skip(1).collect();
+    let traces = |name: &str| -> Vec<String> {
+        spans.iter().filter(|span| value(span, "Name") == name).map(|span| value(span, "TraceId")).collect()
+    };
+    let (request, sent, runs) = (traces("GET /welcome"), traces("send welcome"), traces("process welcome"));
+    assert_eq!((spans.len(), request.len(), sent.len(), runs.len()), (5, 1, 1, 2), "{said}");
+    assert_eq!((&sent[0], &runs[0]), (&request[0], &request[0]), "{said}");
+    assert_eq!(vec![&runs[1]], traces("print").iter().collect::<Vec<_>>(), "{said}");
+    assert!(runs[1] != request[0] && said.contains(&format!("\tTraceId: {}", request[0])), "{said}");
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
 fn a_program_that_ends_with_an_error_of_the_library_says_it_in_words() {
     // Proves that `fn main() -> Result<...>`, as the README has it, prints a sentence and not the variant's fields.
     let mut submit = Command::new(&build()["submit"]);

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::link::outbox::new_task_body_bytes;
 use crate::lock;
 use crate::payload::decode;
+use crate::spans::Sending;
 use crate::task::Task;
 
 /// On top of what the broker may take to answer; then the answer was lost.
@@ -136,7 +137,7 @@ impl Client {
     ///
     /// Said again over lost connections and restarts under one request id, so it is stored once.
     pub fn submit(&self, task: Task) -> Result<Stored, Error> {
-        let stored = self.submit_page(vec![task.into_new_task()?])?.tasks;
+        let stored = self.submit_list(vec![task.into_new_task()?], Duration::ZERO, false, None)?.tasks;
         stored.into_iter().next().ok_or_else(|| Error::BadAnswer("no id for the task".into()))
     }
 
@@ -150,17 +151,12 @@ impl Client {
     /// Stores many tasks, in order. They go in pages of at most 512, each stored whole or not at all; when one fails the
     /// earlier ones are stored.
     pub fn submit_many(&self, tasks: impl IntoIterator<Item = Task>) -> Result<Vec<Stored>, Error> {
-        let tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
-        let mut stored = Vec::with_capacity(tasks.len());
-        for page in pages(tasks) {
-            let n_tasks = page.len();
-            let answered = self.submit_page(page)?.tasks;
-            if answered.len() != n_tasks {
-                return Err(Error::BadAnswer(format!("{} ids for {n_tasks} tasks", answered.len())));
-            }
-            stored.extend(answered);
-        }
-        Ok(stored)
+        let mut tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
+        // Before the pages are cut: what a task carries takes room in them.
+        let sending = Sending::begin(&self.endpoint, &mut tasks);
+        let stored = self.submit_pages(tasks);
+        sending.end(stored.as_deref());
+        stored
     }
 
     /// Submits a task and waits for its end, however long that takes: [`Client::submit`] and [`Client::wait`] in one.
@@ -285,11 +281,35 @@ impl Client {
         }
     }
 
-    fn submit_page(&self, tasks: Vec<NewTask>) -> Result<Submitted, Error> {
-        self.submit_list(tasks, Duration::ZERO, false, None)
+    /// Each page stored whole or not at all.
+    fn submit_pages(&self, tasks: Vec<NewTask>) -> Result<Vec<Stored>, Error> {
+        let mut stored = Vec::with_capacity(tasks.len());
+        for page in pages(tasks) {
+            let n_tasks = page.len();
+            let answered = self.submit_page(page, Duration::ZERO, false, None)?.tasks;
+            if answered.len() != n_tasks {
+                return Err(Error::BadAnswer(format!("{} ids for {n_tasks} tasks", answered.len())));
+            }
+            stored.extend(answered);
+        }
+        Ok(stored)
     }
 
+    /// One message, with a span of its own.
     pub(crate) fn submit_list(
+        &self,
+        mut tasks: Vec<NewTask>,
+        wait: Duration,
+        abandon: bool,
+        group: Option<NewGroup>,
+    ) -> Result<Submitted, Error> {
+        let sending = Sending::begin(&self.endpoint, &mut tasks);
+        let answered = self.submit_page(tasks, wait, abandon, group);
+        sending.end(answered.as_ref().map(|submitted| submitted.tasks.as_slice()));
+        answered
+    }
+
+    fn submit_page(
         &self,
         tasks: Vec<NewTask>,
         wait: Duration,

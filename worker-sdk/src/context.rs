@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::link::Slot;
 use crate::lock;
 use crate::payload::{decode, encode};
+use crate::spans::Run;
 use crate::task::Task;
 
 /// Progress is said at most once in this time; what comes sooner is left out.
@@ -44,6 +45,7 @@ pub struct Context {
     /// No progress is said before this.
     quiet_until: Mutex<Option<Instant>>,
     spawned: Mutex<Vec<NewTask>>,
+    span: Run,
 }
 
 /// A slot with what its thread, its handler and the control loop share.
@@ -71,6 +73,7 @@ impl Context {
         session: SessionName,
         slot: Arc<Place>,
         endpoint: Arc<str>,
+        span: Run,
     ) -> (Self, Option<Payload>) {
         let payload = task.payload.take();
         let format = payload.as_ref().map_or(Format::Json, |payload| payload.format);
@@ -86,6 +89,7 @@ impl Context {
             deadline: Mutex::new(deadline),
             quiet_until: Mutex::new(None),
             spawned: Mutex::new(Vec::new()),
+            span,
         };
         (ctx, payload)
     }
@@ -125,7 +129,8 @@ impl Context {
         self.task.lease
     }
 
-    /// The trace context given with the task.
+    /// The trace context given with the task, as it was given. With the feature `opentelemetry` the handler runs in a span that has
+    /// grown out of it already.
     pub fn trace(&self) -> Option<&str> {
         self.task.trace.as_deref()
     }
@@ -224,9 +229,12 @@ impl Context {
     /// ([`Task::after_number`](crate::Task::after_number)), or for this task itself by [`Context::id`], or join this task's group
     /// ([`Task::join`](crate::Task::join)).
     ///
+    /// With the feature `opentelemetry` a task without a trace carries the current span, which is this run's or a child of it.
+    ///
     /// Fails when the task makes no sense, like [`Client::submit`](crate::Client::submit).
     pub fn spawn(&self, task: Task) -> Result<usize, Error> {
-        let task = task.into_new_task()?;
+        let mut task = task.into_new_task()?;
+        task.trace = task.trace.or_else(|| self.span.carried());
         let mut spawned = lock(&self.spawned);
         spawned.push(task);
         Ok(spawned.len() - 1)

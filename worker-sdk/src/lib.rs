@@ -51,6 +51,13 @@
 //! ```
 //!
 //! Tasks run *at least once*: what a handler does should bear repeating. [`Context::id`] is the same in every run.
+//!
+//! # Traces
+//!
+//! With the feature `opentelemetry` each run of a handler is a span of [OpenTelemetry](https://opentelemetry.io), `process KIND`, and each
+//! submit one, `send KIND`, whose context travels in the task's `trace`. They go to the global tracer provider that the program
+//! sets; this library depends on the API alone. The first run is a child of the submit, however long that was ago; a retry, or a
+//! run after a loss, is a trace of its own with a link to it. A row that is inserted by SQL says its `traceparent` in the column.
 
 #![warn(missing_docs)]
 
@@ -70,6 +77,7 @@ mod observer;
 mod payload;
 mod seed;
 mod signals;
+mod spans;
 mod task;
 mod worker;
 

@@ -179,7 +179,8 @@ impl Task {
         })
     }
 
-    /// A trace context that travels with the task, at most 512 bytes.
+    /// A trace context that travels with the task, at most 512 bytes: a W3C `traceparent`, and behind a space its `tracestate`.
+    /// Default with the feature `opentelemetry`: that of the submit's own span, a child of the current one.
     #[must_use]
     pub fn trace(self, trace: impl Into<String>) -> Self {
         let trace = trace.into();

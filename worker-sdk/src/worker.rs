@@ -21,6 +21,7 @@ use crate::handler::{Failure, Handler, outcome, run_caught};
 use crate::link::{Heard, Next, Question, Received, Session, Slot};
 use crate::lock;
 use crate::signals::Signals;
+use crate::spans::Runs;
 
 /// On top of what the broker may take to answer; then the answer was lost.
 pub(crate) const ANSWER_SLACK: Duration = Duration::from_secs(3);
@@ -55,6 +56,7 @@ pub struct Stopper {
 pub(crate) struct Shared {
     pub(crate) places: Vec<Arc<Place>>,
     handlers: HashMap<Kind, Box<dyn Handler>>,
+    spans: Runs,
     session: SessionName,
     endpoint: Arc<str>,
     started: Instant,
@@ -106,6 +108,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             places,
             handlers,
+            spans: Runs::new(&identity, &endpoint),
             session,
             endpoint,
             started: Instant::now(),
@@ -310,8 +313,12 @@ fn run_task(shared: &Shared, place: &Arc<Place>) {
     };
     let Some(Received { task, received_ms }) = started else { return };
     let received = shared.started + Duration::from_millis(received_ms);
-    let (ctx, payload) = Context::new(task, received, shared.session.clone(), place.clone(), shared.endpoint.clone());
+    let run = shared.spans.begin(&task);
+    let (session, endpoint) = (shared.session.clone(), shared.endpoint.clone());
+    let (ctx, payload) = Context::new(task, received, session, place.clone(), endpoint, run.clone());
     let held = ctx.held();
+    // First, so that the span of `tracing` is a child of it where a subscriber hands those on to OpenTelemetry.
+    let _in_run = run.enter();
     let span = tracing::info_span!(
         "task",
         task = %ctx.id(), kind = %ctx.kind(), lane = %ctx.lane(), run = ctx.run(), attempt = ctx.attempt()
@@ -329,8 +336,11 @@ fn run_task(shared: &Shared, place: &Arc<Place>) {
         tracing::debug!(?failure, "task ended without result");
     }
     let outcome = outcome(held, ended, ctx.into_spawned());
+    run.tell(&outcome);
     let end: End = outcome.end;
-    if !lock(&place.link).finish(outcome, shared.now_ms()) {
+    let is_taken = lock(&place.link).finish(outcome, shared.now_ms());
+    run.end(is_taken);
+    if !is_taken {
         tracing::warn!(?end, "the task went elsewhere while it ran here; its outcome is dropped");
     }
 }

@@ -160,7 +160,7 @@ impl Client {
             timeout_ms: row.timeout_ms,
             ..NewTask::new(kind, row.payload)
         };
-        Ok(Some(self.submit_page(vec![task])?.tasks[0]))
+        Ok(Some(self.submit_list(vec![task], Duration::ZERO, false, None)?.tasks[0]))
     }
 
     fn ask_schedules(&self, question: Schedules) -> Result<ScheduleRows, Error> {

@@ -215,11 +215,8 @@ impl State {
                 if !over {
                     return None;
                 }
-                Answer::Submit(Submitted {
-                    tasks: vec![Stored { new, ..Stored::met(TaskId::new(id).unwrap()) }],
-                    finals: Vec::new(),
-                    group: None,
-                })
+                let stored = Stored { new, ..Stored::met(TaskId::new(id).unwrap()) };
+                Answer::Submit(Submitted { tasks: vec![stored; submit.tasks.len()], finals: Vec::new(), group: None })
             }
             Request::WaitFor(wait) => {
                 let cursor = Cursor { epoch: Epoch(self.epoch), n: self.progress.len() as u64 };
