@@ -174,6 +174,18 @@ fn caps_rates_and_shares() {
 }
 
 #[test]
+fn traces() {
+    let mut guide = Guide::with_broker("docs/tracing.md", "resize");
+    let parent = "'00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'";
+    guide.run_sql(&[(":traceparent", format!("\"{parent}\"")), (":tracestate", "\"'rojo=1'\"".into())]);
+    guide.run("console");
+    guide.table().wait_for_count("state = 'done' AND trace LIKE '00-%-01 rojo=1'", 1);
+    guide.table().wait_for_count("state = 'done'", 3);
+    guide.run("toml");
+    guide.end();
+}
+
+#[test]
 fn schedules() {
     let mut guide = Guide::with_broker("docs/schedules.md", "");
     let table = guide.table();
