@@ -36,6 +36,7 @@ mod trace_url;
 
 pub use error::Error;
 pub use observe::origins::check_list as check_origins;
+pub use rows::Ages;
 pub use server::{Web, start};
 pub use settings::{Settings, ShownSettings};
 pub use trace_url::TraceUrl;

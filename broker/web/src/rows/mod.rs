@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::dead::{DeadGroup, dead_groups};
 pub(crate) use self::groups::{GroupLine, groups};
+pub use self::oldest::Ages;
 pub(crate) use self::standing::{Standing, standing};
 pub(crate) use self::table::{Table, Trouble};
 pub(crate) use self::task::{Edge, Relations, TaskDetail, relations, task};
@@ -77,7 +78,7 @@ impl Rows {
 
     /// By lane: since when its oldest due task has been due. `None` when the table has no time for it.
     pub(crate) fn oldest(&self, facts: &Facts) -> Option<BTreeMap<String, i64>> {
-        let queues = oldest::queues(facts);
+        let queues = oldest::queues(&facts.lanes, &facts.kinds);
         let (reply, answer) = bounded(1);
         let job = Box::new(move |table: &mut Table| {
             drop(reply.send(oldest::oldest(table, &queues)));

@@ -1,11 +1,12 @@
 //! How long the oldest due task of each lane has been due: one or two seeks for each queue, never a walk.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use laneway_protocol::message::{KindState, LaneRow};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::table::{Table, Trouble};
-use crate::snapshot::Facts;
 use crate::time::now_ms;
 
 /// Queues that are looked at; more kinds than this wait nowhere that a person looks at lanes.
@@ -29,12 +30,30 @@ pub(super) struct Queue {
     kind: String,
 }
 
-pub(super) fn queues(facts: &Facts) -> Vec<Queue> {
+/// The same looks for those who have no dashboard: on a connection of their own that can only read.
+pub struct Ages {
+    table: Table,
+}
+
+impl Ages {
+    /// Of this database, which is opened at the first look. One that is not there is not made.
+    pub fn new(db: PathBuf) -> Self {
+        Self { table: Table::new(db) }
+    }
+
+    /// By lane: since when its oldest due task has been due, Unix milliseconds. A lane without one is not in it, and none is when
+    /// the table has no time for it: the look takes 150 ms at most.
+    pub fn look(&mut self, lanes: &[LaneRow], kinds: &[KindState]) -> BTreeMap<String, i64> {
+        oldest(&mut self.table, &queues(lanes, kinds)).unwrap_or_default()
+    }
+}
+
+pub(super) fn queues(lanes: &[LaneRow], kinds: &[KindState]) -> Vec<Queue> {
     let mut queues = Vec::new();
-    for kind in facts.kinds.iter().filter(|kind| kind.queued > 0) {
+    for kind in kinds.iter().filter(|kind| kind.queued > 0) {
         let of = |lane: &str, written| Queue { lane: lane.into(), written, kind: kind.kind.to_string() };
         queues.push(of(kind.lane.as_str(), None));
-        let lanes = facts.lanes.iter().filter(|lane| lane.queued > 0);
+        let lanes = lanes.iter().filter(|lane| lane.queued > 0);
         queues.extend(lanes.map(|lane| of(&lane.lane, Some(lane.lane.clone()))));
     }
     queues.truncate(QUEUES_MAX);
@@ -97,5 +116,10 @@ mod tests {
         let queues = [queue("high", Some("high")), queue("normal", None), queue("low", Some("low"))];
         let found = oldest(&mut Table::new(place.db()), &queues).unwrap();
         assert_eq!(found, BTreeMap::from([("high".into(), 300), ("normal".into(), 700)]));
+        // Told of the lanes and kinds alone, it comes to the same; where there is no database there are no ages.
+        let high = LaneRow { queued: 2, ..LaneRow::new("high".into()) };
+        let (lanes, kinds) = ([high], [crate::snapshot::tests::kind("a", 5, 0)]);
+        assert_eq!(Ages::new(place.db()).look(&lanes, &kinds), found);
+        assert!(Ages::new(place.db().with_file_name("none.db")).look(&lanes, &kinds).is_empty());
     }
 }
