@@ -224,7 +224,8 @@ fn verdicts(tasks: &[TaskId], verdicts: &[Verdict], output: Output) -> Result<()
     missing(&tasks.iter().zip(verdicts).filter_map(lost).collect::<Vec<_>>())
 }
 
-fn words(verdict: Verdict) -> String {
+/// What a verdict says, behind the name of its task.
+pub(super) fn words(verdict: Verdict) -> String {
     match verdict {
         Verdict::Cancelled => "cancelled".into(),
         Verdict::Requested => "runs; its worker was asked to stop".into(),

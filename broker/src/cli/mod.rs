@@ -24,6 +24,7 @@ mod remote;
 mod schedule;
 mod submit;
 mod task;
+mod top;
 mod web;
 mod when;
 mod work;
@@ -51,6 +52,7 @@ Examples:
   laneway broker                                  run a broker on ./laneway.db
   laneway submit resize '{\"file\": \"a.png\"}' --wait
   laneway task list --state dead
+  laneway top                                     watch lanes, workers and tasks, and act on them
   laneway demo ~/Documents                        see it all work on your own files
 
 Exit codes:
@@ -91,6 +93,9 @@ impl Common {
         let keys = self.key.is_some();
         let reason = match command {
             Command::Broker(_) if endpoint => "a broker has no --endpoint; --bind says where it listens",
+            Command::Top(_) if json => {
+                "a picture has no JSON: `laneway stats`, `lane list`, `kind list`, `worker list` and `task list` have"
+            }
             Command::Broker(_)
             | Command::Work(_)
             | Command::Web(_)
@@ -165,6 +170,7 @@ enum Command {
     /// Show the broker's numbers
     #[command(after_help = "Example:\n  laneway stats -o json | jq .queued")]
     Stats,
+    Top(top::TopArgs),
     Drain(admin::DrainArgs),
     Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
@@ -237,6 +243,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Worker(command) => admin::worker(&common, &command),
         Command::Schedule(command) => schedule::run(&common, command),
         Command::Stats => admin::stats(&common),
+        Command::Top(args) => top::run(&common, &args),
         Command::Drain(args) => admin::drain(&common, &args),
         Command::Check(args) => check::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
@@ -363,6 +370,7 @@ mod tests {
             "task list --endpoint ipc://b --db a.db",
             "broker --endpoint ipc://b",
             "broker -o json",
+            "top -o json",
             "db status --endpoint ipc://b",
             "demo --db a.db",
             "bench --endpoint ipc://b",

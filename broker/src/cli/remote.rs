@@ -76,6 +76,12 @@ pub(super) fn endpoint(common: &Common) -> String {
     place(common).0
 }
 
+/// The database of the broker that is asked, where that is known: it was found by its file.
+pub(super) fn database(common: &Common) -> Option<PathBuf> {
+    let (endpoint, is_named) = place(common);
+    (!is_named && endpoint != TCP_ENDPOINT).then(|| db(common))
+}
+
 /// Whether something accepts connections there, told at once: libzmq itself would try again without a word. An endpoint
 /// that cannot be tried in this way is taken for alive.
 fn is_alive(endpoint: &str) -> bool {
