@@ -14,7 +14,7 @@ mod rust;
 #[path = "guides/session.rs"]
 mod session;
 
-use block::{Block, LANGUAGES, pages};
+use block::{Block, LANGUAGES, alike, pages};
 use guide::{Guide, readme};
 use harness::{tools, wait_until};
 use laneway_protocol::limits;
@@ -278,6 +278,13 @@ fn running_it() {
     assert_eq!(table.count("kind = 'resize' AND state = 'queued'"), 12);
     // Those three were dead for long enough.
     assert!(said.trim_end().ends_with('3'), "{said}");
+
+    // The page's picture has another pane, and the same headings.
+    let picture = guide.take("text").text;
+    let said = guide.run("console");
+    let heading = |text: &str| text.lines().find(|line| line.starts_with("LANE ")).map(alike);
+    assert!(heading(&said).is_some() && heading(&said) == heading(&picture), "{said}");
+    assert!(said.contains("it always fails") && said.contains("[4 Dead "), "{said}");
 
     let said = guide.run("console");
     assert!(
