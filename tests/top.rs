@@ -182,7 +182,7 @@ fn it_waits_for_a_broker_that_goes_away() {
     let place = Place::new();
     let broker = Broker::start(&place);
     let mut terminal = Terminal::top(&place, &format!("--endpoint {} --interval 0.25 --read-only", place.endpoint()));
-    terminal.wait_for_text("read-only");
+    assert!(terminal.wait_for_text("normal").contains("read-only"));
     broker.kill();
     terminal.wait_for_text("no answer for");
     assert!(terminal.text().contains("normal"), "the last picture stays");

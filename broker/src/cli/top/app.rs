@@ -237,16 +237,12 @@ impl App {
                 self.on_filter_key(key.code, before);
                 None
             }
-            Mode::Confirm(change) => match key.code {
-                KeyCode::Char('y' | 'Y') => {
-                    self.say(Ok("asking the broker".into()), now);
-                    Some(Action::Ask(Question::Change(change)))
-                }
-                _ => {
-                    self.say(Ok("nothing was changed".into()), now);
-                    None
-                }
-            },
+            Mode::Confirm(change) => {
+                let is_yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
+                let text = if is_yes { "asking the broker" } else { "nothing was changed" };
+                self.say(Ok(text.into()), now);
+                is_yes.then(|| Action::Ask(Question::Change(change)))
+            }
         }
     }
 

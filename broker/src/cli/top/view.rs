@@ -99,7 +99,7 @@ fn draw_head(app: &App, look: Look, now: Instant, area: Rect, buffer: &mut Buffe
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let state = state(app, now);
     let Some(picture) = &app.picture else {
-        let text = format!("laneway top  {}  {}", clean(&app.options.endpoint), "waiting for the first picture");
+        let text = format!("laneway top  {}  waiting for the first picture", clean(&app.options.endpoint));
         buffer.set_stringn(area.x, area.y, text, area.width.into(), bold);
         put_right(&state, area, area.y, buffer);
         let why = app.lost.as_deref().map(clean).unwrap_or_default();
