@@ -80,7 +80,7 @@ impl Broker {
             Some(_) if !tasks.is_empty() => Err(bad("name either tasks or a filter", "tasks")),
             None if tasks.is_empty() => Err(bad("name at least one task, or a filter", "tasks")),
             None if dry_run => Err(bad("tasks that are named are not tried: look at them by STATUS", "dry_run")),
-            Some(filter) => self.start_batch(change, edit, filter, dry_run, now).map(Some),
+            Some(filter) => self.start_batch(change, edit, *filter, dry_run, now).map(Some),
             None => {
                 let pending = Pending::Edit { reply: from.reply, tasks: tasks.clone() };
                 self.ask_store(from.reply, Op::Edit { edit, tasks }, pending, now);

@@ -17,7 +17,7 @@ pub struct Bulk {
     pub tasks: Vec<TaskId>,
     /// Instead of tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<BulkFilter>,
+    pub filter: Option<Box<BulkFilter>>,
     /// With a filter: count what would be done, and change nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,

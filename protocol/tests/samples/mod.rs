@@ -563,7 +563,7 @@ fn bulk_by_filter() -> Bulk {
         attempts_min: Some(1),
         attempts_max: Some(3),
     };
-    Bulk { change: Some(Change::Purge), filter: Some(filter), dry_run: true, ..Bulk::default() }
+    Bulk { change: Some(Change::Purge), filter: Some(Box::new(filter)), dry_run: true, ..Bulk::default() }
 }
 
 fn batch() -> Batch {

@@ -269,9 +269,10 @@ impl World {
                 let state = *self.chance.pick(&states);
                 let older_ms = self.chance.chance(20).then(|| self.chance.below(500));
                 let attempts_min = self.chance.chance(20).then_some(1);
-                let filter = BulkFilter { all: true, state, kind, lane, older_ms, attempts_min, ..BulkFilter::default() };
+                let filter =
+                    BulkFilter { all: true, state, kind, lane, older_ms, attempts_min, ..BulkFilter::default() };
                 let dry_run = self.chance.chance(30);
-                Bulk { tasks: Vec::new(), filter: Some(filter), dry_run, ..bulk }
+                Bulk { tasks: Vec::new(), filter: Some(filter.into()), dry_run, ..bulk }
             }
             (25..50, Some(number)) => self.look_at_batch(number),
             _ => bulk,

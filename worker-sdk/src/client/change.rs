@@ -45,7 +45,7 @@ impl Client {
         filter: BulkFilter,
         dry_run: bool,
     ) -> Result<Batch, Error> {
-        let (change, filter) = (Some(change), Some(filter));
+        let (change, filter) = (Some(change), Some(Box::new(filter)));
         self.bulk(Bulk { change, lane: lane.cloned(), filter, dry_run, ..Bulk::default() })
     }
 

@@ -16,7 +16,7 @@ fn all() -> BulkFilter {
 }
 
 fn by_filter(change: Change, filter: BulkFilter) -> Bulk {
-    Bulk { filter: Some(filter), ..bulk(change, &[]) }
+    Bulk { filter: Some(filter.into()), ..bulk(change, &[]) }
 }
 
 /// Where a batch stands, of one that was just started or is looked at.
@@ -51,7 +51,7 @@ fn a_change_that_makes_no_sense_is_refused() {
     for (asked, expected) in [
         (bulk(Change::Purge, &[]), (Code::BadBody, Some("tasks"))),
         (Bulk { dry_run: true, ..bulk(Change::Purge, &[1]) }, (Code::BadBody, Some("dry_run"))),
-        (Bulk { filter: Some(all()), ..bulk(Change::Purge, &[1]) }, (Code::BadBody, Some("tasks"))),
+        (Bulk { filter: Some(all().into()), ..bulk(Change::Purge, &[1]) }, (Code::BadBody, Some("tasks"))),
         (Bulk { batch: Some(1), ..bulk(Change::Purge, &[1]) }, (Code::BadBody, Some("batch"))),
         (Bulk::default(), (Code::BadBody, Some("change"))),
         (by_filter(Change::Purge, BulkFilter::default()), (Code::BadBody, Some("filter"))),

@@ -139,7 +139,7 @@ impl Run {
         let filter = BulkFilter { lane: Some(LANES[usize::from(y / 3 % 3)].into()), ..BulkFilter::default() };
         let change = Some(change);
         match y % 4 {
-            0 => Bulk { change, filter: Some(filter), dry_run: y.is_multiple_of(8), ..Bulk::default() },
+            0 => Bulk { change, filter: Some(filter.into()), dry_run: y.is_multiple_of(8), ..Bulk::default() },
             1 => {
                 let number = self.world.epoch * 1_000_000 + u64::from(y / 16);
                 Bulk { batch: Some(number), stop: y.is_multiple_of(3), ..Bulk::default() }

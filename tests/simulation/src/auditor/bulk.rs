@@ -55,7 +55,7 @@ impl Auditor {
             Some(Change::RunNow) | None => {}
         }
         if let (Some(Change::Purge), Some(filter), false) = (bulk.change, &bulk.filter, bulk.dry_run) {
-            self.edits.purge_filters.push(filter.clone());
+            self.edits.purge_filters.push((**filter).clone());
         }
     }
 
