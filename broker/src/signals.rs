@@ -100,6 +100,12 @@ impl Signals {
         self.is_served.store(true, Ordering::SeqCst);
     }
 
+    /// Rings when there is one to take, for whoever waits for other things too.
+    pub(crate) fn bell(&self) -> &Receiver<()> {
+        self.serve();
+        &self.rung
+    }
+
     /// The next one, the most urgent first, waiting for it this long. Fails when none has come, or none will any more.
     pub(crate) fn next(&self, wait: Duration) -> Result<Signal, RecvTimeoutError> {
         self.serve();

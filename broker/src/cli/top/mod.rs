@@ -31,7 +31,7 @@ use self::picture::Pane;
 use self::view::Look;
 use super::{Common, output, remote, variable, when};
 use crate::error::Error;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 
 /// Between two pictures. Shorter would be of no use to eyes, and longer than the broker's own timers is no watching.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_mins(1);
@@ -89,10 +89,10 @@ pub(super) fn run(common: &Common, args: &TopArgs) -> Result<(), Error> {
         return Err(Error::Usage(text.into()));
     }
     // Signals first: they are taken from every thread that starts after this.
-    let signals = Signals::install().map_err(|error| Error::other("take signals", error))?;
+    let signals = Signals::install(signals::STOPS).map_err(|error| Error::other("take signals", error))?;
     let eye = Eye::open(common)?;
     let look = Look { has_keys: true, is_coloured: variable("NO_COLOR").is_none() };
-    screen::run(eye, App::new(options, Instant::now()), look, signals.receiver())
+    screen::run(eye, App::new(options, Instant::now()), look, signals.bell())
 }
 
 /// Two looks, for the rates between them.

@@ -17,13 +17,12 @@ use super::app::{Action, App, Event};
 use super::eye::Eye;
 use super::view::{self, Look};
 use crate::error::Error;
-use crate::signals::Signal;
 
 /// Keys that wait to be handled; then the terminal keeps the rest.
 const KEYS_MAX: usize = 64;
 
 /// Until a key or a signal ends it.
-pub(super) fn run(eye: Eye, mut app: App, look: Look, signals: &Receiver<Signal>) -> Result<(), Error> {
+pub(super) fn run(eye: Eye, mut app: App, look: Look, signals: &Receiver<()>) -> Result<(), Error> {
     let (questions, answers) = eye.start()?;
     let mut screen = Screen::open().map_err(|error| Error::other("use the terminal", error))?;
     let keys = keys()?;
