@@ -17,6 +17,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 /// Runs in the span `process welcome`; what it makes itself is a child of that.
+#[expect(clippy::needless_pass_by_value, reason = "a handler is given its payload")]
 fn welcome(name: String, ctx: &Context) -> Result<String, Failure> {
     if ctx.attempt() == 1 {
         return Err(Failure::retry_after(Duration::from_millis(100), "the printer is out of paper"));

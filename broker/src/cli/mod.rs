@@ -316,7 +316,8 @@ mod tests {
     fn the_readme_has_every_command() {
         // Proves that nobody has to guess that a command is there.
         let readme = include_str!("../../../README.md");
-        let table = readme.split("## The command line").nth(1).and_then(|rest| rest.split("| exit code").next()).unwrap();
+        let table =
+            readme.split("## The command line").nth(1).and_then(|rest| rest.split("| exit code").next()).unwrap();
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let name = command.get_name();
             let has = |end: char| table.contains(&format!("`{name}{end}"));

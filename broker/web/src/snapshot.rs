@@ -185,7 +185,8 @@ impl Snapshot {
     pub(crate) fn rate_now(&self) -> Rates {
         // One look at least, and of several those that are not older.
         let is_now = |&(at, rates): &(usize, &Rates)| at == 0 || self.at / 1_000 - rates.at < NOW_MS / 1_000;
-        let last: Vec<&Rates> = self.rates.iter().rev().enumerate().take_while(is_now).map(|(_, rates)| rates).collect();
+        let last: Vec<&Rates> =
+            self.rates.iter().rev().enumerate().take_while(is_now).map(|(_, rates)| rates).collect();
         let n = f64::from(u32::try_from(last.len().max(1)).unwrap_or(1));
         let mean = |of: fn(&Rates) -> f64| last.iter().map(|rates| of(rates)).sum::<f64>() / n;
         Rates {

@@ -115,7 +115,7 @@ mod tests {
         let good = format!("# signs\n{KEY}\n\n# of last year\n  {KEY}-2  \n");
         assert_eq!(LinkKeys::parse(&good).unwrap(), LinkKeys(vec![KEY.into(), format!("{KEY}-2")]));
         assert_eq!(LinkKeys::parse(&good).unwrap().count(), 2);
-        let nine: String = (0..9).map(|n| format!("{KEY}-{n}\n")).collect();
+        let nine = (0..9).map(|n| format!("{KEY}-{n}")).collect::<Vec<_>>().join("\n");
         for (text, says) in [
             (String::new(), "must have 1 to 8 keys, has 0"),
             ("# none".into(), "has 0"),

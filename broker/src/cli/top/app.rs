@@ -241,7 +241,7 @@ impl App {
                 let is_yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
                 let text = if is_yes { "asking the broker" } else { "nothing was changed" };
                 self.say(Ok(text.into()), now);
-                is_yes.then(|| Action::Ask(Question::Change(change)))
+                is_yes.then_some(Action::Ask(Question::Change(change)))
             }
         }
     }

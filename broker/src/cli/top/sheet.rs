@@ -8,6 +8,7 @@ use super::picture::{Pane, Picture, worker_name};
 use crate::cli::output::{clean, grouped, or_dash};
 use crate::cli::{kind, when};
 
+#[derive(Clone, Copy)]
 pub(super) struct Column {
     pub(super) title: &'static str,
     pub(super) is_number: bool,

@@ -108,9 +108,8 @@ fn draw_head(app: &App, look: Look, now: Instant, area: Rect, buffer: &mut Buffe
     };
     let right = format!("{state}{}{}", if state.is_empty() { "" } else { "  " }, when::show(picture.at));
     let left_max = usize::from(area.width).saturating_sub(right.chars().count() + 2);
-    let stats = &picture.stats;
-    let up = when::span(stats.uptime_ms);
-    let left = format!("laneway {}  up {up}  {}", clean(&stats.version), clean(&app.options.endpoint));
+    let (version, up) = (clean(&picture.stats.version), when::span(picture.stats.uptime_ms));
+    let left = format!("laneway {version}  up {up}  {}", clean(&app.options.endpoint));
     buffer.set_stringn(area.x, area.y, cut(&left, left_max), left_max, bold);
     put_right(&right, area, area.y, buffer);
     for (y, numbers) in (area.y + 1..).zip([tasks(app, picture), machine(picture)]) {

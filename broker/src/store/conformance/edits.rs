@@ -176,7 +176,10 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
         (by(|f| f.attempts_min = Some(1)), vec![dead]),
         (by(|f| f.attempts_min = Some(2)), vec![]),
         (by(|f| f.attempts_max = Some(0)), vec![alarm, high, bad, busy, keyed, grouped]),
-        (by(|f| (f.attempts_min, f.attempts_max) = (Some(0), Some(1))), vec![dead, alarm, high, bad, busy, keyed, grouped]),
+        (
+            by(|f| (f.attempts_min, f.attempts_max) = (Some(0), Some(1))),
+            vec![dead, alarm, high, bad, busy, keyed, grouped],
+        ),
         (
             BulkSlice {
                 dry_run: true,

@@ -128,6 +128,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a look gives it")]
     fn looked(state: TaskState, done: u64) -> Result<(ObserverLink, Standing), Failure> {
         let link = ObserverLink::new(TaskId::new(12).unwrap(), Duration::from_mins(1)).unwrap();
         let standing = Standing {

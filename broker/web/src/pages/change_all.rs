@@ -42,7 +42,8 @@ struct Wanted {
 fn wanted(visit: &Visit, fields: &Fields) -> Result<Wanted, Failure> {
     let change = change(fields.text("change").unwrap_or_default())?;
     let filter = meant(change, filter(fields)?);
-    let bulk = filter.to_bulk(&connected(&visit.app.live.last())).map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
+    let bulk =
+        filter.to_bulk(&connected(&visit.app.live.last())).map_err(|wrong| Failure::bad("q", wrong.to_string()))?;
     Ok(Wanted { change, filter, bulk })
 }
 

@@ -118,13 +118,7 @@ pub(crate) fn filter(fields: &Fields) -> Result<Filter, Failure> {
 
 /// With what the last look at the broker knows.
 pub(crate) fn query(filter: Filter, before: Option<i64>, rows_max: usize, snapshot: &Snapshot) -> PageQuery {
-    PageQuery {
-        filter,
-        before,
-        rows_max,
-        kind_lanes: snapshot.kind_lanes.clone(),
-        workers: connected(snapshot),
-    }
+    PageQuery { filter, before, rows_max, kind_lanes: snapshot.kind_lanes.clone(), workers: connected(snapshot) }
 }
 
 /// Sessions and names of the workers that are.
