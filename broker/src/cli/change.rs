@@ -48,7 +48,7 @@ pub(super) struct WhichArgs {
 
     /// Those with this unique key
     #[arg(long, value_name = "KEY", conflicts_with = "tasks")]
-    key: Option<String>,
+    unique_key: Option<String>,
 
     /// Those with this fair key
     #[arg(long, value_name = "KEY", conflicts_with = "tasks")]
@@ -99,7 +99,7 @@ impl WhichArgs {
             lane: self.lane.clone(),
             older_ms: self.older_than.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             error: self.error.clone(),
-            unique_key: self.key.clone(),
+            unique_key: self.unique_key.clone(),
             fair_key: self.fair_key.clone(),
             group: self.group,
             workers: self.worker.clone(),

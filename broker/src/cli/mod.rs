@@ -300,6 +300,20 @@ mod tests {
     }
 
     #[test]
+    fn no_command_takes_a_name_that_all_of_them_have() {
+        // Proves what clap finds only when both are given: two options of one name and different types.
+        let all = Cli::command();
+        let mut found = Vec::new();
+        commands(&all, "laneway", &mut found);
+        for global in all.get_arguments().filter(|argument| argument.is_global_set()) {
+            for (path, command) in &found[1..] {
+                let own = command.get_arguments().any(|argument| argument.get_id() == global.get_id());
+                assert!(!own, "{path} has an option {} of its own", global.get_id());
+            }
+        }
+    }
+
+    #[test]
     fn each_command_has_help_with_an_example() {
         // Proves that nobody who asks a command for help is left without a line to copy.
         let mut found = Vec::new();
