@@ -148,7 +148,14 @@ mod tests {
     fn the_threads_of_this_process_are_found_by_name() {
         // Proves that a named thread is among them, and that each is told once.
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let thread = std::thread::Builder::new().name("a-dumped-one".into()).spawn(move || stopped.recv()).unwrap();
+        let (here, came) = crossbeam_channel::bounded(1);
+        let body = move || {
+            // It has its name from here on.
+            here.send(()).unwrap();
+            stopped.recv()
+        };
+        let thread = std::thread::Builder::new().name("a-dumped-one".into()).spawn(body).unwrap();
+        came.recv().unwrap();
         let threads = look_at_threads();
         assert_eq!(threads.iter().filter(|thread| thread.name == "a-dumped-one").count(), 1, "{threads:?}");
         assert!(threads.is_sorted_by(|a, b| a.id < b.id), "{threads:?}");
