@@ -232,8 +232,7 @@ impl Broker {
             match verdict {
                 Verdict::Cancelled => {
                     self.stats.cancelled += 1;
-                    self.take_out(task);
-                    self.call_off(task, now);
+                    self.withdraw(task);
                     self.unmark(task);
                     if self.waiters.is_watched(task) {
                         self.look(task);
