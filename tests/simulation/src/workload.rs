@@ -268,9 +268,7 @@ impl World {
                 let states = [None, Some(TaskState::Queued), Some(TaskState::Running), Some(TaskState::Dead)];
                 let state = *self.chance.pick(&states);
                 let older_ms = self.chance.chance(20).then(|| self.chance.below(500));
-                let attempts_min = self.chance.chance(20).then_some(1);
-                let filter =
-                    BulkFilter { all: true, state, kind, lane, older_ms, attempts_min, ..BulkFilter::default() };
+                let filter = BulkFilter { all: true, state, kind, lane, older_ms, ..BulkFilter::default() };
                 let dry_run = self.chance.chance(30);
                 Bulk { tasks: Vec::new(), filter: Some(filter.into()), dry_run, ..bulk }
             }
