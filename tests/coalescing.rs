@@ -32,9 +32,11 @@ fn everybody_who_wants_a_key_at_once_gets_the_one_result() {
     let broker = Broker::start(&place);
     let table = Table::open(&place);
     let start = Arc::new(Barrier::new(CALLERS + WRITERS));
+    // Nothing may end before everybody has asked: who asks for the key of a task that is done begins another.
+    let asked = Arc::new(Barrier::new(CALLERS + 1));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
-            let (start, client) = (Arc::clone(&start), broker.client());
+            let (start, asked, client) = (Arc::clone(&start), Arc::clone(&asked), broker.client());
             thread::spawn(move || {
                 let stored = (0..KEYS).map(|key| {
                     if key == 0 {
@@ -43,6 +45,7 @@ fn everybody_who_wants_a_key_at_once_gets_the_one_result() {
                     client.submit(Task::new("echo").payload(&json!({"key": key})).unique_key(key.to_string())).unwrap()
                 });
                 let ids: Vec<_> = stored.map(|stored| stored.task).collect();
+                asked.wait();
                 let ends = client.wait_all(&ids, Some(Duration::from_secs(100)), |_| ()).unwrap();
                 (ids, ends)
             })
@@ -66,7 +69,8 @@ fn everybody_who_wants_a_key_at_once_gets_the_one_result() {
     for writer in writers {
         writer.join().unwrap();
     }
-    wait_until("every key", || table.count("unique_key IS NOT NULL") == i64::try_from(KEYS).unwrap());
+    asked.wait();
+    assert_eq!(table.count("unique_key IS NOT NULL"), i64::try_from(KEYS).unwrap());
     let _worker = WorkerProcess::start(&place, "slots=2");
     let mut seen = HashSet::new();
     for caller in callers {
