@@ -232,7 +232,8 @@ impl Broker {
             match verdict {
                 Verdict::Cancelled => {
                     self.stats.cancelled += 1;
-                    self.withdraw(task);
+                    self.take_out(task);
+                    self.call_off(task, now);
                     self.unmark(task);
                     if self.waiters.is_watched(task) {
                         self.look(task);

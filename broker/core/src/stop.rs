@@ -116,6 +116,18 @@ impl Broker {
         }
     }
 
+    /// A task was handed out while its cancel was on the way to the table, which found it queued. The record of the hand-out comes
+    /// behind that, and should the task have been queued again in between, it would be left running for nobody. So the run is given
+    /// back behind its record, under its lease; where the row has ended that changes nothing.
+    pub(crate) fn call_off(&mut self, id: TaskId, now: Now) {
+        let Some(running) = self.running.get(&id) else { return };
+        let (session, held) = (running.session, Held(id, running.lease));
+        self.end_run(id, RunEnd::Unreceived, now);
+        if let Some(session) = session {
+            self.answer_beat_with(session, vec![held]);
+        }
+    }
+
     pub(crate) fn on_cancel_requested(&mut self, tasks: &[TaskId], now: Now) {
         for &id in tasks {
             let Some(task) = self.running.get_mut(&id).filter(|task| task.stop.is_none()) else { continue };

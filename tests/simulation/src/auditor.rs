@@ -93,6 +93,8 @@ struct Current {
     /// Task, when that was made, run.
     ever: BTreeMap<i64, (i64, i64, i64)>,
     ended_by_word: BTreeSet<(i64, i64)>,
+    /// Tasks whose runs end by what the core is told at this moment.
+    ending: BTreeSet<i64>,
     /// Hand-outs that never arrived, for each task.
     nothing: BTreeMap<i64, i64>,
     /// The number of the newest run that this broker has handed out.

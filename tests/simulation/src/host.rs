@@ -226,7 +226,7 @@ impl World {
 
     fn handle(&mut self, parts: &mut Parts, event: Event) {
         let before = parts.actions.len();
-        let ending = self.auditor.ends_runs(&event);
+        self.auditor.ends_runs(&event);
         self.auditor.stakes_on_event(&event);
         parts.core.handle(event, self.clocks(), &mut parts.actions);
         parts.core.check();
@@ -236,7 +236,7 @@ impl World {
                 self.auditor.on_op(*id, op, self.now, &self.workers);
             }
         }
-        self.auditor.on_ends(&ending);
+        self.auditor.on_ends();
         for action in &parts.actions[before..] {
             match action {
                 Action::Answer { to, answer } => self.auditor.on_answer(*to, answer, self.clocks()),

@@ -463,7 +463,8 @@ fn a_question_is_told_late_when_it_has_waited_and_the_store_is_silent() {
 
 #[test]
 fn a_cancelled_task_that_was_read_ahead_is_not_handed_out() {
-    // The row was cancelled under the read-ahead; and one that was handed out before its record loses its lease.
+    // The row was cancelled under the read-ahead; and one that was handed out before its record loses its lease, and is given back
+    // behind the record.
     let mut world = World::new();
     world.insert("low", "a", 2);
     world.ask(1, Request::Ready(Ready { wait_ms: 0, ..plain("w", &["a"]) }));
@@ -481,6 +482,7 @@ fn a_cancelled_task_that_was_read_ahead_is_not_handed_out() {
             "cancel 1 2",
             "started 1 run 1 by w",
             "#3 TASKS seq 1 [1]",
+            "ended 1 queued, nothing",
             "#4 BEAT cancel [] stale [1]",
             "#2 VERDICTS [Cancelled, Cancelled]",
             "#5 WAIT Idle"

@@ -11,19 +11,20 @@ use super::{Auditor, Open, id};
 use crate::worker::Worker;
 
 impl Auditor {
-    /// The tasks whose runs end by what the core is told here, without a word of theirs.
-    pub(crate) fn ends_runs(&mut self, event: &Event) -> Vec<TaskId> {
-        match event {
+    /// Before the core is told something: which runs end by that, without a word of theirs.
+    pub(crate) fn ends_runs(&mut self, event: &Event) {
+        let tasks: Vec<TaskId> = match event {
             Event::Overtaken(ended) => ended.iter().map(|(task, _)| *task).collect(),
             Event::EndedByStore(ended) => ended.iter().map(|end| end.task).collect(),
             Event::Committed(results) => results.iter().flat_map(|(op, result)| self.cancelled(*op, result)).collect(),
-            _ => Vec::new(),
-        }
+            _ => return,
+        };
+        self.leases.ending.extend(tasks.into_iter().map(id));
     }
 
-    pub(crate) fn on_ends(&mut self, tasks: &[TaskId]) {
-        for task in tasks {
-            let task = id(*task);
+    /// The core has dealt with what it was told, and said what it makes of it.
+    pub(crate) fn on_ends(&mut self) {
+        for task in std::mem::take(&mut self.leases.ending) {
             if self.rows.get(&task).is_some_and(|row| !row.state.is_final()) && !self.requeued.contains(&task) {
                 self.fail(format!("task {task} is overtaken and the table says {:?}", self.rows[&task]));
             }
@@ -119,7 +120,9 @@ impl Auditor {
         }
         // A worker that does not stop when it is told to is not waited for.
         let too_slow = matches!(ended.next, Next::Cancelled);
-        if !by_word && !too_slow && matches!(ended.count, Count::Release | Count::Nothing) {
+        // A hand-out that its own cancel has overtaken is given back, and its worker hears it in the same breath.
+        let called_off = self.leases.ending.contains(&task);
+        if !by_word && !too_slow && !called_off && matches!(ended.count, Count::Release | Count::Nothing) {
             self.not_held(task, lease, workers);
         }
         self.leases.of.remove(&task);
