@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use harness::{Broker, Place, Table, WorkerProcess, wait_until};
+use harness::{Broker, Place, Table, WorkerProcess};
 use laneway::protocol::Code;
 use laneway::{Client, Error, OnConflict, Task, TaskId, TaskState};
 use rusqlite::Connection;
