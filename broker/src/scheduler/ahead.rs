@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use laneway_core::{Event, Loaded, Now, QueueKey};
 use laneway_protocol::FairKey;
 
+use super::Scheduler;
 use super::agenda::Demand;
 use super::outlet::Told;
-use super::{Found, Scheduler};
+use super::turn::Found;
 use crate::store::{Load, LoadedRows, Store, StoreError};
 
 /// Queues read from in one look, and in one turn.
