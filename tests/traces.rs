@@ -8,47 +8,25 @@
 mod harness;
 #[path = "traces/spans.rs"]
 mod spans;
+#[path = "traces/working.rs"]
+mod working;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use harness::{Broker, Http, Place, Program, Said, Table};
-use laneway::{Context, Failure, Stopper, Task, Worker, WorkerBuilder};
+use laneway::{Context, Failure, Task};
 use opentelemetry::global;
 use opentelemetry::trace::{SpanId, Status, Tracer as _};
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
 use spans::{Spans, attribute, traceparent};
+use working::Working;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const ORIGIN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-/// A worker on threads of this process; stops when dropped.
-struct Working(Stopper, Option<JoinHandle<()>>);
-
-impl Working {
-    fn start(broker: &Broker, with: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Self {
-        let worker = with(Worker::builder(broker.endpoint()).signals(false)).build().unwrap();
-        let stopper = worker.stopper();
-        let run = move || {
-            worker.run().unwrap();
-        };
-        Self(stopper, Some(thread::spawn(run)))
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.stop();
-        if let Some(Err(panic)) = self.1.take().map(JoinHandle::join)
-            && !thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
 
 fn insert(table: &Table, kind: &str, trace: &str) -> i64 {
     table.execute("INSERT INTO tasks(kind, trace) VALUES (?1, ?2)", [kind, trace]);
@@ -67,7 +45,7 @@ fn a_row_inserted_with_a_trace_runs_in_a_child_of_that_span() {
     let place = Place::new();
     let broker = Broker::start(&place);
     let table = Table::open(&place);
-    let _working = Working::start(&broker, |builder| {
+    let _working = Working::start(broker.endpoint(), |builder| {
         builder.handle("by-sql", |(): (), _: &Context| {
             global::tracer("app").in_span("resize by-sql", |_| Ok::<_, Failure>(()))
         })
@@ -95,7 +73,7 @@ fn a_second_try_is_a_trace_of_its_own_linked_to_the_first_context() {
     let place = Place::new();
     let broker = Broker::start(&place);
     let table = Table::open(&place);
-    let _working = Working::start(&broker, |builder| {
+    let _working = Working::start(broker.endpoint(), |builder| {
         builder.handle("flaky", |(): (), ctx: &Context| match ctx.attempt() {
             1 => Err(Failure::retry_after(Duration::from_millis(1), "no route\nto host")),
             _ => Ok(()),
@@ -122,7 +100,7 @@ fn a_submit_from_within_a_span_and_what_its_run_spawns_are_one_trace() {
     let place = Place::new();
     let broker = Broker::start(&place);
     let table = Table::open(&place);
-    let _working = Working::start(&broker, |builder| {
+    let _working = Working::start(broker.endpoint(), |builder| {
         builder
             .handle("parent", |(): (), ctx: &Context| {
                 ctx.spawn(Task::new("child"))?;

@@ -5,41 +5,18 @@
 mod fake;
 #[path = "../../tests/traces/spans.rs"]
 mod spans;
+#[path = "../../tests/traces/working.rs"]
+mod working;
 
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use fake::Broker;
 use laneway::protocol::message::HandedTask;
-use laneway::{Client, Context, Failure, Stopper, Task, Worker, WorkerBuilder, snooze};
+use laneway::{Client, Context, Failure, Task, snooze};
 use opentelemetry::trace::{SpanId, SpanKind, Status, Tracer as _};
 use opentelemetry_sdk::trace::SpanData;
 use spans::{Spans, attribute, traceparent};
-
-/// Stops when dropped.
-struct Working(Stopper, Option<JoinHandle<()>>);
-
-impl Working {
-    fn start(broker: &Broker, with: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Self {
-        let worker = with(Worker::builder(&broker.endpoint).signals(false).name("test")).build().unwrap();
-        let stopper = worker.stopper();
-        let run = move || {
-            worker.run().unwrap();
-        };
-        Self(stopper, Some(thread::spawn(run)))
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.stop();
-        if let Some(Err(panic)) = self.1.take().map(JoinHandle::join)
-            && !thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
+use working::Working;
 
 /// A task of a kind, changed before a worker can ask for it.
 fn add(broker: &Broker, kind: &str, change: impl FnOnce(&mut HandedTask)) -> u64 {
@@ -67,7 +44,7 @@ fn every_end_of_a_run_is_told_in_its_span() {
     for kind in ["ends-done", "ends-fail", "ends-dead", "ends-panic", "ends-snooze", "ends-release"] {
         add(&broker, kind, |_| {});
     }
-    let _working = Working::start(&broker, |builder| {
+    let _working = Working::start(&broker.endpoint, |builder| {
         builder
             .handle("ends-done", |(): (), _: &Context| Ok::<_, Failure>(1))
             .handle("ends-fail", |(): (), _: &Context| Err::<(), _>(Failure::new("no route\nto host")))
@@ -100,7 +77,7 @@ fn the_attributes_are_those_of_the_conventions() {
     let broker = Broker::start();
     let task = add(&broker, "named", |task| (task.run, task.attempt) = (4, 2));
     let _working =
-        Working::start(&broker, |builder| builder.handle("named", |(): (), _: &Context| Ok::<_, Failure>(())));
+        Working::start(&broker.endpoint, |builder| builder.handle("named", |(): (), _: &Context| Ok::<_, Failure>(())));
     let span = spans.one("process named");
     assert_eq!(span.span_kind, SpanKind::Consumer);
     assert_eq!(span.instrumentation_scope.name(), "laneway");
@@ -135,7 +112,7 @@ fn the_first_run_is_a_child_and_a_later_one_a_trace_of_its_own() {
     add(&broker, "first-run", |task| task.trace = Some(format!("{ORIGIN} rojo=1")));
     add(&broker, "lost-run", |task| (task.run, task.trace) = (2, Some(ORIGIN.into())));
     add(&broker, "odd-run", |task| task.trace = Some("what is this".into()));
-    let _working = Working::start(&broker, |builder| {
+    let _working = Working::start(&broker.endpoint, |builder| {
         let handler = |(): (), ctx: &Context| Ok::<_, Failure>(ctx.trace().map(str::to_owned));
         builder.handle("first-run", handler).handle("lost-run", handler).handle("odd-run", handler)
     });
