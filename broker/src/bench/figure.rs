@@ -1,5 +1,6 @@
 //! Figures, their medians over the runs, their ratios to the limits of the machine, and how they are printed.
 
+use indicatif::HumanCount;
 use serde_json::json;
 
 use crate::cli::output::{self, Table};
@@ -212,19 +213,8 @@ fn spread(runs: &[f64], digits: usize) -> String {
 /// Thousands apart, so that orders of magnitude can be told at a glance.
 fn grouped(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), ""), |(whole, fraction)| (whole, fraction));
-    let mut out = String::with_capacity(text.len() + 4);
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if !fraction.is_empty() {
-        out.push('.');
-        out.push_str(fraction);
-    }
-    out
+    let (whole, fraction) = text.find('.').map_or((&*text, ""), |point| text.split_at(point));
+    whole.parse().map_or_else(|_| text.clone(), |whole| format!("{}{fraction}", HumanCount(whole)))
 }
 
 /// To three decimals: more would only look exact.

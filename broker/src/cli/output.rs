@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use indicatif::HumanCount;
 use laneway_protocol::message::TaskRow;
 use laneway_protocol::{Format, Payload};
 use serde::Serialize;
@@ -35,15 +36,7 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
 
 /// `1,234,567`.
 pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(n).to_string()
 }
 
 /// One JSON object on one line.

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use indicatif::HumanCount;
 use jiff::Timestamp;
 
 /// Unix milliseconds.
@@ -56,15 +57,7 @@ pub(crate) fn span(ms: i64) -> String {
 
 /// `1,234,567`.
 pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(n).to_string()
 }
 
 /// `512 B`, `1.5 MB`: powers of ten, as disks are sold.
