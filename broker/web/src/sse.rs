@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, http::HeaderValue};
 use futures_core::Stream;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::access::{Role, Visitor};
 use crate::app::{App, Shared, stopped};
@@ -69,28 +70,36 @@ pub(crate) fn answer(receiver: mpsc::Receiver<Bytes>) -> Response {
     (head, Body::from_stream(Messages(receiver))).into_response()
 }
 
-/// When the next message may go, the first at once.
-pub(crate) fn beat() -> tokio::time::Interval {
-    let mut beat = tokio::time::interval(BEAT);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    beat
+/// How fast a stream goes, and how long.
+pub(crate) struct Pace {
+    beat: tokio::time::Interval,
+    stop: watch::Receiver<bool>,
+}
+
+impl Pace {
+    /// Opens a stream. `None` when its reader is gone already.
+    pub(crate) async fn begin(app: &App, sender: &mpsc::Sender<Bytes>) -> Option<Self> {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        send(sender, "retry: 2000\n\n".into()).await.then(|| Self { beat, stop: app.stop.clone() })
+    }
+
+    /// Waits until the next message may go, the first at once. False when the reader is gone or the dashboard stops.
+    pub(crate) async fn next(&mut self, sender: &mpsc::Sender<Bytes>) -> bool {
+        tokio::select! {
+            _ = self.beat.tick() => true,
+            () = sender.closed() => false,
+            () = stopped(&mut self.stop) => false,
+        }
+    }
 }
 
 /// Until the reader is gone, reads nothing for long, or the dashboard stops.
 async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
-    let mut stop = app.stop.clone();
     let mut has: HashMap<&'static str, String> = HashMap::new();
     let mut said = Instant::now();
-    let mut beat = beat();
-    if !send(sender, "retry: 2000\n\n".into()).await {
-        return;
-    }
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            () = sender.closed() => return,
-            () = stopped(&mut stop) => return,
-        }
+    let Some(mut pace) = Pace::begin(app, sender).await else { return };
+    while pace.next(sender).await {
         let parts = render(app, page, role >= Role::Admin && !app.settings.read_only).await;
         let mut changed = Map::new();
         for part in parts.iter() {

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::told::told;
-use crate::app::{App, Shared, stopped};
+use crate::app::{App, Shared};
 use crate::failure::Failure;
 use crate::rows::Standing;
-use crate::sse::{SILENT_TIME, answer, beat, send};
+use crate::sse::{Pace, SILENT_TIME, answer, send};
 
 pub(crate) async fn events(
     State(app): State<Shared>,
@@ -52,18 +52,9 @@ async fn feed(
     mut known: Option<String>,
     sender: &mpsc::Sender<Bytes>,
 ) {
-    let mut stop = app.stop.clone();
-    let mut beat = beat();
     let (mut first, mut said) = (Some(first), Instant::now());
-    if !send(sender, "retry: 2000\n\n".into()).await {
-        return;
-    }
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            () = sender.closed() => return,
-            () = stopped(&mut stop) => return,
-        }
+    let Some(mut pace) = Pace::begin(app, sender).await else { return };
+    while pace.next(sender).await {
         let looked = match first.take() {
             Some(first) => Ok(first),
             None => look(app, token).await,
