@@ -57,6 +57,25 @@ fn live_updates_arrive_on_every_page_without_a_violation() {
 }
 
 #[test]
+fn what_a_worker_logs_is_read_while_it_runs_and_for_a_while_after() {
+    // Proves that lines and progress of a run arrive on a page that stands open, and that its end does not take them away.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let browser = Browser::start(&place);
+    let task = table.insert("log", &serde_json::json!({"lines": 3, "path": place.path("go on")}).to_string());
+    browser.go(&format!("{url}/tasks/{task}"));
+    browser.wait_for_text("#p-task", "queued");
+    let _worker = WorkerProcess::start(&place, "slots=1");
+    browser.wait_for_text("#p-task pre.log", "line 3");
+    browser.wait_for_text("#p-task", "running");
+    std::fs::write(place.path("go on"), "").unwrap();
+    browser.wait_for_text("#p-task", "Run 1: done");
+    browser.wait_for_text("#p-task pre.log", "line 3");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
 fn a_hidden_tab_asks_for_nothing() {
     // Proves that a tab that nobody sees shuts its stream, and opens it again when it is seen.
     let place = Place::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -147,7 +147,8 @@ pub(crate) fn now_us() -> u64 {
 ///
 /// Kinds: `echo` gives its payload back; `sleep` {"ms": n} sleeps and gives how long, ending early as cancelled; `stuck`
 /// {"ms": n} sleeps and does not listen; `fail`, `panic` and `die` do so always; `fail_once` fails in its first attempt;
-/// `progress` {"steps": n} reports each step with a piece of data; `log` {"lines": n} tells each line and then its number as data; `gate` {"path": p} waits until the file exists; `who`
+/// `progress` {"steps": n} reports each step with a piece of data; `log` {"lines": n, "path": p} tells
+/// each line and then its number as data, and waits until the file exists, if one is named; `gate` {"path": p} waits until the file exists; `who`
 /// {"path": p} waits for the file p.RUN, does not listen, and gives its process id.
 pub(crate) fn worker_main() {
     let Ok(options) = std::env::var(OPTIONS) else { return };
@@ -221,16 +222,11 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
                 ctx.log(format!("line {line}")).map_err(Failure::new)?;
                 ctx.send_data(&line).map_err(Failure::new)?;
             }
+            payload["path"].as_str().map_or(Ok(()), |path| wait_at(path, ctx))?;
             Ok(payload["lines"].clone())
         }
         "gate" => {
-            let path = PathBuf::from(payload["path"].as_str().unwrap());
-            while !path.exists() {
-                if ctx.cancelled() {
-                    return Err(Failure::cancelled());
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            wait_at(payload["path"].as_str().unwrap(), ctx)?;
             Ok(payload["path"].clone())
         }
         "who" => {
@@ -242,4 +238,15 @@ fn work(kind: &str, payload: &serde_json::Value, ctx: &Context) -> Result<serde_
         }
         _ => Ok(payload.clone()),
     }
+}
+
+/// Until the file exists.
+fn wait_at(path: &str, ctx: &Context) -> Result<(), Failure> {
+    while !Path::new(path).exists() {
+        if ctx.cancelled() {
+            return Err(Failure::cancelled());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }

@@ -118,7 +118,8 @@ async fn find(app: &App, id: i64) -> Result<Found, Failure> {
     let task = super::change::task_id(id)?;
     let asked = app.live.ask(move |client| {
         let row = client.status(&[task], true)?.rows.pop();
-        let is_running = row.as_ref().is_some_and(|row| row.state == TaskState::Running);
+        // The broker keeps the words of a run for a while after its end.
+        let has_log = row.as_ref().is_some_and(|row| row.state == TaskState::Running || row.state.is_final());
         let question = WaitFor {
             tasks: vec![task],
             kind: None,
@@ -129,7 +130,7 @@ async fn find(app: &App, id: i64) -> Result<Found, Failure> {
             group: None,
         };
         let mut log = Vec::new();
-        if is_running
+        if has_log
             && let Answer::WaitFor(waited) = client.ask(&Request::WaitFor(question), std::time::Duration::ZERO)?
         {
             log.extend(waited.events.into_iter().filter_map(|event| event.log));
