@@ -25,7 +25,8 @@ use crate::pages::change::task_id;
 use crate::payload;
 use crate::request::{Json, Query};
 
-/// Between two questions of a wait: at the beginning, and at most.
+/// Between two questions of a wait: at the beginning, and at most. In between it is an eighth of the time waited so far, so that
+/// an answer is late by that much at most.
 const ASK_FIRST: Duration = Duration::from_millis(20);
 const ASK_EVERY: Duration = Duration::from_millis(400);
 
@@ -132,7 +133,8 @@ fn limit(ms: u64) -> Result<Duration, Failure> {
 
 async fn wait_for(visit: &Visit, tasks: Vec<TaskId>, limit: Duration) -> Result<(Vec<Final>, Vec<TaskId>), Failure> {
     let _place = visit.app.waiters.try_acquire().map_err(|_| Failure::busy())?;
-    let (until, mut pause) = (Instant::now() + limit, ASK_FIRST);
+    let begun = Instant::now();
+    let until = begun + limit;
     let (mut ends, mut pending) = (Vec::new(), tasks);
     let mut stop = visit.app.stop.clone();
     loop {
@@ -161,12 +163,12 @@ async fn wait_for(visit: &Visit, tasks: Vec<TaskId>, limit: Duration) -> Result<
         if pending.is_empty() || Instant::now() >= until {
             return Ok((ends, pending));
         }
+        let pause = (begun.elapsed() / 8).clamp(ASK_FIRST, ASK_EVERY);
         let next = (Instant::now() + pause).min(until);
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             () = stopped(&mut stop) => return Err(Failure::stopping()),
         }
-        pause = (pause * 2).min(ASK_EVERY);
     }
 }
 
