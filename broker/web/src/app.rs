@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::assets::Assets;
-use crate::limits::{OBSERVERS_MAX, STREAMS_MAX, WAITERS_MAX};
+use crate::limits::{GUESSES_MAX, OBSERVERS_MAX, STREAMS_MAX, WAITERS_MAX};
 use crate::live::Live;
 use crate::observe::Links;
 use crate::observe::looks::Looks;
@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) waiters: Arc<Semaphore>,
     /// Places for streams of those who come by an observer link.
     pub(crate) observers: Arc<Semaphore>,
+    /// Places for wrong passwords, whose answers are held back.
+    pub(crate) guesses: Semaphore,
     pub(crate) links: Arc<Links>,
     /// What observers saw a moment ago.
     pub(crate) looks: Looks,
@@ -62,6 +64,7 @@ impl App {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
             observers: Arc::new(Semaphore::new(OBSERVERS_MAX)),
+            guesses: Semaphore::new(GUESSES_MAX),
             links,
             looks: Looks::default(),
             parts: Parts::default(),

@@ -36,6 +36,11 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many look at once").next("ask again in a second")
     }
 
+    pub(crate) fn too_many_guesses() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", "too many wrong passwords or tokens at once")
+            .next("ask again in a second, with the right one")
+    }
+
     pub(crate) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the dashboard is stopping")
     }
@@ -63,7 +68,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = self.json().to_string();
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.status == StatusCode::UNAUTHORIZED {

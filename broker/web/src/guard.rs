@@ -5,6 +5,7 @@
 //! |---|---|
 //! | on loopback the host must be this machine's own name | a page elsewhere whose name is made to lead here (DNS rebinding) |
 //! | a known token or password, where there is an access file | everybody else |
+//! | a wrong one is answered late, and few at a time | guesses |
 //! | a write needs the role admin, and not `--read-only` | slips |
 //! | a write comes from our own pages or from no page at all | forms and scripts of other pages (CSRF) |
 //! | what an observer link shows is read by pages of `web.cors_origins` alone | pages that found a link |
@@ -18,10 +19,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Semaphore;
 
 use crate::access::{Role, Visitor};
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::limits::GUESS_TIME;
 use crate::observe::{self, origins};
 use crate::pages;
 
@@ -34,6 +37,7 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
     let path = request.uri().path().to_owned();
     let nonce = nonce();
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let is_guess = request.headers().contains_key(header::AUTHORIZATION);
     let visitor = admit(&app, &path, &request);
     let mut response = match visitor {
         Ok(_) if request.method() == Method::OPTIONS && observe::is_shared(&path) => origins::preflight(),
@@ -47,6 +51,9 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
                 _ => response,
             }
         }
+        Err(failure) if failure.status == StatusCode::UNAUTHORIZED && is_guess => {
+            hold_back(&app.guesses, failure).await.into_response()
+        }
         Err(failure) => failure.into_response(),
     };
     protect(response.headers_mut(), &nonce);
@@ -54,6 +61,14 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         origins::share(&app.settings.cors_origins, &path, origin.as_ref(), response.headers_mut());
     }
     response
+}
+
+/// A wrong secret is answered late and only so many at a time, so that nobody finds a right one by trying. Whoever has a right
+/// one does not wait for that.
+async fn hold_back(guesses: &Semaphore, failure: Failure) -> Failure {
+    let Ok(_place) = guesses.try_acquire() else { return Failure::too_many_guesses() };
+    tokio::time::sleep(GUESS_TIME).await;
+    failure
 }
 
 fn is_page(path: &str) -> bool {
@@ -181,6 +196,18 @@ mod tests {
         let open = "0.0.0.0:9730".parse().unwrap();
         assert!(is_ours("anything.example", open, &[]));
         assert!(!is_ours("anything.example", open, &names) && is_ours("10.0.0.7:9730", open, &names));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_secrets_wait_and_those_over_the_bound_are_told_so() {
+        // Proves the delay, the bound, and that a place is free again afterwards.
+        let guesses = Semaphore::new(1);
+        let wrong = || Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", "");
+        let begun = tokio::time::Instant::now();
+        let both = tokio::join!(hold_back(&guesses, wrong()), hold_back(&guesses, wrong()));
+        assert_eq!((both.0.status, both.1.status), (StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(begun.elapsed(), GUESS_TIME);
+        assert_eq!(hold_back(&guesses, wrong()).await.status, StatusCode::UNAUTHORIZED);
     }
 
     #[test]

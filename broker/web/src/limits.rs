@@ -14,6 +14,10 @@ pub(crate) const OBSERVED_MAX: usize = 256;
 pub(crate) const ORIGINS_MAX: usize = 64;
 /// Requests that wait for the end of a task at a time.
 pub(crate) const WAITERS_MAX: usize = 64;
+/// Wrong passwords and tokens that wait for their answer at a time; one more is told to come back later.
+pub(crate) const GUESSES_MAX: usize = 16;
+/// How long the answer to a wrong one is held back: with [`GUESSES_MAX`] at a time nobody tries more than 32 a second.
+pub(crate) const GUESS_TIME: Duration = Duration::from_millis(500);
 /// Questions that wait for the thread that asks the broker.
 pub(crate) const BROKER_QUESTIONS_MAX: usize = 64;
 /// Questions that wait for the thread that reads the table.
