@@ -77,6 +77,27 @@ fn every_page_answers_with_what_is_there() {
 }
 
 #[test]
+fn the_dashboard_gives_way_to_the_work() {
+    // Proves that its threads are less urgent than all others, where processors are short.
+    let place = Place::new();
+    let (broker, _http) = start(&place);
+    let folder = format!("/proc/{}/task", broker.pid());
+    let nice = |name: &str| -> Vec<i32> {
+        let threads = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path().join("stat"));
+        let lines = threads.filter_map(|stat| std::fs::read_to_string(stat).ok());
+        // The 19th field, as proc(5) counts them; the second is the name in brackets.
+        let of = |line: String| line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap();
+        lines.filter(|line| line.contains(&format!("({name})"))).map(of).collect()
+    };
+    for name in ["web", "live", "rows"] {
+        wait_until(&format!("{name} to give way"), || nice(name) == [10]);
+    }
+    for name in ["router", "scheduler"] {
+        assert_eq!(nice(name), [0], "{name}");
+    }
+}
+
+#[test]
 fn what_a_page_does_is_done() {
     // Proves pause and resume of a lane, requeue and purge of selected tasks, a question before what cannot be undone, and a batch
     // over a filter, each by the form that the page sends.

@@ -30,9 +30,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A thread or a runtime could not be started.
+    /// A thread or the runtime could not be started.
     Start {
-        /// Which part.
+        /// Which part, by the name of its thread.
         part: &'static str,
         /// What the system says.
         source: std::io::Error,
@@ -46,7 +46,7 @@ impl fmt::Display for Error {
             Error::AccessFile { path, text } => write!(f, "web.access_file {}: {text}", path.display()),
             Error::LinkKeys(error) => write!(f, "web.link_key_file {error}"),
             Error::Bind { address, .. } => write!(f, "cannot listen on {address}"),
-            Error::Start { part, .. } => write!(f, "cannot start {part}"),
+            Error::Start { part, .. } => write!(f, "cannot start the dashboard's part '{part}'"),
         }
     }
 }

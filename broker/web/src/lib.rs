@@ -3,7 +3,8 @@
 //! It is a crate of its own so that the compiler keeps a promise: whatever the dashboard does, it does not slow the work. It has
 //! no access to the broker's memory and no lock of it; it knows the wire, as any client does (`live`), and a connection that can
 //! only read, with a bound on each look (`rows`). Three threads: `web` serves HTTP, `live` asks the broker, `rows` reads the
-//! table. Each inbox is bounded, and what finds one full is shed with a word of when to come back.
+//! table. They give way to all others where processors are short; each inbox is bounded, and what finds one full is shed with a
+//! word of when to come back.
 //!
 //! A request walks through `server` (connections and time), `guard` (host, visitor, origin, headers) and `routes` to a
 //! page (`pages`) or the API (`api`). Pages are complete without JavaScript; `sse` keeps the parts of them fresh that change.
@@ -31,6 +32,7 @@ mod server;
 mod settings;
 mod snapshot;
 mod sse;
+mod threads;
 mod time;
 mod trace_url;
 

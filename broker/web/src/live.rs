@@ -1,8 +1,8 @@
 //! The thread `live`: the one place that asks the broker, over the same wire as everybody else.
 //!
 //! A picture of the broker ([`Snapshot`]) is taken when somebody looks, at most about once a second however many look, and every
-//! ten seconds when nobody does, so that whoever comes finds the last five minutes. What people do goes through the same thread, one after the other. Its inbox is bounded: when it is full the
-//! question is shed, and the broker notices nothing of it.
+//! ten seconds when nobody does, so that whoever comes finds the last five minutes. What people do goes through the same thread,
+//! one after the other. Its inbox is bounded: when it is full the question is shed, and the broker notices nothing of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::limits::{
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::snapshot::{Facts, Sample, Snapshot};
+use crate::threads;
 use crate::time::now_ms;
 
 /// How long one try to connect may take: a broker on this machine answers in a millisecond.
@@ -61,8 +62,7 @@ impl Live {
             publish,
             looks: Arc::clone(&looks),
         };
-        let thread = std::thread::Builder::new().name("live".into()).spawn(move || eye.run(&inbox));
-        let thread = thread.map_err(|source| Error::Start { part: "the thread live", source })?;
+        let thread = threads::start("live", move || eye.run(&inbox))?;
         Ok((Self { jobs, seen, looks }, thread))
     }
 

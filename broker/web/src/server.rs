@@ -24,6 +24,7 @@ use crate::observe::Links;
 use crate::routes;
 use crate::rows::Rows;
 use crate::settings::Settings;
+use crate::threads;
 
 /// What is under way at a stop may take so long.
 const STOP_TIME: Duration = Duration::from_millis(500);
@@ -57,7 +58,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     let address = settings.bind;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| Error::Start { part: "the runtime", source })?;
+    let runtime = runtime.map_err(|source| Error::Start { part: "runtime", source })?;
     let (stop, told) = watch::channel(false);
     let (rows, rows_thread) = Rows::start(settings.db.clone())?;
     let (live, live_thread) = Live::start(&settings, rows.clone())?;
@@ -67,8 +68,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
         // What is still open has had its time.
         runtime.shutdown_background();
     };
-    let web = std::thread::Builder::new().name("web".into()).spawn(body);
-    let web = web.map_err(|source| Error::Start { part: "the thread web", source })?;
+    let web = threads::start("web", body)?;
     tracing::info!(target: "laneway::web", %address, "dashboard");
     Ok(Web { address, links, stop, threads: vec![web, live_thread, rows_thread] })
 }

@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::failure::Failure;
 use crate::limits::ROW_QUESTIONS_MAX;
 use crate::snapshot::Facts;
+use crate::threads;
 
 /// How long the thread `live` waits for the ages of lanes, which it can do without.
 const OLDEST_TIME: Duration = Duration::from_millis(300);
@@ -53,8 +54,7 @@ impl Rows {
                 job(&mut table);
             }
         };
-        let thread = std::thread::Builder::new().name("rows".into()).spawn(body);
-        Ok((Self { jobs }, thread.map_err(|source| Error::Start { part: "the thread rows", source })?))
+        Ok((Self { jobs }, threads::start("rows", body)?))
     }
 
     /// Looks something up.
