@@ -221,7 +221,37 @@ fn some_ops() -> impl Strategy<Value = Vec<RandomOp>> {
         let start = RandomOp::Started { id, run };
         if also { vec![start, between, end] } else { vec![start, end] }
     });
-    prop_oneof![2 => prop::collection::vec(some_op(), 1..6), 2 => run]
+    prop_oneof![2 => prop::collection::vec(some_op(), 1..6), 2 => run, 2 => some_series()]
+}
+
+/// Runs of neighbours that one worker brings back together, most of them as their rows are, perhaps with something between: all of
+/// it one write to SQLite, or as many as it takes.
+fn some_series() -> impl Strategy<Value = Vec<RandomOp>> {
+    let result = prop::option::of(prop::sample::select(vec![Payload::json("1"), Payload::bin(vec![9])]));
+    let run = (prop::bool::weighted(0.9), result, prop::bool::weighted(0.9));
+    let between = prop::option::weighted(0.2, (0..6_usize, some_op()));
+    (IDS, prop::collection::vec(run, 3..8), 1..3_u32, prop::bool::ANY, between).prop_map(
+        |(first, runs, number, paired, between)| {
+            let (mut starts, mut ends) = (Vec::new(), Vec::new());
+            for (id, (is_there, result, ends_well)) in (first..).zip(runs) {
+                if is_there {
+                    starts.push(RandomOp::Started { id, run: number });
+                    let next = if ends_well { Next::Done(result) } else { Next::Queued { run_at: None } };
+                    let (count, cause, spawn) = (Count::Attempt, None, None);
+                    ends.push(RandomOp::Ended { id, run: number, next, count, cause, spawn });
+                }
+            }
+            let mut ops: Vec<RandomOp> = if paired {
+                starts.into_iter().zip(ends).flat_map(|(start, end)| [start, end]).collect()
+            } else {
+                starts.into_iter().chain(ends).collect()
+            };
+            if let Some((at, op)) = between {
+                ops.insert(at.min(ops.len()), op);
+            }
+            ops
+        },
+    )
 }
 
 fn some_load() -> impl Strategy<Value = Step> {

@@ -1,9 +1,9 @@
 //! Operations in their order: which two of a slice become one write, and what each other one does. The runs themselves are
-//! in `run.rs`.
+//! in `run.rs`, those that are written many at a time in `series.rs`.
 
-use laneway_core::{Edit, IdMap, Next, Noted, Now, Op, OpResult};
-use laneway_protocol::TaskId;
+use laneway_core::{Edit, Ended, EndedAs, IdMap, Next, Noted, Now, Op, OpResult, Started};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
+use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, params};
 
 use super::bulk::bulk;
@@ -11,6 +11,7 @@ use super::edit::edit;
 use super::refused::unless_refused;
 use super::row::{SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, start_or_refuse};
+use super::series::Series;
 use super::submit::{NewList, submit};
 use super::unique;
 use super::{State, group, limits, query, schedules};
@@ -28,22 +29,48 @@ pub(super) fn apply(
     let partners = partners(ops);
     let mut hot = Hot::default();
     let mut results = Vec::with_capacity(ops.len());
-    for (op, partner) in ops.iter().zip(partners) {
-        results.push(match (op, partner) {
-            // Written together with its end.
-            (Op::Started(_), Partner::Later) => None,
-            (Op::Ended(ended), Partner::Start(i)) => {
-                let Op::Started(started) = &ops[i] else { unreachable!("partners are pairs of start and end") };
-                let written = run(conn, state, &mut hot, started, ended, now);
-                if let Err(StoreError::Refused(_)) = written {
-                    start_or_refuse(conn, state, &mut hot, started, now)?;
+    while results.len() < ops.len() {
+        let at = results.len();
+        let Some(series) = Series::at(at, ops, &partners) else {
+            results.push(match (&ops[at], partners[at]) {
+                // Written together with its end.
+                (Op::Started(_), Partner::Later) => None,
+                (Op::Ended(ended), Partner::Start(start)) => {
+                    Some(both(conn, state, &mut hot, started(ops, start), ended, now)?)
                 }
-                Some(OpResult::Ended(or_refused(written, conn, state, ended, now)?))
-            }
-            (op, _) => single(conn, state, &mut hot, log, op, now)?,
-        });
+                (op, _) => single(conn, state, &mut hot, log, op, now)?,
+            });
+            continue;
+        };
+        let written = series.write(conn, state, &mut hot)?;
+        let mut runs = series.runs.iter().zip(written);
+        for partner in &partners[series.ops.clone()] {
+            results.push(match partner {
+                Partner::Start(_) => Some(match runs.next().expect("one for each") {
+                    (_, true) => OpResult::Ended(EndedAs::Written(TaskState::Done)),
+                    ((started, ended), false) => both(conn, state, &mut hot, started, ended, now)?,
+                }),
+                _ => None,
+            });
+        }
     }
     Ok(results)
+}
+
+/// A run from its start to its end.
+fn both<'c>(
+    conn: &'c Connection,
+    state: &mut State,
+    hot: &mut Hot<'c>,
+    started: &Started,
+    ended: &Ended,
+    now: Now,
+) -> Result<OpResult, StoreError> {
+    let written = run(conn, state, hot, started, ended, now);
+    if let Err(StoreError::Refused(_)) = written {
+        start_or_refuse(conn, state, hot, started, now)?;
+    }
+    Ok(OpResult::Ended(or_refused(written, conn, state, ended, now)?))
 }
 
 fn single<'c>(
@@ -130,7 +157,7 @@ fn edit_each(
 
 /// How an operation goes together with another of the same slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Partner {
+pub(super) enum Partner {
     None,
     /// A start whose end follows.
     Later,
@@ -138,9 +165,14 @@ enum Partner {
     Start(usize),
 }
 
+pub(super) fn started(ops: &[Op], at: usize) -> &Started {
+    let Op::Started(started) = &ops[at] else { unreachable!("partners are pairs of start and end") };
+    started
+}
+
 /// Finds the runs that start and end within `ops` with nothing between that could tell: each becomes one write, at the
 /// place of its end. A row is handed out only after the commit that made it, so no submit between the two can be its own.
-fn partners(ops: &[Op]) -> Vec<Partner> {
+pub(super) fn partners(ops: &[Op]) -> Vec<Partner> {
     let mut partners = vec![Partner::None; ops.len()];
     let mut open: IdMap<TaskId, usize> = IdMap::default();
     for (i, op) in ops.iter().enumerate() {

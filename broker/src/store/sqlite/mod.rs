@@ -20,6 +20,7 @@ mod row;
 mod run;
 mod schedules;
 mod schema;
+mod series;
 mod submit;
 mod sweep;
 #[cfg(test)]
@@ -106,6 +107,7 @@ struct State {
     mending: schedules::Mending,
     /// How queues with fair keys are read.
     rounds: Rounds,
+    series: series::Cells,
     /// A look is open, not a turn: nothing is to be written.
     looks: bool,
 }
@@ -142,6 +144,7 @@ impl SqliteStore {
                 hint: WalHint::default(),
                 mending: schedules::Mending::default(),
                 rounds: Rounds::default(),
+                series: series::Cells::on(&conn)?,
                 looks: false,
             },
             epoch: None,

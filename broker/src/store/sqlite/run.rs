@@ -4,7 +4,7 @@
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Now, QueueKey, Started, UnixMillis};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::Payload;
-use laneway_protocol::{FairKey, TaskId, TaskState};
+use laneway_protocol::{FairKey, Lease, TaskId, TaskState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::State;
@@ -19,9 +19,11 @@ use crate::store::validate::{Bad, clipped};
 pub(super) struct Hot<'c> {
     start: Option<CachedStatement<'c>>,
     run_done: Option<CachedStatement<'c>>,
+    pub(super) series: Option<CachedStatement<'c>>,
+    pub(super) series_with_results: Option<CachedStatement<'c>>,
 }
 
-fn kept<'h, 'c>(
+pub(super) fn kept<'h, 'c>(
     slot: &'h mut Option<CachedStatement<'c>>,
     conn: &'c Connection,
     sql: &str,
@@ -203,7 +205,7 @@ pub(super) fn start_or_refuse<'c>(
 /// The worker has finished the row by SQL, in the same file, so it can be seen.
 fn already(conn: &Connection, state: &mut State, ended: &Ended, now: Now) -> Result<EndedAs, StoreError> {
     match stands(conn, ended.task)? {
-        Some(stands) if stands.state == TaskState::Running && stands.lease == Some(ended.lease.value()) => {
+        Some(stands) if stands.is(TaskState::Running, ended.lease) => {
             let reason = "the worker said that it had finished the row by SQL, and the row was still running";
             Ok(match fail_for_good(conn, state, ended, reason, now)? {
                 Some(written) => EndedAs::Written(written),
@@ -369,6 +371,12 @@ pub(super) struct Stands {
     worker: Option<String>,
 }
 
+impl Stands {
+    pub(super) fn is(&self, state: TaskState, lease: Lease) -> bool {
+        self.state == state && self.lease == Some(lease.value())
+    }
+}
+
 pub(super) fn stands(conn: &Connection, task: TaskId) -> Result<Option<Stands>, StoreError> {
     let sql = "SELECT state, lease, runs, worker FROM tasks WHERE id = ?1";
     let mut statement = conn.prepare_cached(sql)?;
@@ -417,23 +425,23 @@ fn look_again(conn: &Connection, state: &mut State, ended: &Ended) -> Result<End
 // -------------------------------------------------------------------------------------------------------------- private
 
 /// What a run adds to the row's counters.
-struct Counts {
-    attempts: u32,
-    losses: u32,
-    releases: u32,
+pub(super) struct Counts {
+    pub(super) attempts: u32,
+    pub(super) losses: u32,
+    pub(super) releases: u32,
 }
 
 impl Counts {
-    fn of(count: Count) -> Self {
+    pub(super) fn of(count: Count) -> Self {
         let one_if = |this| u32::from(count == this);
         Self { attempts: one_if(Count::Attempt), losses: one_if(Count::Loss), releases: one_if(Count::Release) }
     }
 }
 
-fn queue_of(started: &Started) -> QueueKey {
+pub(super) fn queue_of(started: &Started) -> QueueKey {
     QueueKey { lane: started.lane.clone(), kind: started.kind.clone() }
 }
 
-fn error_of(ended: &Ended) -> Option<&str> {
+pub(super) fn error_of(ended: &Ended) -> Option<&str> {
     ended.error.as_deref().map(|error| clipped(error, TEXT_BYTES_MAX))
 }

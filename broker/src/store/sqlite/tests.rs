@@ -12,7 +12,7 @@ use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 use super::{SCHEMA_VERSION, SqliteStore, connect};
 use crate::store::{Limit, Limits, Load, Retention, Rules, Store, StoreError, Sync, checkpoint, offline};
 
-const NOW: Now = Now { mono: laneway_core::Millis(0), wall: UnixMillis(1_820_000_000_000) };
+pub(super) const NOW: Now = Now { mono: laneway_core::Millis(0), wall: UnixMillis(1_820_000_000_000) };
 
 fn rules() -> Rules {
     let lanes = ["high", "normal"].map(|name| LaneName::new(name).unwrap());
@@ -25,7 +25,7 @@ fn rules() -> Rules {
     }
 }
 
-fn opened(path: &Path) -> SqliteStore {
+pub(super) fn opened(path: &Path) -> SqliteStore {
     let mut store = SqliteStore::open(path, rules()).unwrap();
     store.open_epoch([1; 16], NOW).unwrap();
     store
