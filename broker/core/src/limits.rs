@@ -9,9 +9,9 @@ use laneway_protocol::limits::{
 pub(crate) const KINDS_TOLD_MAX: usize = 16;
 /// Workers that a sentence names.
 pub(crate) const WORKERS_TOLD_MAX: usize = 8;
-/// Rows read ahead for each task that the slots of a queue take at once: a refill comes with a synced turn of the store,
-/// and the slots must not run dry meanwhile.
-pub(crate) const WINDOW_SHARE: usize = 8;
+/// Rows read ahead for each task that the slots of a queue take at once, refilled under half of that: a refill comes behind a
+/// turn of the store, and the slots must not run dry meanwhile.
+pub(crate) const WINDOW_SHARE: usize = 16;
 /// The body of a TASKS answer takes no further task above this; an estimate for each keeps it under the wire's bound.
 pub(crate) const HANDOUT_BODY_BYTES_MAX: usize = BODY_BYTES_MAX - 4 * 1024;
 /// What a task adds to the body besides its names and its trace.

@@ -450,9 +450,9 @@ mod tests {
 
     #[test]
     fn so_much_is_read_ahead_that_the_slots_do_not_run_dry() {
-        // Eight times what they take at once, within the bounds of the window; nothing when nobody is there.
+        // Sixteen times what they take at once, within the bounds of the window; nothing when nobody is there.
         for (capacity, expected) in
-            [(0, None), (1, Some(32)), (4, Some(32)), (5, Some(40)), (8, Some(64)), (9, Some(64))]
+            [(0, None), (1, Some(32)), (2, Some(32)), (3, Some(48)), (4, Some(64)), (5, Some(64))]
         {
             let mut queue = Queue::default();
             queue.add_capacity(capacity);

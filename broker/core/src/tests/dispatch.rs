@@ -405,7 +405,7 @@ fn a_slot_may_change_what_it_runs() {
 
 #[test]
 fn a_slot_that_comes_to_take_more_at_once_is_read_ahead_for() {
-    // Eight times as much, from its next question on; that it takes less again changes nothing.
+    // Sixteen times as much, from its next question on; that it takes less again changes nothing.
     let mut world = World::with(Settings { window_rows_max: 512, ..settings() });
     let ask = |world: &mut World, max| {
         world.ask(1, Request::Ready(Ready { max, lanes: Some(vec![lane("low")]), ..plain("w", &["a"]) }));
@@ -413,8 +413,8 @@ fn a_slot_that_comes_to_take_more_at_once_is_read_ahead_for() {
         world.take().into_iter().filter(|line| line.starts_with("demand ")).collect::<Vec<_>>()
     };
     assert_eq!(ask(&mut world, 1), ["demand low/a 32"]);
-    assert_eq!(ask(&mut world, 60), ["demand low/a 480"]);
-    assert!(ask(&mut world, 2).is_empty() && ask(&mut world, 60).is_empty());
+    assert_eq!(ask(&mut world, 30), ["demand low/a 480"]);
+    assert!(ask(&mut world, 2).is_empty() && ask(&mut world, 30).is_empty());
 }
 
 #[test]
