@@ -144,8 +144,8 @@ fn broker(registry: &mut Registry, facts: &Facts) {
         gauge(registry, name, help, Some(Unit::Bytes), float(value));
     }
     let commit = family(registry, "commit_duration", "Of the last synced commits", Some(Unit::Seconds));
-    for (quantile, us) in [("0.5", stats.commit_p50_us), ("0.99", stats.commit_p99_us)] {
-        commit.get_or_create(&vec![("quantile", quantile.to_owned())]).set(float(us) / 1e6);
+    for (percentile, us) in [("50", stats.commit_p50_us), ("99", stats.commit_p99_us)] {
+        commit.get_or_create(&vec![("percentile", percentile.to_owned())]).set(float(us) / 1e6);
     }
     gauge(registry, "uptime", "Since the broker's start", Some(Unit::Seconds), float(stats.uptime_ms) / 1e3);
 }
