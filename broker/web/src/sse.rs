@@ -98,8 +98,8 @@ impl Pace {
 async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
     let mut has: HashMap<&'static str, String> = HashMap::new();
     let mut said = Instant::now();
-    let Some(mut pace) = Pace::begin(app, sender).await else { return };
-    while pace.next(sender).await {
+    let Some(mut beats) = Pace::begin(app, sender).await else { return };
+    while beats.next(sender).await {
         let parts = render(app, page, role >= Role::Admin && !app.settings.read_only).await;
         let mut changed = Map::new();
         for part in parts.iter() {

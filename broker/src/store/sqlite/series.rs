@@ -337,7 +337,7 @@ mod tests {
                 "CREATE TRIGGER app BEFORE UPDATE ON tasks WHEN new.id = 5 AND new.state = 'done' BEGIN SELECT RAISE({what}); END;"
             )
         };
-        for (n, trigger) in ["".to_owned(), refusing("ABORT, 'not this one'"), refusing("IGNORE")].iter().enumerate() {
+        for (n, trigger) in [String::new(), refusing("ABORT, 'not this one'"), refusing("IGNORE")].iter().enumerate() {
             let series = outcomes(&format!("series-{n}.db"), trigger, true);
             assert_eq!(series, outcomes(&format!("single-{n}.db"), trigger, false), "{trigger}");
             assert!(series.1.starts_with("1done100111w"), "{}", series.1);

@@ -53,8 +53,8 @@ async fn feed(
     sender: &mpsc::Sender<Bytes>,
 ) {
     let (mut first, mut said) = (Some(first), Instant::now());
-    let Some(mut pace) = Pace::begin(app, sender).await else { return };
-    while pace.next(sender).await {
+    let Some(mut beats) = Pace::begin(app, sender).await else { return };
+    while beats.next(sender).await {
         let looked = match first.take() {
             Some(first) => Ok(first),
             None => look(app, token).await,
