@@ -225,7 +225,7 @@ impl Broker {
             Event::Loaded(loads) => self.on_loaded(loads, now),
             Event::Appeared(rows) => self.on_appeared(rows),
             Event::Committed(results) => self.on_committed(results, now),
-            Event::EndedByStore(ended) => self.on_ended_by_store(&ended),
+            Event::EndedByStore(ended) => self.on_ended_by_store(&ended, now),
             Event::Overtaken(ended) => self.on_overtaken(ended),
             Event::CancelRequested(tasks) => self.on_cancel_requested(&tasks, now),
             Event::StoreFailed(cause) => self.on_store_failed(cause),

@@ -239,10 +239,11 @@ impl Broker {
     }
 
     /// The store has ended tasks that were not running.
-    pub(crate) fn on_ended_by_store(&mut self, ended: &[Final]) {
+    pub(crate) fn on_ended_by_store(&mut self, ended: &[Final], now: Now) {
         for ended in ended {
             self.stats.cancelled += u64::from(ended.state == TaskState::Cancelled);
-            self.withdraw(ended.task);
+            self.take_out(ended.task);
+            self.call_off(ended.task, now);
             self.tell_ended(ended);
         }
     }

@@ -116,9 +116,9 @@ impl Broker {
         }
     }
 
-    /// A task was handed out while its cancel was on the way to the table, which found it queued. The record of the hand-out comes
-    /// behind that, and should the task have been queued again in between, it would be left running for nobody. So the run is given
-    /// back behind its record, under its lease; where the row has ended that changes nothing.
+    /// A task was handed out while its end, by a cancel or by the store's own hand, was on the way here from the table, which found it
+    /// queued. The record of the hand-out comes behind that, and should the task have been queued again in between, it would be left
+    /// running for nobody. So the run is given back behind its record, under its lease; where the row has ended that changes nothing.
     pub(crate) fn call_off(&mut self, id: TaskId, now: Now) {
         let Some(running) = self.running.get(&id) else { return };
         let (session, held) = (running.session, Held(id, running.lease));

@@ -29,9 +29,18 @@ pub(super) fn apply(
     let partners = partners(ops);
     let mut hot = Hot::default();
     let mut results = Vec::with_capacity(ops.len());
+    let mut are_series_possible = None;
     while results.len() < ops.len() {
         let at = results.len();
-        let Some(series) = Series::at(at, ops, &partners) else {
+        let mut series = Series::at(at, ops, &partners);
+        if series.is_some() {
+            let are_possible = match are_series_possible {
+                Some(known) => known,
+                None => *are_series_possible.insert(Series::are_possible(conn)?),
+            };
+            series = series.filter(|_| are_possible);
+        }
+        let Some(series) = series else {
             results.push(match (&ops[at], partners[at]) {
                 // Written together with its end.
                 (Op::Started(_), Partner::Later) => None,

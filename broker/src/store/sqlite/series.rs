@@ -3,13 +3,13 @@
 //! names `state` is opened once, and the tree is descended once.
 //!
 //! What differs from row to row comes out of two SQL functions that only this connection has, and that note which rows they were
-//! asked for. A row that is not as its run left it is passed over, and written on its own afterwards.
+//! asked for. A row that is not as its run left it is passed over, and written on its own afterwards. Beside a trigger of an app on the
+//! table there are no series: SQLite then picks the rows before it writes the first, and a trigger may change those to come.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use laneway_core::{Ended, Next, Op, Started};
-use laneway_protocol::TaskState;
 use laneway_protocol::message::{Format, Payload};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Value;
@@ -18,7 +18,6 @@ use rusqlite::{Connection, params};
 use super::State;
 use super::apply::{Partner, started};
 use super::row::sql_id;
-use super::run::stands;
 use super::run::{Counts, Hot, error_of, kept, queue_of};
 use crate::store::StoreError;
 
@@ -50,6 +49,12 @@ impl<'o> Series<'o> {
         (runs.len() >= RUNS_MIN).then_some(Self { runs, ops: from..until })
     }
 
+    /// Not where an app has a trigger on the table.
+    pub(super) fn are_possible(conn: &Connection) -> Result<bool, StoreError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'tasks' COLLATE NOCASE)";
+        Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
     /// Writes what it can. Gives for each run whether it is written; the rows of all others are as they were.
     pub(super) fn write<'c>(
         &self,
@@ -78,17 +83,10 @@ impl<'o> Series<'o> {
             counts.releases,
             error_of(ended),
         ]);
-        let mut written = state.series.written();
+        let mut written = state.series.take_met();
         match changed.map_err(StoreError::from) {
-            Ok(changed) if changed == written.iter().filter(|written| **written).count() => {}
-            // A trigger of the app has passed over rows that were as they should be.
-            Ok(_) => {
-                for (written, (_, ended)) in written.iter_mut().zip(&self.runs).filter(|(written, _)| **written) {
-                    let stands = stands(conn, ended.task)?;
-                    *written = stands.is_some_and(|stands| stands.is(TaskState::Done, ended.lease));
-                }
-            }
-            // One row that an app holds back undoes the statement for all: each is tried on its own.
+            Ok(changed) => debug_assert_eq!(changed, written.iter().filter(|written| **written).count()),
+            // One row that an index of the app holds back undoes the statement for all: each is tried on its own.
             Err(StoreError::Refused(_)) => written.fill(false),
             Err(error) => return Err(error),
         }
@@ -171,8 +169,9 @@ impl Cells {
         }));
     }
 
-    fn written(&self) -> Vec<bool> {
-        self.rows().rows.iter().map(|cell| cell.met).collect()
+    /// Which rows the statement came by; the rest is forgotten.
+    fn take_met(&self) -> Vec<bool> {
+        self.rows().rows.drain(..).map(|cell| cell.met).collect()
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -297,7 +296,7 @@ mod tests {
     #[test]
     fn what_an_app_holds_back_costs_nobody_else_his_outcome() {
         // Proves that a series is no different from its runs one by one: a trigger that refuses a row, one that passes over it,
-        // a row that was ended, and one that is gone.
+        // one that changes another, an index that takes one row alone, a row that was ended, and one that is gone.
         let dir = tempfile::tempdir().unwrap();
         let outcomes = |name: &str, trigger: &str, is_series: bool| {
             let mut store = opened(&dir.path().join(name));
@@ -307,8 +306,7 @@ mod tests {
             store.conn.execute_batch(&format!("{rows} {trigger}")).unwrap();
             let mut ops = ops(&(1..=8).map(run).collect::<Vec<_>>());
             if !is_series {
-                ops.reverse();
-                ops.sort_by_key(|op| matches!(op, Op::Ended(_)));
+                ops = ops.into_iter().flat_map(|op| [op, Op::Counts]).collect();
             }
             store.begin(Sync::Process).unwrap();
             store.intake(99, NOW).unwrap();
@@ -337,7 +335,12 @@ mod tests {
                 "CREATE TRIGGER app BEFORE UPDATE ON tasks WHEN new.id = 5 AND new.state = 'done' BEGIN SELECT RAISE({what}); END;"
             )
         };
-        for (n, trigger) in [String::new(), refusing("ABORT, 'not this one'"), refusing("IGNORE")].iter().enumerate() {
+        let changing = "CREATE TRIGGER app AFTER UPDATE ON tasks WHEN new.id = 4 AND new.state = 'done' \
+                        BEGIN UPDATE tasks SET state = 'cancelled' WHERE id = 6; END;";
+        let index = "CREATE UNIQUE INDEX app ON tasks (worker) WHERE id > 4 AND state = 'done';";
+        let refusing = ["ABORT, 'not this one'", "FAIL, 'not this one'", "IGNORE"].map(refusing);
+        let others = [String::new(), changing.to_owned(), index.to_owned()];
+        for (n, trigger) in others.iter().chain(&refusing).enumerate() {
             let series = outcomes(&format!("series-{n}.db"), trigger, true);
             assert_eq!(series, outcomes(&format!("single-{n}.db"), trigger, false), "{trigger}");
             assert!(series.1.starts_with("1done100111w"), "{}", series.1);
