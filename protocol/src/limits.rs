@@ -28,6 +28,8 @@ pub const TRACE_BYTES_MAX: usize = 512;
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// Kinds that one worker may name.
 pub const KINDS_PER_WORKER_MAX: usize = 256;
+/// Tasks that WORKERS lists of one worker.
+pub const RUNNING_LISTED_MAX: usize = 64;
 /// How long a question may ask to be parked.
 pub const WAIT_MS_MAX: u64 = 60_000;
 /// Extra time, on top of `wait_ms`, after which a well-formed question has surely been answered.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::codec::Room;
-use laneway_protocol::limits::{AHEAD_MAX, ANSWER_SLACK_MS};
+use laneway_protocol::limits::{AHEAD_MAX, ANSWER_SLACK_MS, RUNNING_LISTED_MAX};
 use laneway_protocol::message::{
     Answer, KindRow, ListWorkers, ScheduleRows, Schedules, StatsReport, Status, StatusRows, TaskRow, WorkerRow,
     WorkerRows,
@@ -13,7 +13,7 @@ use laneway_protocol::{Code, FairKey, Kind, LaneName, TaskId, TaskState, WireErr
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ReplyTo};
-use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX, RUNNING_SHOWN_MAX};
+use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX};
 use crate::page;
 use crate::settle::{Pending, RowsAsked};
 use crate::time::Now;
@@ -106,7 +106,7 @@ impl Broker {
             lanes: session.lanes.clone().unwrap_or_else(|| self.settings.lanes.clone()),
             slots: session.about.slots.max(n_slots),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
-            running: session.running.iter().copied().take(RUNNING_SHOWN_MAX).collect(),
+            running: session.running.iter().copied().take(RUNNING_LISTED_MAX).collect(),
             connected_ms: now.mono.since(session.since),
             away: session.away.is_some(),
             draining: drain.is_some(),

@@ -23,8 +23,6 @@ pub(crate) const HANDOUT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What an answer's other fields may take of its body beside the list of rows, ends or events: ids that are pending, not
 /// found or left, and what a submit stored.
 pub(crate) const ANSWER_LIST_BYTES: usize = 32 * BATCH_MAX;
-/// Ids of running tasks in the row of a worker.
-pub(crate) const RUNNING_SHOWN_MAX: usize = 64;
 /// The results in one answer to `WAIT_FOR`; the others stay pending and come with the next.
 pub(crate) const FINALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Operations given to the store and not yet reported; hand-outs and submits stop above it.

@@ -35,7 +35,7 @@ impl Facts {
     }
 
     pub(crate) fn busy(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.running.len() as u64).sum()
+        self.workers.iter().map(|worker| u64::from(worker.busy())).sum()
     }
 }
 

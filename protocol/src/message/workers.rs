@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Kind, LaneName, SessionName, TaskId};
+use crate::limits::RUNNING_LISTED_MAX;
 
 /// List the worker processes, in the order of their sessions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,17 @@ pub struct WorkerRow {
     pub draining: bool,
 }
 
+impl WorkerRow {
+    /// Slots that run something. One with a batch runs several tasks, and of a large worker not all tasks are listed.
+    pub fn busy(&self) -> u32 {
+        let taken = self.slots.saturating_sub(self.ready);
+        match u32::try_from(self.running.len()) {
+            Ok(listed) if self.running.len() < RUNNING_LISTED_MAX => listed.min(taken),
+            _ => taken,
+        }
+    }
+}
+
 /// Stop handing out and ask the workers to leave, all of them or one; `off` takes that back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Drain {
@@ -61,4 +73,35 @@ pub struct Drained {
     pub draining: bool,
     pub workers: u64,
     pub running: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_slots_are_neither_tasks_nor_what_is_listed() {
+        // Proves a slot with a batch, a worker that was told to take nothing, and one with more tasks than are listed.
+        let busy = |slots, ready, running: u64| {
+            let running = (1..=running).filter_map(TaskId::new).collect();
+            WorkerRow {
+                session: SessionName::new("w").unwrap(),
+                name: String::new(),
+                host: String::new(),
+                pid: 1,
+                sdk: String::new(),
+                kinds: Vec::new(),
+                lanes: Vec::new(),
+                slots,
+                ready,
+                running,
+                connected_ms: 0,
+                away: false,
+                draining: false,
+            }
+            .busy()
+        };
+        assert_eq!([busy(4, 4, 0), busy(4, 3, 1), busy(4, 0, 4)], [0, 1, 4]);
+        assert_eq!([busy(4, 3, 8), busy(4, 0, 0), busy(500, 100, 64)], [1, 0, 400]);
+    }
 }

@@ -53,7 +53,7 @@ impl Picture {
     }
 
     pub(super) fn busy(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.running.len() as u64).sum()
+        self.workers.iter().map(|worker| u64::from(worker.busy())).sum()
     }
 
     /// How many rows a pane has in the broker, of which the picture may hold some.

@@ -226,7 +226,7 @@ fn worker(row: &WorkerRow) -> Row {
         clean(&worker_name(row)),
         clean(&row.host),
         row.pid.to_string(),
-        format!("{}/{}", row.running.len(), row.slots),
+        format!("{}/{}", row.busy(), row.slots),
         connected,
         lanes.join(","),
         kinds.join(","),
