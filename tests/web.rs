@@ -98,6 +98,22 @@ fn the_dashboard_gives_way_to_the_work() {
 }
 
 #[test]
+fn a_store_that_does_not_answer_is_told_from_a_broker_that_does_not() {
+    // Proves health and metrics while an app holds the write lock for long: alive, not ready, and the reason in both.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    wait_until("the broker to be ready", || http.get("/readyz").status == 200);
+    let table = Table::open(&place);
+    table.execute("BEGIN IMMEDIATE", []);
+    wait_until("the store to be missed", || http.get("/readyz").body.contains("the store refuses work"));
+    http.get("/livez").is(200);
+    wait_for_page(&http, "/metrics", |text| text.contains("laneway_storage_error 1") && text.contains("laneway_up 1"));
+    wait_for_page(&http, "/", |page| page.contains("The store refuses work"));
+    table.execute("COMMIT", []);
+    wait_until("the broker to be ready again", || http.get("/readyz").status == 200);
+}
+
+#[test]
 fn what_a_page_does_is_done() {
     // Proves pause and resume of a lane, requeue and purge of selected tasks, a question before what cannot be undone, and a batch
     // over a filter, each by the form that the page sends.

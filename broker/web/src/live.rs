@@ -200,21 +200,27 @@ impl Eye {
 
     fn look(&mut self) -> Snapshot {
         let asked = self.link.ask(|client| {
-            Ok(Facts {
-                stats: client.stats()?,
-                lanes: client.lanes()?,
-                kinds: client.kinds()?,
-                workers: client.workers()?,
-                ..Facts::default()
-            })
+            // The one question that needs no store: whoever answers it is there.
+            let workers = client.workers()?;
+            let rest = || Ok((client.stats()?, client.lanes()?, client.kinds()?));
+            Ok((workers, rest()))
         });
         let last = Arc::clone(&self.publish.borrow());
         let database_bytes = std::fs::metadata(&self.db).map_or(0, |file| file.len());
         match asked {
-            Ok(mut facts) => {
-                facts.database_bytes = database_bytes;
+            Ok((workers, Ok((stats, lanes, kinds)))) => {
+                let mut facts = Facts { stats, lanes, kinds, workers, database_bytes, ..Facts::default() };
                 facts.oldest = self.rows.oldest(&facts).unwrap_or_default();
                 self.note(&facts);
+                Snapshot::of(facts, &self.history)
+            }
+            // The broker answers though its store does not: so much is known, beside what was known before.
+            Ok((workers, Err(error))) => {
+                let mut facts = Facts { workers, database_bytes, ..last.facts.clone().unwrap_or_default() };
+                facts.stats.storage_error = Some(match error {
+                    laneway::Error::Refused(refused) => refused.text,
+                    _ => "it does not answer in time".into(),
+                });
                 Snapshot::of(facts, &self.history)
             }
             Err(error) => Snapshot::without_answer(&last, error.to_string(), database_bytes),
