@@ -58,7 +58,8 @@ fn live_updates_arrive_on_every_page_without_a_violation() {
 
 #[test]
 fn what_a_worker_logs_is_read_while_it_runs_and_for_a_while_after() {
-    // Proves that lines and progress of a run arrive on a page that stands open, and that its end does not take them away.
+    // Proves that lines and progress of a run arrive on a page that stands open, that its end does not take them away, and that the
+    // result is there then.
     let place = Place::new();
     let (_broker, url) = start(&place);
     let table = Table::open(&place);
@@ -72,6 +73,9 @@ fn what_a_worker_logs_is_read_while_it_runs_and_for_a_while_after() {
     std::fs::write(place.path("go on"), "").unwrap();
     browser.wait_for_text("#p-task", "Run 1: done");
     browser.wait_for_text("#p-task pre.log", "line 3");
+    // What stands outside of the live part comes along.
+    browser.wait_for_text("#task-rest", "laneway task purge");
+    browser.wait_for_text("#task-rest section:nth-child(2) pre.data", "3");
     assert_eq!(browser.complaints(), [""; 0]);
 }
 

@@ -25,9 +25,29 @@
     stream.onmessage = (event) => {
       const message = JSON.parse(event.data);
       for (const [id, html] of Object.entries(message.parts)) replace(byId(id), html);
+      follow();
       if (message.rates) point(message.rates);
       root.dataset.beats = Number(root.dataset.beats || 0) + 1;
     };
+  }
+
+  // The rest of a task's page, its result above all, changes with its state alone, and is fetched then.
+  const stateOf = () => document.querySelector("#p-task .chip")?.textContent;
+  let state = stateOf();
+
+  async function follow() {
+    const rest = byId("task-rest");
+    if (!rest || stateOf() === state) return;
+    const before = state;
+    state = stateOf();
+    try {
+      const answer = await fetch(location.href);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      replace(rest, page.getElementById("task-rest").innerHTML);
+    } catch {
+      // With the next message again.
+      state = before;
+    }
   }
 
   function hush() {
