@@ -283,6 +283,11 @@ fn a_worker_is_stopped_from_its_page() {
     place.journal().wait_for_begin(task, 1);
     wait_for_page(&http, "/workers", |body| body.contains("leaver") && body.contains("stayer"));
     assert!(http.get("/workers").body.contains("name=\"release\""));
+    // It is through only when its task is, so a drain can be taken back meanwhile.
+    for (word, drains) in [("", true), ("&off=1", false)] {
+        http.post("/workers/drain", &format!("worker=leaver{word}")).is(303);
+        wait_for_page(&http, "/workers", |body| body.contains("name=\"off\"") == drains);
+    }
     http.post("/workers/drain", "worker=leaver&release=1").is(303);
     assert_eq!(worker.wait(), 0);
     assert_eq!(table.column::<String>(task, "state || ' ' || runs || attempts || losses || releases"), "queued 1001");
