@@ -14,6 +14,8 @@ pub(super) struct Agenda {
     lanes: Vec<LaneName>,
     /// In an order, for all of them may be marked at once: the same run reads the same queues first.
     demands: BTreeMap<QueueKey, Demand>,
+    /// How many of them have not been answered.
+    n_fresh: usize,
     /// To be read from in the next turns, each once, by lane: a lower one must not be read first when a turn is full.
     due: Vec<VecDeque<QueueKey>>,
     is_due: HashSet<QueueKey>,
@@ -41,6 +43,7 @@ impl Agenda {
             due: vec![VecDeque::new(); lanes.len()],
             lanes,
             demands: BTreeMap::new(),
+            n_fresh: 0,
             is_due: HashSet::new(),
             later: BTreeSet::new(),
             later_of: BTreeMap::new(),
@@ -52,12 +55,15 @@ impl Agenda {
 
     /// Replaces the demand for a queue; 0 rows withdraws it.
     pub(super) fn demand(&mut self, key: QueueKey, rows: usize, fair: Arc<FairRules>) {
-        if rows == 0 {
-            self.demands.remove(&key);
+        let before = if rows == 0 {
+            self.demands.remove(&key)
         } else {
-            self.demands.insert(key.clone(), Demand { rows, fair, fresh: true });
+            self.n_fresh += 1;
+            let before = self.demands.insert(key.clone(), Demand { rows, fair, fresh: true });
             self.mark(key);
-        }
+            before
+        };
+        self.n_fresh -= usize::from(before.is_some_and(|before| before.fresh));
     }
 
     /// A queue may have new work; it is read from if anybody wants its rows.
@@ -142,10 +148,15 @@ impl Agenda {
     pub(super) fn answered(&mut self, loaded: &Loaded) {
         let Some(demand) = self.demands.get_mut(&loaded.key) else { return };
         demand.rows = demand.rows.saturating_sub(loaded.tasks.len());
-        demand.fresh = false;
+        self.n_fresh -= usize::from(std::mem::take(&mut demand.fresh));
         if loaded.more || demand.rows == 0 {
             self.demands.remove(&loaded.key);
         }
+    }
+
+    /// Whether nobody wants rows but of queues that had none left when they were last read from.
+    pub(super) fn is_dry(&self) -> bool {
+        self.n_fresh == 0
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -217,10 +228,31 @@ mod tests {
         });
         agenda.mark(key("a"));
         let (_, demand) = agenda.pop().unwrap();
-        assert!(!demand.fresh && demand.rows == 5);
+        assert!(!demand.fresh && demand.rows == 5 && agenda.is_dry());
         agenda.answered(&Loaded { key: key("a"), tasks: Vec::new(), more: true, left: Vec::new(), passed: Vec::new() });
         agenda.mark(key("a"));
         assert!(agenda.pop().is_none(), "a load that says more ends its demand");
+    }
+
+    /// However demands are replaced, answered and withdrawn, those without an answer are counted.
+    #[test]
+    fn a_demand_is_fresh_until_its_first_answer() {
+        let mut agenda = agenda();
+        let answer =
+            |kind, more| Loaded { key: key(kind), tasks: Vec::new(), more, left: Vec::new(), passed: Vec::new() };
+        assert!(agenda.is_dry());
+        agenda.demand(key("a"), 5, Arc::default());
+        agenda.demand(key("a"), 6, Arc::default());
+        agenda.demand(key("b"), 5, Arc::default());
+        agenda.answered(&answer("a", false));
+        assert!(!agenda.is_dry());
+        agenda.demand(key("b"), 0, Arc::default());
+        assert!(agenda.is_dry());
+        agenda.demand(key("a"), 5, Arc::default());
+        assert!(!agenda.is_dry());
+        agenda.answered(&answer("a", true));
+        agenda.answered(&answer("a", true));
+        assert!(agenda.is_dry());
     }
 
     /// Work for later is read when its time has come, at the earliest time that is known.

@@ -22,8 +22,11 @@ impl<S: Store> Scheduler<S> {
             return Ok(());
         }
         let mut found = Found { appeared: self.agenda.take_appeared(), ..Found::default() };
-        let looked =
-            self.store.look().and_then(|()| self.load_due(&mut found, now)).and_then(|()| self.store.end_look());
+        let looked = self
+            .store
+            .look()
+            .and_then(|()| self.load_due(&mut found, self.pace.turn_rows, now))
+            .and_then(|()| self.store.end_look());
         if let Err(error) = looked {
             // What was taken from the agenda is to be found again.
             self.on_change();
@@ -45,13 +48,14 @@ impl<S: Store> Scheduler<S> {
         looked
     }
 
-    fn load_due(&mut self, found: &mut Found, now: Now) -> Result<(), StoreError> {
-        let mut rows_left = self.pace.turn_rows;
+    /// Reads up to `rows_left` rows of the queues that are due.
+    pub(super) fn load_due(&mut self, found: &mut Found, mut rows_left: usize, now: Now) -> Result<(), StoreError> {
         for _ in 0..LOADS_PER_TURN {
             if rows_left == 0 {
                 break;
             }
-            let Some((key, demand)) = self.agenda.pop() else { break };
+            let Some((key, mut demand)) = self.agenda.pop() else { break };
+            demand.rows = demand.rows.min(rows_left);
             rows_left = rows_left.saturating_sub(self.load(key, demand, found, now)?);
         }
         Ok(())

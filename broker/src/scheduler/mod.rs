@@ -1,8 +1,10 @@
 //! The scheduler thread: owns the one writing connection, polls the table for change and feeds the router.
 //!
 //! It works in turns, one transaction each: operations of the router in, what the table brought out. A turn is bounded in
-//! rows. After it the heads of the queues are read ahead, outside of the transaction: apps may write meanwhile. What turns have promised is synced by another thread (`outlet.rs`), once for all that is written by then, while the
-//! next ones are written: that is the group commit. A storage error undoes the turn and keeps its operations; they are said
+//! rows. After it the heads of the queues are read ahead, outside of the transaction: apps may write meanwhile. Only the few
+//! rows of queues that had run dry come within a small turn: on an idle system each look would cost more than they do. What
+//! turns have promised is synced by another thread (`outlet.rs`), once for all that is written by then, while the next ones
+//! are written: that is the group commit. A storage error undoes the turn and keeps its operations; they are said
 //! again until they are written.
 
 use std::collections::BTreeSet;

@@ -105,7 +105,10 @@ impl Outlet {
         self.check()?;
         let mut goes_first = !(only_new && work.is_empty());
         if only_new && sync.waiting.going_first.load(Ordering::Acquire) == 0 {
-            self.router.tell(work);
+            if self.router.tell(work) && at_leisure {
+                // Woken on this very processor it would wait for all that comes before the sync's own wait.
+                std::thread::yield_now();
+            }
             goes_first = false;
         } else {
             events.extend(work);
@@ -156,13 +159,15 @@ impl Outlet {
 }
 
 impl Router {
-    fn tell(&self, events: Vec<Event>) {
+    /// Whether there was anything to tell.
+    fn tell(&self, events: Vec<Event>) -> bool {
         if events.is_empty() {
-            return;
+            return false;
         }
         // It always drains this channel, so the wait is short; when it is gone nobody is left to tell.
         self.outbox.send(events).ok();
         self.bell.ring();
+        true
     }
 }
 

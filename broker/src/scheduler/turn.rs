@@ -12,6 +12,7 @@ use super::outlet::Told;
 use super::promise::{brings_back, needs_sync};
 use super::{SCHEDULES_LOOK_MS, Scheduler};
 use crate::store::{Fired, Store, StoreError, Sync, Unstarted};
+use crate::telemetry::TaskEvent;
 
 /// Tasks that somebody waits for, looked at in one turn after an app's commit.
 const WATCHED_PER_TURN: usize = 512;
@@ -33,6 +34,17 @@ const BREATH_MAX: Duration = Duration::from_millis(5);
 const FOREIGN_MS: u64 = 2_000;
 /// A turn of so many operations that leaves nothing else to do is synced by the scheduler itself.
 const FEW_OPS: usize = 8;
+/// So many rows such a turn reads ahead itself: a look of its own would cost more than they do.
+const FEW_ROWS: usize = 32;
+
+/// What a turn does besides its operations and what the table brings.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    prune: bool,
+    recount: bool,
+    /// Rows for queues that had run dry.
+    few_rows: bool,
+}
 
 /// What a turn found, to be told after its commit.
 #[derive(Debug, Default)]
@@ -58,21 +70,21 @@ impl<S: Store> Scheduler<S> {
         let promises = self.pace.full_durability && ops.iter().any(needs_sync);
         // A slot is fired once for ever, and its task may run before the next sync.
         let synced = self.pace.full_durability && self.is_slot_due(now) || promises && !self.outlet.syncs_apart();
+        // At leisure new work goes out before this very thread waits for the sync; else the sync is made meanwhile.
+        let at_leisure = ops.len() <= FEW_OPS && self.ops.is_empty() && self.inbox.is_empty();
+        let due = Due { prune, recount, few_rows: at_leisure && self.agenda.is_dry() };
         let begun_turn = self.store.begin(if synced { Sync::Power } else { Sync::Process });
-        match begun_turn.and_then(|()| self.steps(&ops, now, prune, recount)) {
-            Ok((results, found)) => {
+        match begun_turn.and_then(|()| self.steps(&ops, now, due)) {
+            Ok((results, mut found)) => {
                 self.note_breath(begun, now);
+                let lines = self.lines(&ops, &results, std::mem::take(&mut found.let_go));
                 let (mut work, events) = self.told(&ids, &ops, results, found);
                 let (promises, only_new) = (promises && !synced, !ops.iter().any(brings_back));
-                // At leisure new work goes out before this very thread waits for the sync; else the sync is made meanwhile.
-                let at_leisure = ops.len() <= FEW_OPS && self.ops.is_empty() && self.inbox.is_empty();
-                if !at_leisure {
-                    self.send(Told { work, events, promises, only_new }, false)?;
-                    return self.look_and_tell(now);
-                }
-                let ahead = self.look_ahead(&mut work, now);
-                self.send(Told { work, events, promises, only_new }, true)?;
-                ahead
+                let looked = if at_leisure { self.look_ahead(&mut work, now) } else { Ok(()) };
+                self.send(Told { work, events, promises, only_new }, at_leisure)?;
+                // To wake the log's thread takes a while, and people read it later than workers wait.
+                self.log.push(lines);
+                if at_leisure { looked } else { self.look_and_tell(now) }
             }
             Err(error) => {
                 self.ops.put_back(ids.into_iter().zip(ops).collect());
@@ -102,8 +114,7 @@ impl<S: Store> Scheduler<S> {
         &mut self,
         ops: &[Op],
         now: Now,
-        prune: bool,
-        recount: bool,
+        Due { prune, recount, few_rows }: Due,
     ) -> Result<(Vec<Option<OpResult>>, Found), StoreError> {
         let mut found = Found::default();
         let results = if ops.is_empty() { Vec::new() } else { self.store.apply(ops, now)? };
@@ -151,6 +162,9 @@ impl<S: Store> Scheduler<S> {
             // A complete pass has met every queue, those of lanes that never were among them.
             self.chores.sweep |= !self.chores.recount;
             self.chores.recount_at = now.mono.after(RECOUNT_INTERVAL_MS);
+        }
+        if few_rows {
+            self.load_due(&mut found, FEW_ROWS, now)?;
         }
         self.store.commit()?;
         Ok((results, found))
@@ -248,7 +262,19 @@ impl<S: Store> Scheduler<S> {
         Ok(())
     }
 
-    /// The turn is written: tells the log, and gives the work for the router, and what else it is to be told.
+    /// What the log is to say of a turn.
+    fn lines(&mut self, ops: &[Op], results: &[Option<OpResult>], let_go: Vec<(TaskId, QueueKey)>) -> Vec<TaskEvent> {
+        // A saturated log is spared the building of what it would drop.
+        let wanted = self.log.is_wanted();
+        self.names.learn(ops);
+        let told = ops.iter().zip(results).filter(|(op, _)| wanted || !is_routine(op));
+        let told = told.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names));
+        let lines = told.chain(let_go.into_iter().filter(|_| wanted).map(let_go_event)).collect();
+        self.names.forget(ops);
+        lines
+    }
+
+    /// The turn is written: gives the work for the router, and what else it is to be told.
     fn told(
         &mut self,
         ids: &[Option<OpId>],
@@ -256,15 +282,6 @@ impl<S: Store> Scheduler<S> {
         results: Vec<Option<OpResult>>,
         found: Found,
     ) -> (Vec<Event>, Vec<Event>) {
-        // A saturated log is spared the building of what it would drop.
-        let wanted = self.log.is_wanted();
-        self.names.learn(ops);
-        let lines = ops.iter().zip(&results).filter(|(op, _)| wanted || !is_routine(op));
-        self.log.push(lines.filter_map(|(op, result)| task_event(op, result.as_ref(), &self.names)).collect());
-        if wanted && !found.let_go.is_empty() {
-            self.log.push(found.let_go.into_iter().map(let_go_event).collect());
-        }
-        self.names.forget(ops);
         for (op, result) in ops.iter().zip(&results) {
             if let (Op::Cancel(tasks) | Op::Edit { tasks, .. }, Some(OpResult::Verdicts(verdicts))) = (op, result) {
                 self.note_verdicts(tasks.iter().copied().zip(verdicts.iter().copied()));
