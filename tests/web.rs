@@ -114,6 +114,29 @@ fn a_store_that_does_not_answer_is_told_from_a_broker_that_does_not() {
 }
 
 #[test]
+fn a_table_of_another_program_is_not_ready() {
+    // Proves that a schema which this program does not know, newer or older, is told with both numbers, in health and about.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    wait_until("the broker to be ready", || http.get("/readyz").status == 200);
+    let table = Table::open(&place);
+    let newest = || table.one::<u32>("SELECT max(version) FROM laneway_schema_history", []);
+    let known = newest();
+    for (sql, than) in [
+        ("UPDATE laneway_schema_history SET version = ?1 + 1 WHERE version = ?1", "newer"),
+        ("DELETE FROM laneway_schema_history WHERE version = ?1 + 1", "older"),
+    ] {
+        table.execute(sql, [known]);
+        let found = newest();
+        let says = format!("the database has schema {found}, {than} than {known}, which this program knows");
+        wait_until(&says, || http.get("/readyz").body.trim_end() == says);
+        http.get("/readyz").is(503);
+        http.get("/livez").is(200);
+        assert!(http.get("/about").body.contains(&format!("version {found}; this program knows {known}")));
+    }
+}
+
+#[test]
 fn what_a_page_does_is_done() {
     // Proves pause and resume of a lane, requeue and purge of selected tasks, a question before what cannot be undone, and a batch
     // over a filter, each by the form that the page sends.

@@ -171,6 +171,7 @@ fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> 
     let endpoint = plain.min_by_key(|endpoint| !endpoint.starts_with("ipc://"));
     let endpoint = endpoint.expect("settings with a dashboard have an endpoint without keys");
     Some(laneway_web::Settings {
+        schema_known: Some(sqlite::SCHEMA_VERSION),
         base_path: web.base_path.clone(),
         access_file: web.access_file.clone(),
         read_only: web.read_only,

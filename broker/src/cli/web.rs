@@ -12,6 +12,7 @@ use super::{Common, output, remote};
 use crate::config::Config;
 use crate::error::Error;
 use crate::signals::{self, Signal, Signals};
+use crate::store::sqlite::SCHEMA_VERSION;
 use crate::telemetry::{Rotator, Telemetry};
 
 /// Any length will do.
@@ -73,6 +74,7 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     let (endpoint, curve) = remote::address(common)?;
     laneway::seed_libzmq();
     let settings = laneway_web::Settings {
+        schema_known: Some(SCHEMA_VERSION),
         base_path: args.base_path.clone(),
         access_file: args.access_file.clone(),
         read_only: args.read_only,

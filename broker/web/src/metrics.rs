@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::app::Shared;
 use crate::failure::Failure;
 use crate::limits::METRIC_KINDS_MAX;
+use crate::rows::schema;
 use crate::snapshot::{Facts, Snapshot};
 use crate::time::{now_ms, span};
 
@@ -38,17 +39,35 @@ pub(crate) async fn livez(State(app): State<Shared>) -> Response {
     }
 }
 
-/// The broker takes work, and does not send its workers away. One that was told to be quiet is ready: whoever submits is served, and
-/// who told it knows.
+/// The broker takes work, does not send its workers away, and the table is the one that this program knows. A broker that was told
+/// to be quiet is ready: whoever submits is served, and who told it knows.
 pub(crate) async fn readyz(State(app): State<Shared>) -> Response {
     let snapshot = app.live.look().await;
     let why = match &snapshot.facts {
-        None => "the broker does not answer",
-        Some(facts) if facts.stats.storage_error.is_some() => "the store refuses work",
-        Some(facts) if facts.stats.draining => "the broker drains",
-        Some(_) => return plain(StatusCode::OK, "ok\n"),
+        None => Some("the broker does not answer".into()),
+        Some(facts) if facts.stats.storage_error.is_some() => Some("the store refuses work".into()),
+        Some(facts) if facts.stats.draining => Some("the broker drains".into()),
+        Some(_) => wrong_schema(&app).await,
     };
-    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+    match why {
+        Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => plain(StatusCode::OK, "ok\n"),
+    }
+}
+
+/// Another program, newer or older, has made the table. Tells nothing of where it lies: everybody may ask.
+async fn wrong_schema(app: &Shared) -> Option<String> {
+    let known = app.settings.schema_known?;
+    match app.rows.ask(schema).await {
+        Ok(found) if found == known => None,
+        Ok(found) => {
+            let than = if found > known { "newer" } else { "older" };
+            Some(format!("the database has schema {found}, {than} than {known}, which this program knows"))
+        }
+        // So many look that this look was shed, which says nothing of the table.
+        Err(failure) if failure.code == Failure::busy().code => None,
+        Err(_) => Some("the database cannot be read".into()),
+    }
 }
 
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Failure> {

@@ -20,6 +20,8 @@ pub struct Settings {
     pub base_path: String,
     /// The database, which is only read.
     pub db: PathBuf,
+    /// The schema that the program knows which this is a part of: with another one it is not ready. Absent: any will do.
+    pub schema_known: Option<u32>,
     /// Where the broker listens.
     pub endpoint: String,
     /// Our keys, for a CURVE endpoint.
@@ -64,6 +66,7 @@ impl Settings {
             bind,
             base_path: String::new(),
             db,
+            schema_known: None,
             endpoint,
             curve: None,
             access_file: None,

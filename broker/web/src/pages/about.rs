@@ -5,6 +5,7 @@ use askama::Template;
 use super::overview::trouble;
 use super::{Frame, Shown, Visit, page};
 use crate::access::Role;
+use crate::rows::schema;
 use crate::time::{At, bytes, micros};
 
 #[derive(Template)]
@@ -17,15 +18,10 @@ struct AboutPage {
     settings: Vec<(String, String, String)>,
 }
 
-const SCHEMA: &str = "SELECT max(version) FROM laneway_schema_history";
-
 pub(crate) async fn show(visit: Visit) -> Shown {
     let app = &visit.app;
     let snapshot = app.live.glance().await;
-    let schema = app
-        .rows
-        .ask(|table| table.look(|conn, _| conn.query_row(SCHEMA, [], |row| row.get::<_, Option<i64>>(0))))
-        .await;
+    let schema = app.rows.ask(schema).await;
     let frame = visit.frame("about", "About");
     let mut facts: Vec<(&'static str, String)> = Vec::new();
     if let Some(found) = &snapshot.facts {
@@ -41,7 +37,7 @@ pub(crate) async fn show(visit: Visit) -> Shown {
     facts.push(("Endpoint", settings.endpoint.clone()));
     facts.push(("Database", format!("{} ({})", settings.db.display(), bytes(snapshot.database_bytes))));
     match schema {
-        Ok(version) => facts.push(("Schema", version.map_or_else(|| "none".into(), |n| format!("version {n}")))),
+        Ok(found) => facts.push(("Schema", told(found, settings.schema_known))),
         Err(failure) => facts.push(("Schema", failure.message)),
     }
     facts.push(("Dashboard", format!("{}, listening on {}", env!("CARGO_PKG_VERSION"), settings.bind)));
@@ -55,6 +51,13 @@ pub(crate) async fn show(visit: Visit) -> Shown {
         settings: if visit.visitor.role >= Role::Admin { settings.shown.list() } else { Vec::new() },
         frame,
     })
+}
+
+fn told(found: u32, known: Option<u32>) -> String {
+    match known {
+        Some(known) if known != found => format!("version {found}; this program knows {known}"),
+        _ => format!("version {found}"),
+    }
 }
 
 fn role(role: Role) -> &'static str {

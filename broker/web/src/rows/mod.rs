@@ -6,6 +6,7 @@
 mod dead;
 mod groups;
 mod oldest;
+mod schema;
 mod standing;
 mod table;
 mod task;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 pub(crate) use self::dead::{DeadGroup, dead_groups};
 pub(crate) use self::groups::{GroupLine, groups};
 pub use self::oldest::Ages;
+pub(crate) use self::schema::schema;
 pub(crate) use self::standing::{Standing, standing};
 pub(crate) use self::table::{Table, Trouble};
 pub(crate) use self::task::{Edge, Relations, TaskDetail, relations, task};
