@@ -6,7 +6,7 @@
 //! | SIGQUIT | stop now, exit 0 | end at once, exit 1 |
 //! | SIGTSTP | hand nothing out, everything else goes on; the process is not stopped | the same |
 //! | SIGCONT | hand out again | the same |
-//! | SIGHUP | open the log file anew, read the settings, the folder of keys and the keys of observer links again | the same |
+//! | SIGHUP | open the log file anew, read the settings, the folder of keys, the access file and the keys of observer links again | the same |
 //! | SIGTTIN | write lanes, leases and threads into the log | the same |
 //! | SIGPIPE, SIGXFSZ | ignored: a write says it | |
 //!

@@ -33,7 +33,7 @@ pub(super) struct WebArgs {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9730")]
     listen: SocketAddr,
 
-    /// Who is let in: lines of ROLE NAME SECRET, in a file of mode 600
+    /// Who is let in: lines of ROLE NAME SECRET, in a file of mode 600; read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     access_file: Option<PathBuf>,
 

@@ -3,18 +3,19 @@
 //! A secret is the token of `Authorization: Bearer` and the password of basic auth alike. Only its hash is kept, and hashes
 //! are compared, so that the time of an answer tells nothing of a secret.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::reread::{Readable, Reread};
 
 /// Shorter ones can be guessed over the network.
-const SECRET_CHARS_MIN: usize = 16;
+pub(crate) const SECRET_CHARS_MIN: usize = 16;
 /// Each request compares with all.
-const VISITORS_MAX: usize = 256;
+pub(crate) const VISITORS_MAX: usize = 256;
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,21 +40,47 @@ struct Known {
     hash: [u8; 32],
 }
 
-/// Everybody who is let in.
+/// Who is let in: those of the file, or everybody where there is none.
 #[derive(Debug)]
-pub(crate) struct Access {
-    /// `None`: nobody is asked.
-    known: Option<Vec<Known>>,
-}
+pub(crate) struct Access(Reread<Visitors>);
 
 impl Access {
-    /// Everybody may do everything: for loopback.
-    pub(crate) fn open() -> Self {
-        Self { known: None }
+    pub(crate) fn read(path: Option<PathBuf>) -> Result<Self, Error> {
+        Reread::read(path).map(Self)
     }
 
+    pub(crate) fn reload(&self) {
+        self.0.reload();
+    }
+
+    /// Another number after each reading: whoever was let in before must be asked anew.
+    pub(crate) fn readings(&self) -> u64 {
+        self.0.readings()
+    }
+
+    /// Whether nobody is asked who they are.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.last().is_none()
+    }
+
+    /// Who sends this `Authorization`; `None` when nobody who is let in does.
+    pub(crate) fn visitor(&self, authorization: Option<&str>) -> Option<Visitor> {
+        match self.0.last() {
+            Some(visitors) => visitors.find(authorization?),
+            None => Some(Visitor { name: "local".into(), role: Role::Admin }),
+        }
+    }
+}
+
+/// Everybody whom the file lets in.
+#[derive(Debug)]
+struct Visitors(Vec<Known>);
+
+impl Readable for Visitors {
+    const WHAT: &'static str = "visitors of the access file";
+
     /// One line for each: `ROLE NAME SECRET`, the secret as it is or as `sha256:` and 64 hex digits. `#` begins a comment.
-    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+    fn read(path: &Path) -> Result<Self, Error> {
         use std::os::unix::fs::PermissionsExt as _;
         let refuse = |text: String| Error::AccessFile { path: path.into(), text };
         let mode = std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?.permissions().mode();
@@ -67,6 +94,12 @@ impl Access {
         Self::parse(&text).map_err(refuse)
     }
 
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Visitors {
     fn parse(text: &str) -> Result<Self, String> {
         let mut known: Vec<Known> = Vec::new();
         for (n, line) in text.lines().enumerate() {
@@ -83,20 +116,11 @@ impl Access {
         if known.is_empty() || known.len() > VISITORS_MAX {
             return Err(format!("must let in 1 to {VISITORS_MAX}, has {}", known.len()));
         }
-        Ok(Self { known: Some(known) })
+        Ok(Self(known))
     }
 
-    /// Whether anybody is asked who they are.
-    pub(crate) fn is_open(&self) -> bool {
-        self.known.is_none()
-    }
-
-    /// Who sends this `Authorization`; `None` when nobody who is let in does.
-    pub(crate) fn visitor(&self, authorization: Option<&str>) -> Option<Visitor> {
-        let Some(known) = &self.known else {
-            return Some(Visitor { name: "local".into(), role: Role::Admin });
-        };
-        let (scheme, rest) = authorization?.split_once(' ')?;
+    fn find(&self, authorization: &str) -> Option<Visitor> {
+        let (scheme, rest) = authorization.split_once(' ')?;
         let (name, secret) = match scheme.to_ascii_lowercase().as_str() {
             "bearer" => (None, rest.trim().to_owned()),
             "basic" => {
@@ -108,7 +132,7 @@ impl Access {
         };
         let hash = hash(&secret);
         let mut found = None;
-        for one in known {
+        for one in &self.0 {
             let is_same = one.hash.iter().zip(&hash).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
             if is_same && name.as_ref().is_none_or(|name| *name == one.visitor.name) {
                 found = Some(&one.visitor);
@@ -162,16 +186,15 @@ mod tests {
     #[test]
     fn a_secret_is_a_token_and_a_password() {
         // Proves both ways in, that a name must go with its own secret, and that nothing else is let in.
-        let access = Access::parse(FILE).unwrap();
+        let visitors = Visitors::parse(FILE).unwrap();
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         let ann = Some(Visitor { name: "ann".into(), role: Role::Admin });
-        assert_eq!(access.visitor(Some("Bearer correct-horse-battery")), ann);
-        assert_eq!(access.visitor(Some(&basic("ann:correct-horse-battery"))), ann);
+        assert_eq!(visitors.find("Bearer correct-horse-battery"), ann);
+        assert_eq!(visitors.find(&basic("ann:correct-horse-battery")), ann);
         for wrong in ["", "Bearer", "Bearer correct-horse-batterz", "Digest x", "Basic !!!"] {
-            assert_eq!(access.visitor(Some(wrong)), None, "{wrong}");
+            assert_eq!(visitors.find(wrong), None, "{wrong}");
         }
-        assert_eq!(access.visitor(Some(&basic("grafana:correct-horse-battery"))), None);
-        assert_eq!(access.visitor(None), None);
+        assert_eq!(visitors.find(&basic("grafana:correct-horse-battery")), None);
     }
 
     #[test]
@@ -185,7 +208,7 @@ mod tests {
             ("read a\n", "ROLE NAME SECRET"),
             ("read a correct-horse-battery\nread a correct-horse-batterz", "line 2: a stands there already"),
         ] {
-            let error = Access::parse(text).unwrap_err();
+            let error = Visitors::parse(text).unwrap_err();
             assert!(error.contains(says) && !error.contains("horse"), "{text}: {error}");
         }
     }
@@ -193,6 +216,6 @@ mod tests {
     #[test]
     fn without_a_file_everybody_may_do_everything() {
         // Proves the default on loopback.
-        assert_eq!(Access::open().visitor(None).map(|visitor| visitor.role), Some(Role::Admin));
+        assert_eq!(Access::read(None).unwrap().visitor(None).map(|visitor| visitor.role), Some(Role::Admin));
     }
 }

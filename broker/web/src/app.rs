@@ -18,7 +18,7 @@ use crate::time::now_ms;
 
 pub(crate) struct App {
     pub(crate) settings: Settings,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     pub(crate) live: Live,
     pub(crate) rows: Rows,
     pub(crate) assets: Assets,
@@ -51,7 +51,7 @@ pub(crate) async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
 impl App {
     pub(crate) fn new(
         settings: Settings,
-        (access, links): (Access, Arc<Links>),
+        (access, links): (Arc<Access>, Arc<Links>),
         (live, rows): (Live, Rows),
         stop: tokio::sync::watch::Receiver<bool>,
     ) -> Self {

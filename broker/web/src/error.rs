@@ -1,6 +1,7 @@
 //! Why the dashboard did not start. Nothing of it helps by being tried again, but for an address in use.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -37,6 +38,35 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Whether somebody else listens at the address.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Error::Bind { source, .. } if source.kind() == ErrorKind::AddrInUse)
+    }
+
+    /// What to do about it.
+    pub fn fix(&self) -> String {
+        match self {
+            Error::Setting { setting, .. } => format!("correct {setting}"),
+            Error::AccessFile { path, .. } => {
+                let path = path.display();
+                format!("a file with a line ROLE NAME SECRET for each visitor, read by nobody else: chmod 600 {path}")
+            }
+            Error::LinkKeys(_) => {
+                "laneway link --new-key FILE makes such a file; chmod 600 keeps it from others".into()
+            }
+            Error::Bind { source, .. } => match source.kind() {
+                ErrorKind::AddrInUse => "end what listens there (ss -ltnp shows it), or listen elsewhere: web.bind",
+                ErrorKind::AddrNotAvailable => "listen at an address that this machine has: web.bind",
+                ErrorKind::PermissionDenied => "listen at a port from 1024 on, which any user may: web.bind",
+                _ => "listen elsewhere: web.bind",
+            }
+            .into(),
+            Error::Start { .. } => "end what this user does not need: threads or descriptors are used up".into(),
+        }
+    }
 }
 
 impl fmt::Display for Error {

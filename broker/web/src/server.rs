@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt as _;
 
+use crate::access::Access;
 use crate::app::{App, stopped};
 use crate::error::Error;
 use crate::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIME};
@@ -39,6 +40,7 @@ const FULL: &[u8] =
 #[derive(Debug)]
 pub struct Web {
     address: SocketAddr,
+    access: Arc<Access>,
     links: Arc<Links>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -48,13 +50,13 @@ pub struct Web {
 ///
 /// Fails when a setting makes no sense, when a file that it names cannot be used, when the address is in use, or when it would let anybody in from the network.
 pub fn start(mut settings: Settings) -> Result<Web, Error> {
-    let access = settings.check()?;
-    let links = Arc::new(Links::read(settings.link_key_file.clone())?);
+    settings.check_words()?;
+    let (access, links) = (Arc::new(settings.access()?), Arc::new(settings.links()?));
+    let listener = settings.listen()?;
     let bind = settings.bind;
-    let in_use = |source| Error::Bind { address: bind, source };
-    let listener = TcpListener::bind(bind).map_err(in_use)?;
-    listener.set_nonblocking(true).map_err(in_use)?;
-    settings.bind = listener.local_addr().map_err(in_use)?;
+    let no_use = |source| Error::Bind { address: bind, source };
+    listener.set_nonblocking(true).map_err(no_use)?;
+    settings.bind = listener.local_addr().map_err(no_use)?;
     let address = settings.bind;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -62,7 +64,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     let (stop, told) = watch::channel(false);
     let (rows, rows_thread) = Rows::start(settings.db.clone())?;
     let (live, live_thread) = Live::start(&settings, rows.clone())?;
-    let app = Arc::new(App::new(settings, (access, Arc::clone(&links)), (live, rows), told.clone()));
+    let app = Arc::new(App::new(settings, (Arc::clone(&access), Arc::clone(&links)), (live, rows), told.clone()));
     let body = move || {
         runtime.block_on(serve(listener, &app, told));
         // What is still open has had its time.
@@ -70,7 +72,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     };
     let web = threads::start("web", body)?;
     tracing::info!(target: "laneway::web", %address, "dashboard");
-    Ok(Web { address, links, stop, threads: vec![web, live_thread, rows_thread] })
+    Ok(Web { address, access, links, stop, threads: vec![web, live_thread, rows_thread] })
 }
 
 impl Web {
@@ -79,8 +81,10 @@ impl Web {
         self.address
     }
 
-    /// Reads the keys of observer links again. A file that is wrong leaves them as they were, and the log says so.
+    /// Reads the access file and the keys of observer links again. A file that is wrong leaves what it said before, and the log
+    /// says so.
     pub fn reload(&self) {
+        self.access.reload();
         self.links.reload();
     }
 

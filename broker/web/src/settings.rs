@@ -1,6 +1,7 @@
-//! What the dashboard is told at its start, and the check that nobody is let in from the network by mistake.
+//! What the dashboard is told at its start, and the check that nobody is let in from the network by mistake. Each rule is one
+//! function here, for the start and for those who only check.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use laneway::Curve;
 
 use crate::access::Access;
 use crate::error::Error;
+use crate::observe::Links;
 use crate::observe::origins::check_list;
 use crate::trace_url::TraceUrl;
 
@@ -80,38 +82,68 @@ impl Settings {
         }
     }
 
-    /// Reads the access file and refuses what would let everybody in. The settings' own words come back with it.
-    pub(crate) fn check(&mut self) -> Result<Access, Error> {
-        self.base_path = base_path(&self.base_path)?;
-        check_list(&self.cors_origins).map_err(|(value, reason)| Error::Setting {
-            setting: "web.cors_origins",
-            text: format!("is {value}: {reason}"),
-        })?;
-        let access = match &self.access_file {
-            Some(path) => Access::read(path)?,
-            None if self.bind.ip().is_loopback() => Access::open(),
-            None => {
-                let text = format!(
-                    "{} is reached by other machines, and without web.access_file nobody would be asked who they are: name \
-                     such a file (`--set web.access_file=FILE`, one line each: ROLE NAME SECRET), or listen on 127.0.0.1",
-                    self.bind
-                );
-                return Err(Error::Setting { setting: "web.bind (--web)", text });
-            }
-        };
-        Ok(access)
+    /// `web.base_path` in its one form, and the list of origins.
+    pub(crate) fn check_words(&mut self) -> Result<(), Error> {
+        let refuse =
+            |setting, value: &str, reason: &str| Error::Setting { setting, text: format!("is {value}: {reason}") };
+        check_base_path(&self.base_path)
+            .map_err(|reason| refuse("web.base_path", &format!("'{}'", self.base_path), &reason))?;
+        check_list(&self.cors_origins).map_err(|(value, reason)| refuse("web.cors_origins", &value, &reason))?;
+        self.base_path = one_form(&self.base_path);
+        Ok(())
+    }
+
+    /// Reads the access file, and refuses what would let everybody in from the network.
+    pub(crate) fn access(&self) -> Result<Access, Error> {
+        check_bind(self.bind, self.access_file.is_some())
+            .map_err(|reason| Error::Setting { setting: "web.bind", text: format!("'{}' {reason}", self.bind) })?;
+        Access::read(self.access_file.clone())
+    }
+
+    pub(crate) fn links(&self) -> Result<Links, Error> {
+        Links::read(self.link_key_file.clone())
+    }
+
+    pub(crate) fn listen(&self) -> Result<TcpListener, Error> {
+        TcpListener::bind(self.bind).map_err(|source| Error::Bind { address: self.bind, source })
     }
 }
 
-/// With a slash before it and none behind.
-fn base_path(text: &str) -> Result<String, Error> {
+/// What [`start`](crate::start) would fail with, all of it at once. Opens the files and the address as that does, and leaves
+/// nothing open.
+pub fn check(settings: &Settings) -> Vec<Error> {
+    let mut settings = settings.clone();
+    let wrong =
+        [settings.check_words().err(), settings.access().err(), settings.links().err(), settings.listen().err()];
+    wrong.into_iter().flatten().collect()
+}
+
+/// Whether nobody is let in from the network without being asked who they are. Fails with the reason, which follows the address.
+pub fn check_bind(bind: SocketAddr, has_access_file: bool) -> Result<(), String> {
+    if bind.ip().is_loopback() || has_access_file {
+        return Ok(());
+    }
+    Err("is reached by other machines, and nobody would be asked who they are: name web.access_file (--access-file of `laneway \
+         web`; docs/dashboard.md), or use a loopback address such as 127.0.0.1"
+        .into())
+}
+
+/// Whether `web.base_path` is a plain path. Fails with the reason, which follows the value.
+pub fn check_base_path(text: &str) -> Result<(), String> {
     let inner = text.trim_matches('/');
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_./~".contains(c);
     if !inner.chars().all(is_fine) || inner.split('/').any(|part| part == ".." || part == ".") || inner.contains("//") {
-        let text = format!("'{text}' must be a plain path such as /laneway");
-        return Err(Error::Setting { setting: "web.base_path", text });
+        return Err("must be a plain path such as /laneway".into());
     }
-    Ok(if inner.is_empty() { String::new() } else { format!("/{inner}") })
+    Ok(())
+}
+
+/// With a slash before it and none behind.
+fn one_form(base_path: &str) -> String {
+    match base_path.trim_matches('/') {
+        "" => String::new(),
+        inner => format!("/{inner}"),
+    }
 }
 
 #[cfg(test)]
@@ -125,11 +157,14 @@ mod tests {
     #[test]
     fn the_network_is_refused_where_nobody_is_asked_who_they_are() {
         // Proves that an open dashboard is never a slip of the finger, and that the refusal names the way out.
-        assert!(settings("127.0.0.1:9730").check().is_ok());
-        assert!(settings("[::1]:9730").check().is_ok());
+        assert!(settings("127.0.0.1:9730").access().is_ok());
+        assert!(settings("[::1]:9730").access().is_ok());
         for open in ["0.0.0.0:9730", "192.168.1.4:9730", "[::]:9730"] {
-            let error = settings(open).check().unwrap_err().to_string();
-            assert!(error.contains(open) && error.contains("web.access_file") && error.contains("--web"), "{error}");
+            let error = settings(open).access().unwrap_err().to_string();
+            assert!(
+                error.contains(open) && error.contains("web.access_file") && error.contains("--access-file"),
+                "{error}"
+            );
         }
     }
 
@@ -137,10 +172,32 @@ mod tests {
     fn a_base_path_has_one_form() {
         // Proves that links can be made by putting it before a path.
         for (text, path) in [("", ""), ("/", ""), ("laneway", "/laneway"), ("/a/b/", "/a/b")] {
-            assert_eq!(base_path(text).unwrap(), path);
+            let mut settings = Settings { base_path: text.into(), ..settings("127.0.0.1:0") };
+            settings.check_words().unwrap();
+            assert_eq!(settings.base_path, path);
         }
         for text in ["/a b", "/../x", "/a\"b", "/a//b"] {
-            assert!(base_path(text).is_err(), "{text}");
+            assert!(check_base_path(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        // Proves that one look finds each of what a start would only meet one after the other, with a way out for each.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = Settings {
+            base_path: "/a b".into(),
+            access_file: Some("/nowhere/web.access".into()),
+            link_key_file: Some("/nowhere/link.keys".into()),
+            ..settings(&taken.local_addr().unwrap().to_string())
+        };
+        let wrong = check(&settings);
+        let says =
+            ["web.base_path is '/a b'", "web.access_file /nowhere", "web.link_key_file /nowhere", "cannot listen on"];
+        assert_eq!(wrong.len(), says.len(), "{wrong:?}");
+        for (error, says) in wrong.iter().zip(says) {
+            assert!(error.to_string().starts_with(says) && !error.fix().is_empty(), "{error}");
+        }
+        assert!(wrong[3].is_in_use() && crate::start(settings).is_err());
     }
 }

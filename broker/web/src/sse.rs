@@ -94,12 +94,14 @@ impl Pace {
     }
 }
 
-/// Until the reader is gone, reads nothing for long, or the dashboard stops.
+/// Until the reader is gone, reads nothing for long, the access file is read again, or the dashboard stops.
 async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
     let mut has: HashMap<&'static str, String> = HashMap::new();
     let mut said = Instant::now();
     let Some(mut beats) = Pace::begin(app, sender).await else { return };
-    while beats.next(sender).await {
+    let readings = app.access.readings();
+    // Others may be let in from now on: the tab comes back, and is asked who it is.
+    while beats.next(sender).await && app.access.readings() == readings {
         let parts = render(app, page, role >= Role::Admin && !app.settings.read_only).await;
         let mut changed = Map::new();
         for part in parts.iter() {

@@ -1,45 +1,41 @@
 //! The keys of observer links, as their file has them, and what a request is told whose link opens nothing.
 
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
 
 use axum::http::StatusCode;
 use laneway::{LinkKeys, LinkRefused, ObserverLink};
 
 use crate::error::Error;
 use crate::failure::Failure;
+use crate::reread::{Readable, Reread};
 
-/// Read at the start, and again when the dashboard is told to.
-#[derive(Debug)]
-pub(crate) struct Links {
-    /// `None`: there are no such links.
-    path: Option<PathBuf>,
-    keys: RwLock<Option<Arc<LinkKeys>>>,
+impl Readable for LinkKeys {
+    const WHAT: &'static str = "keys of observer links";
+
+    fn read(path: &Path) -> Result<Self, Error> {
+        LinkKeys::read(path).map_err(Error::LinkKeys)
+    }
+
+    fn count(&self) -> usize {
+        LinkKeys::count(self)
+    }
 }
+
+/// Without a file there are no such links.
+#[derive(Debug)]
+pub(crate) struct Links(Reread<LinkKeys>);
 
 impl Links {
     pub(crate) fn read(path: Option<PathBuf>) -> Result<Self, Error> {
-        let keys = path.as_ref().map(LinkKeys::read).transpose().map_err(Error::LinkKeys)?;
-        Ok(Self { path, keys: RwLock::new(keys.map(Arc::new)) })
+        Reread::read(path).map(Self)
     }
 
-    /// A file that is wrong changes nothing: links that are good stay so, and the log says what to mend.
     pub(crate) fn reload(&self) {
-        let Some(path) = &self.path else { return };
-        match LinkKeys::read(path) {
-            Ok(keys) => {
-                tracing::info!(target: "laneway::web", keys = keys.count(), "keys of observer links read");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
-            }
-            Err(error) => {
-                tracing::error!(target: "laneway::web", %error, "the keys of observer links stay as they were");
-            }
-        }
+        self.0.reload();
     }
 
     pub(crate) fn open(&self, token: &str) -> Result<ObserverLink, Failure> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let keys = keys.ok_or_else(|| {
+        let keys = self.0.last().ok_or_else(|| {
             Failure::new(StatusCode::NOT_FOUND, "no_links", "there are no observer links here")
                 .next("name their keys in web.link_key_file; `laneway link --new-key FILE` makes one")
         })?;
