@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use harness::{Broker, Place, Said, Table, WorkerProcess};
+use harness::{Broker, Http, Place, Said, Table, WorkerProcess};
 use serde_json::Value;
 
 #[test]
@@ -168,6 +168,86 @@ fn each_fault_of_a_set_up_is_found_with_its_fix() {
     let (code, found) = doctor(&place, &[]);
     let database = about(&found, "database");
     assert!(code == 1 && database[0].starts_with("bad: "), "{found:?}");
+}
+
+/// A dashboard's set-up that is wrong in one way, and what is said of it.
+fn dashboard_fault(place: &Place, settings: &str, says: &str) {
+    let file = place.path("web.toml");
+    std::fs::write(&file, format!("bind = [{:?}]\n[web]\n{settings}\n", place.endpoint())).unwrap();
+    let config = file.display().to_string();
+    let (code, found) = doctor(place, &["--config", &config]);
+    let bad: Vec<&Value> = found.iter().filter(|finding| finding["health"] == "bad").collect();
+    assert_eq!((code, bad.len()), (1, 1), "{settings}: {found:?}");
+    assert!(bad[0]["what"].as_str().unwrap().contains(says) && bad[0]["fix"].is_string(), "{settings}: {bad:?}");
+    // The same rules, in the same words.
+    let db = place.db().display().to_string();
+    let checked = Said::by(place, &[], &["broker", "--db", &db, "--config", &config, "--check-config"]);
+    checked.is(7, says);
+}
+
+#[test]
+fn each_fault_of_a_dashboard_is_found_before_its_start() {
+    // Proves that doctor and --check-config tell each of what a start would refuse, and find nothing where all is well.
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("bind = \"{}\"", taken.local_addr().unwrap());
+    let write = |name: &str, mode: u32, text: &str| {
+        let path = place.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let (visitors, key) = ("admin ann correct-horse-battery\n", "correct-horse-battery-staple-0123456789\n");
+    let [good, wide, odd, empty, key, short] = [
+        write("good", 0o600, visitors),
+        write("wide", 0o644, visitors),
+        write("odd", 0o600, "boss ann correct-horse-battery\n"),
+        write("empty", 0o600, "# nobody\n"),
+        write("key", 0o600, key),
+        write("short", 0o600, "too-short\n"),
+    ];
+    let (any, here) = ("bind = \"0.0.0.0:0\"", "bind = \"127.0.0.1:0\"");
+    for (settings, says) in [
+        (taken, "in use"),
+        // For documents (RFC 5737): no machine has it.
+        (format!("bind = \"192.0.2.1:0\"\naccess_file = \"{good}\""), "cannot listen on 192.0.2.1:0"),
+        (any.into(), "name web.access_file"),
+        (format!("{any}\naccess_file = \"/nowhere/access\""), "/nowhere/access"),
+        (format!("{here}\naccess_file = \"{wide}\""), "other users of this machine may read it (mode 644)"),
+        (format!("{here}\naccess_file = \"{odd}\""), "role 'boss'"),
+        (format!("{here}\naccess_file = \"{empty}\""), "must let in 1 to"),
+        (format!("{here}\nlink_key_file = \"/nowhere/keys\""), "web.link_key_file /nowhere/keys"),
+        (format!("{here}\nlink_key_file = \"{short}\""), "a key must have 32"),
+        (format!("{here}\nlink_key_file = \"{wide}\""), "is open to other users (mode 644)"),
+        (format!("{here}\nbase_path = \"/a b\""), "must be a plain path"),
+    ] {
+        dashboard_fault(&place, &settings, says);
+    }
+
+    let words = format!("{any}\nbase_path = \"laneway/\"\naccess_file = \"{good}\"\nlink_key_file = \"{key}\"\n");
+    let file = place.path("web.toml");
+    std::fs::write(&file, format!("bind = [{:?}]\n[web]\n{words}", place.endpoint())).unwrap();
+    let config = file.display().to_string();
+    let (code, found) = doctor(&place, &["--config", &config]);
+    let told = about(&found, "dashboard");
+    assert!(code == 0 && told.len() == 1 && told[0].starts_with("ok: 0.0.0.0:0 can be listened at"), "{found:?}");
+}
+
+#[test]
+fn a_running_dashboard_is_no_fault_of_its_own_settings() {
+    // Proves that the address which the running broker has is not taken for somebody else's, by both commands.
+    let place = Place::new();
+    let broker = Broker::start_as(&place, &["--web", "127.0.0.1:0"]);
+    let (web, db) = (Http::of(&broker).address().to_owned(), place.db().display().to_string());
+    let file = place.path("web.toml");
+    std::fs::write(&file, format!("bind = [{:?}]\n[web]\nbind = \"{web}\"\n", place.endpoint())).unwrap();
+    let config = file.display().to_string();
+    let (code, found) = doctor(&place, &["--config", &config]);
+    assert_eq!((code, about(&found, "dashboard").len()), (0, 1), "{found:?}");
+    let check = ["broker", "--db", &db, "--config", &config, "--check-config"];
+    Said::by(&place, &[], &check).is(0, "");
+    drop(broker);
+    Said::by(&place, &[], &check).is(0, "");
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn without_a_key_there_are_no_links() {
     let words =
         ["broker", "--db", "x.db", "--bind", "ipc://x.sock", "--web", ANY, "--set", "web.link_key_file=link.keys"];
     let says = "web.link_key_file link.keys: is open to other users (mode 640): chmod 600";
-    Said::by(&place, &[], &words).is(1, says);
+    Said::by(&place, &[], &words).is(7, says);
     Said::by(&place, &[], &[&words[..], &["--check-config"]].concat()).is(7, says);
 }
 

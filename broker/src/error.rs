@@ -68,6 +68,8 @@ pub(crate) enum Error {
     Config(ConfigError),
     /// A file of keys that the broker's settings name is wrong; the text names it.
     Keys(String),
+    /// The dashboard cannot start as the settings have it; the text names what is wrong.
+    Dashboard(laneway_web::Error),
     /// An argument makes no sense; the text names value and bound.
     Usage(String),
     /// Nobody answered at the endpoint; `detail` says more.
@@ -114,9 +116,19 @@ impl Error {
         Self::Other { doing: doing.into(), cause: cause.into() }
     }
 
+    /// What the settings say wrong ends as such; what the machine refuses does not.
+    pub(crate) fn dashboard(error: laneway_web::Error) -> Self {
+        match error {
+            laneway_web::Error::Bind { .. } | laneway_web::Error::Start { .. } => {
+                Self::other("start the dashboard", error)
+            }
+            _ => Self::Dashboard(error),
+        }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) | Error::Keys(_) => Exit::Config,
+            Error::Config(_) | Error::Keys(_) | Error::Dashboard(_) => Exit::Config,
             Error::Usage(_) => Exit::Usage,
             Error::Unreachable { .. } => Exit::Unreachable,
             Error::NotFound(_) => Exit::NotFound,
@@ -155,6 +167,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Config(error) => error.fmt(f),
+            Error::Dashboard(error) => error.fmt(f),
             Error::Keys(text)
             | Error::Usage(text)
             | Error::NotFound(text)
@@ -178,6 +191,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Config(error) => error.source(),
+            Error::Dashboard(error) => error.source(),
             Error::Database { cause, .. } | Error::Other { cause, .. } => Some(cause.as_ref()),
             Error::Keys(_)
             | Error::Usage(_)

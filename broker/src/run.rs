@@ -80,7 +80,7 @@ pub(crate) fn run(
     lock.tell_endpoints(&endpoints).map_err(database)?;
     // Asks nothing of the broker until somebody looks.
     let web = web_settings(config, &endpoints, shown.clone()).map(laneway_web::start).transpose();
-    let web = web.map_err(|error| Error::other("start the dashboard", error))?;
+    let web = web.map_err(Error::dashboard)?;
     let mut store = sqlite::SqliteStore::open(&config.db, rules(config)).map_err(database)?;
     let (mut secret, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut secret).map_err(|error| Error::other("get random bytes", error))?;
@@ -183,6 +183,15 @@ fn web_settings(config: &Config, endpoints: &[String], shown: ShownSettings) -> 
         shown,
         ..laneway_web::Settings::new(bind, config.db.clone(), endpoint.clone())
     })
+}
+
+/// What would keep the dashboard of these settings from its start. While a broker runs on the database, an address in use is taken
+/// for that one's own.
+pub(crate) fn check_web(config: &Config, is_running: bool) -> Vec<laneway_web::Error> {
+    let Some(settings) = web_settings(config, &config.bind, ShownSettings::default()) else { return Vec::new() };
+    let mut wrong = laneway_web::check(&settings);
+    wrong.retain(|error| !(is_running && error.is_in_use()));
+    wrong
 }
 
 fn tell_ready(config: &Config, epoch: Epoch, endpoints: &[String], started: Instant) {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Common, output, variable};
+use super::{Common, doctor, output, variable};
 use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
 use crate::process;
+use crate::run::check_web;
 use crate::signals::{self, Signals};
 use crate::telemetry::{Rotator, Telemetry};
 
@@ -76,7 +77,7 @@ pub(super) struct BrokerArgs {
     #[arg(long, hide = true)]
     stop_with_input: bool,
 
-    /// Check the settings and exit: 0 when all is well, 7 when not
+    /// Check the settings, and the files and the address of the dashboard, and exit: 0 when all is well, 7 when not
     #[arg(long)]
     check_config: bool,
 
@@ -99,8 +100,9 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
         resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
         check_folders(&resolved)?;
         crate::access::check(&resolved.config.curve)?;
-        if let Some(path) = &resolved.config.web.link_key_file {
-            laneway::LinkKeys::read(path).map_err(|error| Error::Keys(format!("web.link_key_file {error}")))?;
+        if let Some(wrong) = check_web(&resolved.config, doctor::running(&resolved.config).is_some()).into_iter().next()
+        {
+            return Err(Error::Dashboard(wrong));
         }
         return output::line("the settings are fine");
     }

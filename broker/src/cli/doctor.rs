@@ -17,6 +17,7 @@ use super::{Common, Output, broker, output, when};
 use crate::bounds::DESCRIPTORS_KEPT;
 use crate::config::{Config, IPC_PATH_BYTES_MAX, Resolved, ipc_path};
 use crate::error::{Error, Exit};
+use crate::run::check_web;
 use crate::store::{StoreError, lock, offline};
 
 /// Free space below which a broker is in danger, and below which it is soon.
@@ -49,7 +50,7 @@ const REMOTE: [(i64, &str); 8] = [
 const FUSE: i64 = 0x6573_5546;
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Look for what is wrong with how a broker is set up here: permissions, file system, log, clock, ports, keys, disk
+/// Look for what is wrong with how a broker is set up here: permissions, file system, log, clock, ports, keys, dashboard, disk
 ///
 /// Changes nothing; a broker may run meanwhile. Each finding comes with its fix. Ends with 0 when nothing is bad, else with 1.
 #[derive(Debug, Args)]
@@ -111,11 +112,12 @@ fn examine(found: &mut Findings, config: &Config) {
     found.clock(&config.db);
     found.endpoints(config, running.as_deref());
     found.keys(config);
+    found.dashboard(config, running.is_some());
     found.limits(config);
 }
 
 /// What a broker on this database answers at, if one does.
-fn running(config: &Config) -> Option<String> {
+pub(super) fn running(config: &Config) -> Option<String> {
     lock::endpoints(&config.db)
         .into_iter()
         .find(|endpoint| Remote::glance(endpoint).is_some_and(|broker| broker.stats().is_ok()))
@@ -320,6 +322,19 @@ impl Findings {
             return self.bad("keys", what, format!("chmod 600 {}", file.display()));
         }
         self.good("keys", format!("{} is the broker's, and nobody else's to read", file.display()));
+    }
+
+    fn dashboard(&mut self, config: &Config, is_running: bool) {
+        let Some(bind) = config.web.bind else { return };
+        let wrong = check_web(config, is_running);
+        if wrong.is_empty() {
+            let is = if is_running { "can be listened at, or the broker does" } else { "can be listened at" };
+            return self.good("dashboard", format!("{bind} {is}; the files that its settings name can be used"));
+        }
+        for error in wrong {
+            let fix = error.fix();
+            self.bad("dashboard", Error::Dashboard(error).chain(), fix);
+        }
     }
 
     fn limits(&mut self, config: &Config) {

@@ -86,7 +86,7 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
         curve,
         ..laneway_web::Settings::new(args.listen, remote::db(common), endpoint)
     };
-    let web = laneway_web::start(settings).map_err(|error| Error::other("start the dashboard", error))?;
+    let web = laneway_web::start(settings).map_err(Error::dashboard)?;
     output::note(&format!("http://{}{}/", web.address(), args.base_path.trim_end_matches('/')));
     loop {
         match signals.next(ANY_TIME) {

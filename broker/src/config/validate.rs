@@ -135,19 +135,18 @@ impl Check<'_> {
                 reason.into(),
             ));
         }
-        match web.bind {
-            Some(bind) if !bind.ip().is_loopback() && web.access_file.is_none() => {
-                let reason = "is reached by other machines, and nobody would be asked who they are: name web.access_file \
-                              (docs/dashboard.md), or use a loopback address such as 127.0.0.1";
-                Err(self.invalid("web.bind", &format!("'{bind}'"), reason.into()))
-            }
-            Some(_) if self.config.bind.is_empty() => {
+        laneway_web::check_base_path(&web.base_path)
+            .map_err(|reason| self.invalid("web.base_path", &format!("'{}'", web.base_path), reason))?;
+        if let Some(bind) = web.bind {
+            laneway_web::check_bind(bind, web.access_file.is_some())
+                .map_err(|reason| self.invalid("web.bind", &format!("'{bind}'"), reason))?;
+            if self.config.bind.is_empty() {
                 let reason = "would have nobody to ask: the dashboard needs an endpoint without keys in bind, such as a socket; \
                               or run `laneway web` with keys";
-                Err(self.invalid("bind", "a list of 0", reason.into()))
+                return Err(self.invalid("bind", "a list of 0", reason.into()));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Checks each of a list, none of which may stand in the list `taken`.
