@@ -81,7 +81,7 @@ pub(super) struct BrokerArgs {
     #[arg(long)]
     check_config: bool,
 
-    /// Print the settings as a TOML file that says where each came from, and exit
+    /// Print the settings as a TOML file that says where each value came from, defaults too, and exit
     #[arg(long)]
     print_config: bool,
 }

@@ -236,6 +236,26 @@ fn what_is_printed_reads_back_the_same() {
 }
 
 #[test]
+fn each_value_is_shown_with_its_origin() {
+    // Proves that no line with a value leaves out where it came from, and that the page about the broker has the sections of
+    // kinds, lanes and fair keys as well.
+    let text = "poll_us = 700\n[kinds.\"a.b\"]\ncap = 3\n[lane_limits.low]\nshare = 5\n[fair_keys.\"*\"]\nweight = 2";
+    let mut resolved = from_file(text).unwrap();
+    let printed = resolved.print();
+    for line in printed.lines().filter(|line| line.contains(" = ")) {
+        assert!(line.contains(" # file ") || line.ends_with(" # default"), "{line}");
+    }
+    assert!(printed.contains("durability = \"full\" # default"), "{printed}");
+    let shown = resolved.shown();
+    let of = |name: &str| shown.iter().find(|line| line.0 == name).map(|line| (line.1.as_str(), &line.2[..4]));
+    assert_eq!(of("poll_us"), Some(("700", "file")));
+    assert_eq!(of("kinds.a.b.cap"), Some(("3", "file")));
+    assert_eq!(of("lane_limits.low.share"), Some(("5", "file")));
+    assert_eq!(of("fair_keys.*.weight"), Some(("2", "file")));
+    assert_eq!((of("stall_ms").map(|found| found.1), of("kinds.a.b.rate")), (Some("defa"), None));
+}
+
+#[test]
 fn the_sample_file_has_every_setting_at_its_default() {
     // Proves that config/laneway.toml changes nothing and leaves no setting out.
     let sample = include_str!("../../../config/laneway.toml");
