@@ -1,5 +1,6 @@
 //! What people who look cost those who work: the same drain without a dashboard and with fifty of them open, in a table with
-//! as many finished rows as queued ones; how long each page takes meanwhile; and the broker's memory.
+//! as many finished rows as queued ones, dead ones, groups and schedules ([`Sights`]); how long each page takes meanwhile; and the
+//! broker's memory.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
@@ -11,34 +12,13 @@ use std::time::{Duration, Instant};
 use super::drain::LANE;
 use super::figure::{Figure, Report, Unit};
 use super::footprint::mebibytes;
+use super::sights::Sights;
 use super::stage::{Durability, Stage};
-use super::worker::NOOP;
-use super::{Bench, drain, join};
+use super::{Bench, join};
 use crate::error::Error;
 
-const TABS: usize = 50;
+const TABS: u32 = 50;
 const SLOTS: u32 = 4;
-/// Rows of one transaction.
-const PAGE: u32 = 100_000;
-/// What a tab shows at first, and the page whose live parts it follows then.
-const TAB_PAGES: [(&str, &str); 4] =
-    [("/", "overview"), ("/lanes", "lanes"), ("/workers", "workers"), ("/tasks", "none")];
-/// Every screen, and the looks into the table that have most to walk over.
-const PAGES: [&str; 13] = [
-    "/",
-    "/lanes",
-    "/workers",
-    "/tasks",
-    "/tasks?state=done",
-    "/tasks?state=queued&q=kind:noop",
-    "/tasks?q=kind:no-such-kind",
-    "/tasks/1",
-    "/dead",
-    "/groups",
-    "/schedules",
-    "/about",
-    "/api/v1/tasks?state=done&q=kind:noop",
-];
 /// Between two pages that somebody opens.
 const BETWEEN: Duration = Duration::from_millis(100);
 /// How long an answer may take before the run has failed.
@@ -71,13 +51,13 @@ struct Drained {
     memory: u64,
     opened: usize,
     slowest: Duration,
-    slowest_page: &'static str,
+    slowest_page: String,
 }
 
 impl Drained {
     /// From the moment when the first task may be handed out until so many are done, while so many tabs are open and one more
     /// person goes through all pages.
-    fn measure(bench: &Bench, report: &mut Report, max: u32, tasks: u32, tabs: usize) -> Result<Self, Error> {
+    fn measure(bench: &Bench, report: &mut Report, max: u32, tasks: u32, tabs: u32) -> Result<Self, Error> {
         let rows = bench.scale.queued_rows;
         let (mut stage, address) = if tabs == 0 {
             (Stage::open(bench, Durability::Full)?, String::new())
@@ -85,21 +65,17 @@ impl Drained {
             Stage::open_with_dashboard(bench, Durability::Full)?
         };
         stage.pause(&[LANE], true)?;
-        for from in (0..rows).step_by(PAGE as usize) {
-            stage.insert_finished(NOOP, PAGE.min(rows - from))?;
-        }
-        for from in (0..rows).step_by(PAGE as usize) {
-            stage.insert(NOOP, None, PAGE.min(rows - from), |_| drain::payload())?;
-        }
+        let sights = Sights::of(rows, bench.scale.watched_dead);
+        sights.insert(&stage)?;
         stage.hire(SLOTS, max)?;
         stage.await_queued(rows)?;
 
         let over = AtomicBool::new(false);
         let (took, visits) = thread::scope(|scope| {
             let (over, address) = (&over, address.as_str());
-            let open = |tab: usize| move || follow(address, TAB_PAGES[tab % TAB_PAGES.len()], over);
+            let open = |tab: u32| move || follow(address, &sights.tab(tab, tabs), over);
+            let person = (tabs > 0).then(|| scope.spawn(move || open_pages(address, &sights.pages(), over)));
             let tabs: Vec<_> = (0..tabs).map(|tab| scope.spawn(open(tab))).collect();
-            let person = (!tabs.is_empty()).then(|| scope.spawn(move || open_pages(address, over)));
             let started = Instant::now();
             let ended = stage.pause(&[LANE], false).and_then(|()| stage.await_counted_done(tasks));
             over.store(true, Ordering::Relaxed);
@@ -108,15 +84,15 @@ impl Drained {
             Ok::<_, Error>((ended?.duration_since(started), visits))
         })?;
         let (_, memory) = stage.broker().memory()?;
-        report.count(stage.tally_all(2 * rows)?);
-        let (slowest_page, slowest) = visits.iter().copied().max_by_key(|(_, took)| *took).unwrap_or_default();
+        report.count(stage.tally_all(sights.tasks())?);
+        let (slowest_page, slowest) = visits.iter().max_by_key(|(_, took)| *took).cloned().unwrap_or_default();
         let per_s = f64::from(tasks) / took.as_secs_f64();
         Ok(Self { per_s, memory, opened: visits.len(), slowest, slowest_page })
     }
 }
 
 /// One tab: its page, then its live parts, until it is over.
-fn follow(address: &str, (path, live): (&str, &str), over: &AtomicBool) -> Result<(), Error> {
+fn follow(address: &str, (path, live): &(String, String), over: &AtomicBool) -> Result<(), Error> {
     open_page(address, path)?;
     let fail = |error| Error::other("follow the dashboard", error);
     let mut stream = ask(address, &format!("/events?page={live}")).map_err(fail)?;
@@ -134,13 +110,13 @@ fn follow(address: &str, (path, live): (&str, &str), over: &AtomicBool) -> Resul
 }
 
 /// Each page in turn, again and again; gives how long each took.
-fn open_pages(address: &str, over: &AtomicBool) -> Result<Vec<(&'static str, Duration)>, Error> {
+fn open_pages(address: &str, pages: &[String], over: &AtomicBool) -> Result<Vec<(String, Duration)>, Error> {
     let mut visits = Vec::new();
-    for page in PAGES.into_iter().cycle() {
-        if over.load(Ordering::Relaxed) && visits.len() >= PAGES.len() {
+    for page in pages.iter().cycle() {
+        if over.load(Ordering::Relaxed) && visits.len() >= pages.len() {
             break;
         }
-        visits.push((page, open_page(address, page)?));
+        visits.push((page.clone(), open_page(address, page)?));
         thread::sleep(BETWEEN);
     }
     Ok(visits)

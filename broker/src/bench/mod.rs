@@ -14,6 +14,7 @@ mod footprint;
 mod large;
 mod limits;
 mod scale;
+mod sights;
 mod stage;
 mod submit;
 mod waits;

@@ -33,6 +33,8 @@ pub(super) struct Scale {
     /// Tasks that are drained beside open dashboards, of `queued_rows`: one at a time, and in batches.
     pub(super) watched_tasks_alone: u32,
     pub(super) watched_tasks: u32,
+    /// Dead rows beside them: more than the page groups.
+    pub(super) watched_dead: u32,
 }
 
 impl Scale {
@@ -58,6 +60,7 @@ impl Scale {
         idle_time: Duration::from_secs(5),
         watched_tasks_alone: 150_000,
         watched_tasks: 950_000,
+        watched_dead: 20_000,
     };
 
     pub(super) const QUICK: Self = Self {
@@ -82,5 +85,6 @@ impl Scale {
         idle_time: Duration::from_secs(1),
         watched_tasks_alone: 5_000,
         watched_tasks: 40_000,
+        watched_dead: 1_000,
     };
 }

@@ -146,6 +146,39 @@ impl<'a> Stage<'a> {
         insert().map_err(|error| Error::database("insert tasks", error))
     }
 
+    /// Adds rows that are dead, as if each had failed once, for one of ten reasons.
+    pub(super) fn insert_dead(&self, kind: &str, rows: u32) -> Result<(), Error> {
+        let insert =
+            "INSERT INTO tasks (kind, payload, state, lease, runs, attempts, started_at, finished_at, worker, error)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+            SELECT ?1, '{\"number\":' || i || '}', 'dead', i, 1, 1, unixepoch() * 1000, unixepoch() * 1000, 'before',
+                'no route to host ' || i % 10 || char(10) || 'while number ' || i || ' was sent' FROM n";
+        let failures = "INSERT INTO failures (task, run, cause, worker, started_at, failed_at, error)
+            SELECT id, 1, 'failed', worker, started_at, finished_at, error FROM tasks WHERE state = 'dead'";
+        let app = self.app()?;
+        let inserted = app.execute(insert, (kind, rows)).and_then(|_| app.execute(failures, ()));
+        inserted.map(drop).map_err(|error| Error::database("insert dead tasks", error))
+    }
+
+    /// Makes so many groups, and puts one in `each` of the rows that are there into one of them.
+    pub(super) fn group(&self, groups: u32, each: u32) -> Result<(), Error> {
+        let insert = "INSERT INTO task_groups (name)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) SELECT 'group ' || i FROM n";
+        let join = "UPDATE tasks SET group_id = 1 + (id / ?2) % ?1 WHERE id % ?2 = 0";
+        let app = self.app()?;
+        let grouped = app.execute(insert, [groups]).and_then(|_| app.execute(join, [groups, each]));
+        grouped.map(drop).map_err(|error| Error::database("make groups", error))
+    }
+
+    /// Makes so many schedules, none of which is due while anybody measures.
+    pub(super) fn schedule(&self, kind: &str, schedules: u32) -> Result<(), Error> {
+        let insert = "INSERT INTO schedules (name, cron, kind, paused)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+            SELECT 'schedule ' || i, '0 4 29 2 *', ?1, i % 2 FROM n";
+        let inserted = self.app()?.execute(insert, (kind, schedules));
+        inserted.map(drop).map_err(|error| Error::database("make schedules", error))
+    }
+
     /// Adds rows that have ended, as if they had been run before.
     pub(super) fn insert_finished(&self, kind: &str, rows: u32) -> Result<(), Error> {
         let insert = "INSERT INTO tasks (kind, payload, state, lease, runs, attempts, started_at, finished_at, worker, result)
