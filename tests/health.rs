@@ -6,7 +6,7 @@
 mod harness;
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
 use harness::{Broker, Http, Place, Said, Table, WorkerProcess};
@@ -168,6 +168,133 @@ fn each_fault_of_a_set_up_is_found_with_its_fix() {
     let (code, found) = doctor(&place, &[]);
     let database = about(&found, "database");
     assert!(code == 1 && database[0].starts_with("bad: "), "{found:?}");
+}
+
+/// The one finding about a subject that is not well.
+fn trouble(findings: &[Value], subject: &str) -> String {
+    let mut found: Vec<String> =
+        about(findings, subject).into_iter().filter(|what| !what.starts_with("ok: ")).collect();
+    assert_eq!(found.len(), 1, "{subject}: {findings:?}");
+    found.remove(0)
+}
+
+#[test]
+fn each_fault_of_folder_and_files_is_found() {
+    // Proves the findings about where the database lies, who may write there, whose the files are, and how long the log has grown;
+    // and that the look changes none of it.
+    let place = Place::new();
+    let (code, found) = doctor_of(&place, "/proc/a.db", &[]);
+    assert_eq!(code, 1, "{found:?}");
+    assert!(trouble(&found, "folder").starts_with("bad: /proc cannot be written: "), "{found:?}");
+
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let found = doctor_of(&place, memory.path().join("a.db").to_str().unwrap(), &[]).1;
+    assert!(trouble(&found, "file system").ends_with("is in memory: a power loss takes all of it"), "{found:?}");
+
+    std::fs::set_permissions(place.dir(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let found = doctor(&place, &[]).1;
+    assert!(trouble(&found, "folder").starts_with("odd: every user may write to "), "{found:?}");
+    std::fs::set_permissions(place.dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
+
+    assert_eq!(Broker::start(&place).stop(), 0);
+    let beside = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", place.db().display()));
+    let (log, lock) = (beside("-wal"), beside(".lock"));
+    // As far as SQLite can tell such a log holds nothing, but it is there.
+    let bytes = 300_000_000;
+    std::fs::File::create(&log).unwrap().set_len(bytes).unwrap();
+    let found = doctor(&place, &[]).1;
+    assert_eq!(trouble(&found, "log"), "odd: the write-ahead log has 300000 kB");
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), bytes, "doctor has moved the log");
+    std::fs::remove_file(&log).unwrap();
+
+    // Only root may give a file away; anybody has one of root's.
+    std::fs::remove_file(&lock).ok();
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        std::fs::write(&lock, "").unwrap();
+        std::os::unix::fs::chown(&lock, Some(1), Some(1)).unwrap();
+    } else {
+        std::os::unix::fs::symlink("/etc/passwd", &lock).unwrap();
+    }
+    let found = doctor(&place, &[]).1;
+    let told = trouble(&found, "owners");
+    assert!(told.contains("tasks.db.lock belong to somebody else than the database"), "{told}");
+}
+
+#[test]
+fn each_fault_of_a_database_is_found() {
+    // Proves the findings about a schema of another program and about an app's table where ours should be.
+    let place = Place::new();
+    assert_eq!(Broker::start(&place).stop(), 0);
+    let open = || rusqlite::Connection::open(place.db()).unwrap();
+    open().execute("DELETE FROM laneway_schema_history WHERE version >= 10", []).unwrap();
+    let (code, found) = doctor(&place, &[]);
+    let told = trouble(&found, "database");
+    assert!(
+        code == 0 && told.starts_with("odd: ") && told.contains(" has schema 9, this program brings "),
+        "{found:?}"
+    );
+    open().execute("UPDATE laneway_schema_history SET version = 99 WHERE version = 9", []).unwrap();
+    let (code, found) = doctor(&place, &[]);
+    let told = trouble(&found, "database");
+    assert!(
+        code == 1 && told.starts_with("bad: ") && told.contains(" has schema 99, this program knows "),
+        "{found:?}"
+    );
+
+    let place = Place::new();
+    rusqlite::Connection::open(place.db()).unwrap().execute_batch("CREATE TABLE tasks (x)").unwrap();
+    let (code, found) = doctor(&place, &[]);
+    let told = trouble(&found, "database");
+    assert!(code == 1 && told.contains("a table named 'tasks' that is not Laneway's"), "{found:?}");
+}
+
+#[test]
+fn a_clock_that_was_never_set_is_found() {
+    // Proves that a machine without a battery is told so before its tasks get times of the last century.
+    let place = Place::new();
+    let library = harness::tools::libfaketime().display().to_string();
+    let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", "1999-12-31 12:00:00"), ("TZ", "UTC")];
+    let said = Said::by(&place, &clock, &["doctor", "-o", "json", "--db", place.db().to_str().unwrap()]);
+    let told = trouble(&said.json(), "clock");
+    assert!(said.code == 1 && told.starts_with("bad: it says 1999-12-31"), "{told}");
+}
+
+#[test]
+fn each_fault_of_sockets_keys_and_limits_is_found() {
+    // Proves the findings about a socket that cannot be made, keys that are not there or open to all, and too few open files.
+    let place = Place::new();
+    let file = place.path("laneway.toml");
+    let found_with = |settings: &str| {
+        std::fs::write(&file, settings).unwrap();
+        doctor(&place, &["--config", file.to_str().unwrap()])
+    };
+    let (code, found) = found_with("bind = [\"ipc:///nowhere/at/all.sock\"]\n");
+    let told = trouble(&found, "socket");
+    assert!(code == 1 && told.starts_with("bad: /nowhere/at/all.sock cannot be made: "), "{found:?}");
+
+    let curve = |key: &str, folder: &str| {
+        format!("[curve]\nbind = [\"tcp://127.0.0.1:0\"]\nkey_file = {key:?}\nkeys_folder = {folder:?}\n")
+    };
+    let (code, found) = found_with(&curve("none.secret", "."));
+    let told = trouble(&found, "keys");
+    assert!(code == 1 && told.contains("none.secret"), "{found:?}");
+    assert_eq!(Said::by(&place, &[], &["keygen", "broker"]).code, 0);
+    let (key, folder) = (place.path("broker.secret").display().to_string(), place.path("keys"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, found) = found_with(&curve(&key, folder.to_str().unwrap()));
+    assert!(code == 1 && trouble(&found, "keys").contains("may be written by anybody"), "{found:?}");
+
+    let few = Command::new("sh")
+        .args(["-c", "ulimit -n 512; exec \"$0\" doctor -o json --db \"$1\"", env!("CARGO_BIN_EXE_laneway")])
+        .arg(place.db())
+        .env_clear()
+        .output()
+        .unwrap();
+    let found: Vec<Value> =
+        String::from_utf8(few.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = trouble(&found, "limits");
+    assert!(told.starts_with("odd: 512 open files are allowed, connections_max and the broker need "), "{told}");
 }
 
 /// A dashboard's set-up that is wrong in one way, and what is said of it.

@@ -10,6 +10,7 @@ use laneway_core::{Now, UnixMillis, derive_key};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
 use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
 use laneway_protocol::{LaneName, TaskId};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::checkpoint::wal_of;
@@ -84,12 +85,21 @@ pub(crate) fn status(path: &Path) -> Result<DbStatus, StoreError> {
 
 /// The schema of a file and that of this program, without a look at its rows.
 pub(crate) fn schemas(path: &Path) -> Result<(u32, u32), StoreError> {
-    Ok((connect(path)?.1, SCHEMA_VERSION))
+    let (conn, found) = connect(path)?;
+    leave_log(&conn)?;
+    Ok((found, SCHEMA_VERSION))
+}
+
+/// The last one to close a database moves its log into it, unless told not to: a look must change nothing.
+fn leave_log(conn: &Connection) -> Result<(), StoreError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(())
 }
 
 /// When the newest task was made, by its own word.
 pub(crate) fn newest_time(path: &Path) -> Result<Option<i64>, StoreError> {
     let (conn, _) = open(path)?;
+    leave_log(&conn)?;
     let newest =
         conn.query_row("SELECT CAST(created_at AS INTEGER) FROM tasks ORDER BY id DESC LIMIT 1", [], |row| row.get(0));
     Ok(newest.optional()?)
@@ -109,6 +119,7 @@ pub(crate) struct Glance {
 /// Looks at indexes alone, and no longer than `within`: a hundred million rows fail, they do not hold up whoever asks.
 pub(crate) fn glance(path: &Path, within: Duration) -> Result<Glance, StoreError> {
     let (mut conn, _) = open(path)?;
+    leave_log(&conn)?;
     let until = Instant::now() + within;
     conn.progress_handler(10_000, Some(move || Instant::now() >= until))?;
     let now = now().wall.0;
