@@ -7,7 +7,7 @@ mod harness;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
-use harness::{Broker, Http, Place, Said, Table, WorkerProcess, wait_until};
+use harness::{Apart, Broker, Http, Place, Said, Table, WorkerProcess, wait_until};
 use serde_json::json;
 
 #[test]
@@ -385,15 +385,6 @@ fn programs_that_watch_get_what_they_read() {
     for says in ["laneway_tasks_submitted_total 1", "laneway_database_bytes ", "laneway_up 1", "# EOF"] {
         assert!(metrics.contains(says), "{says} is not in {metrics}");
     }
-    // What the alert rules and the board ask for is told.
-    for file in ["alerts.yml", "grafana.json"] {
-        let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("config");
-        let text = std::fs::read_to_string(config.join(file)).unwrap();
-        let words =
-            text.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).filter(|word| word.starts_with("laneway_"));
-        let wrong: Vec<&str> = words.filter(|name| !metrics.lines().any(|line| names(line, name))).collect();
-        assert!(wrong.is_empty(), "{file} asks for {wrong:?}");
-    }
     // Whoever submits is served by a quiet broker, and everybody sees that it is quiet.
     broker.signal("TSTP");
     wait_until("the broker to be quiet", || http.get("/metrics").body.contains("laneway_quiet 1"));
@@ -407,21 +398,6 @@ fn programs_that_watch_get_what_they_read() {
     http.get("/livez").is(200);
 }
 
-/// Whether a line of metrics is one of this name.
-fn names(line: &str, name: &str) -> bool {
-    line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-}
-
-/// A dashboard in a process of its own; killed when dropped.
-struct Apart(std::process::Child);
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 #[test]
 fn a_dashboard_apart_stays_when_the_broker_goes() {
     // Proves that without a broker the pages show what the database says and that they say so, that what needs the broker is
@@ -430,13 +406,8 @@ fn a_dashboard_apart_stays_when_the_broker_goes() {
     let broker = Broker::start(&place);
     let table = Table::open(&place);
     let task = table.insert("mail", "{\"to\": \"ann\"}");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_laneway"));
-    command.args(["web", "--listen", "127.0.0.1:0", "--endpoint", broker.endpoint(), "--db"]).arg(place.db());
-    let mut apart = Apart(command.env_clear().stderr(std::process::Stdio::piped()).spawn().unwrap());
-    let lines = BufReader::new(apart.0.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let address =
-        lines.filter_map(|line| line.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned()));
-    let http = Http::at(address.into_iter().next().unwrap());
+    let apart = Apart::start(&place, broker.endpoint(), &[]);
+    let http = apart.http();
     wait_for_page(&http, "/lanes", |body| body.contains("<td class=\"n\">1</td>"));
     broker.kill();
     wait_for_page(&http, "/tasks", |body| body.contains("showing what the database says"));
@@ -451,8 +422,7 @@ fn a_dashboard_apart_stays_when_the_broker_goes() {
     let _broker = Broker::start(&place);
     wait_until("the broker to be back", || http.get("/readyz").status == 200);
     http.post_json(&format!("/api/v1/tasks/{task}/cancel"), &json!({})).is(200);
-    harness::signal(apart.0.id(), "TERM");
-    wait_until("the dashboard to end", || apart.0.try_wait().unwrap().is_some_and(|status| status.success()));
+    assert_eq!(apart.stop(), 0);
 }
 
 #[test]

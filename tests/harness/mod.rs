@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apart;
 mod broker;
 mod browser;
 mod built;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use {
+    apart::Apart,
     broker::Broker,
     browser::Browser,
     built::Built,
