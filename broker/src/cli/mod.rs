@@ -28,6 +28,8 @@ mod top;
 mod web;
 mod when;
 mod work;
+#[cfg(test)]
+mod written;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
