@@ -60,3 +60,74 @@ pub(crate) const SHOWN_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const METRIC_KINDS_MAX: usize = 200;
 
 const _: () = assert!(STREAMS_MAX + OBSERVERS_MAX < CONNECTIONS_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{SECRET_CHARS_MIN, VISITORS_MAX};
+
+    /// Each bound of this file in the words of the guide, or why it is in none.
+    fn written() -> Vec<(&'static [&'static str], String)> {
+        let n = |n: usize| crate::time::grouped(n as u64);
+        let s = |time: Duration| time.as_secs();
+        let per_s = GUESSES_MAX as u128 * 1_000 / GUESS_TIME.as_millis();
+        assert_eq!(per_s, 32, "the comment beside GUESS_TIME");
+        vec![
+            (
+                &["CONNECTIONS_MAX", "STREAMS_MAX", "WAITERS_MAX"],
+                format!("| {CONNECTIONS_MAX}; {STREAMS_MAX}; {WAITERS_MAX} | 503"),
+            ),
+            (&["OBSERVERS_MAX", "OBSERVED_MAX"], format!("watched at a time | {OBSERVERS_MAX}; {OBSERVED_MAX} |")),
+            (&["ORIGINS_MAX"], format!("256 characters; {ORIGINS_MAX} |")),
+            (
+                &["GUESSES_MAX", "GUESS_TIME"],
+                format!("{VISITORS_MAX}; at least {SECRET_CHARS_MIN} characters; {GUESSES_MAX}, half a second each"),
+            ),
+            (
+                &["BROKER_QUESTIONS_MAX", "ROW_QUESTIONS_MAX"],
+                format!("to the broker; to the table | {BROKER_QUESTIONS_MAX}; {ROW_QUESTIONS_MAX} |"),
+            ),
+            (
+                &["HEAD_BYTES_MAX", "BODY_BYTES_MAX", "HEAD_TIME", "BODY_TIME"],
+                format!(
+                    "a head of {} KiB, a body of {} MiB, {} s for each",
+                    HEAD_BYTES_MAX >> 10,
+                    BODY_BYTES_MAX >> 20,
+                    s(HEAD_TIME.max(BODY_TIME))
+                ),
+            ),
+            (&["STALLED_TIME"], format!("that takes nothing | {} s |", s(STALLED_TIME))),
+            (
+                &["QUERY_TIME", "PAGE_ROWS", "PAGE_ROWS_MAX", "DEAD_ROWS_MAX"],
+                format!(
+                    "{} ms; {PAGE_ROWS} rows, {PAGE_ROWS_MAX} by the API; the newest {} |",
+                    QUERY_TIME.as_millis(),
+                    n(DEAD_ROWS_MAX)
+                ),
+            ),
+            (&["SHOWN_BYTES_MAX"], format!("payload or a result on a page | {} KiB |", SHOWN_BYTES_MAX >> 10)),
+            (&["METRIC_KINDS_MAX"], format!("kinds by name in the metrics | {METRIC_KINDS_MAX} |")),
+            (
+                &["HISTORY_POINTS_MAX", "HISTORY_MS"],
+                format!("the last {HISTORY_POINTS_MAX} points, {} minutes |", HISTORY_MS / 60_000),
+            ),
+            // How long is waited, and how often looked: a pace, and nothing that anybody meets as a bound.
+            (&["FRESH", "UNSEEN_TIME", "LOOK_TIME", "PAGE_TIME", "BROKER_TIME"], String::new()),
+        ]
+    }
+
+    #[test]
+    fn each_bound_stands_in_the_guide() {
+        // Proves that docs/bounds.md tells the bounds that hold, and that none is added here without a line there.
+        let guide = include_str!("../../../docs/bounds.md");
+        let written = written();
+        for (names, words) in &written {
+            assert!(guide.contains(words.as_str()), "docs/bounds.md lacks '{words}' of {names:?}");
+        }
+        let names: Vec<&str> = written.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+        let source = include_str!("limits.rs");
+        for name in source.lines().filter_map(|line| line.strip_prefix("pub(crate) const ")?.split(':').next()) {
+            assert!(names.contains(&name), "{name} stands in no line of docs/bounds.md");
+        }
+    }
+}
