@@ -354,6 +354,55 @@ fn all_that_match_may_be_said_with_every_word_of_the_filter() {
 }
 
 #[test]
+fn a_group_of_dead_tasks_is_changed_and_no_other() {
+    // Proves that requeue and purge of a group mean exactly the tasks that it counts: not those of the kind whose error has the line
+    // in it, and whatever the line holds; none at all is a group as well.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    let errors = [
+        Some("no route"),
+        Some("no route\nat x"),
+        Some("no route to host"),
+        Some("again: no route"),
+        Some("it's \"b\""),
+        None,
+        Some(""),
+    ];
+    for (kind, error) in errors.map(|error| ("k", error)).into_iter().chain([("other", Some("no route"))]) {
+        table.execute("INSERT INTO tasks (kind, state, error, finished_at) VALUES (?1, 'dead', ?2, 1)", (kind, error));
+    }
+    wait_for_page(&http, "/dead", |page| page.contains("all 8 dead tasks"));
+    let groups = http.get("/api/v1/dead").is(200).json()["groups"].take();
+    let found: Vec<(String, String, u64)> = groups
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| {
+            let text = |name: &str| group[name].as_str().unwrap().to_owned();
+            (text("kind"), text("error"), group["n"].as_u64().unwrap())
+        })
+        .collect();
+    let page = http.get("/dead").is(200).body.replace("&#38;", "&");
+    let links: Vec<&str> = page.split("href=\"").filter_map(|rest| rest.split('"').next()).collect();
+    let purges: Vec<&&str> = links.iter().filter(|link| link.contains("change=purge")).collect();
+    assert_eq!((found.len(), purges.len()), (6, 6), "{found:?}");
+    for ((kind, error, n), link) in found.iter().zip(purges) {
+        let asks = http.get(link).is(200).body;
+        assert!(asks.contains(&format!("<b>{n}</b> tasks")), "{kind} {error}: {asks}");
+        // The same filter leads to as many tasks.
+        let list = http.get(&link.replace("/tasks/change-all?change=purge&", "/api/v1/tasks?")).is(200).json();
+        assert_eq!(list["tasks"].as_array().unwrap().len() as u64, *n, "{kind} {error}");
+        let batch = http.post("/tasks/change-all", link.split_once('?').unwrap().1).is(303);
+        wait_for_page(&http, batch.header("location").unwrap(), |page| page.contains(">over<"));
+        let left = "kind = ?1 AND trim(substr(coalesce(error, ''), 1, instr(coalesce(error, '') || char(10), char(10)) - 1)) = ?2";
+        let left: i64 = table.one(&format!("SELECT count(*) FROM tasks WHERE {left}"), [kind, error]);
+        assert_eq!(left, 0, "{kind} {error}");
+    }
+    assert_eq!(table.count("1"), 0);
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();

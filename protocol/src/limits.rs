@@ -41,6 +41,8 @@ const _: () = assert!(BATCH_MAX <= PAYLOAD_FRAMES_MAX);
 const _: () = assert!(BATCH_MAX * 19 < BODY_BYTES_MAX);
 /// Tasks of a group in one state that are counted.
 pub const GROUP_COUNT_MAX: u64 = 1_000_000;
+/// What counts of the first line of an error, see [`error_line`](crate::message::error_line).
+pub const ERROR_LINE_CHARS_MAX: usize = 128;
 /// The name of a group.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// Open dependencies that STATUS names.

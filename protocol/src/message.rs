@@ -19,7 +19,7 @@ mod workers;
 
 use crate::error::WireError;
 
-pub use self::bulk::{Batch, Bulk, BulkFilter, Bulked, Change};
+pub use self::bulk::{Batch, Bulk, BulkFilter, Bulked, Change, error_line};
 pub use self::fair_keys::{FairKeyRow, FairKeyRows, FairKeyValues, FairKeys, SetFairKey};
 pub use self::group::{AboutGroup, GroupRow};
 pub use self::kinds::{KindRows, KindState, KindValues, Kinds, SetKind};

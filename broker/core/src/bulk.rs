@@ -261,8 +261,15 @@ impl Broker {
 /// Whether a filter can be kept and makes sense; one without a condition is the caller's to refuse.
 fn check_filter(filter: &BulkFilter) -> Result<(), WireError> {
     let wrong = |field: &str, text: String| Err(WireError::new(Code::BadBody, text).field(format!("filter.{field}")));
-    let BulkFilter { kind, lane, error, unique_key, fair_key, workers, .. } = filter;
-    let named = [("kind", kind), ("lane", lane), ("error", error), ("unique_key", unique_key), ("fair_key", fair_key)];
+    let BulkFilter { kind, lane, error, error_line, unique_key, fair_key, workers, .. } = filter;
+    let named = [
+        ("kind", kind),
+        ("lane", lane),
+        ("error", error),
+        ("error_line", error_line),
+        ("unique_key", unique_key),
+        ("fair_key", fair_key),
+    ];
     let named = named.into_iter().filter_map(|(field, text)| Some((field, text.as_ref()?)));
     for (field, text) in named.chain(workers.iter().map(|worker| ("workers", worker))) {
         if text.len() > FILTER_TEXT_BYTES_MAX {

@@ -46,6 +46,10 @@ pub(super) struct WhichArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "tasks")]
     error: Option<String>,
 
+    /// Those whose error has this first line, from its beginning to its end; '' for those without an error
+    #[arg(long, value_name = "LINE", conflicts_with = "tasks")]
+    error_line: Option<String>,
+
     /// Those with this unique key
     #[arg(long, value_name = "KEY", conflicts_with = "tasks")]
     unique_key: Option<String>,
@@ -99,6 +103,7 @@ impl WhichArgs {
             lane: self.lane.clone(),
             older_ms: self.older_than.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             error: self.error.clone(),
+            error_line: self.error_line.clone(),
             unique_key: self.unique_key.clone(),
             fair_key: self.fair_key.clone(),
             group: self.group,

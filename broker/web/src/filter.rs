@@ -3,13 +3,14 @@
 //! Words are joined by AND. What it means for the table is `rows/tasks.rs`; here is only what can be said, and clear words
 //! for what cannot.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use laneway::TaskState;
 use laneway_protocol::message::BulkFilter;
 
 /// Fields with an example each, as the help shows them.
-pub(crate) const FIELDS: [(&str, &str); 10] = [
+pub(crate) const FIELDS: [(&str, &str); 11] = [
     ("kind", "kind:resize"),
     ("lane", "lane:low"),
     ("state", "state:dead"),
@@ -18,6 +19,7 @@ pub(crate) const FIELDS: [(&str, &str); 10] = [
     ("fair", "fair:acme"),
     ("group", "group:12"),
     ("error", "error:\"no route\""),
+    ("line", "line:\"no route to host\""),
     ("attempt", "attempt>2"),
     ("id", "id:4711"),
 ];
@@ -33,6 +35,8 @@ pub(crate) struct Filter {
     pub(crate) fair: Option<String>,
     pub(crate) group: Option<i64>,
     pub(crate) error: Option<String>,
+    /// The first line of its error; empty for none.
+    pub(crate) line: Option<String>,
     pub(crate) attempt: Option<(Compare, u32)>,
     pub(crate) id: Option<i64>,
 }
@@ -101,7 +105,7 @@ impl Filter {
     /// The same for a batch in the broker, which knows workers by their sessions only: `workers` is sessions and names of those
     /// that are connected.
     pub(crate) fn to_bulk(&self, workers: &[(String, String)]) -> Result<BulkFilter, Wrong> {
-        let Self { state, kind, lane, key, worker, fair, group, error, attempt, id } = self.clone();
+        let Self { state, kind, lane, key, worker, fair, group, error, line, attempt, id } = self.clone();
         let wrong = |word: &str, why: &str| Err(Wrong { word: word.into(), why: why.into() });
         if id.is_some() {
             return wrong("id", "is one task: select it instead of all that match");
@@ -117,6 +121,7 @@ impl Filter {
             kind,
             lane,
             error,
+            error_line: line,
             unique_key: key,
             fair_key: fair,
             group,
@@ -138,8 +143,8 @@ impl Filter {
         };
         let (field, rest) = word.split_at(end);
         let (compare, value) = comparison(rest);
-        let value = unquoted(value);
-        if value.is_empty() {
+        let value = &*unquoted(value);
+        if value.is_empty() && !may_be_empty(field, rest) {
             return Err("has no value".into());
         }
         if compare != Compare::Equal && field != "attempt" {
@@ -152,6 +157,7 @@ impl Filter {
             "worker" => set(&mut self.worker, value.into()),
             "fair" => set(&mut self.fair, value.into()),
             "error" => set(&mut self.error, value.into()),
+            "line" => set(&mut self.line, value.into()),
             "state" => {
                 let states = TaskState::ALL.map(TaskState::as_str).join(", ");
                 let state = TaskState::parse(value).ok_or_else(|| format!("names no state: they are {states}"))?;
@@ -170,7 +176,6 @@ impl Filter {
 /// As it is written, without the state, which the page has tabs for.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |value: &String| quoted(value).unwrap_or_else(|| value.clone());
         let texts = [
             ("kind", &self.kind),
             ("lane", &self.lane),
@@ -178,6 +183,7 @@ impl fmt::Display for Filter {
             ("worker", &self.worker),
             ("fair", &self.fair),
             ("error", &self.error),
+            ("line", &self.line),
         ];
         let mut words: Vec<String> = texts
             .into_iter()
@@ -228,12 +234,22 @@ fn field_names() -> String {
     FIELDS.map(|(field, _)| field).join(", ")
 }
 
-/// Splits at white space outside quotes. A quote opens where a value begins, so that an apostrophe in a word is one.
+/// Said with quotes, no error has a first line that is empty, and a row that makes no sense a kind that is.
+fn may_be_empty(field: &str, rest: &str) -> bool {
+    matches!(field, "kind" | "line") && rest.ends_with(['"', '\''])
+}
+
+/// Splits at white space outside quotes. A quote opens where a value begins, so that an apostrophe in a word is one; within quotes
+/// two of them are one that does not close.
 fn words(text: &str) -> Result<Vec<String>, Wrong> {
     let (mut words, mut word, mut open) = (Vec::new(), String::new(), None);
-    for c in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         if open == Some(c) {
-            open = None;
+            match chars.next_if_eq(&c) {
+                Some(twin) => word.push(twin),
+                None => open = None,
+            }
         } else if open.is_none() && (c == '"' || c == '\'') && word.ends_with([':', '=']) {
             open = Some(c);
         }
@@ -254,19 +270,24 @@ fn words(text: &str) -> Result<Vec<String>, Wrong> {
     Ok(words)
 }
 
-fn unquoted(value: &str) -> &str {
-    let within = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
-    within('"').or_else(|| within('\'')).unwrap_or(value)
+fn unquoted(value: &str) -> Cow<'_, str> {
+    let within = |quote: char| Some((value.strip_prefix(quote)?.strip_suffix(quote)?, quote));
+    match within('"').or_else(|| within('\'')) {
+        Some((inner, quote)) => Cow::Owned(inner.replace(&format!("{quote}{quote}"), quote.encode_utf8(&mut [0; 4]))),
+        None => Cow::Borrowed(value),
+    }
 }
 
-/// As a value of the language, in quotes where it needs them; `None` when it has both kinds itself.
-pub(crate) fn quoted(value: &str) -> Option<String> {
-    let is_plain = !value.contains(char::is_whitespace) && !value.starts_with(['"', '\'', '<', '>', '=']);
-    match (value.contains('"'), value.contains('\'')) {
-        _ if is_plain => Some(value.into()),
-        (false, _) => Some(format!("\"{value}\"")),
-        (true, false) => Some(format!("'{value}'")),
-        (true, true) => None,
+/// As a value of the language, in quotes where it needs them.
+pub(crate) fn quoted(value: &str) -> String {
+    let needs_quotes = |c: char| c.is_whitespace() || c == '"' || c == '\'';
+    let is_plain = !value.contains(needs_quotes) && !value.starts_with(['<', '>', '=']);
+    if is_plain && !value.is_empty() {
+        value.into()
+    } else if value.contains('"') && !value.contains('\'') {
+        format!("'{value}'")
+    } else {
+        format!("\"{}\"", value.replace('"', "\"\""))
     }
 }
 
@@ -293,6 +314,8 @@ mod tests {
             ("resize", "say kind:resize"),
             ("knd:x", "the field knd, which is none of kind, lane"),
             ("kind:", "has no value"),
+            ("key:\"\"", "has no value"),
+            ("line:", "has no value"),
             ("kind>2", "said as kind:2"),
             ("state:failed", "waiting, queued, running, done, dead, cancelled"),
             ("attempt>x", "whole number"),
@@ -312,6 +335,12 @@ mod tests {
         {
             assert_eq!(Filter::parse(text).unwrap().error.as_deref(), Some(error), "{text}");
         }
+        // Whatever a line is, the language can say it, and the empty one too.
+        for line in ["", "x", "it's \"b\"", "\"", "\"\" '", "'", "say \"hi\"", "a:b='c d'", "x=\"y", "back\\ \"slash\""]
+        {
+            let filter = Filter { line: Some(line.into()), kind: Some("a b".into()), ..Filter::default() };
+            assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter, "{filter}");
+        }
     }
 
     #[test]
@@ -319,12 +348,13 @@ mod tests {
         // Proves that no condition is dropped on the way to a change of many tasks.
         let connected = [("00ff".to_owned(), "web-1".to_owned()), ("00fe".to_owned(), "web-2".to_owned())];
         let bulk = |text: &str| Filter::parse(text).unwrap().to_bulk(&connected);
-        let many = bulk("kind:a lane:b error:c state:dead key:x fair:f group:1 attempt>1 worker:web-1").unwrap();
+        let many = bulk("kind:a lane:b error:c line:c state:dead key:x fair:f group:1 attempt>1 worker:web-1").unwrap();
         let expected = BulkFilter {
             state: Some(TaskState::Dead),
             kind: Some("a".into()),
             lane: Some("b".into()),
             error: Some("c".into()),
+            error_line: Some("c".into()),
             unique_key: Some("x".into()),
             fair_key: Some("f".into()),
             group: Some(1),

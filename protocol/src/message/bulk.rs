@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TaskState, Verdict, is_false};
 use crate::ids::{LaneName, TaskId};
+use crate::limits::ERROR_LINE_CHARS_MAX;
 
 /// Change tasks by id; or start a batch that changes all that a filter meets; or, without `change`, look at a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,9 @@ pub struct BulkFilter {
     /// Its error has this text in it, letter for letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Its [`error_line`] is that of this text; empty: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_line: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +94,14 @@ impl BulkFilter {
     pub fn is_open(&self) -> bool {
         *self == Self { all: self.all, ..Self::default() }
     }
+}
+
+/// By what errors are told apart: the first line, of at most [`ERROR_LINE_CHARS_MAX`] characters, without the white space around
+/// it. It hangs on no more than so many characters, so that of a long error no more needs to be read.
+pub fn error_line(error: &str) -> &str {
+    let end = error.char_indices().nth(ERROR_LINE_CHARS_MAX).map_or(error.len(), |(at, _)| at);
+    // SQLite's functions on text end at a zero.
+    error[..end].split(['\n', '\r', '\0']).next().unwrap_or_default().trim()
 }
 
 /// What came of a [`Bulk`].
@@ -132,4 +144,28 @@ pub struct Batch {
     /// Ended before its time.
     #[serde(default)]
     pub stopped: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_begin_alike_have_one_line() {
+        // Proves where the line ends, and that it is the same of the error's beginning alone and of itself.
+        let long = "ä".repeat(ERROR_LINE_CHARS_MAX);
+        for (error, line) in [
+            ("", ""),
+            (" no route \n at x", "no route"),
+            ("no route\r\nat x", "no route"),
+            ("no\0route", "no"),
+            ("\nno route", ""),
+            (&format!("{long}b\nc"), &long),
+            (&format!("{}a", " ".repeat(ERROR_LINE_CHARS_MAX)), ""),
+        ] {
+            assert_eq!(error_line(error), line, "{error:?}");
+            let beginning: String = error.chars().take(ERROR_LINE_CHARS_MAX).collect();
+            assert_eq!((error_line(&beginning), error_line(line)), (line, line), "{error:?}");
+        }
+    }
 }

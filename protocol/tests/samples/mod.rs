@@ -556,6 +556,7 @@ fn bulk_by_filter() -> Bulk {
         lane: Some("low".into()),
         older_ms: Some(3_600_000),
         error: Some("no such file".into()),
+        error_line: Some("no such file: a".into()),
         unique_key: Some("one".into()),
         fair_key: Some("acme".into()),
         group: Some(12),

@@ -136,7 +136,7 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
     // Each condition alone and all together; the error letter for letter; the age by the end, or by the creation.
     let (dead, run) = world.running();
     world.later(100);
-    world.end(Ended { next: Next::Dead, error: Some("no such file: 100%".into()), ..run.failed(None) });
+    world.end(Ended { next: Next::Dead, error: Some(" no such file: 100%\nat x".into()), ..run.failed(None) });
     let alarm = world.submit_one(new_task("alarm"));
     let high = world.submit_one(NewTask { lane: Some(lane("high")), ..new_task("k") });
     let bad = world.insert(&[("kind", text("k")), ("lane", Value::Blob(vec![1]))]);
@@ -144,6 +144,7 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
     let keyed = NewTask { unique_key: Some("one".into()), fair_key: FairKey::new("acme").ok(), ..new_task("k") };
     let keyed = world.submit_one(keyed);
     let grouped = world.insert(&[("kind", text("k")), ("group_id", 7.into())]);
+    let odd = world.insert(&[("kind", Value::Blob(vec![1]))]);
     let worker = world.cell(busy, "worker");
     let Value::Text(worker) = worker else { panic!("no worker: {worker:?}") };
     let now = world.now.wall;
@@ -154,16 +155,20 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
         BulkSlice { dry_run: true, ..slice(Edit::Cancel, filter) }
     };
     let cases = [
-        (by(|_| ()), vec![dead, alarm, high, bad, busy, keyed, grouped]),
+        (by(|_| ()), vec![dead, alarm, high, bad, busy, keyed, grouped, odd]),
         (by(|f| f.state = Some(TaskState::Dead)), vec![dead]),
         (by(|f| f.state = Some(TaskState::Running)), vec![busy]),
-        (by(|f| f.state = Some(TaskState::Queued)), vec![alarm, high, bad, keyed, grouped]),
+        (by(|f| f.state = Some(TaskState::Queued)), vec![alarm, high, bad, keyed, grouped, odd]),
         (by(|f| f.kind = Some("k".into())), vec![dead, high, bad, busy, keyed, grouped]),
+        (by(|f| f.kind = Some(String::new())), vec![odd]),
         (by(|f| f.lane = Some("high".into())), vec![alarm, high]),
         (by(|f| f.error = Some("file: 100%".into())), vec![dead]),
         (by(|f| f.error = Some("FILE".into())), vec![]),
+        (by(|f| f.error_line = Some("no such file: 100%".into())), vec![dead]),
+        (by(|f| f.error_line = Some("no such file".into())), vec![]),
+        (by(|f| f.error_line = Some(String::new())), vec![alarm, high, bad, busy, keyed, grouped, odd]),
         (by(|f| (f.state, f.error) = (Some(TaskState::Queued), Some("file".into()))), vec![]),
-        (BulkSlice { before: Some(now), ..by(|_| ()) }, vec![dead, alarm, high, bad, busy, keyed, grouped]),
+        (BulkSlice { before: Some(now), ..by(|_| ()) }, vec![dead, alarm, high, bad, busy, keyed, grouped, odd]),
         (BulkSlice { before: Some(UnixMillis(now.0 - 1)), ..by(|_| ()) }, vec![dead]),
         (BulkSlice { before: Some(UnixMillis(START + 4)), ..by(|_| ()) }, vec![]),
         (BulkSlice { after: Some(task(dead)), until: Some(task(high)), ..by(|_| ()) }, vec![alarm, high]),
@@ -175,10 +180,10 @@ pub(super) fn a_filter_meets_what_it_says<T: Subject>(world: &mut World<T>) {
         (by(|f| f.workers = vec!["no such".into()]), vec![]),
         (by(|f| f.attempts_min = Some(1)), vec![dead]),
         (by(|f| f.attempts_min = Some(2)), vec![]),
-        (by(|f| f.attempts_max = Some(0)), vec![alarm, high, bad, busy, keyed, grouped]),
+        (by(|f| f.attempts_max = Some(0)), vec![alarm, high, bad, busy, keyed, grouped, odd]),
         (
             by(|f| (f.attempts_min, f.attempts_max) = (Some(0), Some(1))),
-            vec![dead, alarm, high, bad, busy, keyed, grouped],
+            vec![dead, alarm, high, bad, busy, keyed, grouped, odd],
         ),
         (
             BulkSlice {

@@ -58,15 +58,40 @@ enum Step {
 /// An operation about a row; lease and run come from its counter, so that most of them fit.
 #[derive(Debug, Clone)]
 enum RandomOp {
-    Started { id: i64, run: u32 },
-    Ended { id: i64, run: u32, next: Next, count: Count, cause: Option<Cause>, spawn: Option<Box<NewTask>> },
-    Noted { id: i64, run: u32, done: Option<u64> },
-    Submit { request: u8, tasks: Vec<NewTask>, secured: Vec<i64> },
+    Started {
+        id: i64,
+        run: u32,
+    },
+    Ended {
+        id: i64,
+        run: u32,
+        next: Next,
+        count: Count,
+        cause: Option<Cause>,
+        spawn: Option<Box<NewTask>>,
+    },
+    Noted {
+        id: i64,
+        run: u32,
+        done: Option<u64>,
+    },
+    Submit {
+        request: u8,
+        tasks: Vec<NewTask>,
+        secured: Vec<i64>,
+    },
     FindTwins(Vec<(&'static str, &'static str)>),
     Cancel(Vec<i64>),
     Requeue(Vec<i64>),
     Edit(Edit, Vec<i64>),
-    Bulk { edit: Edit, after: Option<i64>, rows: usize, state: Option<TaskState>, dry_run: bool },
+    Bulk {
+        edit: Edit,
+        after: Option<i64>,
+        rows: usize,
+        state: Option<TaskState>,
+        line: Option<&'static str>,
+        dry_run: bool,
+    },
     Endings(Vec<i64>),
     Find(Vec<i64>),
 }
@@ -121,9 +146,9 @@ impl RandomOp {
             }
             Self::Cancel(ids) => Op::Cancel(tasks(ids)),
             Self::Requeue(ids) => Op::Requeue(tasks(ids)),
-            Self::Bulk { edit, after, rows, state, dry_run } => Op::Bulk(Box::new(BulkSlice {
+            Self::Bulk { edit, after, rows, state, line, dry_run } => Op::Bulk(Box::new(BulkSlice {
                 edit: edit.clone(),
-                filter: BulkFilter { state: *state, ..BulkFilter::default() },
+                filter: BulkFilter { state: *state, error_line: line.map(Into::into), ..BulkFilter::default() },
                 before: None,
                 after: after.map(task),
                 until: None,
@@ -188,6 +213,7 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
     let ids = || prop::collection::vec(IDS, 1..3);
     let states =
         prop::sample::select(vec![None, Some(TaskState::Queued), Some(TaskState::Running), Some(TaskState::Dead)]);
+    let lines = prop::sample::select(vec![None, None, None, Some("failed"), Some("")]);
     prop_oneof![
         6 => (IDS, 1..4_u32).prop_map(|(id, run)| RandomOp::Started { id, run }),
         6 => (IDS, 1..4_u32, nexts, counts, causes, spawns)
@@ -200,8 +226,9 @@ fn some_op() -> impl Strategy<Value = RandomOp> {
         1 => ids().prop_map(RandomOp::Cancel),
         2 => ids().prop_map(RandomOp::Requeue),
         2 => (some_edit(), ids()).prop_map(|(edit, ids)| RandomOp::Edit(edit, ids)),
-        1 => (some_edit(), prop::option::of(IDS), 1..9_usize, states, prop::bool::ANY)
-            .prop_map(|(edit, after, rows, state, dry_run)| RandomOp::Bulk { edit, after, rows, state, dry_run }),
+        1 => (some_edit(), prop::option::of(IDS), 1..9_usize, states, lines, prop::bool::ANY).prop_map(
+            |(edit, after, rows, state, line, dry_run)| RandomOp::Bulk { edit, after, rows, state, line, dry_run }
+        ),
         1 => ids().prop_map(RandomOp::Endings),
         1 => ids().prop_map(RandomOp::Find),
     ]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use laneway_core::{BulkSlice, BulkSliced, Edit, Now, UnixMillis};
-use laneway_protocol::message::Verdict;
+use laneway_protocol::message::{Verdict, error_line};
 use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::Value;
 
@@ -56,6 +56,10 @@ impl Step<'_> {
             && filter.lane.as_ref().is_none_or(|lane| shown.lane.as_ref() == Some(lane))
             && slice.before.is_none_or(|before| at.is_some_and(|at| at <= before.0))
             && filter.error.as_ref().is_none_or(|wanted| text(row, "error").is_some_and(|text| text.contains(wanted)))
+            && filter
+                .error_line
+                .as_ref()
+                .is_none_or(|wanted| error_line(text(row, "error").unwrap_or_default()) == error_line(wanted))
             && filter.unique_key.as_deref().is_none_or(|key| text(row, "unique_key") == Some(key))
             && filter.fair_key.as_deref().is_none_or(|key| text(row, "fair_key") == Some(key))
             && filter.group.is_none_or(|group| int(row, "group_id").is_some_and(|own| u64::try_from(own) == Ok(group)))

@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 use laneway_core::{BulkSlice, BulkSliced, Edit, Now};
+use laneway_protocol::limits::ERROR_LINE_CHARS_MAX;
+use laneway_protocol::message::error_line;
 use laneway_protocol::{Kind, TaskId, TaskState};
 use rusqlite::{Connection, Row, params};
 
@@ -22,6 +24,9 @@ const LOOKED_BETWEEN: usize = 256;
 const CHANGED_BETWEEN: usize = 16;
 /// Of payloads and results that are deleted: each page of theirs is written.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What the first line of an error hangs on.
+const BEGINNING: &str = "substr(error, 1, 128)";
+const _: () = assert!(ERROR_LINE_CHARS_MAX == 128);
 
 pub(super) fn bulk(
     conn: &Connection,
@@ -76,6 +81,7 @@ fn meet(conn: &Connection, rules: &Rules, slice: &BulkSlice, until: i64, begun: 
     let unique_key = if filter.unique_key.is_some() { "unique_key" } else { "NULL" };
     let fair_key = if filter.fair_key.is_some() { "fair_key" } else { "NULL" };
     let worker = if filter.workers.is_empty() { "NULL" } else { "worker" };
+    let line = if filter.error_line.is_some() { BEGINNING } else { "NULL" };
     let bytes = match slice.edit {
         Edit::Purge if !slice.dry_run => {
             "ifnull(octet_length(payload), 0) + ifnull(octet_length(checkpoint), 0) + ifnull(octet_length(result), 0)"
@@ -85,7 +91,7 @@ fn meet(conn: &Connection, rules: &Rules, slice: &BulkSlice, until: i64, begun: 
     let source = source(slice);
     let sql = format!(
         "SELECT id, state, kind, lane, finished_at, created_at, {error}, {bytes}, {unique_key}, {fair_key}, {worker}, \
-         group_id, attempts FROM tasks {source} id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
+         group_id, attempts, {line} FROM tasks {source} id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let limit = i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX);
@@ -119,7 +125,8 @@ fn meets(row: &Row<'_>, rules: &Rules, slice: &BulkSlice) -> rusqlite::Result<bo
         return Ok(false);
     }
     let kind = row.get_ref(2)?.as_str().ok();
-    if filter.kind.is_some() && kind != filter.kind.as_deref() {
+    // One that is no text is shown as an empty one, and met as that.
+    if filter.kind.as_deref().is_some_and(|wanted| kind.unwrap_or_default() != wanted) {
         return Ok(false);
     }
     if let Some(wanted) = &filter.lane {
@@ -137,6 +144,11 @@ fn meets(row: &Row<'_>, rules: &Rules, slice: &BulkSlice) -> rusqlite::Result<bo
     }
     if let Some(text) = &filter.error
         && !row.get_ref(6)?.as_str().is_ok_and(|error| error.contains(text.as_str()))
+    {
+        return Ok(false);
+    }
+    if let Some(wanted) = &filter.error_line
+        && error_line(row.get_ref(13)?.as_str().unwrap_or_default()) != error_line(wanted)
     {
         return Ok(false);
     }

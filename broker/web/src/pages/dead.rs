@@ -3,7 +3,9 @@
 use askama::Template;
 
 use super::overview::trouble;
-use super::{Frame, Shown, Visit, page};
+use super::{Frame, Part, Shown, Visit, html, page};
+use crate::app::App;
+use crate::failure::Failure;
 use crate::filter::quoted;
 use crate::limits::DEAD_ROWS_MAX;
 use crate::rows;
@@ -15,6 +17,14 @@ use crate::time::{At, grouped};
 struct DeadPage {
     frame: Frame,
     trouble: String,
+    groups: String,
+}
+
+#[derive(Template)]
+#[template(path = "part_dead.html")]
+struct DeadPart<'a> {
+    base: &'a str,
+    may_change: bool,
     groups: Vec<Group>,
     looked_at: String,
     more: bool,
@@ -36,18 +46,21 @@ struct Group {
 
 pub(crate) async fn show(visit: Visit) -> Shown {
     let snapshot = visit.app.live.glance().await;
-    let found = visit.app.rows.ask(rows::dead_groups).await?;
-    let frame = visit.frame("dead", "Dead tasks");
+    let frame = visit.frame("dead", "Dead tasks").live("dead");
+    let groups = html(&look(&visit.app, frame.may_change).await?);
+    page(&DeadPage { trouble: trouble(&snapshot, &frame.base), groups, frame })
+}
+
+pub(super) async fn parts(app: &App, may_change: bool) -> Result<Vec<Part>, Failure> {
+    Ok(vec![Part::new("p-dead-groups", &look(app, may_change).await?)])
+}
+
+async fn look(app: &App, may_change: bool) -> Result<DeadPart<'_>, Failure> {
+    let found = app.rows.ask(rows::dead_groups).await?;
+    let base = app.settings.base_path.as_str();
     let group = |group: &rows::DeadGroup| {
-        // An error with both kinds of quotes cannot be said; then the kind has to do for the link, and there is no batch.
-        let error = quoted(&group.error).filter(|_| !group.error.is_empty());
-        let can_say = error.is_some();
-        let kind = format!("kind:{}", quoted(&group.kind).unwrap_or_default());
-        let words = error.map_or_else(|| kind.clone(), |error| format!("{kind} error:{error}"));
-        let all = |change: &str| {
-            let link = format!("{}/tasks/change-all?change={change}&state=dead&q={}", frame.base, encode(&words));
-            if can_say { link } else { String::new() }
-        };
+        let words = format!("kind:{} line:{}", quoted(&group.kind), quoted(&group.error));
+        let all = |change: &str| format!("{base}/tasks/change-all?change={change}&state=dead&q={}", encode(&words));
         Group {
             kind: group.kind.clone(),
             error: group.error.clone(),
@@ -55,17 +68,17 @@ pub(crate) async fn show(visit: Visit) -> Shown {
             tasks: group.tasks.clone(),
             last: group.last_at.map_or_else(String::new, |at| At(at).html()),
             first: group.first_at.map_or_else(String::new, |at| At(at).html()),
-            link: format!("{}/tasks?state=dead&q={}", frame.base, encode(&words)),
+            link: format!("{base}/tasks?state=dead&q={}", encode(&words)),
             requeue: all("requeue"),
             purge: all("purge"),
         }
     };
-    page(&DeadPage {
-        trouble: trouble(&snapshot, &frame.base),
+    Ok(DeadPart {
+        base,
+        may_change,
         groups: found.groups.iter().map(group).collect(),
         looked_at: grouped(found.looked_at as u64),
         more: found.more,
         rows_max: grouped(DEAD_ROWS_MAX as u64),
-        frame,
     })
 }

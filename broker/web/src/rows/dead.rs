@@ -2,25 +2,24 @@
 
 use std::collections::HashMap;
 
+use laneway_protocol::message::error_line;
 use rusqlite::params;
 use serde::Serialize;
 
 use super::table::{Table, Trouble};
 use crate::limits::DEAD_ROWS_MAX;
 
-/// A first line is cut here: it has to be found in the rows again, and to fit a page.
-const SIGNATURE_CHARS_MAX: usize = 160;
 /// Ids of each group that are shown.
 const SHOWN: usize = 3;
 
-const DEAD: &str = "SELECT id, kind, substr(error, 1, 400), finished_at FROM tasks INDEXED BY tasks_marked \
+const DEAD: &str = "SELECT id, kind, substr(error, 1, 128), finished_at FROM tasks INDEXED BY tasks_marked \
                     WHERE state = 'dead' AND id < ?1 ORDER BY id DESC LIMIT ?2";
 
 /// Tasks that died alike.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct DeadGroup {
     pub(crate) kind: String,
-    /// The first line of the error, or its beginning: it stands in the error of each of them.
+    /// Of each of them, and of no other dead task of this kind: what a filter says with `line:`.
     pub(crate) error: String,
     pub(crate) n: usize,
     /// The newest of them.
@@ -52,7 +51,7 @@ pub(crate) fn dead_groups(table: &mut Table) -> Result<DeadGroups, Trouble> {
             }
             all.looked_at += 1;
             let text = |n: usize| row.get::<_, Option<String>>(n).ok().flatten().unwrap_or_default();
-            let (id, kind, error): (i64, _, _) = (row.get(0)?, text(1), signature(&text(2)));
+            let (id, kind, error): (i64, _, _) = (row.get(0)?, text(1), error_line(&text(2)).to_owned());
             let at = row.get::<_, Option<i64>>(3).ok().flatten();
             let group = found.entry((kind.clone(), error.clone())).or_insert_with(|| DeadGroup {
                 kind,
@@ -72,11 +71,6 @@ pub(crate) fn dead_groups(table: &mut Table) -> Result<DeadGroups, Trouble> {
         all.groups.sort_by(|a, b| b.n.cmp(&a.n).then_with(|| b.tasks.cmp(&a.tasks)));
         Ok(all)
     })
-}
-
-fn signature(error: &str) -> String {
-    let line = error.lines().next().unwrap_or_default().trim();
-    line.chars().take(SIGNATURE_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

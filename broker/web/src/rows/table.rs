@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use laneway_protocol::message::error_line;
 use rusqlite::config::DbConfig;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::limits::QUERY_TIME;
@@ -77,6 +79,7 @@ impl Table {
         conn.pragma_update(None, "query_only", 1)?;
         // The log is the broker's to move.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        add_functions(&conn)?;
         let (begin, deadline) = (self.begin, Arc::clone(&self.deadline));
         conn.progress_handler(STEPS, Some(move || micros(begin.elapsed()) > deadline.load(Ordering::Relaxed)))?;
         Ok(conn)
@@ -93,6 +96,19 @@ impl Clock {
     pub(crate) fn left(&self) -> Duration {
         self.until.saturating_sub(self.begin.elapsed())
     }
+}
+
+/// What a statement may ask besides SQLite's own: `error_line` is the broker's word for errors that are alike.
+pub(super) fn add_functions(conn: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    conn.create_scalar_function("error_line", 1, flags, |context| {
+        Ok(error_line(context.get_raw(0).as_str().unwrap_or_default()).to_owned())
+    })
+}
+
+/// The look's time was over.
+pub(super) fn is_broken_off(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -5,6 +5,7 @@
 //! is the next page: so a filter that meets one task in a million still leads there, and no page hangs.
 
 use laneway::TaskState;
+use laneway_protocol::message::error_line;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::Serialize;
@@ -166,12 +167,14 @@ fn sources(query: &PageQuery) -> Vec<Source> {
 
 /// The whole filter, whatever the index has of it already.
 fn rest(mut source: Source, query: &PageQuery) -> Source {
-    let Filter { state, kind, lane, key: _, worker, fair, group: _, error, attempt, id: _ } = &query.filter;
+    let Filter { state, kind, lane, key: _, worker, fair, group: _, error, line, attempt, id: _ } = &query.filter;
     if let Some(state) = state {
         source = source.plain(format!("state = '{state}'"));
     }
     if let Some(kind) = kind {
-        source = source.with("kind = ?", kind.clone());
+        // One that is no text is shown as an empty one.
+        let condition = if kind.is_empty() { "(kind = ? OR typeof(kind) <> 'text')" } else { "kind = ?" };
+        source = source.with(condition, kind.clone());
     }
     if let Some(lane) = lane {
         let kinds = query.kind_lanes.iter().filter(|(_, default)| default == lane).take(KINDS_MAX);
@@ -198,6 +201,9 @@ fn rest(mut source: Source, query: &PageQuery) -> Source {
     }
     if let Some(error) = error {
         source = source.with("instr(error, ?) > 0", error.clone());
+    }
+    if let Some(line) = line {
+        source = source.with("error_line(substr(error, 1, 128)) = ?", error_line(line).to_owned());
     }
     if let Some((compare, n)) = attempt {
         source = source.with(&format!("attempts {} ?", compare.sign()), i64::from(*n));

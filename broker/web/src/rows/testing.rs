@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
+use super::table::add_functions;
+
 const SCHEMA: [&str; 8] = [
     include_str!("../../../src/store/migrations/sqlite/V1__tasks.sql"),
     include_str!("../../../src/store/migrations/sqlite/V2__workflows.sql"),
@@ -35,7 +37,9 @@ impl Place {
     }
 
     pub(crate) fn conn(&self) -> Connection {
-        Connection::open(self.db()).unwrap()
+        let conn = Connection::open(self.db()).unwrap();
+        add_functions(&conn).unwrap();
+        conn
     }
 }
 

@@ -41,12 +41,14 @@ fn pages_meet_the_filter_and_follow_each_other() {
                ('b', NULL,   'queued',  0, NULL, 'k', NULL,             1,    'acme'),
                ('a', 'high', 'running', 0, 's1', NULL, NULL,            NULL, NULL),
                ('a', NULL,   'queued',  0, NULL, NULL, NULL,            1,    NULL),
-               ('a', x'01',  'queued',  0, NULL, NULL, NULL,            NULL, NULL)",
+               ('a', x'01',  'queued',  0, NULL, NULL, NULL,            NULL, NULL),
+               (x'02', NULL, 'queued',  0, NULL, NULL, NULL,            NULL, NULL)",
         )
         .unwrap();
     for (text, wanted) in [
-        ("", vec![7, 6, 5, 4, 3, 2, 1]),
-        ("state:queued", vec![7, 6, 4]),
+        ("", vec![8, 7, 6, 5, 4, 3, 2, 1]),
+        ("kind:\"\"", vec![8]),
+        ("state:queued", vec![8, 7, 6, 4]),
         ("state:dead", vec![3, 2]),
         ("state:running", vec![5]),
         ("kind:a", vec![7, 6, 5, 2, 1]),
@@ -62,6 +64,10 @@ fn pages_meet_the_filter_and_follow_each_other() {
         ("group:1", vec![6, 4, 2, 1]),
         ("group:1 state:queued", vec![6, 4]),
         ("error:\"no route\"", vec![3, 2]),
+        ("line:\"no route: x\"", vec![2]),
+        ("line:\"no route\"", vec![]),
+        ("state:dead line:\"\"", vec![]),
+        ("kind:b line:\"\"", vec![4]),
         ("attempt>2", vec![2]),
         ("attempt:1", vec![3, 1]),
         ("5", vec![5]),
@@ -89,6 +95,7 @@ fn every_way_in_is_an_index() {
         "group:1",
         "group:1 state:dead",
         "error:x attempt>1",
+        "state:dead kind:a line:x",
         "id:5 kind:b",
     ] {
         for source in sources(&query(text)) {
