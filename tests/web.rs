@@ -403,6 +403,30 @@ fn a_group_of_dead_tasks_is_changed_and_no_other() {
 }
 
 #[test]
+fn a_worker_that_died_is_told_of_for_a_while() {
+    // Proves that its death stands on the overview, in the API, in plain columns and on the command line long after the broker has
+    // forgotten it, that one which left in peace is no news, and that the metric is a number alone.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let table = Table::open(&place);
+    let worker = WorkerProcess::start(&place, "name=mortal slots=1 kinds=sleep");
+    let task = table.insert("sleep", r#"{"ms":3600000}"#);
+    place.journal().wait_for_begin(task, 1);
+    let mut leaver = WorkerProcess::start(&place, "name=leaver slots=1 kinds=echo");
+    wait_for_page(&http, "/workers", |body| body.contains("leaver"));
+    http.post("/workers/drain", "worker=leaver").is(303);
+    assert_eq!(leaver.wait(), 0);
+    worker.kill();
+    wait_until("it to be forgotten", || broker.client().workers().unwrap().is_empty());
+    wait_for_page(&http, "/", |page| page.contains("Worker mortal on ") && page.contains("1 task went back"));
+    assert!(!http.get("/").body.contains("Worker leaver"));
+    wait_for_page(&http, "/metrics", |text| text.contains("laneway_workers_lost_total 1\n"));
+    assert!(http.get("/status.txt").body.contains("notice bad Worker mortal"));
+    let said = Said::by(&place, &[], &["stats", "--endpoint", broker.endpoint()]);
+    assert!(said.out.contains("LOST WORKER") && said.out.contains("with 1 task"), "{}", said.out);
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();

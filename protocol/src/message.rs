@@ -26,7 +26,7 @@ pub use self::kinds::{KindRows, KindState, KindValues, Kinds, SetKind};
 pub use self::lanes::{LaneRow, LaneRows, LaneValues, Lanes, SetLane};
 pub use self::payload::{Format, Payload};
 pub use self::schedules::{CatchUp, NewSchedule, ScheduleRow, ScheduleRows, Schedules};
-pub use self::stats::{KindRow, Pong, StatsReport};
+pub use self::stats::{KindRow, LostWorker, Pong, StatsReport};
 pub use self::submit::{After, NewGroup, NewTask, OnConflict, Stored, Submit, Submitted};
 pub use self::task::{FailureRow, Filter, Status, StatusRows, TaskRow, TaskState, Tasks, Verdict, Verdicts};
 pub use self::wait::{Cursor, Final, ProgressEvent, WaitFor, Waited};

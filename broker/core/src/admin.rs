@@ -157,6 +157,8 @@ impl Broker {
             running: self.running.len() as u64,
             dead: counts.dead,
             workers: self.workers.len() as u64,
+            workers_lost: self.lost_workers.total(),
+            lost_workers: self.lost_workers.recent(now.mono),
             ready: self.dispatch.ready() as u64,
             submitted: counts.submitted,
             handed_out: stats.handed_out,

@@ -23,6 +23,7 @@ use crate::id_map::IdMap;
 use crate::kinds::SetValues;
 use crate::lease::LeaseKey;
 use crate::limits::{BUSY_FACTOR, OPS_BUSY_MAX, OPS_MAX, QUESTIONS_MAX};
+use crate::lost::LostWorkers;
 use crate::progress::LastWords;
 use crate::resume::{Grace, Hold};
 use crate::retry::Random;
@@ -56,6 +57,7 @@ pub struct Broker {
     pub(crate) set_lanes: BTreeMap<LaneName, LaneValues>,
     pub(crate) set_keys: BTreeMap<FairKey, FairKeyValues>,
     pub(crate) workers: Workers,
+    pub(crate) lost_workers: LostWorkers,
     pub(crate) running: IdMap<TaskId, Running>,
     pub(crate) last_words: LastWords,
     /// Runs that have ended and are on their way to the disk.
@@ -168,6 +170,7 @@ impl Broker {
             set_lanes: BTreeMap::new(),
             set_keys: BTreeMap::new(),
             workers: Workers::default(),
+            lost_workers: LostWorkers::default(),
             running: IdMap::default(),
             last_words: LastWords::default(),
             settling: IdMap::default(),

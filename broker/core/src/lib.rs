@@ -30,6 +30,7 @@ mod id_map;
 mod kinds;
 mod lease;
 mod limits;
+mod lost;
 mod outcome;
 mod page;
 mod progress;

@@ -67,6 +67,9 @@ pub(crate) const EPOCH_BATCHES: u64 = 1_000_000;
 pub(crate) const FILTER_TEXT_BYTES_MAX: usize = 512;
 /// Beginnings of sessions in one.
 pub(crate) const FILTER_WORKERS_MAX: usize = 64;
+/// Workers that died which STATS tells of one by one, and for how long.
+pub(crate) const LOST_TOLD_MAX: usize = 16;
+pub(crate) const LOST_TOLD_MS: u64 = 10 * 60_000;
 /// Leases that a dump tells one by one.
 pub(crate) const DUMP_LEASES_MAX: usize = 200;
 /// When to ask again while the broker drains or stops.

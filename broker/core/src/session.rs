@@ -276,6 +276,7 @@ impl Broker {
         session.away = None;
         let suspect = session.suspect;
         let worker = session.worker();
+        self.lost_workers.note(session, now.mono);
         self.out.push(Action::Tell(WorkerEvent::Lost { worker: worker.clone(), running: session.running.len() }));
         for task in self.workers.get(id).running.clone() {
             // With a suspect in the process, only the suspect is charged.

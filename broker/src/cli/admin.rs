@@ -212,7 +212,11 @@ fn print_stats(report: &StatsReport) -> Result<(), Error> {
     table.pair("dead", &report.dead);
     table.pair("workers", &report.workers);
     table.pair("ready slots", &report.ready);
+    for lost in &report.lost_workers {
+        table.pair("LOST WORKER", &output::lost(lost));
+    }
     let since_start = [
+        ("workers lost", report.workers_lost),
         ("submitted by SQL or socket", report.submitted),
         ("handed out", report.handed_out),
         ("done", report.done),

@@ -4,15 +4,23 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use indicatif::HumanCount;
-use laneway_protocol::message::TaskRow;
+use laneway_protocol::message::{LostWorker, TaskRow};
 use laneway_protocol::{Format, Payload};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::when;
 use crate::error::Error;
 
 /// Said of a write-ahead log, behind its size.
 pub(super) const PINNED: &str = ", cannot shrink: a reader holds a transaction open; end it";
+
+/// Of a worker that died: `web-1 on alder, 2m03s ago, with 3 tasks`.
+pub(super) fn lost(worker: &LostWorker) -> String {
+    let tasks = if worker.running == 1 { "1 task".into() } else { format!("{} tasks", worker.running) };
+    let host = if worker.host.is_empty() { String::new() } else { format!(" on {}", worker.host) };
+    format!("{}{host}, {} ago, with {tasks}", worker.name, when::span(worker.ago_ms))
+}
 
 /// Writes to standard output as it is.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {

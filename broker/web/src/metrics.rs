@@ -134,6 +134,7 @@ fn broker(registry: &mut Registry, facts: &Facts) {
         ("tasks_lost", "Runs whose worker died since the broker's start", stats.lost),
         ("tasks_released", "Runs that were handed back since the broker's start", stats.released),
         ("tasks_cancelled", "Tasks that ended as cancelled since the broker's start", stats.cancelled),
+        ("workers_lost", "Worker processes that died since the broker's start", stats.workers_lost),
         ("bad_messages", "Messages that were refused since the broker's start", stats.bad_messages),
     ] {
         counter(registry, name, help, value);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use laneway_protocol::message::{KindState, LaneRow, StatsReport, WorkerRow};
+use laneway_protocol::message::{KindState, LaneRow, LostWorker, StatsReport, WorkerRow};
 
 use crate::limits::HISTORY_MS;
 use crate::time::{bytes, grouped, now_ms, span};
@@ -14,6 +14,8 @@ const OLD_MS: i64 = 60_000;
 /// Points of a lane's sparkline, and the time that one stands for.
 const SPARK_POINTS: usize = 60;
 const SPARK_STEP_MS: i64 = HISTORY_MS / 60;
+/// Lost workers that are named.
+const LOST_SHOWN: usize = 3;
 /// What counts as now in a rate.
 const NOW_MS: i64 = 5_000;
 
@@ -77,7 +79,8 @@ pub(crate) struct Rates {
 }
 
 /// How urgent a word is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Bad,
     Warn,
@@ -95,12 +98,13 @@ impl Level {
 }
 
 /// Something that a person should look at, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Notice {
     pub(crate) level: Level,
     pub(crate) text: String,
     /// A path of the dashboard, without its base.
     pub(crate) link: String,
+    #[serde(skip)]
     pub(crate) action: &'static str,
 }
 
@@ -273,8 +277,12 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
         );
         note(Level::Warn, text, "/about", "Details");
     }
-    for worker in facts.workers.iter().filter(|worker| worker.away).take(3) {
-        let text = format!("Worker {} on {} is gone: its connections are closed.", worker.name, worker.host);
+    for lost in stats.lost_workers.iter().take(LOST_SHOWN) {
+        note(Level::Bad, lost_words(lost), "/workers", "See workers");
+    }
+    if stats.lost_workers.len() > LOST_SHOWN {
+        let more = stats.lost_workers.len() - LOST_SHOWN;
+        let text = format!("{more} more {} died in the last minutes.", if more == 1 { "worker" } else { "workers" });
         note(Level::Bad, text, "/workers", "See workers");
     }
     for kind in facts.kinds.iter().filter(|kind| kind.queued > 0 && kind.workers == 0).take(5) {
@@ -309,6 +317,20 @@ fn falls_behind(lane: &str, age: i64, history: &VecDeque<Sample>) -> bool {
     let Some(first) = history.front() else { return false };
     let before = first.oldest_ms.get(lane).copied().unwrap_or(0);
     (age - before).saturating_mul(2) > now_ms() - first.at
+}
+
+/// In whole minutes, so that the words do not change with every look.
+fn lost_words(lost: &LostWorker) -> String {
+    let host = if lost.host.is_empty() { String::new() } else { format!(" on {}", lost.host) };
+    let ago = match lost.ago_ms / 60_000 {
+        0 => "less than a minute ago".into(),
+        minutes => format!("{} ago", span(i64::try_from(minutes * 60_000).unwrap_or(i64::MAX))),
+    };
+    let went_back = match lost.running {
+        0 => String::new(),
+        n => format!("; {} went back", tasks(n.into())),
+    };
+    format!("Worker {}{host} died {ago}{went_back}.", lost.name)
 }
 
 fn tasks(n: u64) -> String {
@@ -354,14 +376,19 @@ pub(crate) mod tests {
         facts.lanes = vec![LaneRow { paused: true, queued: 2_000, ..LaneRow::new("low".into()) }];
         facts.oldest.insert("high".into(), now_ms() - 2 * OLD_MS);
         facts.kinds = vec![kind("mail", 3, 0)];
+        let lost = |running, ago_ms| LostWorker { name: "web-1".into(), host: "alder".into(), running, ago_ms };
+        facts.stats.lost_workers = vec![lost(1, 59_999), lost(0, 150_000), lost(2, 0), lost(2, 0), lost(2, 0)];
         let mut history = VecDeque::from([Sample::of(&facts, now_ms() - 60_000)]);
         history[0].oldest_ms.insert("high".into(), OLD_MS);
         let texts: Vec<String> = notices(&facts, &history).into_iter().map(|notice| notice.text).collect();
-        assert_eq!(texts.len(), 6, "{texts:?}");
-        assert!(texts[0].contains("disk full") && texts[5] == "1 task is dead.", "{texts:?}");
-        assert!(texts[1].contains("is quiet") && texts[2].contains("3 tasks of kind mail"), "{texts:?}");
-        assert!(texts[3].contains("Lane high falls behind"), "{texts:?}");
-        assert!(texts[4].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
+        assert_eq!(texts.len(), 10, "{texts:?}");
+        assert!(texts[0].contains("disk full") && texts[9] == "1 task is dead.", "{texts:?}");
+        assert_eq!(texts[1], "Worker web-1 on alder died less than a minute ago; 1 task went back.");
+        assert_eq!(texts[2], "Worker web-1 on alder died 2 min ago.");
+        assert_eq!(texts[4], "2 more workers died in the last minutes.");
+        assert!(texts[5].contains("is quiet") && texts[6].contains("3 tasks of kind mail"), "{texts:?}");
+        assert!(texts[7].contains("Lane high falls behind"), "{texts:?}");
+        assert!(texts[8].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
     }
 
     pub(crate) fn kind(name: &str, queued: u64, workers: u64) -> KindState {

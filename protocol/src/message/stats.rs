@@ -19,6 +19,12 @@ pub struct StatsReport {
     pub running: u64,
     pub dead: u64,
     pub workers: u64,
+    /// That died, since start; a plain one counts when it ran something.
+    #[serde(default)]
+    pub workers_lost: u64,
+    /// Of these, the newest 16 of the last ten minutes, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_workers: Vec<LostWorker>,
     pub ready: u64,
     /// Since start, like the next ones: new rows, by SQL, SUBMIT or spawn.
     pub submitted: u64,
@@ -45,6 +51,18 @@ pub struct StatsReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_error: Option<String>,
     pub kinds: Vec<KindRow>,
+}
+
+/// A worker whose connections were gone for too long.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostWorker {
+    /// As it called itself, or its session.
+    pub name: String,
+    #[serde(default)]
+    pub host: String,
+    /// Tasks that it ran, which went back.
+    pub running: u32,
+    pub ago_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

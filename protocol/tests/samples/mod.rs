@@ -5,10 +5,10 @@ use laneway_protocol::message::{
     AboutGroup, After, Batch, Beat, BeatNoted, Bulk, BulkFilter, Bulked, Bye, ByeNoted, CatchUp, Change, Cursor, Drain,
     Drained, End, FailureRow, FairKeyRow, FairKeyRows, FairKeyValues, FairKeys, Filter, Final, GroupRow, HandOut,
     HandedTask, Held, Hello, KindRow, KindRows, KindState, KindValues, Kinds, LaneRow, LaneRows, LaneValues, Lanes,
-    ListWorkers, NewGroup, NewSchedule, NewTask, OnConflict, Outcome, OutcomeCode, Pong, Progress, ProgressEvent,
-    ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, SetFairKey, SetKind, SetLane, Settled, StatsReport,
-    Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor, WaitReason,
-    Waited, Welcome, WorkerRow, WorkerRows,
+    ListWorkers, LostWorker, NewGroup, NewSchedule, NewTask, OnConflict, Outcome, OutcomeCode, Pong, Progress,
+    ProgressEvent, ProgressNoted, Ready, ScheduleRow, ScheduleRows, Schedules, SetFairKey, SetKind, SetLane, Settled,
+    StatsReport, Status, StatusRows, Stored, Submit, Submitted, TaskRow, Tasks, Verdict, Verdicts, Wait, WaitFor,
+    WaitReason, Waited, Welcome, WorkerRow, WorkerRows,
 };
 use laneway_protocol::{
     Answer, Code, Epoch, FairKey, Kind, LaneName, Lease, Payload, Rate, Request, RequestId, SessionName, TaskId,
@@ -588,6 +588,20 @@ fn bulk_verdicts() -> Vec<Verdict> {
     vec![Verdict::Moved, Verdict::Due, Verdict::Purged, Verdict::Needed, Verdict::Unchanged, Verdict::NotFound]
 }
 
+fn stats() -> StatsReport {
+    StatsReport {
+        epoch: 9,
+        version: "0.1.0".into(),
+        uptime_ms: 86_400_000,
+        queued: 9,
+        workers_lost: 3,
+        lost_workers: vec![LostWorker { name: "thumbs-1".into(), host: "alder".into(), running: 2, ago_ms: 90_000 }],
+        storage_error: Some("database or disk is full".into()),
+        kinds: vec![KindRow { kind: "wordcount".into(), queued: 9, workers: 1 }],
+        ..StatsReport::default()
+    }
+}
+
 fn admin_answers() -> Vec<Sample<Answer>> {
     let lane_row = LaneRow {
         lane: "low".into(),
@@ -652,20 +666,11 @@ fn admin_answers() -> Vec<Sample<Answer>> {
         away: false,
         draining: true,
     };
-    let stats = StatsReport {
-        epoch: 9,
-        version: "0.1.0".into(),
-        uptime_ms: 86_400_000,
-        queued: 9,
-        storage_error: Some("database or disk is full".into()),
-        kinds: vec![KindRow { kind: "wordcount".into(), queued: 9, workers: 1 }],
-        ..StatsReport::default()
-    };
     let refused = WireError::new(Code::Full, "32 questions of this session are waiting").field("wait_ms").after_ms(250);
     vec![
         ("lanes_ok", "one lane", Answer::Lanes(LaneRows { lanes: vec![lane_row] })),
         ("workers_ok", "one worker", Answer::Workers(WorkerRows { workers: vec![worker_row], next: Some(session()) })),
-        ("stats_ok", "all fields", Answer::Stats(stats)),
+        ("stats_ok", "all fields", Answer::Stats(stats())),
         ("kinds_ok", "one kind", Answer::Kinds(KindRows { kinds: vec![kind_state], next: Some(kind("mail")) })),
         (
             "fair_keys_ok",

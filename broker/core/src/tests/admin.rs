@@ -1,8 +1,8 @@
 //! Those who look and steer: what they are told of tasks, lanes, workers and the whole.
 
 use laneway_protocol::message::{
-    Answer, Drain, End, Filter, Hello, KindRow, LaneRow, Lanes, ListWorkers, NewSchedule, Outcome, Ready, Request,
-    Schedules, StatsReport, Status, Tasks, WorkerRow,
+    Answer, Drain, End, Filter, Hello, KindRow, LaneRow, Lanes, ListWorkers, LostWorker, NewSchedule, Outcome, Ready,
+    Request, Schedules, StatsReport, Status, Tasks, WorkerRow,
 };
 use laneway_protocol::{Lease, TaskState};
 
@@ -169,6 +169,8 @@ fn the_stats_count_what_happened_since_the_start() {
         running: 2,
         dead: 12,
         workers: 1,
+        workers_lost: 1,
+        lost_workers: vec![LostWorker { name: "v".into(), host: String::new(), running: 1, ago_ms: 0 }],
         ready: 1,
         submitted: 11,
         handed_out: 9,

@@ -186,7 +186,12 @@ fn trouble(app: &App, picture: &Picture) -> Option<(Tone, String)> {
         let kb = grouped(stats.wal_pinned_bytes / 1_000);
         return Some((Tone::Warn, format!("the write-ahead log has {kb} kB{}", output::PINNED)));
     }
-    None
+    let lost = stats.lost_workers.first()?;
+    let more = match stats.lost_workers.len() - 1 {
+        0 => String::new(),
+        n => format!(", and {n} more"),
+    };
+    Some((Tone::Bad, format!("lost worker {}{more}", output::lost(lost))))
 }
 
 fn draw_list(app: &App, list: Focus, look: Look, area: Rect, buffer: &mut Buffer) {

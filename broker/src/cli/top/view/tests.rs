@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use laneway_protocol::message::LostWorker;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -142,6 +143,10 @@ fn trouble_is_told_in_words() {
     // Proves that a lost broker, a store that refuses, a drain and a frozen picture are seen without any colour.
     let (mut app, now) = with_pictures();
     let mut picture = samples::picture();
+    let lost = LostWorker { name: "web-1".into(), host: "alder".into(), running: 2, ago_ms: 61_000 };
+    picture.stats.lost_workers = vec![lost.clone(), lost];
+    app.handle(Event::Answer(Answer::Looked(Ok(Box::new(picture.clone())))), now);
+    has(&shown(&app, now, 80, 24), &["! lost worker web-1 on alder, 1m01s ago, with 2 tasks, and 1 more"]);
     picture.stats.draining = true;
     app.handle(Event::Answer(Answer::Looked(Ok(Box::new(picture.clone())))), now);
     has(&shown(&app, now, 80, 24), &["! the broker drains"]);
