@@ -311,7 +311,9 @@ fn a_worker_is_stopped_from_its_page() {
         http.post("/workers/drain", &format!("worker=leaver{word}")).is(303);
         wait_for_page(&http, "/workers", |body| body.contains("name=\"off\"") == drains);
     }
-    http.post("/workers/drain", "worker=leaver&release=1").is(303);
+    let asks = http.post("/workers/drain", "worker=leaver&release=1").is(200).body;
+    assert!(asks.contains("Stop leaver? It hands back what it runs"), "{asks}");
+    http.post("/workers/drain", "worker=leaver&release=1&confirmed=1").is(303);
     assert_eq!(worker.wait(), 0);
     assert_eq!(table.column::<String>(task, "state || ' ' || runs || attempts || losses || releases"), "queued 1001");
     let names: Vec<String> = broker.client().workers().unwrap().into_iter().map(|worker| worker.name).collect();
@@ -466,7 +468,9 @@ fn programs_that_watch_get_what_they_read() {
     assert!(http.get("/").body.contains(", quiet"));
     broker.signal("CONT");
     wait_until("it to go on", || http.get("/metrics").body.contains("laneway_quiet 0"));
-    http.post("/workers/drain", "release=").is(303);
+    assert!(http.post("/workers/drain", "release=").is(200).body.contains("Drain all?"));
+    http.get("/readyz").is(200);
+    http.post("/workers/drain", "release=&confirmed=1").is(303);
     wait_until("the drain", || http.get("/readyz").status == 503);
     http.get("/livez").is(200);
 }

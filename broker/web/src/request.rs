@@ -14,7 +14,7 @@ use crate::limits::{BODY_BYTES_MAX, BODY_TIME};
 pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         Self(form_urlencoded::parse(bytes).into_owned().collect())
     }
 
@@ -22,6 +22,11 @@ impl Fields {
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.trim());
         values.find(|value| !value.is_empty())
+    }
+
+    /// Each name with its value.
+    pub(crate) fn all(&self) -> &[(String, String)] {
+        &self.0
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

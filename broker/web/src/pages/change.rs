@@ -4,6 +4,7 @@ use askama::Template;
 use laneway::{Client, LaneName, TaskId, Verdict};
 use laneway_protocol::message::Change;
 
+use super::confirm::{Question, is_sure};
 use super::{Frame, Shown, Visit, page};
 use crate::failure::Failure;
 use crate::request::{Fields, Form};
@@ -73,16 +74,6 @@ pub(super) fn is_dangerous(change: Change) -> bool {
     matches!(change, Change::Cancel | Change::Purge)
 }
 
-#[derive(Template)]
-#[template(path = "confirm.html")]
-struct ConfirmPage {
-    frame: Frame,
-    change: &'static str,
-    lane: String,
-    tasks: Vec<i64>,
-    back: String,
-}
-
 /// What came of a change of some tasks.
 #[derive(Template)]
 #[template(path = "verdicts.html")]
@@ -101,10 +92,10 @@ pub(crate) async fn some(visit: Visit, Form(fields): Form) -> Shown {
         return Err(Failure::bad("task", format!("select 1 to {TASKS_MAX} tasks, not {}", ids.len())));
     }
     let lane = lane(change, fields.text("lane"))?;
-    if is_dangerous(change) && !fields.has("confirmed") {
-        let frame = visit.frame("tasks", "Sure?");
-        let lane = lane.map_or_else(String::new, |lane| lane.to_string());
-        return page(&ConfirmPage { frame, change: word(change), lane, tasks: ids, back });
+    if is_dangerous(change) && !is_sure(&fields) {
+        let text = &question(change, ids.len());
+        let (yes, action) = (word(change), "/tasks/change");
+        return Question { text, yes, action, back: &back, page: "tasks" }.ask(&visit, &fields);
     }
     let tasks = ids.iter().map(|id| task_id(*id)).collect::<Result<Vec<_>, _>>()?;
     let verdicts = visit.app.live.change(move |client| apply(client, change, lane.as_ref(), &tasks)).await?;
@@ -116,6 +107,14 @@ pub(crate) async fn some(visit: Visit, Form(fields): Form) -> Shown {
     }
     let verdicts = ids.into_iter().zip(verdicts.iter().map(|verdict| said(*verdict))).collect();
     page(&VerdictsPage { change: word(change), verdicts, back, frame: visit.frame("tasks", "Not all changed") })
+}
+
+fn question(change: Change, n: usize) -> String {
+    let tasks = if n == 1 { "1 task".into() } else { format!("{n} tasks") };
+    match change {
+        Change::Purge => format!("Delete {tasks}? Nothing brings them back."),
+        _ => format!("Cancel {tasks}? Queued ones end at once, running ones are asked to stop."),
+    }
 }
 
 fn said(verdict: Verdict) -> String {

@@ -5,6 +5,7 @@ pub(crate) mod about;
 pub(crate) mod batch;
 pub(crate) mod change;
 pub(crate) mod change_all;
+mod confirm;
 pub(crate) mod dead;
 pub(crate) mod groups;
 pub(crate) mod lanes;

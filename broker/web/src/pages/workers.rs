@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use laneway::{Drain, TaskState};
 
+use super::confirm::{Question, is_sure};
 use super::overview::trouble;
 use super::{Frame, Part, Shown, Visit, bar, page, short};
 use crate::app::App;
@@ -36,6 +37,7 @@ struct WorkersPart<'a> {
     may_change: bool,
     is_there: bool,
     is_draining: bool,
+    drain_all: &'static str,
     total: String,
     slots: String,
     workers: Vec<Worker>,
@@ -57,6 +59,7 @@ struct Worker {
     tasks: Vec<(String, String, String)>,
     more_tasks: usize,
     since: String,
+    stop_question: String,
     is_away: bool,
     is_draining: bool,
 }
@@ -94,6 +97,7 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> V
             tasks: worker.running.iter().take(TASKS_SHOWN).map(task).collect(),
             more_tasks: worker.running.len().saturating_sub(TASKS_SHOWN),
             since: span(i64::try_from(worker.connected_ms).unwrap_or(0) / 10_000 * 10_000),
+            stop_question: stop_question(&worker.name),
             is_away: worker.away,
             is_draining: worker.draining,
         }
@@ -103,6 +107,7 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> V
         may_change,
         is_there: snapshot.facts.is_some(),
         is_draining: facts.stats.draining,
+        drain_all: DRAIN_ALL,
         total: grouped(facts.workers.len() as u64),
         slots: format!("{} of {} slots busy", grouped(facts.busy()), grouped(facts.slots())),
         workers: facts.workers.iter().map(worker).collect(),
@@ -117,12 +122,35 @@ async fn running(app: &App) -> Result<HashMap<i64, TaskLine>, Failure> {
     Ok(page.rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
+const DRAIN_ALL: &str = "Drain all? Nothing more is handed out, and the workers leave when they are through.";
+
+fn stop_question(name: &str) -> String {
+    format!("Stop {name}? It hands back what it runs, without blame, and leaves.")
+}
+
 pub(crate) async fn drain(visit: Visit, Form(fields): Form) -> Shown {
     let drain = Drain {
         release: fields.has("release"),
         off: fields.has("off"),
         worker: fields.text("worker").map(String::from),
     };
+    // One that takes no more tasks can be told to go on.
+    let is_dangerous = !drain.off && (drain.release || drain.worker.is_none());
+    if is_dangerous && !is_sure(&fields) {
+        let (text, yes) = match &drain.worker {
+            Some(session) => (&*stop_question(&name(&visit, session)), "stop"),
+            None => (DRAIN_ALL, "drain all"),
+        };
+        return Question { text, yes, action: "/workers/drain", back: "/workers", page: "workers" }
+            .ask(&visit, &fields);
+    }
     visit.app.live.change(move |client| client.drain(drain)).await?;
     Ok(visit.to("/workers"))
+}
+
+/// What a session calls itself. A form may have come with the name already.
+fn name(visit: &Visit, worker: &str) -> String {
+    let snapshot = visit.app.live.last();
+    let mut workers = snapshot.facts.iter().flat_map(|facts| &facts.workers);
+    workers.find(|known| known.session.as_str() == worker).map_or_else(|| short(worker), |known| known.name.clone())
 }
