@@ -208,4 +208,12 @@ fn nothing_is_lost_without_javascript() {
     browser.go(&format!("{url}/lanes"));
     browser.click("tr:has(input[value=low]) button[value=pause]");
     browser.wait_for("tr:has(input[value=low]) button[value=resume]");
+    // What is dangerous asks on a page of its own.
+    table.execute("INSERT INTO task_groups (id, name) VALUES (7, 'monthly')", []);
+    table.execute("INSERT INTO tasks (kind, group_id) VALUES ('nobody', 7)", []);
+    browser.go(&format!("{url}/groups/7"));
+    browser.click("#p-group button.danger");
+    browser.wait_for_text("form.ask", "Cancel what of group 7 has not ended?");
+    browser.click("form.ask button.danger");
+    table.wait_for_count("group_id = 7 AND state = 'cancelled'", 1);
 }

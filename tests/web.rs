@@ -429,6 +429,67 @@ fn a_worker_that_died_is_told_of_for_a_while() {
 }
 
 #[test]
+fn groups_are_counted_without_the_broker() {
+    // Proves the counts of list, page and API, that a count which was cut off says so, and that all come while the broker's own
+    // transactions wait for an app's: nothing of it is asked of the scheduler.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    table.execute("INSERT INTO task_groups (name) VALUES ('small'), ('large')", []);
+    table.execute("INSERT INTO tasks (kind, state, group_id) VALUES ('k', 'done', 1), ('k', 'dead', 1)", []);
+    table.execute(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 12000)
+         INSERT INTO tasks (kind, group_id, run_at) SELECT 'k', 2, 4000000000000 FROM n",
+        [],
+    );
+    table.execute("BEGIN IMMEDIATE", []);
+    let list = http.get("/groups").is(200).body;
+    assert!(list.contains("2 of 2 ended, 1 dead") && list.contains("0 ended, at least 10,000 to go"), "{list}");
+    let one = http.get("/groups/2").is(200).body;
+    assert!(one.contains("12,000") && one.contains("large") && !one.contains("at least"), "{one}");
+    let groups = http.get("/api/v1/groups").is(200).json()["groups"].take();
+    assert_eq!(
+        (&groups[1]["name"], &groups[1]["done"], &groups[1]["at_least"]),
+        (&json!("small"), &json!(1), &json!([]))
+    );
+    assert_eq!((&groups[0]["queued"], &groups[0]["at_least"]), (&json!(10_000), &json!(["queued"])));
+    let one = http.get("/api/v1/groups/2").is(200).json();
+    assert_eq!((&one["group"], &one["queued"], &one["dead"]), (&json!(2), &json!(12_000), &json!(0)));
+    http.get("/api/v1/groups/3").is(404);
+    http.get("/groups/3").is(404);
+    table.execute("COMMIT", []);
+}
+
+#[test]
+fn what_is_dangerous_asks_without_javascript_too() {
+    // Proves that cancel of a group and remove of a schedule do nothing before the question is answered, that the page which asks
+    // sends the same form again, and what both pages show.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    table.execute("INSERT INTO task_groups (name) VALUES ('monthly')", []);
+    table.execute("INSERT INTO tasks (kind, group_id) VALUES ('nobody', 1), ('nobody', 1)", []);
+    table.execute("INSERT INTO schedules (name, cron, kind) VALUES ('at night', '0 3 * * *', 'report')", []);
+    wait_for_page(&http, "/schedules", |page| page.contains("at night") && page.contains("data-at="));
+    assert!(http.get("/groups/1").body.contains("Cancel the rest") && http.get("/groups").body.contains("monthly"));
+
+    let asks = http.post("/groups/1", "").is(200).body;
+    assert!(asks.contains("Cancel what of group 1 has not ended?") && asks.contains("action=\"/groups/1\""), "{asks}");
+    assert_eq!(table.count("state = 'queued'"), 2);
+    http.post("/groups/1", "confirmed=1").is(303);
+    table.wait_for_count("state = 'cancelled'", 2);
+
+    let asks = http.post("/schedules/change", "name=at+night&change=remove").is(200).body;
+    for says in ["Remove schedule at night?", "name=\"change\" value=\"remove\"", "name=\"name\" value=\"at night\""] {
+        assert!(asks.contains(says), "{says} is not in {asks}");
+    }
+    http.post("/schedules/change", "name=at+night&change=pause").is(303);
+    wait_for_page(&http, "/schedules", |page| page.contains(">paused<"));
+    http.post("/schedules/change", "name=at+night&change=remove&confirmed=1").is(303);
+    wait_for_page(&http, "/schedules", |page| page.contains("No schedule is there"));
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();

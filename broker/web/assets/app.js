@@ -15,11 +15,17 @@
   // ------------------------------------------------------------------------------------------------------------ parts
 
   let stream = null;
+  let heard = null;
   let chart = null;
 
+  // The list of tasks is swapped without a new page, and says itself what it shows.
+  const live = () => (byId("list") || document.body).dataset.live;
+
   function listen() {
+    if (stream && heard !== live()) hush();
     if (stream || document.hidden || !window.EventSource) return;
-    stream = new EventSource(`${base}/events?page=${encodeURIComponent(document.body.dataset.live)}`);
+    heard = live();
+    stream = new EventSource(`${base}/events?page=${encodeURIComponent(heard)}`);
     stream.onopen = () => root.classList.remove("cut");
     stream.onerror = () => root.classList.add("cut");
     stream.onmessage = (event) => {
@@ -53,15 +59,23 @@
   function hush() {
     if (stream) stream.close();
     stream = null;
+    held.clear();
   }
 
   // What is the same stays the same node: a press that has begun, the focus and a half typed value survive. While a question is
-  // open nothing is replaced: the button that asked must still be in its form when the answer comes.
+  // open nothing is replaced: the button that asked must still be in its form when the answer comes. And rows stay where they are
+  // while somebody is about to do something with one of them.
   const held = new Map();
+
+  function isUsed(element) {
+    const focus = document.activeElement;
+    return document.querySelector("dialog[open]") || element.querySelector("tr.here, input[name=task]:checked, details[open]")
+      || (element.id === "list" && element.contains(focus) && focus.matches("input:not([type=checkbox]), select"));
+  }
 
   function replace(element, html) {
     if (!element) return;
-    if (document.querySelector("dialog[open]")) {
+    if (isUsed(element)) {
       held.set(element.id, html);
       return;
     }
@@ -69,14 +83,30 @@
     const next = document.createElement("template");
     next.innerHTML = html;
     children(element, next.content);
+    // Links that are new or lead elsewhere now are to swap the list in place too.
+    if (element.id === "list") window.htmx?.process(element);
     ask(element);
     tick();
   }
 
   function children(from, to) {
+    if (to.firstElementChild?.dataset.key) return rows(from, to);
     const [old, fresh] = [[...from.childNodes], [...to.childNodes]];
     fresh.forEach((node, n) => (n < old.length ? morph(old[n], node) : from.append(node)));
     old.slice(fresh.length).forEach((node) => node.remove());
+  }
+
+  // Rows with a key are moved and not rewritten: what is pressed stays the row of its task while others come above it.
+  function rows(from, to) {
+    const known = new Map([...from.children].map((row) => [row.dataset.key, row]));
+    const fresh = [...to.children];
+    const keys = new Set(fresh.map((row) => row.dataset.key));
+    for (const [key, row] of known) if (!keys.has(key)) row.remove();
+    fresh.forEach((row, n) => {
+      const [at, old] = [from.children[n] ?? null, known.get(row.dataset.key)];
+      if (old !== at || !old) from.insertBefore(old ?? row, at);
+      if (old) morph(old, row);
+    });
   }
 
   function morph(from, to) {
@@ -98,25 +128,7 @@
   window.addEventListener("pagehide", hush);
   window.addEventListener("pageshow", listen);
 
-  // The newest page of tasks is fetched again now and then, unless somebody is about to do something with a row of it.
-  const AGAIN = 3000;
-
-  async function again() {
-    const list = byId("list");
-    const isUsed = () => document.hidden || here() || boxes().some((box) => box.checked) || document.querySelector("dialog[open], details[open]")
-      || (list.contains(document.activeElement) && document.activeElement.matches("input, select"));
-    if (!list?.dataset.again || isUsed()) return;
-    try {
-      const answer = await fetch(list.dataset.again);
-      const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("list");
-      // Another list may be here by now, or a box be checked.
-      if (answer.ok && next && byId("list") === list && next.dataset.again === list.dataset.again && !isUsed()) children(list, next);
-      ask(list);
-      tick();
-    } catch { /* The next time. */ }
-  }
-
-  setInterval(again, AGAIN);
+  setInterval(release, 1000);
 
   // ------------------------------------------------------------------------------------------------------------ times
 
@@ -277,7 +289,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const isTyping = event.target.matches("input:not([type=checkbox]), select, textarea");
-    if (event.key === "Escape" && isTyping) event.target.blur();
+    if (event.key === "Escape") isTyping ? event.target.blur() : here()?.classList.remove("here");
     if (isTyping || document.querySelector("dialog[open]")) return;
     const after = before;
     before = "";
@@ -323,7 +335,7 @@
     draw();
   });
   byId("help-open").addEventListener("click", () => byId("help").showModal());
-  document.addEventListener("htmx:afterSettle", () => { ask(document); count(); tick(); });
+  document.addEventListener("htmx:afterSettle", () => { ask(document); count(); tick(); listen(); });
   ask(document);
   count();
   tick();

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// Streams of live updates at a time.
 pub(crate) const STREAMS_MAX: usize = 128;
+/// What is kept of pages that streams have shown a moment ago: what each shows now, and before.
+pub(crate) const PARTS_MAX: usize = 2 * STREAMS_MAX;
+/// All live pages that differ take no more than one part in so many of the time of what they are looked up by, together.
+pub(crate) const LIVE_SHARE: u32 = 4;
 /// Streams of those who come by an observer link, at a time: with the tabs they leave some connections for all else.
 pub(crate) const OBSERVERS_MAX: usize = 64;
 /// Tasks and groups that are looked at for observers within a second or two.
@@ -52,6 +56,8 @@ pub(crate) const HISTORY_MS: i64 = 300_000;
 pub(crate) const PAGE_ROWS: usize = 50;
 /// And the most that the API gives in one.
 pub(crate) const PAGE_ROWS_MAX: usize = 500;
+/// Schedules of a page.
+pub(crate) const SCHEDULE_ROWS: usize = 200;
 /// Dead rows that are grouped by their error, the newest ones.
 pub(crate) const DEAD_ROWS_MAX: usize = 10_000;
 /// Payload and result bytes that are shown on a page; the API gives all.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use tokio::time::MissedTickBehavior;
 use crate::access::{Role, Visitor};
 use crate::app::{App, Shared, stopped};
 use crate::failure::Failure;
-use crate::limits::{FRESH, STALLED_TIME};
+use crate::kept::Kept;
+use crate::limits::{FRESH, LIVE_SHARE, PARTS_MAX, STALLED_TIME};
 use crate::pages::{self, Part};
 use crate::request::Query;
 
@@ -31,14 +32,13 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A proxy shuts what is silent for long, and a reader that is gone is noticed by writing.
 pub(crate) const SILENT_TIME: Duration = Duration::from_secs(15);
 
-/// Parts by page and by what the visitor may do, as they were rendered last.
-#[derive(Default)]
-pub(crate) struct Parts(Mutex<HashMap<(String, bool), Rendered>>);
+/// Parts by page and by whether the visitor may change things, as they were rendered last.
+pub(crate) struct Parts(Kept<(String, bool), Arc<Vec<Part>>>);
 
-#[derive(Clone)]
-struct Rendered {
-    at: Instant,
-    parts: Arc<Vec<Part>>,
+impl Default for Parts {
+    fn default() -> Self {
+        Self(Kept::new(PARTS_MAX))
+    }
 }
 
 pub(crate) async fn stream(
@@ -105,8 +105,8 @@ async fn feed(app: &App, page: &str, role: Role, sender: &mpsc::Sender<Bytes>) {
         let parts = render(app, page, role >= Role::Admin && !app.settings.read_only).await;
         let mut changed = Map::new();
         for part in parts.iter() {
-            if has.get(part.id) != Some(&part.html) {
-                has.insert(part.id, part.html.clone());
+            if has.get(part.id) != Some(&part.sense) {
+                has.insert(part.id, part.sense.clone());
                 changed.insert(part.id.into(), part.html.clone().into());
             }
         }
@@ -131,17 +131,22 @@ pub(crate) async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> bool {
     matches!(tokio::time::timeout(STALLED_TIME, sender.send(text.into())).await, Ok(Ok(())))
 }
 
+/// What cannot be rendered now stays as it is on the page.
 async fn render(app: &App, page: &str, may_change: bool) -> Arc<Vec<Part>> {
-    let key = (page.to_owned(), may_change);
-    let kept = app.parts.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-    if let Some(kept) = kept.filter(|kept| kept.at.elapsed() < FRESH) {
-        return kept.parts;
-    }
-    let parts = Arc::new(pages::parts(app, page, may_change).await);
-    let mut all = app.parts.0.lock().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|_, kept| kept.at.elapsed() < FRESH * 4);
-    all.insert(key, Rendered { at: Instant::now(), parts: Arc::clone(&parts) });
-    parts
+    let parts = &app.parts.0;
+    let look = || async {
+        // The picture is of all pages and costs this one nothing.
+        let snapshot = app.live.glance().await;
+        let begun = Instant::now();
+        let found = Arc::new(pages::parts(app, &snapshot, page, may_change).await);
+        Ok((found, fresh_for(begun.elapsed(), parts.wanted())))
+    };
+    parts.get(&(page.to_owned(), may_change), look).await.unwrap_or_default()
+}
+
+/// A page that takes long to look up, or waits long behind others, rests longer, and the more so the more there are.
+fn fresh_for(took: Duration, pages: usize) -> Duration {
+    FRESH.max(took * LIVE_SHARE * u32::try_from(pages.max(1)).unwrap_or(u32::MAX))
 }
 
 /// The body of a stream.
@@ -152,5 +157,18 @@ impl Stream for Messages {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context).map(|message| message.map(Ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_pages_rest_longer_the_more_they_take_together() {
+        // Proves that a quick page comes each second, and that fifty slow ones that differ leave the rest of the time to others.
+        assert_eq!(fresh_for(Duration::from_millis(2), 50), FRESH);
+        assert_eq!(fresh_for(Duration::from_millis(150), 1), FRESH);
+        assert_eq!(fresh_for(Duration::from_millis(150), 50), Duration::from_secs(30));
     }
 }

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
 use crate::pages::Visit;
 use crate::pages::change::task_id;
+use crate::pages::groups;
 use crate::pages::tasks::{filter, query};
 use crate::request::Query;
 use crate::rows;
@@ -92,15 +93,19 @@ pub(crate) async fn dead(visit: Visit) -> Answered {
 }
 
 pub(crate) async fn groups(visit: Visit, Query(fields): Query) -> Answered {
-    let before = fields.number("before")?;
-    let mut groups = visit.app.rows.ask(move |table| rows::groups(table, before, PAGE_ROWS + 1)).await?;
-    let next = if groups.len() > PAGE_ROWS { Some(groups[PAGE_ROWS - 1].id) } else { None };
-    groups.truncate(PAGE_ROWS);
+    let (groups, next) = groups::list(&visit.app, fields.number("before")?, PAGE_ROWS).await?;
     answer(&json!({ "groups": groups, "next": next }))
 }
 
+/// With the words of the wire, though the table is asked and not the broker.
 pub(crate) async fn group(visit: Visit, Path(id): Path<u64>) -> Answered {
-    answer(&visit.app.live.ask(move |client| client.group(id)).await?)
+    let (line, counts) = groups::find(&visit.app, id).await?;
+    let mut value = object(&counts);
+    value.insert("group".into(), id.into());
+    value.insert("created_at".into(), line.created_at.into());
+    value.extend(line.name.map(|name| ("name".into(), name.into())));
+    value.extend(line.last_task.map(|task| ("last".into(), task.into())));
+    answer(&value)
 }
 
 pub(crate) async fn schedules(visit: Visit) -> Answered {

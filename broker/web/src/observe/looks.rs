@@ -1,37 +1,29 @@
 //! One look into the table for all who watch the same task or group, at most about once a second.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use laneway::Observed;
 
 use crate::failure::Failure;
+use crate::kept::Kept;
 use crate::limits::{FRESH, OBSERVED_MAX};
 use crate::rows::{self, Rows, Standing};
 
 /// A look that took long, into a large group, is worth so many times its time: observers get a twentieth of the thread.
 const REST_TIMES: u32 = 20;
 
-/// What was seen of each a moment ago.
-#[derive(Default)]
-pub(crate) struct Looks(Mutex<HashMap<Observed, Arc<Place>>>);
+/// What was seen of each a moment ago; `None` where it is not there.
+pub(crate) struct Looks(Kept<Observed, Option<Standing>>);
 
-/// Locked while it is looked at, so that whoever comes meanwhile gets the same.
-#[derive(Default)]
-struct Place(tokio::sync::Mutex<Option<Seen>>);
-
-struct Seen {
-    /// `None`: it is not there.
-    found: Option<Standing>,
-    fresh_until: Instant,
+impl Default for Looks {
+    fn default() -> Self {
+        Self(Kept::new(OBSERVED_MAX))
+    }
 }
 
 impl Looks {
     pub(crate) async fn look(&self, rows: &Rows, observed: Observed) -> Result<Standing, Failure> {
-        let place = self.place(observed)?;
-        let mut seen = place.0.lock().await;
-        if !seen.as_ref().is_some_and(Seen::is_fresh) {
+        let look = || async {
             let (found, took) = rows
                 .ask(move |table| {
                     let begun = Instant::now();
@@ -39,33 +31,10 @@ impl Looks {
                     Ok((found, begun.elapsed()))
                 })
                 .await?;
-            *seen = Some(Seen { found, fresh_until: Instant::now() + fresh_for(took) });
-        }
-        let found = seen.as_ref().and_then(|seen| seen.found.clone());
+            Ok((found, fresh_for(took)))
+        };
+        let found = self.0.get(&observed, look).await?;
         found.ok_or_else(|| Failure::not_found(format!("{observed} is not there, or not any more")))
-    }
-
-    fn place(&self, observed: Observed) -> Result<Arc<Place>, Failure> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= OBSERVED_MAX && !places.contains_key(&observed) {
-            places.retain(|_, place| Arc::strong_count(place) > 1 || place.is_fresh());
-            if places.len() >= OBSERVED_MAX {
-                return Err(Failure::busy());
-            }
-        }
-        Ok(Arc::clone(places.entry(observed).or_default()))
-    }
-}
-
-impl Place {
-    fn is_fresh(&self) -> bool {
-        self.0.try_lock().map_or(true, |seen| seen.as_ref().is_some_and(Seen::is_fresh))
-    }
-}
-
-impl Seen {
-    fn is_fresh(&self) -> bool {
-        Instant::now() < self.fresh_until
     }
 }
 
@@ -105,17 +74,6 @@ mod tests {
             assert_eq!(looks.look(&rows, task(2)).await.unwrap().state, laneway::TaskState::Done);
             assert_eq!(looks.look(&rows, task(3)).await.unwrap_err().code, "not_found");
         });
-    }
-
-    #[test]
-    fn what_is_watched_is_bounded_and_forgotten() {
-        // Proves that one more than the bound is shed while all are watched, and has a place when some are not any more.
-        let looks = Looks::default();
-        let mut held: Vec<_> = (1..=OBSERVED_MAX).map(|id| looks.place(task(id)).unwrap()).collect();
-        assert_eq!(looks.place(task(OBSERVED_MAX + 1)).err().unwrap().code, "busy");
-        assert!(looks.place(task(1)).is_ok());
-        held.pop();
-        assert!(looks.place(task(OBSERVED_MAX + 1)).is_ok());
     }
 
     #[test]

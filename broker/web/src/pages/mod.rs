@@ -25,6 +25,7 @@ use crate::access::{Role, Visitor};
 use crate::app::{App, Shared};
 use crate::failure::Failure;
 use crate::guard::Nonce;
+use crate::request::Fields;
 use crate::snapshot::Snapshot;
 use crate::time::{At, grouped};
 
@@ -34,39 +35,57 @@ pub(crate) struct Part {
     /// Of the element that holds it.
     pub(crate) id: &'static str,
     pub(crate) html: String,
+    /// The same without the words of its times, which the browser keeps going: what has to differ for it to be sent again.
+    pub(crate) sense: String,
 }
 
 impl Part {
     fn new(id: &'static str, template: &impl Template) -> Self {
-        Self { id, html: html(template) }
+        Self::of(id, html(template))
+    }
+
+    fn of(id: &'static str, html: String) -> Self {
+        let before_words = |piece: &str| piece.rfind('>').map_or_else(String::new, |at| piece[..at].to_owned());
+        let mut pieces: Vec<&str> = html.split("</time>").collect();
+        let rest = pieces.pop().unwrap_or_default();
+        let sense = pieces.into_iter().map(before_words).collect::<String>() + rest;
+        Self { id, html, sense }
     }
 }
 
-/// Pages whose parts can be asked for.
+/// Pages whose parts can be asked for: a word, with a number where there are many such pages, and with what stands behind the `?` of
+/// the address where that says what is shown.
 pub(crate) fn is_live(page: &str) -> bool {
-    let numbered = |prefix: &str| page.strip_prefix(prefix).is_some_and(|n| n.parse::<i64>().is_ok());
-    matches!(page, "none" | "overview" | "lanes" | "workers") || numbered("task:") || numbered("batch:")
+    let (name, query) = page.split_once('?').unwrap_or((page, ""));
+    let numbered = |prefix: &str| name.strip_prefix(prefix).is_some_and(|n| n.parse::<u64>().is_ok());
+    let is_page = matches!(name, "none" | "overview" | "lanes" | "workers" | "dead" | "groups" | "schedules")
+        || ["task:", "batch:", "group:"].into_iter().any(numbered);
+    is_page || (name == "tasks" && tasks::filter(&Fields::parse(query.as_bytes())).is_ok())
 }
 
-pub(crate) async fn parts(app: &App, page: &str, may_change: bool) -> Vec<Part> {
-    let snapshot = app.live.glance().await;
+pub(crate) async fn parts(app: &App, snapshot: &Snapshot, page: &str, may_change: bool) -> Vec<Part> {
     let base = &app.settings.base_path;
-    let mut parts = match page.split_once(':') {
-        None if page == "overview" => overview::parts(&snapshot, base),
-        None if page == "lanes" => lanes::parts(&snapshot, base, may_change),
-        None if page == "workers" => workers::parts(app, &snapshot, may_change).await,
-        Some(("task", id)) => match id.parse() {
-            Ok(id) => task::parts(app, id, may_change).await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        },
-        Some(("batch", n)) => match n.parse() {
-            Ok(n) => batch::parts(app, n, may_change).await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        },
-        _ => Vec::new(),
+    let (name, query) = page.split_once('?').unwrap_or((page, ""));
+    let (name, number) = name.split_once(':').unwrap_or((name, ""));
+    let fields = Fields::parse(query.as_bytes());
+    // It is one where the page has one, or nobody would listen to it.
+    let number: u64 = number.parse().unwrap_or(0);
+    let found = match name {
+        "overview" => Ok(overview::parts(snapshot, base)),
+        "lanes" => Ok(lanes::parts(snapshot, base, may_change)),
+        "workers" => Ok(workers::parts(app, snapshot, may_change).await),
+        "tasks" => tasks::parts(app, snapshot, &fields, may_change).await,
+        "dead" => dead::parts(app, may_change).await,
+        "groups" => groups::parts(app, &fields).await,
+        "schedules" => schedules::parts(app, &fields, may_change).await,
+        "task" => task::parts(app, i64::try_from(number).unwrap_or(0), may_change).await,
+        "batch" => batch::parts(app, number, may_change).await,
+        "group" => groups::one_parts(app, number, may_change).await,
+        _ => Ok(Vec::new()),
     };
-    parts.push(Part::new("p-state", &StatePart::of(&snapshot)));
-    parts.push(Part { id: "p-dead", html: dead_count(&snapshot) });
+    let mut parts = found.unwrap_or_default();
+    parts.push(Part::new("p-state", &StatePart::of(snapshot)));
+    parts.push(Part::of("p-dead", dead_count(snapshot)));
     parts
 }
 
@@ -289,6 +308,17 @@ impl At {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_passes_is_no_change() {
+        // Proves that words of times do not count, and everything else does, the times themselves too.
+        let part = |at: &str, words: &str, rest: &str| {
+            Part::of("p", format!("<b>a</b> <time data-at=\"{at}\">{words}</time>, <time>{words}</time>{rest}")).sense
+        };
+        assert_eq!(part("1", "1 s ago", "x"), part("1", "2 s ago", "x"));
+        assert_ne!(part("1", "1 s ago", "x"), part("2", "1 s ago", "x"));
+        assert_ne!(part("1", "1 s ago", "x"), part("1", "1 s ago", "y"));
+    }
 
     #[test]
     fn a_sparkline_fills_its_place() {

@@ -4,7 +4,8 @@ use askama::Template;
 use laneway::TaskState;
 
 use super::overview::trouble;
-use super::{Frame, Shown, Visit, page};
+use super::{Frame, Part, Shown, Visit, html, page};
+use crate::app::App;
 use crate::failure::Failure;
 use crate::filter::{FIELDS, Filter};
 use crate::limits::PAGE_ROWS;
@@ -18,8 +19,19 @@ use crate::time::{At, grouped, span};
 struct TasksPage {
     frame: Frame,
     trouble: String,
+    list: String,
+    /// Whose parts are sent again while this list is shown: another one takes its place without a new page.
+    live: String,
+}
+
+/// Everything about the tasks that meet the filter.
+#[derive(Template)]
+#[template(path = "part_list.html")]
+struct ListPart<'a> {
+    base: &'a str,
+    may_change: bool,
     tabs: Vec<Tab>,
-    fields: [(&'static str, &'static str); 10],
+    fields: [(&'static str, &'static str); 11],
     state: &'static str,
     text: String,
     wrong: String,
@@ -58,30 +70,64 @@ pub(super) struct Line {
 }
 
 pub(crate) async fn show(visit: Visit, Query(fields): Query) -> Shown {
-    let snapshot = visit.app.live.glance().await;
-    let (filter, wrong) = match filter(&fields) {
+    let app = &visit.app;
+    let snapshot = app.live.glance().await;
+    let frame = visit.frame("tasks", "Tasks");
+    let list = list(app, &snapshot, &fields, frame.may_change).await?;
+    // A search that was broken off stays where it is: the same again each second would lead no further.
+    let live = if list.is_partial || !list.wrong.is_empty() { "none".into() } else { live(&fields) };
+    page(&TasksPage { trouble: trouble(&snapshot, &frame.base), list: html(&list), frame: frame.live(&*live), live })
+}
+
+pub(super) async fn parts(
+    app: &App,
+    snapshot: &Snapshot,
+    fields: &Fields,
+    may_change: bool,
+) -> Result<Vec<Part>, Failure> {
+    Ok(vec![Part::new("list", &list(app, snapshot, fields, may_change).await?)])
+}
+
+/// The list that these fields of the address lead to, for [`super::parts`].
+fn live(fields: &Fields) -> String {
+    let mut words = form_urlencoded::Serializer::new("tasks?".to_owned());
+    for name in ["state", "q", "before"] {
+        if let Some(text) = fields.text(name) {
+            words.append_pair(name, text);
+        }
+    }
+    words.finish()
+}
+
+async fn list<'a>(
+    app: &'a App,
+    snapshot: &Snapshot,
+    fields: &Fields,
+    may_change: bool,
+) -> Result<ListPart<'a>, Failure> {
+    let (filter, wrong) = match filter(fields) {
         Ok(filter) => (filter, String::new()),
         Err(failure) => (Filter::default(), failure.message),
     };
     let before = fields.number("before")?;
     let found = if wrong.is_empty() {
-        let query = query(filter.clone(), before, PAGE_ROWS, &snapshot);
-        visit.app.rows.ask(move |table| rows::page(table, &query)).await?
+        let query = query(filter.clone(), before, PAGE_ROWS, snapshot);
+        app.rows.ask(move |table| rows::page(table, &query)).await?
     } else {
         Page::default()
     };
-    let frame = visit.frame("tasks", "Tasks");
+    let base = app.settings.base_path.as_str();
     let text = if wrong.is_empty() { filter.to_string() } else { fields.text("q").unwrap_or_default().to_owned() };
-    let link = |state: &str, before: Option<i64>| link(&frame.base, state, &text, before);
+    let link = |state: &str, before: Option<i64>| link(base, state, &text, before);
     let state = filter.state.map_or("", TaskState::as_str);
-    let bulk = filter.to_bulk(&connected(&snapshot));
+    let bulk = filter.to_bulk(&connected(snapshot));
     let why_not_all = bulk.as_ref().err().map_or_else(String::new, ToString::to_string);
-    let all_link =
-        |change: &str| format!("{}/tasks/change-all?change={change}&state={state}&q={}", frame.base, encode(&text));
+    let all_link = |change: &str| format!("{base}/tasks/change-all?change={change}&state={state}&q={}", encode(&text));
     let all = if bulk.is_ok() { changes_for(filter.state) } else { Vec::new() };
-    page(&TasksPage {
-        trouble: trouble(&snapshot, &frame.base),
-        tabs: tabs(&snapshot, filter.state, link),
+    Ok(ListPart {
+        base,
+        may_change,
+        tabs: tabs(snapshot, filter.state, link),
         fields: FIELDS,
         state,
         wrong,
@@ -90,12 +136,11 @@ pub(crate) async fn show(visit: Visit, Query(fields): Query) -> Shown {
         is_first: before.is_none(),
         partial_at: found.next.unwrap_or(0),
         is_partial: found.is_partial,
-        rows: found.rows.iter().map(|row| line(row, &snapshot)).collect(),
-        lanes: lane_names(&snapshot),
+        rows: found.rows.iter().map(|row| line(row, snapshot)).collect(),
+        lanes: lane_names(snapshot),
         all: all.into_iter().map(|change| (change, all_link(change))).collect(),
         why_not_all,
         text,
-        frame,
     })
 }
 

@@ -4,9 +4,11 @@
 //! two. Every statement goes by an index of the schema, which a test asks SQLite about. Its inbox is bounded: a full one sheds.
 
 mod dead;
+mod group_counts;
 mod groups;
 mod oldest;
 mod schema;
+mod schedules;
 mod standing;
 mod table;
 mod task;
@@ -23,9 +25,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
 pub(crate) use self::dead::{DeadGroup, dead_groups};
-pub(crate) use self::groups::{GroupLine, groups};
+pub(crate) use self::group_counts::GroupCounts;
+pub(crate) use self::groups::{GroupLine, group, groups};
 pub use self::oldest::Ages;
 pub(crate) use self::schema::schema;
+pub(crate) use self::schedules::{ScheduleLine, schedules};
 pub(crate) use self::standing::{Standing, standing};
 pub(crate) use self::table::{Table, Trouble};
 pub(crate) use self::task::{Edge, Relations, TaskDetail, relations, task};

@@ -1,18 +1,15 @@
 //! Where one task or one group stands, as much of it as an observer link shows: a few columns, never payload or result.
 
 use laneway::{Observed, TaskState};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
+use super::group_counts::{GroupCounts, ONE_MAX};
 use super::table::{Table, Trouble};
 
-/// Tasks of a group in one state that are counted: so many entries of an index are read in some milliseconds.
-const COUNT_MAX: i64 = 100_000;
 /// The beginnings of what a worker said and of the error are enough for a page.
 const TASK: &str = "SELECT state, progress_done, progress_total, substr(progress_note, 1, 200), created_at, started_at, finished_at, \
                     substr(error, 1, 500) FROM tasks WHERE id = ?1";
 const GROUP: &str = "SELECT created_at FROM task_groups WHERE id = ?1";
-const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_group \
-                     WHERE group_id = ?1 AND group_id IS NOT NULL AND state = ?2 LIMIT ?3)";
 
 /// A task, or the tasks of a group taken together. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,15 +61,9 @@ fn of_task(conn: &Connection, id: u64) -> rusqlite::Result<Option<Standing>> {
 }
 
 fn of_group(conn: &Connection, group: u64) -> rusqlite::Result<Option<Standing>> {
-    let mut statement = conn.prepare_cached(COUNT)?;
-    let mut count = |state: TaskState| -> rusqlite::Result<u64> {
-        let n = statement.query_row(params![signed(group), state.as_str(), COUNT_MAX], |row| row.get::<_, i64>(0))?;
-        Ok(n.unsigned_abs())
-    };
-    let [waiting, queued, running] =
-        [count(TaskState::Waiting)?, count(TaskState::Queued)?, count(TaskState::Running)?];
-    let [done, dead, cancelled] = [count(TaskState::Done)?, count(TaskState::Dead)?, count(TaskState::Cancelled)?];
-    let (live, ended) = (waiting + queued + running, done + dead + cancelled);
+    let counts = GroupCounts::count(conn, signed(group), ONE_MAX)?;
+    let GroupCounts { waiting, queued, running, dead, cancelled, .. } = counts;
+    let (live, ended) = (counts.live(), counts.ended());
     let known: Option<Option<i64>> =
         conn.prepare_cached(GROUP)?.query_row([signed(group)], |row| Ok(row.get(0).ok())).optional()?;
     if known.is_none() && live + ended == 0 {
@@ -116,7 +107,7 @@ mod tests {
         // Proves that progress of an earlier run and an error of one that goes on are not shown, and which columns are read.
         let place = testing::Place::new();
         let conn = place.conn();
-        for sql in [TASK, GROUP, COUNT] {
+        for sql in [TASK, GROUP] {
             assert_indexed(&conn, sql);
         }
         conn.execute_batch(

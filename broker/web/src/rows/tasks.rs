@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::Serialize;
 
-use super::table::{Clock, Table, Trouble};
+use super::table::{Clock, Table, Trouble, is_broken_off};
 use crate::filter::{Filter, sessions};
 
 /// Ids of the first slice of a walk.
@@ -268,10 +268,6 @@ fn walk(conn: &Connection, clock: &Clock, source: &Source, query: &PageQuery) ->
         ids = ids.saturating_mul(factor).min(SLICE_IDS_MAX);
     }
     Ok(page)
-}
-
-fn is_broken_off(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
 }
 
 /// An app may have written anything into a column: what does not fit is shown as if it were not there.
