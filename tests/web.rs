@@ -259,7 +259,9 @@ fn who_is_not_let_in_stays_outside() {
     open.is(7, "web.access_file");
     let set = format!("web.access_file={}", access.display());
     let words = [&WEB[..], &["--set", &set]].concat();
-    assert!(Said::by(&place, &[], &[&["broker", "--db", "x.db"], &words[..]].concat()).err.contains("chmod 600"));
+    let readable =
+        Said::by(&place, &[], &[&["broker", "--db", "x.db", "--bind", &place.endpoint()], &words[..]].concat());
+    assert!(readable.err.contains("chmod 600"), "{}", readable.err);
     std::fs::set_permissions(&access, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let broker = Broker::start_as(&place, &words);
     let http = Http::of(&broker);
@@ -284,6 +286,7 @@ fn who_is_not_let_in_stays_outside() {
     }
     ann.with("sec-fetch-site", "same-origin").post("/lanes/change", "lane=low&change=pause").is(303);
     ann.with("host", "evil.example").get("/").is(421);
+    who_is_refused_in_a_browser_sees_a_page(&http, &ann, &bob);
     drop(broker);
 
     let words = [&words[..], &["--set", "web.read_only=true"]].concat();
@@ -292,6 +295,29 @@ fn who_is_not_let_in_stays_outside() {
     assert_eq!(ann.post_json("/api/v1/lanes/low", &json!({"paused": false})).is(403).json()["code"], "read_only");
     let log = std::fs::read_to_string(place.path("broker.log")).unwrap();
     assert!(!log.contains("horse") && !log.contains("secret"), "a secret or a payload stands in the log");
+}
+
+/// Proves that 401, 403 and 421 are pages for whoever takes HTML, with the headers of the JSON, and that those who are outside see
+/// nothing of what is inside.
+fn who_is_refused_in_a_browser_sees_a_page(http: &Http, ann: &Http, bob: &Http) {
+    const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
+    let page = |http: &Http| http.with("accept", HTML);
+    let outside = page(http).get("/").is(401);
+    assert!(outside.header("www-authenticate").unwrap().starts_with("Basic"));
+    assert!(outside.header("content-type").unwrap().starts_with("text/html"), "{}", outside.head);
+    assert!(outside.body.contains("a token or a password is needed") && !outside.body.contains("p-state"));
+    // Its style is served to it.
+    let style = outside.body.split("stylesheet\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+    http.get(style).is(200);
+    let wrong = page(ann).with("host", "evil.example");
+    let elsewhere = wrong.get("/").is(421);
+    assert!(elsewhere.body.contains("web.hosts") && elsewhere.body.contains("</html>"), "{}", elsewhere.body);
+    wrong.get(style).is(200);
+    let denied = page(bob).post("/lanes/change", "lane=low&change=pause").is(403);
+    assert!(denied.body.contains("bob may only read") && denied.body.contains("p-state"), "{}", denied.body);
+    // The API's own stay JSON whoever asks.
+    assert_eq!(page(http).get("/api/v1/stats").is(401).json()["code"], "unauthorized");
+    assert_eq!(http.get("/").is(401).json()["code"], "unauthorized");
 }
 
 #[test]

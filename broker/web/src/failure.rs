@@ -51,6 +51,11 @@ impl Failure {
         self
     }
 
+    /// Of its page.
+    pub(crate) fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Not as asked")
+    }
+
     pub(crate) fn json(&self) -> Value {
         let mut object = Map::new();
         object.insert("code".into(), self.code.into());

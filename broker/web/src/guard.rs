@@ -38,8 +38,11 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
     let nonce = nonce();
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_guess = request.headers().contains_key(header::AUTHORIZATION);
-    let visitor = admit(&app, &path, &request);
-    let mut response = match visitor {
+    let wants_page = is_page(&path) && accepts_html(request.headers());
+    let admitted = admit(&app, &path, &request);
+    let known = admitted.as_ref().ok().cloned();
+    let admitted = admitted.and_then(|visitor| may(&app, &path, &request, &visitor).map(|()| visitor));
+    let mut response = match admitted {
         Ok(_) if request.method() == Method::OPTIONS && observe::is_shared(&path) => origins::preflight(),
         Ok(visitor) => {
             request.extensions_mut().insert(visitor.clone());
@@ -47,14 +50,20 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
             let response = next.run(request).await;
             let failure = response.extensions().get::<Failure>().cloned();
             match failure {
-                Some(failure) if is_page(&path) => pages::failure(&app, &visitor, &nonce, failure),
+                Some(failure) if is_page(&path) => pages::failure(&app, &visitor, &nonce, &failure),
                 _ => response,
             }
         }
-        Err(failure) if failure.status == StatusCode::UNAUTHORIZED && is_guess => {
-            hold_back(&app.guesses, failure).await.into_response()
+        Err(mut failure) => {
+            if failure.status == StatusCode::UNAUTHORIZED && is_guess {
+                failure = hold_back(&app.guesses, failure).await;
+            }
+            match known {
+                _ if !wants_page => failure.into_response(),
+                Some(visitor) => pages::failure(&app, &visitor, &nonce, &failure),
+                None => pages::outside(&app, &failure),
+            }
         }
-        Err(failure) => failure.into_response(),
     };
     protect(response.headers_mut(), &nonce);
     if observe::is_shared(&path) {
@@ -72,19 +81,30 @@ async fn hold_back(guesses: &Semaphore, failure: Failure) -> Failure {
 }
 
 fn is_page(path: &str) -> bool {
-    !observe::is_shared(path) && !path.starts_with("/api/") && !path.starts_with("/assets/") && path != "/metrics"
+    !observe::is_shared(path) && !path.starts_with("/api/") && !is_asset(path) && path != "/metrics"
 }
 
+/// A browser that shows a page; what its scripts and other programs ask for is answered as JSON.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let mut accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    accepts.any(|accept| accept.contains("text/html"))
+}
+
+/// Who asks, if they are let in.
 fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure> {
     let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host(headers);
+    let anybody = || Visitor { name: "anybody".into(), role: Role::Read };
+    // The page that says so to a browser has a style.
+    if is_asset(path) && request.method() == Method::GET {
+        return Ok(anybody());
+    }
     if !is_ours(host, app.settings.bind, &app.settings.hosts) {
         let text = format!("this is not {host}");
         return Err(Failure::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", text)
             .next("say the name that people use in web.hosts"));
     }
-    let anybody = || Visitor { name: "anybody".into(), role: Role::Read };
-    if is_for_everybody(path) && request.method() == Method::GET {
+    if is_probe(path) && request.method() == Method::GET {
         return Ok(anybody());
     }
     if observe::is_shared(path) && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -95,14 +115,20 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
         return Ok(anybody());
     }
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let visitor = app.access.visitor(authorization).ok_or_else(|| {
+    app.access.visitor(authorization).ok_or_else(|| {
         Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", "a token or a password is needed")
             .next("say `Authorization: Bearer TOKEN`, or the name and password of the access file")
-    })?;
-    if request.method() == Method::GET || request.method() == Method::HEAD {
-        return Ok(visitor);
+    })
+}
+
+/// Whether this visitor may do so from there.
+fn may(app: &Shared, path: &str, request: &Request, visitor: &Visitor) -> Result<(), Failure> {
+    let method = request.method();
+    if method == Method::GET || method == Method::HEAD || (method == Method::OPTIONS && observe::is_shared(path)) {
+        return Ok(());
     }
-    if !is_same_origin(headers, host) {
+    let headers = request.headers();
+    if !is_same_origin(headers, host(headers)) {
         let text = "a change must come from the dashboard itself, not from another page";
         return Err(Failure::new(StatusCode::FORBIDDEN, "cross_site", text));
     }
@@ -113,12 +139,21 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
         let text = format!("{} may only read", visitor.name);
         return Err(Failure::new(StatusCode::FORBIDDEN, "denied", text));
     }
-    Ok(visitor)
+    Ok(())
 }
 
-/// Probes of supervisors, and files that are the same for all.
-fn is_for_everybody(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz") || path.starts_with("/assets/")
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// Files that are the same for all.
+fn is_asset(path: &str) -> bool {
+    path.starts_with("/assets/")
+}
+
+/// Of supervisors.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz")
 }
 
 /// A browser says `Sec-Fetch-Site` where it trusts the connection and `Origin` on every form and script; a program says neither,

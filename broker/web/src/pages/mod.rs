@@ -223,20 +223,44 @@ fn html(template: &impl Template) -> String {
 
 #[derive(Template)]
 #[template(path = "failure.html")]
-struct FailurePage {
+struct FailurePage<'a> {
     frame: Frame,
-    failure: Failure,
+    failure: &'a Failure,
 }
 
 /// A failure as a page of its own, with the way on.
-pub(crate) fn failure(app: &App, visitor: &Visitor, nonce: &Nonce, failure: Failure) -> Response {
-    let status = failure.status;
-    let frame = Frame::new(app, visitor, nonce, "", status.canonical_reason().unwrap_or("Not as asked"));
-    let mut response = (status, Html(html(&FailurePage { frame, failure }))).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
-    }
-    response
+pub(crate) fn failure(app: &App, visitor: &Visitor, nonce: &Nonce, failure: &Failure) -> Response {
+    let frame = Frame::new(app, visitor, nonce, "", failure.title());
+    as_page(failure, html(&FailurePage { frame, failure }))
+}
+
+#[derive(Template)]
+#[template(path = "outside.html")]
+struct OutsidePage<'a> {
+    title: &'a str,
+    css: String,
+    icon: String,
+    failure: &'a Failure,
+    /// The same address may be answered the next time.
+    may_try_again: bool,
+}
+
+/// The same for somebody who was not let in, and so sees nothing of the rest.
+pub(crate) fn outside(app: &App, failure: &Failure) -> Response {
+    let asset = |name: &str| format!("{}{}", app.settings.base_path, app.assets.path(name));
+    let (css, icon) = (asset("app.css"), asset("icon.svg"));
+    let may_try_again = failure.status != StatusCode::MISDIRECTED_REQUEST;
+    as_page(failure, html(&OutsidePage { title: failure.title(), css, icon, failure, may_try_again }))
+}
+
+/// With the status and the headers that the failure has as JSON.
+fn as_page(failure: &Failure, text: String) -> Response {
+    let (mut head, _) = failure.clone().into_response().into_parts();
+    head.headers.remove(header::CONTENT_TYPE);
+    head.headers.remove(header::CONTENT_LENGTH);
+    let (page, body) = Html(text).into_response().into_parts();
+    head.headers.extend(page.headers);
+    Response::from_parts(head, body)
 }
 
 pub(crate) async fn no_such_page(State(_): State<Shared>, Extension(_): Extension<Visitor>) -> Failure {
