@@ -516,6 +516,55 @@ fn what_is_dangerous_asks_without_javascript_too() {
 }
 
 #[test]
+fn the_api_has_what_the_screens_show() {
+    // Proves notices, history, About, kinds, a task's log and a drain of all over HTTP, and kinds by their form.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1 name=webby");
+    let table = Table::open(&place);
+    let go_on = place.path("go on");
+    std::fs::write(&go_on, "").unwrap();
+    let task = table.insert("log", &json!({"lines": 3, "path": go_on}).to_string());
+    table.wait_for_state(task, "done");
+    let log = http.get(&format!("/api/v1/tasks/{task}/log")).is(200).json();
+    assert_eq!(log["task"], task);
+    let lines = log["lines"].as_array().unwrap();
+    assert!(lines.len() == 3 && lines[2].as_str().unwrap().contains("line 3"), "{log}");
+    http.get("/api/v1/tasks/999/log").is(404);
+
+    table.insert("nobody", "1");
+    let notices = || http.get("/api/v1/notices").is(200).json()["notices"].take();
+    wait_until("a notice", || notices()[0]["text"].as_str().is_some_and(|text| text.contains("kind nobody")));
+    let notice = &notices()[0];
+    assert!(notice["level"] == "warn" && notice["link"] == "/tasks?state=queued&q=kind:nobody", "{notice}");
+    wait_until("some history", || {
+        let history = http.get("/api/v1/history").is(200).json();
+        history["rates"].as_array().is_some_and(|rates| rates.len() > 1) && history["lanes"]["normal"].is_array()
+    });
+    let about = http.get("/api/v1/about").is(200).json();
+    assert_eq!((&about["broker"]["epoch"], &about["endpoint"]), (&json!(1), &json!(broker.endpoint())));
+    assert!(about["schema"].as_u64() > Some(1) && about["visitor"]["role"] == "admin", "{about}");
+    assert!(about["settings"].as_array().unwrap().iter().any(|setting| setting["name"] == "web.bind"), "{about}");
+
+    for (change, cap, paused) in
+        [("pause", json!(null), true), ("set&cap=2&rate=10/s", json!(2), true), ("resume", json!(2), false)]
+    {
+        http.post("/kinds/change", &format!("kind=nobody&change={change}")).is(303);
+        let kinds = || http.get("/api/v1/kinds").is(200).json()["kinds"].take();
+        let is_so =
+            |kind: &serde_json::Value| kind["kind"] == "nobody" && kind["paused"] == paused && kind["cap"] == cap;
+        wait_until(change, || kinds().as_array().unwrap().iter().any(is_so));
+    }
+    assert!(http.get("/lanes").body.contains("value=\"10/s\""));
+    assert_eq!(http.post("/kinds/change", "kind=nobody&change=set&cap=x").status, 400);
+
+    assert_eq!(http.post_json("/api/v1/workers/drain", &json!({})).is(200).json()["draining"], true);
+    wait_until("the drain", || http.get("/readyz").status == 503);
+    http.post_json("/api/v1/workers/drain", &json!({"off": true})).is(200);
+    wait_until("its end", || http.get("/readyz").status == 200);
+}
+
+#[test]
 fn live_updates_arrive_and_end_with_the_broker() {
     // Proves that a stream tells what has changed within moments, and that a stop of the broker does not wait for it.
     let place = Place::new();

@@ -62,15 +62,20 @@ fn machine() -> Vec<(&'static str, Route)> {
 /// Methods, path and handler.
 pub(crate) fn api() -> Vec<(&'static [&'static str], &'static str, Route)> {
     vec![
-        (&["get"], "/stats", get(api::look::stats)),
+        (&["get"], "/stats", get(api::whole::stats)),
+        (&["get"], "/notices", get(api::whole::notices)),
+        (&["get"], "/history", get(api::whole::history)),
+        (&["get"], "/about", get(api::whole::about)),
         (&["get"], "/lanes", get(api::look::lanes)),
         (&["post"], "/lanes/{name}", post(api::change::lane)),
         (&["get"], "/kinds", get(api::look::kinds)),
         (&["post"], "/kinds/{name}", post(api::change::kind)),
         (&["get"], "/workers", get(api::look::workers)),
+        (&["post"], "/workers/drain", post(api::change::drain_all)),
         (&["post"], "/workers/{session}/drain", post(api::change::drain)),
         (&["get", "post"], "/tasks", get(api::look::tasks).post(api::submit::submit)),
         (&["get"], "/tasks/{id}", get(api::look::task)),
+        (&["get"], "/tasks/{id}/log", get(api::look::log)),
         (&["get"], "/tasks/{id}/wait", get(api::submit::wait)),
         (&["post"], "/tasks/{id}/{change}", post(api::change::task)),
         (&["post"], "/bulk", post(api::change::bulk)),

@@ -155,7 +155,15 @@ pub(crate) struct DrainChange {
 }
 
 pub(crate) async fn drain(visit: Visit, Path(session): Path<String>, Json(body): Json<DrainChange>) -> Answered {
-    let drain = Drain { release: body.release, off: body.off, worker: Some(session) };
+    drained(visit, body, Some(session)).await
+}
+
+pub(crate) async fn drain_all(visit: Visit, Json(body): Json<DrainChange>) -> Answered {
+    drained(visit, body, None).await
+}
+
+async fn drained(visit: Visit, body: DrainChange, worker: Option<String>) -> Answered {
+    let drain = Drain { release: body.release, off: body.off, worker };
     answer(&visit.app.live.change(move |client| client.drain(drain)).await?)
 }
 

@@ -1,4 +1,4 @@
-//! What can be asked: numbers, lanes, kinds, workers, tasks, batches, groups, schedules.
+//! What can be asked: lanes, kinds, workers, tasks, batches, groups, schedules.
 
 use axum::extract::Path;
 use laneway::Client;
@@ -16,28 +16,12 @@ use crate::rows;
 use crate::snapshot::Facts;
 
 /// The last picture of the broker, or that there is none.
-async fn facts<T>(visit: &Visit, of: impl FnOnce(&Facts) -> T) -> Result<T, Failure> {
+pub(super) async fn facts<T>(visit: &Visit, of: impl FnOnce(&Facts) -> T) -> Result<T, Failure> {
     let snapshot = visit.app.live.look().await;
     snapshot.facts.as_ref().map(of).ok_or_else(|| {
         let why = snapshot.trouble.clone().unwrap_or_else(|| "the broker did not answer in time".into());
         Failure::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "no_broker", why).next("ask again in a second")
     })
-}
-
-pub(crate) async fn stats(visit: Visit) -> Answered {
-    let rates = visit.app.live.look().await.rate_now();
-    let stats = facts(&visit, |facts| {
-        let mut stats = object(&facts.stats);
-        stats.insert("slots".into(), facts.slots().into());
-        stats.insert("busy".into(), facts.busy().into());
-        stats.insert("database_bytes".into(), facts.database_bytes.into());
-        stats
-    });
-    let mut stats = stats.await?;
-    for (name, rate) in [("submitted", rates.submitted), ("done", rates.done), ("failed", rates.failed)] {
-        stats.insert(format!("{name}_per_second"), json!(rate));
-    }
-    answer(&stats)
 }
 
 pub(crate) async fn lanes(visit: Visit) -> Answered {
@@ -82,6 +66,11 @@ pub(crate) async fn task(visit: Visit, Path(id): Path<i64>) -> Answered {
     value["parents"] = json!(around.parents);
     value["children"] = json!(around.children);
     answer(&value)
+}
+
+/// What its run has logged, or its last one, for as long as the broker keeps it.
+pub(crate) async fn log(visit: Visit, Path(id): Path<i64>) -> Answered {
+    answer(&json!({ "task": id, "lines": crate::pages::task::log(&visit.app, id).await? }))
 }
 
 pub(crate) async fn batch(visit: Visit, Path(n): Path<u64>) -> Answered {

@@ -5,6 +5,7 @@
 pub(crate) mod change;
 pub(crate) mod look;
 pub(crate) mod submit;
+pub(crate) mod whole;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};

@@ -60,7 +60,7 @@ fn told(found: u32, known: Option<u32>) -> String {
     }
 }
 
-fn role(role: Role) -> &'static str {
+pub(crate) fn role(role: Role) -> &'static str {
     match role {
         Role::Read => "read",
         Role::Admin => "admin",

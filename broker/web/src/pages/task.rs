@@ -113,6 +113,16 @@ pub(super) async fn parts(app: &App, id: i64, may_change: bool) -> Result<Vec<Pa
     Ok(vec![Part::new("p-task", &part(app, &found, may_change))])
 }
 
+/// Lines of its log, the newest last.
+pub(crate) async fn log(app: &App, id: i64) -> Result<Vec<String>, Failure> {
+    let found = find(app, id).await?;
+    if found.is_from_table {
+        let text = "the broker alone has the lines, and it does not answer";
+        return Err(Failure::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "no_broker", text));
+    }
+    Ok(found.log)
+}
+
 /// As the broker sees it, with its reasons; as the table has it where no broker answers.
 async fn find(app: &App, id: i64) -> Result<Found, Failure> {
     let task = super::change::task_id(id)?;
