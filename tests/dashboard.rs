@@ -57,6 +57,103 @@ fn live_updates_arrive_on_every_page_without_a_violation() {
 }
 
 #[test]
+fn every_list_is_kept_fresh_by_the_one_stream() {
+    // Proves that tasks, dead ones, groups, one group and schedules change on pages that stand open, that a list of tasks which was
+    // swapped for another is the one that is kept fresh, and that rows stay still while one is selected.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let browser = Browser::start(&place);
+    let open = |path: &str| {
+        browser.go(&format!("{url}{path}"));
+        browser.wait_for("html[data-beats]");
+    };
+    open("/dead");
+    table.execute("INSERT INTO tasks (kind, state, error, finished_at) VALUES ('k', 'dead', 'no route', 1)", []);
+    browser.wait_for_text("#p-dead-groups", "no route");
+    open("/groups");
+    table.execute("INSERT INTO task_groups (name) VALUES ('monthly')", []);
+    browser.wait_for_text("#p-groups", "monthly");
+    table.execute("INSERT INTO tasks (kind, group_id) VALUES ('nobody', 1)", []);
+    browser.wait_for_text("#p-groups", "0 of 1 ended");
+    open("/groups/1");
+    table.execute("UPDATE tasks SET cancel_requested = 1 WHERE group_id = 1", []);
+    browser.wait_for_text("#p-group a[href*='state=cancelled']", "1");
+    open("/schedules");
+    table.execute("INSERT INTO schedules (name, cron, kind) VALUES ('nightly', '0 3 * * *', 'report')", []);
+    browser.wait_for_text("#p-schedules", "nightly");
+
+    open("/tasks?state=queued");
+    let task = table.insert("first", "1");
+    browser.wait_for_text("#list tbody", "first");
+    browser.click(&format!("#selection input[value='{task}']"));
+    let beats = || browser.script("return Number(document.documentElement.dataset.beats)").as_f64().unwrap();
+    let begun = beats();
+    table.insert("second", "1");
+    wait_until("a message about it", || beats() > begun);
+    assert!(!browser.text("#list tbody").contains("second"), "rows moved under a selected one");
+    browser.click(&format!("#selection input[value='{task}']"));
+    browser.wait_for_text("#list tbody", "second");
+    // Another list in its place.
+    browser.click("#list nav a[href*='state=dead']");
+    browser.wait_for_text("#list tbody", "dead");
+    table.execute("INSERT INTO tasks (kind, state, error, finished_at) VALUES ('third', 'dead', 'no route', 1)", []);
+    browser.wait_for_text("#list tbody", "third");
+    assert!(!browser.text("#list tbody").contains("first"));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn nothing_scrolls_sideways_on_a_phone() {
+    // Proves that each page with content fits 390 pixels; wide tables scroll within themselves.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2 name=a-worker-with-a-rather-long-name kinds=sleep");
+    let long = "x".repeat(120);
+    for state in ["dead", "done"] {
+        table.execute(
+            "INSERT INTO tasks (kind, state, error, finished_at, group_id, payload) VALUES (?1, ?2, ?1, 1, 1, '\"' || ?1 || '\"')",
+            (&long, state),
+        );
+    }
+    table.execute("INSERT INTO task_groups (id, name) VALUES (1, ?1)", [&long]);
+    table.execute("INSERT INTO schedules (name, cron, kind) VALUES (?1, '0 3 * * *', ?1)", [&long]);
+    table.insert("sleep", r#"{"ms":3600000}"#);
+    table.insert(&long, "1");
+    table.wait_for_count("state = 'running'", 1);
+    let browser = Browser::start(&place);
+    browser.resize(390, 844);
+    let confirm = format!("/tasks/change-all?change=purge&state=dead&q=kind:{long}");
+    let pages = [
+        "/",
+        "/tasks",
+        "/tasks/1",
+        "/tasks/3",
+        "/dead",
+        "/lanes",
+        "/workers",
+        "/groups",
+        "/groups/1",
+        "/schedules",
+        "/about",
+        &confirm,
+        "/nothing",
+    ];
+    for path in pages {
+        browser.go(&format!("{url}{path}"));
+        browser.wait_for("html[data-beats]");
+        // Of those that are too wide, the innermost, unless one around it scrolls.
+        let wide = browser.script(
+            "const scrolls = (e) => e && (/auto|scroll|hidden/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+             const all = [...document.body.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > 391);
+             return document.documentElement.scrollWidth > 390 ? ['wide', ...all.filter((e) => !scrolls(e)).map((e) => e.outerHTML.slice(0, 120))] : []",
+        );
+        assert_eq!(wide, serde_json::json!([]), "{path} scrolls sideways");
+    }
+}
+
+#[test]
 fn what_a_worker_logs_is_read_while_it_runs_and_for_a_while_after() {
     // Proves that lines and progress of a run arrive on a page that stands open, that its end does not take them away, and that the
     // result is there then.

@@ -382,6 +382,35 @@ fn all_that_match_may_be_said_with_every_word_of_the_filter() {
 }
 
 #[test]
+fn what_is_dangerous_asks_without_javascript_too() {
+    // Proves that cancel of a group and remove of a schedule do nothing before the question is answered, that the page which asks
+    // sends the same form again, and what both pages show.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    table.execute("INSERT INTO task_groups (name) VALUES ('monthly')", []);
+    table.execute("INSERT INTO tasks (kind, group_id) VALUES ('nobody', 1), ('nobody', 1)", []);
+    table.execute("INSERT INTO schedules (name, cron, kind) VALUES ('at night', '0 3 * * *', 'report')", []);
+    wait_for_page(&http, "/schedules", |page| page.contains("at night") && page.contains("data-at="));
+    assert!(http.get("/groups/1").body.contains("Cancel the rest") && http.get("/groups").body.contains("monthly"));
+
+    let asks = http.post("/groups/1", "").is(200).body;
+    assert!(asks.contains("Cancel what of group 1 has not ended?") && asks.contains("action=\"/groups/1\""), "{asks}");
+    assert_eq!(table.count("state = 'queued'"), 2);
+    http.post("/groups/1", "confirmed=1").is(303);
+    table.wait_for_count("state = 'cancelled'", 2);
+
+    let asks = http.post("/schedules/change", "name=at+night&change=remove").is(200).body;
+    for says in ["Remove schedule at night?", "name=\"change\" value=\"remove\"", "name=\"name\" value=\"at night\""] {
+        assert!(asks.contains(says), "{says} is not in {asks}");
+    }
+    http.post("/schedules/change", "name=at+night&change=pause").is(303);
+    wait_for_page(&http, "/schedules", |page| page.contains(">paused<"));
+    http.post("/schedules/change", "name=at+night&change=remove&confirmed=1").is(303);
+    wait_for_page(&http, "/schedules", |page| page.contains("No schedule is there"));
+}
+
+#[test]
 fn a_group_of_dead_tasks_is_changed_and_no_other() {
     // Proves that requeue and purge of a group mean exactly the tasks that it counts: not those of the kind whose error has the line
     // in it, and whatever the line holds; none at all is a group as well.
@@ -428,6 +457,70 @@ fn a_group_of_dead_tasks_is_changed_and_no_other() {
         assert_eq!(left, 0, "{kind} {error}");
     }
     assert_eq!(table.count("1"), 0);
+}
+
+#[test]
+fn the_api_has_what_the_screens_show() {
+    // Proves notices, history, About, kinds, a task's log and a drain of all over HTTP, and kinds by their form.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1 name=webby");
+    let table = Table::open(&place);
+    let go_on = place.path("go on");
+    std::fs::write(&go_on, "").unwrap();
+    let task = table.insert("log", &json!({"lines": 3, "path": go_on}).to_string());
+    table.wait_for_state(task, "done");
+    let log = http.get(&format!("/api/v1/tasks/{task}/log")).is(200).json();
+    assert_eq!(log["task"], task);
+    let lines = log["lines"].as_array().unwrap();
+    assert!(lines.len() == 3 && lines[2].as_str().unwrap().contains("line 3"), "{log}");
+    http.get("/api/v1/tasks/999/log").is(404);
+
+    table.insert("nobody", "1");
+    let notices = || http.get("/api/v1/notices").is(200).json()["notices"].take();
+    wait_until("a notice", || notices()[0]["text"].as_str().is_some_and(|text| text.contains("kind nobody")));
+    let notice = &notices()[0];
+    assert!(notice["level"] == "warn" && notice["link"] == "/tasks?state=queued&q=kind:nobody", "{notice}");
+    wait_until("some history", || {
+        let history = http.get("/api/v1/history").is(200).json();
+        history["rates"].as_array().is_some_and(|rates| rates.len() > 1) && history["lanes"]["normal"].is_array()
+    });
+    let about = http.get("/api/v1/about").is(200).json();
+    assert_eq!((&about["broker"]["epoch"], &about["endpoint"]), (&json!(1), &json!(broker.endpoint())));
+    assert!(about["schema"].as_u64() > Some(1) && about["visitor"]["role"] == "admin", "{about}");
+    assert!(about["settings"].as_array().unwrap().iter().any(|setting| setting["name"] == "web.bind"), "{about}");
+
+    for (change, cap, paused) in
+        [("pause", json!(null), true), ("set&cap=2&rate=10/s", json!(2), true), ("resume", json!(2), false)]
+    {
+        http.post("/kinds/change", &format!("kind=nobody&change={change}")).is(303);
+        let kinds = || http.get("/api/v1/kinds").is(200).json()["kinds"].take();
+        let is_so =
+            |kind: &serde_json::Value| kind["kind"] == "nobody" && kind["paused"] == paused && kind["cap"] == cap;
+        wait_until(change, || kinds().as_array().unwrap().iter().any(is_so));
+    }
+    assert!(http.get("/lanes").body.contains("value=\"10/s\""));
+    assert_eq!(http.post("/kinds/change", "kind=nobody&change=set&cap=x").status, 400);
+
+    assert_eq!(http.post_json("/api/v1/workers/drain", &json!({})).is(200).json()["draining"], true);
+    wait_until("the drain", || http.get("/readyz").status == 503);
+    http.post_json("/api/v1/workers/drain", &json!({"off": true})).is(200);
+    wait_until("its end", || http.get("/readyz").status == 200);
+}
+
+#[test]
+fn a_batch_is_stopped_from_its_page() {
+    // Proves that Stop ends a batch where it stands: the rest of the table stays as it is.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let table = Table::open(&place);
+    table.insert_many(60_000, "low", "nobody", "1");
+    let batch = http.post("/tasks/change-all", "change=cancel&q=kind:nobody").is(303);
+    let path = batch.header("location").unwrap();
+    http.post(path, "").is(303);
+    wait_for_page(&http, path, |page| page.contains(">stopped<"));
+    assert!(!http.get(path).body.contains("Stop here"));
+    assert!(table.count("state = 'queued'") > 0, "it was through before it could be stopped");
 }
 
 #[test]
@@ -484,84 +577,6 @@ fn groups_are_counted_without_the_broker() {
     http.get("/api/v1/groups/3").is(404);
     http.get("/groups/3").is(404);
     table.execute("COMMIT", []);
-}
-
-#[test]
-fn what_is_dangerous_asks_without_javascript_too() {
-    // Proves that cancel of a group and remove of a schedule do nothing before the question is answered, that the page which asks
-    // sends the same form again, and what both pages show.
-    let place = Place::new();
-    let (_broker, http) = start(&place);
-    let table = Table::open(&place);
-    table.execute("INSERT INTO task_groups (name) VALUES ('monthly')", []);
-    table.execute("INSERT INTO tasks (kind, group_id) VALUES ('nobody', 1), ('nobody', 1)", []);
-    table.execute("INSERT INTO schedules (name, cron, kind) VALUES ('at night', '0 3 * * *', 'report')", []);
-    wait_for_page(&http, "/schedules", |page| page.contains("at night") && page.contains("data-at="));
-    assert!(http.get("/groups/1").body.contains("Cancel the rest") && http.get("/groups").body.contains("monthly"));
-
-    let asks = http.post("/groups/1", "").is(200).body;
-    assert!(asks.contains("Cancel what of group 1 has not ended?") && asks.contains("action=\"/groups/1\""), "{asks}");
-    assert_eq!(table.count("state = 'queued'"), 2);
-    http.post("/groups/1", "confirmed=1").is(303);
-    table.wait_for_count("state = 'cancelled'", 2);
-
-    let asks = http.post("/schedules/change", "name=at+night&change=remove").is(200).body;
-    for says in ["Remove schedule at night?", "name=\"change\" value=\"remove\"", "name=\"name\" value=\"at night\""] {
-        assert!(asks.contains(says), "{says} is not in {asks}");
-    }
-    http.post("/schedules/change", "name=at+night&change=pause").is(303);
-    wait_for_page(&http, "/schedules", |page| page.contains(">paused<"));
-    http.post("/schedules/change", "name=at+night&change=remove&confirmed=1").is(303);
-    wait_for_page(&http, "/schedules", |page| page.contains("No schedule is there"));
-}
-
-#[test]
-fn the_api_has_what_the_screens_show() {
-    // Proves notices, history, About, kinds, a task's log and a drain of all over HTTP, and kinds by their form.
-    let place = Place::new();
-    let (broker, http) = start(&place);
-    let _worker = WorkerProcess::start(&place, "slots=1 name=webby");
-    let table = Table::open(&place);
-    let go_on = place.path("go on");
-    std::fs::write(&go_on, "").unwrap();
-    let task = table.insert("log", &json!({"lines": 3, "path": go_on}).to_string());
-    table.wait_for_state(task, "done");
-    let log = http.get(&format!("/api/v1/tasks/{task}/log")).is(200).json();
-    assert_eq!(log["task"], task);
-    let lines = log["lines"].as_array().unwrap();
-    assert!(lines.len() == 3 && lines[2].as_str().unwrap().contains("line 3"), "{log}");
-    http.get("/api/v1/tasks/999/log").is(404);
-
-    table.insert("nobody", "1");
-    let notices = || http.get("/api/v1/notices").is(200).json()["notices"].take();
-    wait_until("a notice", || notices()[0]["text"].as_str().is_some_and(|text| text.contains("kind nobody")));
-    let notice = &notices()[0];
-    assert!(notice["level"] == "warn" && notice["link"] == "/tasks?state=queued&q=kind:nobody", "{notice}");
-    wait_until("some history", || {
-        let history = http.get("/api/v1/history").is(200).json();
-        history["rates"].as_array().is_some_and(|rates| rates.len() > 1) && history["lanes"]["normal"].is_array()
-    });
-    let about = http.get("/api/v1/about").is(200).json();
-    assert_eq!((&about["broker"]["epoch"], &about["endpoint"]), (&json!(1), &json!(broker.endpoint())));
-    assert!(about["schema"].as_u64() > Some(1) && about["visitor"]["role"] == "admin", "{about}");
-    assert!(about["settings"].as_array().unwrap().iter().any(|setting| setting["name"] == "web.bind"), "{about}");
-
-    for (change, cap, paused) in
-        [("pause", json!(null), true), ("set&cap=2&rate=10/s", json!(2), true), ("resume", json!(2), false)]
-    {
-        http.post("/kinds/change", &format!("kind=nobody&change={change}")).is(303);
-        let kinds = || http.get("/api/v1/kinds").is(200).json()["kinds"].take();
-        let is_so =
-            |kind: &serde_json::Value| kind["kind"] == "nobody" && kind["paused"] == paused && kind["cap"] == cap;
-        wait_until(change, || kinds().as_array().unwrap().iter().any(is_so));
-    }
-    assert!(http.get("/lanes").body.contains("value=\"10/s\""));
-    assert_eq!(http.post("/kinds/change", "kind=nobody&change=set&cap=x").status, 400);
-
-    assert_eq!(http.post_json("/api/v1/workers/drain", &json!({})).is(200).json()["draining"], true);
-    wait_until("the drain", || http.get("/readyz").status == 503);
-    http.post_json("/api/v1/workers/drain", &json!({"off": true})).is(200);
-    wait_until("its end", || http.get("/readyz").status == 200);
 }
 
 #[test]

@@ -56,6 +56,12 @@ impl Browser {
         self.say("refresh", &json!({}));
     }
 
+    /// The page becomes so large, and smaller than a window can be.
+    pub(crate) fn resize(&self, width: u32, height: u32) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.say("goog/cdp/execute", &json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size}));
+    }
+
     /// What a script gives back. Works though the page's policy forbids scripts, as the driver is no part of the page.
     pub(crate) fn script(&self, script: &str) -> Value {
         self.say("execute/sync", &json!({"script": script, "args": []}))
