@@ -226,6 +226,35 @@ fn after_a_stall_nobody_is_declared_dead_for_the_grace() {
 }
 
 #[test]
+fn workers_that_died_are_told_of_for_ten_minutes() {
+    // The newest sixteen, the newest first; a plain one with nothing in hand has left. The count stays.
+    let mut world = World::new();
+    let told = |world: &mut World| {
+        let reply = world.ask(99, Request::Stats);
+        world.commit();
+        let Some(Answer::Stats(stats)) = world.answers.remove(&reply) else { panic!("no stats") };
+        (stats.workers_lost, stats.lost_workers)
+    };
+    world.ask(1, Request::Ready(plain("idle", &["a"])));
+    world.commit();
+    for n in 2..20 {
+        world.hello(&format!("w{n}"), n, &["a"]);
+    }
+    for n in 1..20 {
+        world.event(Event::Disconnected(ConnId(n)));
+        world.pass(500);
+        world.commit();
+    }
+    let (n, lost) = told(&mut world);
+    assert_eq!((n, lost.len()), (18, 16));
+    let ages: Vec<u64> = lost.iter().map(|worker| worker.ago_ms).collect();
+    assert_eq!((ages[0], ages[15]), (0, 7_500));
+    assert!(lost.iter().all(|worker| worker.running == 0 && !worker.name.is_empty()), "{lost:?}");
+    world.pass(600_000);
+    assert_eq!(told(&mut world), (18, Vec::new()));
+}
+
+#[test]
 fn a_session_that_was_lost_goes_on_where_it_was_in_the_epoch() {
     // Its counting of hand-outs continues, so that one that is lost on the way is still noticed.
     let mut world = World::new();
