@@ -48,16 +48,15 @@ impl Sights {
     /// run while it is looked at.
     pub(super) fn tab(&self, n: u32, tabs: u32) -> (String, String) {
         let task = 1 + self.dead + self.finished + n * (self.queued / tabs.max(1) / 2);
-        let (path, live) = match n % 8 {
+        match n % 8 {
             0 => ("/".into(), "overview".into()),
             1 => ("/lanes".into(), "lanes".into()),
             2 => ("/workers".into(), "workers".into()),
-            3 => ("/tasks".into(), "none".into()),
+            3 => ("/tasks".into(), "tasks?".into()),
             4 | 5 => (format!("/tasks/{task}"), format!("task:{task}")),
-            6 => ("/groups/1".into(), "none".into()),
-            _ => ("/dead".into(), "none".into()),
-        };
-        (path, live)
+            6 => ("/groups/1".into(), "group:1".into()),
+            _ => ("/dead".into(), "dead".into()),
+        }
     }
 
     /// Every screen, and the looks into the table that have most to walk over.
