@@ -93,7 +93,8 @@ fn the_dashboard_gives_way_to_the_work() {
         wait_until(&format!("{name} to give way"), || nice(name) == [10]);
     }
     for name in ["router", "scheduler"] {
-        assert_eq!(nice(name), [0], "{name}");
+        // A thread that one of them starts has its name for a moment.
+        wait_until(&format!("{name} to be as urgent as it was"), || nice(name) == [0]);
     }
 }
 
