@@ -82,19 +82,21 @@ fn the_dashboard_gives_way_to_the_work() {
     let place = Place::new();
     let (broker, _http) = start(&place);
     let folder = format!("/proc/{}/task", broker.pid());
+    // The 19th field, as proc(5) counts them; the second is the name in brackets.
+    let of = |line: String| -> i32 { line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap() };
     let nice = |name: &str| -> Vec<i32> {
         let threads = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path().join("stat"));
         let lines = threads.filter_map(|stat| std::fs::read_to_string(stat).ok());
-        // The 19th field, as proc(5) counts them; the second is the name in brackets.
-        let of = |line: String| line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap();
         lines.filter(|line| line.contains(&format!("({name})"))).map(of).collect()
     };
+    // The tests themselves may be run by somebody who gives way.
+    let own = of(std::fs::read_to_string("/proc/self/stat").unwrap());
     for name in ["web", "live", "rows"] {
-        wait_until(&format!("{name} to give way"), || nice(name) == [10]);
+        wait_until(&format!("{name} to give way"), || nice(name) == [(own + 10).min(19)]);
     }
     for name in ["router", "scheduler"] {
         // A thread that one of them starts has its name for a moment.
-        wait_until(&format!("{name} to be as urgent as it was"), || nice(name) == [0]);
+        wait_until(&format!("{name} to be as urgent as it was"), || nice(name) == [own]);
     }
 }
 
