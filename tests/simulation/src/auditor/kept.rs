@@ -1,7 +1,9 @@
-//! How long ended rows are kept: none goes before its time, by the settings or by what was set of its kind meanwhile.
+//! How long ended rows are kept: none goes before its time, by the settings or by what was set of its kind meanwhile, and none that
+//! others still need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use laneway_broker::internals::Edges;
 use laneway_core::Op;
 use laneway_protocol::message::KindValues;
 use laneway_protocol::{Kind, TaskState};
@@ -51,6 +53,23 @@ impl Auditor {
             let before = || BTreeSet::from([None]);
             self.kept.set.entry(kind.to_string()).or_insert_with(before).insert(values.done_age_ms);
             self.kept.ever_set |= values.done_age_ms.is_some();
+        }
+    }
+
+    /// A turn deletes no row that one of `before` still needs: a child of it that has not ended, or a live task of its group. What
+    /// came or was queued again in this very turn may have come behind.
+    pub(super) fn check_needed(&mut self, before: &BTreeMap<i64, Row>, edges: &Edges) {
+        let stays = |task: &i64| {
+            let is_live = |rows: &BTreeMap<i64, Row>| rows.get(task).is_some_and(|row| !row.state.is_final());
+            is_live(before) && is_live(&self.rows) && !self.touched.contains(task) && !self.requeued.contains(task)
+        };
+        let left = before.iter().filter(|(task, _)| !self.rows.contains_key(task) && !self.touched.contains(task));
+        for (task, old) in left {
+            let child = edges.keys().find(|(child, parent)| parent == task && stays(child)).map(|(child, _)| *child);
+            let group = || before.iter().filter(|(_, row)| old.group.is_some() && row.group == old.group);
+            if let Some(other) = child.or_else(|| group().map(|(other, _)| *other).find(stays)) {
+                self.found.get_or_insert(format!("task {task} has left the table and task {other} still needs it"));
+            }
         }
     }
 

@@ -45,7 +45,8 @@ impl Auditor {
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
         self.on_said(&before);
-        self.edges = table.edges();
+        let edges = std::mem::replace(&mut self.edges, table.edges());
+        self.check_needed(&before, &edges);
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
                 self.check_wait(*task, &before, &new);
