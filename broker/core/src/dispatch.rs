@@ -15,7 +15,6 @@ use std::ops::Bound;
 
 use laneway_protocol::{FairKey, Kind, LaneName, TaskId};
 
-use self::shares::SHARE_ONE;
 use crate::event::{Loaded, QueueKey, QueuedTask};
 use crate::fair::{Fair, KeyIndex, Turn};
 use crate::gate::Place;
@@ -109,8 +108,6 @@ struct Class {
     ability: Ability,
     slots: usize,
     heads: BTreeSet<Head>,
-    /// By rank, what each lane with a share is owed, in hundredths of a hand-out. Empty while no lane has one.
-    owed: Vec<u32>,
     /// Parked slots, longest idle first.
     ready: BTreeMap<u64, SlotId>,
 }
@@ -126,6 +123,8 @@ pub(crate) struct Dispatch {
     handed_out: Vec<u64>,
     /// Lanes with a share, in per cent, most urgent first.
     shares: Vec<(LaneRank, u32)>,
+    /// By rank, what each lane with a share is owed by the slots that serve it, in hundredths of a hand-out.
+    owed: Vec<u32>,
     kinds: Vec<Kind>,
     kind_index: HashMap<Kind, KindIndex>,
     queues: Vec<Queue>,
@@ -158,6 +157,7 @@ impl Dispatch {
             closed_kinds: Vec::new(),
             handed_out: vec![0; settings.lanes.len()],
             shares: Vec::new(),
+            owed: vec![0; settings.lanes.len()],
             kinds: Vec::new(),
             kind_index: HashMap::new(),
             queues: Vec::new(),
@@ -576,10 +576,8 @@ impl Dispatch {
         self.fair.check(&n_plain, &at_hand);
         let read_ahead: usize = self.queues.iter().map(Queue::len).sum();
         assert_eq!(self.place.len(), read_ahead, "places and tasks read ahead");
+        self.check_shares();
         for (id, class) in &self.classes {
-            for owed in &class.owed {
-                assert!(*owed < 2 * SHARE_ONE, "class {id:?} owes a lane {owed} hundredths");
-            }
             assert!(class.slots >= class.ready.len(), "class {id:?} has more ready slots than slots");
         }
     }
@@ -587,13 +585,7 @@ impl Dispatch {
     fn new_class(&mut self, ability: Ability) -> ClassId {
         let class = ClassId(self.next_class);
         self.next_class += 1;
-        let entry = Class {
-            ability: ability.clone(),
-            slots: 0,
-            heads: BTreeSet::new(),
-            owed: Vec::new(),
-            ready: BTreeMap::new(),
-        };
+        let entry = Class { ability: ability.clone(), slots: 0, heads: BTreeSet::new(), ready: BTreeMap::new() };
         self.classes.insert(class, entry);
         for queue in self.queues_of(&ability) {
             let rows = &mut self.queues[queue.0];
@@ -664,7 +656,7 @@ impl Dispatch {
         self.queue(key).filter(|&queue| !self.queues[queue.0].classes.is_empty())
     }
 
-    fn queue(&self, key: &QueueKey) -> Option<QueueIndex> {
+    pub(crate) fn queue(&self, key: &QueueKey) -> Option<QueueIndex> {
         let (lane, kind) = (self.lane(&key.lane)?, self.kind_of(&key.kind)?);
         Some(self.at(lane, kind))
     }

@@ -200,7 +200,7 @@ impl Broker {
             body += task.trace.as_ref().map_or(0, String::len);
             payloads += bytes(task.payload.as_ref()) + bytes(task.checkpoint.as_ref());
             self.dispatch.count_hand_out(head);
-            self.dispatch.count_share(class, sharers, queue);
+            self.dispatch.count_share(sharers, queue);
             self.pass_gates(&key.kind, &key.lane, task.fair_key.as_ref(), task.id, now);
             chosen.push((key, task));
             if head.suspect {

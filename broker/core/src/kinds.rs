@@ -309,7 +309,7 @@ impl Broker {
                 rate: rate.map(|(rate, _)| rate),
                 rate_burst: rate.map(|(_, burst)| burst).filter(|&burst| burst > 0),
                 share: self.dispatch.share(rank),
-                one_of: self.dispatch.share(rank).map(|share| (2 * SHARE_MAX).div_ceil(share)),
+                one_of: self.dispatch.one_of(rank),
                 set: lane_names(&of(&self.set_lanes, name)).map(Into::into).collect(),
                 ..LaneRow::new(name.to_string())
             });

@@ -79,7 +79,8 @@ pub struct LaneRow {
     /// The least part of the hand-outs, in per cent, while it has tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<u32>,
-    /// What the share comes to: at least one of so many hand-outs in a row is of this lane.
+    /// What the share comes to: at least one of so many hand-outs in a row, to slots that could take one of its tasks, is of
+    /// this lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_of: Option<u32>,
     /// The fields above that were set while the broker ran, not by its settings.

@@ -1,4 +1,12 @@
 //! Shares of lanes in the choice: what each lane is owed, and who goes first for it.
+//!
+//! Each lane has one count, whatever slots come and leave: a hand-out to a slot that could have taken a task of the lane
+//! owes it its share of one, and a task of the lane that is handed out pays one. A lane that is owed a whole one goes first;
+//! of several that the slot can run, the one that is owed most. So no lane is ever owed as many hand-outs as there are lanes
+//! with a share: this is the game of cups, of which somebody fills some by one in all and the fullest of these is emptied by
+//! one. That none comes to more than their number is shown by induction over the sum of the fullest k (as for the car pool
+//! of Fagin and Williams, 1983). The first to be owed two, in place of the one that is owed most, would keep all below two
+//! where every slot can run all lanes, and has no known bound where they differ.
 
 use super::{ClassId, Dispatch, Head, LaneRank, QueueIndex};
 
@@ -7,7 +15,7 @@ use super::{ClassId, Dispatch, Head, LaneRank, QueueIndex};
 pub(crate) struct Sharers(u64);
 
 /// A whole hand-out, where shares are per cent.
-pub(super) const SHARE_ONE: u32 = 100;
+const SHARE_ONE: u32 = 100;
 
 impl Sharers {
     pub(crate) fn has(self, lane: LaneRank) -> bool {
@@ -22,13 +30,21 @@ impl Dispatch {
             return;
         }
         self.shares = shares;
-        for class in self.classes.values_mut() {
-            class.owed.clear();
-        }
+        self.owed.fill(0);
     }
 
     pub(crate) fn share(&self, lane: LaneRank) -> Option<u32> {
         self.shares.iter().find(|(other, _)| *other == lane).map(|&(_, share)| share)
+    }
+
+    /// In how many hand-outs in a row, to slots that could take a task of the lane, at least one is of it.
+    pub(crate) fn one_of(&self, lane: LaneRank) -> Option<u32> {
+        Some(self.owed_max().div_ceil(self.share(lane)?))
+    }
+
+    /// What no lane is owed, in hundredths of a hand-out.
+    fn owed_max(&self) -> u32 {
+        SHARE_ONE * u32::try_from(self.shares.len()).expect("lanes are few")
     }
 
     /// The lanes with a share of which a slot of this class could take a task now.
@@ -37,39 +53,30 @@ impl Dispatch {
         Sharers(self.shares.iter().filter(at_hand).fold(0, |bits, (lane, _)| bits | lane.bit()))
     }
 
-    /// The task that goes before all others, for its lane would get less than its share otherwise. Of several such lanes
-    /// the one that would be the first to be owed two.
+    /// The task that goes before all others, for its lane is owed a whole hand-out with this one.
     pub(crate) fn owed(&self, class: ClassId, sharers: Sharers, takes_suspects: bool) -> Option<Head> {
-        if sharers.0 == 0 {
-            return None;
-        }
-        let owed = &self.classes[&class].owed;
-        let of = |lane: LaneRank| owed.get(usize::from(lane.0)).copied().unwrap_or(0);
-        let ripe = self.shares.iter().filter(|(lane, share)| sharers.has(*lane) && of(*lane) + share >= SHARE_ONE);
-        // How many hand-outs are left until then, as a fraction.
-        let left = |&(lane, share): &(LaneRank, u32)| ((2 * SHARE_ONE).saturating_sub(of(lane)), share);
-        let first = ripe.min_by(|a, b| {
-            let ((left_a, share_a), (left_b, share_b)) = (left(a), left(b));
-            (left_a * share_b).cmp(&(left_b * share_a))
-        });
-        self.first_of_lane(class, first?.0, takes_suspects)
+        let owed = |&(lane, share): &(LaneRank, u32)| self.owed[lane.index()] + share;
+        let ripe = self.shares.iter().rev().filter(|known| sharers.has(known.0) && owed(known) >= SHARE_ONE);
+        // Of equals the last, which is the most urgent.
+        let &(lane, _) = ripe.max_by_key(|known| owed(known))?;
+        self.first_of_lane(class, lane, takes_suspects)
     }
 
-    /// A slot of this class has taken a task of `lane`, when it could have taken one of each of the sharers.
-    pub(crate) fn count_share(&mut self, class: ClassId, sharers: Sharers, queue: QueueIndex) {
-        if self.shares.is_empty() {
+    /// A task of `queue` was handed out to a slot that could have taken one of each of the sharers.
+    pub(crate) fn count_share(&mut self, sharers: Sharers, queue: QueueIndex) {
+        if sharers.0 == 0 {
             return;
         }
-        let taken = usize::from(self.lane_of(queue).0);
-        let owed = &mut self.classes.get_mut(&class).expect("its slot took a task").owed;
-        owed.resize(self.lanes.len(), 0);
-        for &(lane, share) in &self.shares {
-            let place = usize::from(lane.0);
-            // A lane that had nothing to give is owed nothing for it.
-            owed[place] = if sharers.has(lane) { owed[place] + share } else { 0 };
-            if place == taken {
-                owed[place] = owed[place].saturating_sub(SHARE_ONE);
-            }
+        for &(lane, share) in self.shares.iter().filter(|(lane, _)| sharers.has(*lane)) {
+            self.owed[lane.index()] += share;
+        }
+        let taken = self.lane_of(queue).index();
+        self.owed[taken] = self.owed[taken].saturating_sub(SHARE_ONE);
+    }
+
+    pub(super) fn check_shares(&self) {
+        for (lane, owed) in self.lanes.iter().zip(&self.owed) {
+            assert!(*owed == 0 || *owed < self.owed_max(), "lane {lane} is owed {owed} hundredths");
         }
     }
 

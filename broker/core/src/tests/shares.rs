@@ -5,9 +5,9 @@ use laneway_protocol::message::{Answer, LaneValues, Lanes, Ready, Request, SetLa
 use proptest::prelude::*;
 
 use super::slot::Slot;
-use super::world::{World, lane, plain, settings};
+use super::world::{World, kind, lane, plain, settings};
 use crate::Settings;
-use crate::dispatch::{ClassId, LaneRank};
+use crate::event::QueueKey;
 
 const LANES: [&str; 4] = ["urgent", "high", "normal", "low"];
 
@@ -57,13 +57,12 @@ fn a_share_of_ten_is_every_tenth_and_no_share_is_strict() {
     assert_eq!(taken(&mut world, &mut slot, 5), "uuuuu");
 }
 
-/// Half to `normal`, a tenth to `low`, the rest to `urgent`: where both are owed, `normal` would be owed two first.
+/// Half to `normal`, a tenth to `low`, the rest to `urgent`: where both are owed, the one that is owed most goes first.
 fn world_order(n: usize) -> String {
     let (mut normal, mut low, mut order) = (0, 0, String::new());
     for _ in 0..n {
         (normal, low) = (normal + 50, low + 10);
-        let normal_first = (200 - (normal - 50)) * 10 <= (200 - (low - 10)) * 50;
-        if normal >= 100 && (low < 100 || normal_first) {
+        if normal >= 100 && normal >= low {
             normal -= 100;
             order.push('n');
         } else if low >= 100 {
@@ -131,9 +130,9 @@ fn shares_are_told_with_what_they_come_to_and_are_no_more_than_all() {
 }
 
 #[test]
-fn shares_that_come_to_all_are_each_met_to_the_hand_out() {
-    // There is no room for a wrong order: of several lanes that are owed one, the first to be owed two must go first.
-    for shares in [[0, 90, 3, 6], [0, 54, 9, 36], [0, 56, 7, 35], [0, 2, 2, 96], [0, 95, 2, 2]] {
+fn shares_that_come_to_all_are_each_met() {
+    // There is no room for a wrong order: of several lanes that are owed one, the one that is owed most must go first.
+    for shares in [[0, 90, 3, 6], [0, 54, 9, 36], [0, 56, 7, 35], [0, 2, 2, 96], [0, 95, 2, 2], [25, 25, 25, 25]] {
         let mut world = four_lanes();
         for (name, share) in LANES.into_iter().zip(shares) {
             set(&mut world, name, share);
@@ -149,6 +148,57 @@ fn shares_that_come_to_all_are_each_met_to_the_hand_out() {
             world.commit();
         }
         check_bound(&hand_outs, shares);
+    }
+}
+
+#[test]
+fn what_is_owed_outlives_the_slots_it_was_owed_by() {
+    // Sixty workers take five tasks each and leave, as `laneway work` does when it is started anew for each batch.
+    let mut world = four_lanes();
+    set(&mut world, "low", 10);
+    world.insert("urgent", "a", 400);
+    world.insert("low", "a", 60);
+    let mut lanes = Vec::new();
+    while lanes.len() < 300 {
+        let mut slot = Slot::new("w", 1, &["a"]);
+        for _ in 0..5 {
+            lanes.extend(next_lane(&mut slot, &mut world));
+            world.commit();
+        }
+        slot.leave(&mut world);
+        world.commit();
+    }
+    assert_tenths(&lanes[20..]);
+}
+
+#[test]
+fn slots_of_many_sorts_owe_a_lane_together() {
+    // Twenty slots, each with a kind of its own beside the one that all can run.
+    let kinds: [&'static [&'static str]; 20] = std::array::from_fn(|n| -> &'static [&'static str] {
+        let own: &'static str = format!("own{n}").leak();
+        vec![own, "a"].leak()
+    });
+    let mut world = four_lanes();
+    set(&mut world, "low", 10);
+    world.insert("urgent", "a", 400);
+    world.insert("low", "a", 60);
+    let names: [&'static str; 20] = std::array::from_fn(|n| -> &'static str { format!("w{n}").leak() });
+    let mut slots: Vec<Slot> =
+        (1..).zip(names).zip(kinds).map(|((n, name), kinds)| Slot::new(name, n, kinds)).collect();
+    let mut lanes = Vec::new();
+    for _ in 0..9 {
+        for slot in &mut slots {
+            lanes.extend(next_lane(slot, &mut world));
+            world.commit();
+        }
+    }
+    assert_tenths(&lanes[20..]);
+}
+
+/// Of any ten one is of the lowest lane.
+fn assert_tenths(lanes: &[usize]) {
+    for (from, ten) in lanes.windows(10).enumerate() {
+        assert_eq!(ten.iter().filter(|lane| **lane == 3).count(), 1, "from {from} on: {ten:?}");
     }
 }
 
@@ -181,31 +231,54 @@ fn a_suspect_is_nothing_that_a_lane_is_owed_where_it_may_not_run() {
     assert_eq!([beside(&mut world), beside(&mut world)], [Some(4), Some(12)], "every second, and not the suspect");
 }
 
-/// What a hand-out was, as the slot's class saw it: which lanes had something for it, and which one it came from.
+/// What a hand-out was: of which lanes its slot could have taken a task, and of which it took one.
 struct HandOut {
     at_hand: [bool; 4],
     lane: usize,
 }
 
-fn class_of(world: &mut World, slot: &Slot) -> Option<ClassId> {
-    let session = world.broker.workers.by_name(&super::world::session(slot.name))?;
-    Some(world.broker.workers.get(session).slots[&0].class)
+/// The lanes of which a slot could take a task now.
+fn at_hand(world: &World, slot: &Slot) -> [bool; 4] {
+    LANES.map(|name| {
+        let serves = slot.lanes.as_ref().is_none_or(|lanes| lanes.contains(&lane(name)));
+        let has = |kind_name: &&str| {
+            let queue = world.broker.dispatch.queue(&QueueKey { lane: lane(name), kind: kind(kind_name) });
+            queue.is_some_and(|queue| world.broker.dispatch.has_task(queue))
+        };
+        serves && slot.kinds.iter().any(has)
+    })
 }
 
-/// Of any hand-outs in a row during which a lane had something at hand, at least its share less one is of it.
+/// Of any hand-outs in a row to slots that could have taken a task of a lane, it has its share, less than one for each lane that
+/// has a share; so at least one of as many as people are told.
 fn check_bound(hand_outs: &[HandOut], shares: [u32; 4]) {
+    let n_shares = shares.iter().filter(|share| **share > 0).count();
     for (lane, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
-        for from in 0..hand_outs.len() {
+        let share = share as usize;
+        let of_lane: Vec<bool> =
+            hand_outs.iter().filter(|hand_out| hand_out.at_hand[lane]).map(|hand_out| hand_out.lane == lane).collect();
+        for from in 0..of_lane.len() {
             let mut got = 0;
-            for (n, hand_out) in (1..).zip(hand_outs[from..].iter().take_while(|hand_out| hand_out.at_hand[lane])) {
-                got += u32::from(hand_out.lane == lane);
+            for (n, taken) in (1..).zip(&of_lane[from..]) {
+                got += usize::from(*taken);
+                let due = n * share;
                 assert!(
-                    got + 1 >= n * share / 100,
+                    (got + n_shares) * 100 > due,
                     "{got} of {n} from {from} on are of lane {lane} with share {share}"
                 );
+                assert!(got > 0 || n < (100 * n_shares).div_ceil(share), "none of {n} is of lane {lane}");
             }
         }
     }
+}
+
+const NAMES: [&str; 6] = ["p", "q", "r", "s", "t", "u"];
+const KINDS: [&[&str]; 4] = [&["a", "b"], &["b"], &["a"], &["b", "c"]];
+
+/// Lanes that a slot serves, one bit for each.
+fn lanes_of(bits: u8) -> Option<Vec<laneway_protocol::LaneName>> {
+    let some: Vec<_> = (0..4).filter(|rank| bits & (1 << rank) != 0).map(|rank| lane(LANES[rank])).collect();
+    (!some.is_empty()).then_some(some)
 }
 
 proptest! {
@@ -213,34 +286,31 @@ proptest! {
     fn the_bound_holds_under_any_load(
         weights in prop::array::uniform4(0..100_u32),
         total in 1..=100_u32,
-        steps in prop::collection::vec((0..8_u8, any::<u8>()), 20..160),
+        steps in prop::collection::vec((0..10_u8, any::<u8>(), any::<u8>()), 20..160),
     ) {
-        // Two classes of slots, of which one cannot run all kinds; lanes fill, run dry, and fill again.
+        // Slots of all sorts come, take some tasks, turn to other kinds and lanes, and leave; lanes fill, run dry, and fill again.
         let sum = weights.iter().sum::<u32>().max(1);
         let shares = weights.map(|weight| weight * total / sum);
         let mut world = four_lanes();
         for (name, share) in LANES.into_iter().zip(shares) {
             set(&mut world, name, share);
         }
-        let mut slots = [Slot::new("w", 1, &["a", "b"]), Slot::new("v", 2, &["b"])];
-        let mut hand_outs: [Vec<HandOut>; 2] = Default::default();
-        for slot in &mut slots {
-            slot.take(&mut world);
-            world.commit();
-        }
-        for (what, x) in steps {
+        let mut slots: Vec<Slot> = (1..).zip(NAMES).map(|(n, name)| Slot::new(name, n, KINDS[0])).collect();
+        let mut hand_outs: Vec<HandOut> = Vec::new();
+        for (what, x, y) in steps {
+            let who = usize::from(y) % slots.len();
             match what {
-                0 => drop(world.insert(LANES[usize::from(x % 4)], ["a", "b"][usize::from(x / 4 % 2)], u64::from(x / 8))),
-                1 => world.commit(),
+                0 | 1 => {
+                    drop(world.insert(LANES[usize::from(x % 4)], ["a", "b", "c"][usize::from(y % 3)], u64::from(x / 8)));
+                }
+                2 => world.commit(),
+                3 => slots[who].leave(&mut world),
+                4 => (slots[who].kinds, slots[who].lanes) = (KINDS[usize::from(x % 4)], lanes_of(x / 4)),
                 _ => {
-                    let who = usize::from(what % 3 == 0);
                     for _ in 0..x % 16 {
-                        let class = class_of(&mut world, &slots[who]).unwrap();
-                        let sharers = world.broker.dispatch.sharers(class, true);
-                        let all: Vec<LaneRank> = world.broker.dispatch.all_lanes();
-                        let at_hand = [0, 1, 2, 3].map(|lane: usize| sharers.has(all[lane]));
+                        let at_hand = at_hand(&world, &slots[who]);
                         let Some(lane) = next_lane(&mut slots[who], &mut world) else { break };
-                        hand_outs[who].push(HandOut { at_hand, lane });
+                        hand_outs.push(HandOut { at_hand, lane });
                         if x % 3 == 0 {
                             world.commit();
                         }
@@ -248,8 +318,6 @@ proptest! {
                 }
             }
         }
-        for hand_outs in &hand_outs {
-            check_bound(hand_outs, shares);
-        }
+        check_bound(&hand_outs, shares);
     }
 }

@@ -1,14 +1,16 @@
 //! A worker's slot that runs one task at a time, and ends it with the question for the next.
 
-use laneway_protocol::TaskId;
-use laneway_protocol::message::{Answer, HandedTask, Outcome, Ready, Request};
+use laneway_protocol::message::{Answer, Bye, HandedTask, Outcome, Ready, Request};
+use laneway_protocol::{LaneName, TaskId};
 
-use super::world::{World, done, plain};
+use super::world::{World, bye, done, plain};
 
 pub(super) struct Slot {
     pub(super) name: &'static str,
     conn: u64,
     pub(super) kinds: &'static [&'static str],
+    /// All of them, or some.
+    pub(super) lanes: Option<Vec<LaneName>>,
     /// What its next question says of the task before.
     pub(super) outcomes: Vec<Outcome>,
     seq: u64,
@@ -16,7 +18,7 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn new(name: &'static str, conn: u64, kinds: &'static [&'static str]) -> Self {
-        Self { name, conn, kinds, outcomes: Vec::new(), seq: 0 }
+        Self { name, conn, kinds, lanes: None, outcomes: Vec::new(), seq: 0 }
     }
 
     pub(super) fn take(&mut self, world: &mut World) -> Option<TaskId> {
@@ -30,6 +32,7 @@ impl Slot {
             batch: Some(self.seq + 1),
             ack: Some(self.seq),
             wait_ms: 0,
+            lanes: self.lanes.clone(),
             ..plain(self.name, self.kinds)
         };
         let reply = world.ask(self.conn, Request::Ready(question));
@@ -38,5 +41,12 @@ impl Slot {
         let task = tasks.tasks.swap_remove(0);
         self.outcomes = vec![done(task.task.value(), task.lease)];
         Some(task)
+    }
+
+    /// Ends its task and goes.
+    pub(super) fn leave(&mut self, world: &mut World) {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        world.ask(self.conn, Request::Bye(Bye { outcomes, ..bye(self.name) }));
+        self.seq = 0;
     }
 }

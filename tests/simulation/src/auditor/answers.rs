@@ -44,10 +44,9 @@ impl Auditor {
                 for task in &tasks.tasks {
                     self.has_payload_of_row(task);
                     let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
-                    let way = self.way(ready);
-                    self.count_shares(&way);
+                    self.count_shares(ready);
                     if let Some(first) = self.goes_first(ready, rank, now)
-                        && !self.is_owed(&way, rank)
+                        && !self.is_owed(rank)
                     {
                         self.fail(format!("task {} of lane {} starts before {first}", task.task, task.lane));
                     }

@@ -106,16 +106,8 @@ impl Auditor {
         None
     }
 
-    /// Slots that are ready in the same way take turns together.
-    pub(super) fn way(&self, ready: &Ready) -> String {
-        self.ability(ready).map_or_else(String::new, |(mut kinds, mut lanes)| {
-            kinds.sort();
-            lanes.sort_unstable();
-            format!("{kinds:?} {lanes:?}")
-        })
-    }
-
-    fn ability(&self, ready: &Ready) -> Option<(Vec<Kind>, Vec<usize>)> {
+    /// The kinds and lanes that a slot can run.
+    pub(super) fn ability(&self, ready: &Ready) -> Option<(Vec<Kind>, Vec<usize>)> {
         let hello = self.peers.hello.get(ready.session.as_str())?;
         let kinds = ready.kinds.clone().unwrap_or_else(|| hello.kinds.clone());
         let lanes = ready.lanes.clone().or_else(|| hello.lanes.clone());

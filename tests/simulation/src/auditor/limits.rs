@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{Op, ReplyTo};
-use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, Ready};
 use laneway_protocol::{FairKey, Kind, LaneName, Rate, TaskState};
 
 use super::{Auditor, id};
@@ -46,8 +46,8 @@ pub(super) struct Limits {
     held: BTreeMap<Place, u64>,
     /// Kind, lane and fair key of what runs.
     of: BTreeMap<i64, [Place; 3]>,
-    /// What lanes may have been owed, in hundredths of a hand-out, for each way to be ready. Never less than they were.
-    owed: BTreeMap<(String, usize), u64>,
+    /// What lanes may have been owed, in hundredths of a hand-out. Never less than they were.
+    owed: BTreeMap<usize, u64>,
     /// The highest share that a lane has had.
     shares: BTreeMap<usize, u32>,
     /// Kinds whose own lane has changed at some time: where their rows without a lane stand is not followed.
@@ -353,16 +353,17 @@ impl Auditor {
         }
     }
 
-    /// A task of a lane was handed out to a slot that was ready in this way.
-    pub(super) fn count_shares(&mut self, ready: &str) {
-        for (rank, share) in &self.limits.shares {
-            *self.limits.owed.entry((ready.to_owned(), *rank)).or_default() += u64::from(*share);
+    /// A task was handed out to a slot that was ready in this way.
+    pub(super) fn count_shares(&mut self, ready: &Ready) {
+        let Some((_, lanes)) = self.ability(ready) else { return };
+        for (rank, share) in self.limits.shares.iter().filter(|(rank, _)| lanes.contains(rank)) {
+            *self.limits.owed.entry(*rank).or_default() += u64::from(*share);
         }
     }
 
     /// A lower lane went first. Whether its share can explain that; it pays for it.
-    pub(super) fn is_owed(&mut self, ready: &str, rank: usize) -> bool {
-        let owed = self.limits.owed.entry((ready.to_owned(), rank)).or_default();
+    pub(super) fn is_owed(&mut self, rank: usize) -> bool {
+        let owed = self.limits.owed.entry(rank).or_default();
         let enough = *owed >= 100;
         *owed = owed.saturating_sub(100);
         enough
