@@ -5,6 +5,8 @@
 
 mod harness;
 
+use std::time::{Duration, Instant};
+
 use harness::{Broker, Place, Said, Table, WorkerProcess, wait_until};
 
 #[test]
@@ -57,6 +59,56 @@ fn ten_tasks_do_not_wait_for_a_hundred_thousand() {
     let [big, small] = ["big", "small"].map(|key| table.one::<i64>(sql, (key, nth(20), nth(290))));
     let share = big * 100 / small;
     assert!((380..420).contains(&share), "{big} beside {small}, at a weight of 4 to 1");
+}
+
+#[test]
+fn tens_of_thousands_of_reminders_hold_up_nobody() {
+    // Proves with reminders for later, each of a key of its own, in the same queue: the due rows of another key run about as fast
+    // as without them, tasks of another kind beside them as well, and the one that an app makes due runs when it says so; all of
+    // that by a broker that has just started, too.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "kinds=echo slots=4");
+    let _other = WorkerProcess::start(&place, "kinds=sleep slots=1");
+    let drain = |payload: &str| {
+        let began = Instant::now();
+        insert(&table, "echo", payload, "big", 2_000);
+        table.wait_for_count(&format!("payload = '{payload}' AND state = 'done'"), 2_000);
+        began.elapsed()
+    };
+    let alone = drain("1");
+    let reminders = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+                     INSERT INTO tasks(kind, payload, fair_key, run_at) \
+                     SELECT 'echo', '9', printf('a-user-%06d', i), (unixepoch() + 86400) * 1000 FROM n";
+    table.execute(reminders, []);
+    wait_until("the reminders to be seen", || broker.client().stats().unwrap().queued == 20_000);
+    let slow = alone * 4 + Duration::from_secs(1);
+    let beside = drain("2");
+    assert!(beside < slow, "{beside:?} beside reminders, {alone:?} without");
+    insert(&table, "echo", "3", "big", 2_000);
+    let began = Instant::now();
+    let other = table.insert("sleep", r#"{"ms": 1}"#);
+    table.wait_for_state(other, "done");
+    assert!(began.elapsed() < slow, "a task of another kind waited for {:?}", began.elapsed());
+    table.wait_for_count("payload = '3' AND state = 'done'", 2_000);
+
+    // Everybody is idle. The keys in the middle and at the end have rows for later only.
+    let run_now = |user: u32| {
+        let id: i64 = table.one("SELECT id FROM tasks WHERE fair_key = ?1", [format!("a-user-{user:06}")]);
+        let began = Instant::now();
+        table.execute("UPDATE tasks SET run_at = NULL WHERE id = ?1 AND state = 'queued'", [id]);
+        table.wait_for_state(id, "done");
+        assert!(began.elapsed() < slow, "it waited for {:?}", began.elapsed());
+    };
+    run_now(10_000);
+    run_now(20_000);
+    broker.kill();
+    let _broker = Broker::start(&place);
+    let again = drain("4");
+    assert!(again < slow, "{again:?} after a restart, {alone:?} at first");
+    run_now(15_000);
+    assert_eq!(table.count("payload = '9' AND state = 'done'"), 3);
 }
 
 #[test]

@@ -73,6 +73,9 @@ suite! {
         keys_are_read_by_turns_and_weight
         a_million_rows_of_one_key_hold_up_nobody
         closed_keys_are_passed_over_and_told
+        rows_of_many_keys_are_read_when_their_time_comes
+        rows_of_many_keys_are_read_when_an_app_moves_them
+        rows_of_many_keys_are_read_when_they_come_back
         each_key_is_read_in_order_of_due_time_and_id
         keys_that_no_task_may_have_are_rejected
         news_of_keys_is_told

@@ -1,8 +1,10 @@
 //! Reading ahead by turns: a round robin by deficit over the fair keys of one queue, the same for every store. Each key in
 //! turn gives as many rows as its weight; the next load goes on where this one stopped. So a key with a million rows holds
-//! up nobody, and a load costs a look at each key that it comes by and a read for each row that it gives.
+//! up nobody, and a load costs a look at each key that it comes by and a read for each row that it gives. It comes by no key but
+//! those that may have due rows, which the store knows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use laneway_core::{QueueKey, QueuedTask};
 use laneway_protocol::FairKey;
@@ -33,8 +35,8 @@ pub(super) struct Rounds(HashMap<QueueKey, Cursor>);
 
 /// The rows of one queue.
 pub(super) trait Rows {
-    /// The first key behind this one, and whether it has a due row, handed out or not.
-    fn next_key(&mut self, after: &RawKey) -> Result<Option<(RawKey, bool)>, StoreError>;
+    /// Whether a key has a due row, handed out or not.
+    fn is_due(&mut self, key: &RawKey) -> Result<bool, StoreError>;
 
     /// The bytes of the next row that a key gives: due, fit, and not to be skipped. `None` when there is none. Rows that make
     /// no sense are rejected on the way.
@@ -129,27 +131,41 @@ struct Turns<'a, 'l, R> {
     lines: BTreeMap<RawKey, Line>,
 }
 
-/// Reads the rows of one load.
+/// The keys that a load has come by: of some there may be more, of the others there is nothing that it may give.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    pub(super) left: Vec<RawKey>,
+    pub(super) dry: Vec<RawKey>,
+}
+
+/// Reads the rows of one load. No key but those of `keys` has due rows; rows without a key are read anyway.
 pub(super) fn load_by_turns<R: Rows>(
     rows: &mut R,
     cursor: &mut Cursor,
+    keys: &BTreeSet<RawKey>,
     load: Load<'_>,
     loaded: &mut LoadedRows,
-) -> Result<(), StoreError> {
+) -> Result<Served, StoreError> {
     let mut turns = Turns { rows, cursor, load, loaded, bytes: 0, lines: BTreeMap::new() };
     // Full before the first round was over, there may be keys that it did not come by.
-    let more = match turns.first_round()? {
+    let more = match turns.first_round(keys)? {
         None => true,
         Some(order) => turns.more_rounds(&order)? && turns.lines.values().any(|line| *line == Line::Left),
     };
-    let left = turns.lines.iter().filter(|(_, line)| **line == Line::Left).map(|(key, _)| key.name()).collect();
-    (loaded.more, loaded.left) = (more, left);
-    Ok(())
+    let mut served = Served::default();
+    for (key, line) in turns.lines {
+        match line {
+            Line::Left => served.left.push(key),
+            Line::Dry => served.dry.push(key),
+        }
+    }
+    (loaded.more, loaded.left) = (more, served.left.iter().map(RawKey::name).collect());
+    Ok(served)
 }
 
 impl<R: Rows> Turns<'_, '_, R> {
     /// From behind the cursor round to it. Gives the keys that are open, in that order; `None` when the load is full.
-    fn first_round(&mut self) -> Result<Option<Vec<RawKey>>, StoreError> {
+    fn first_round(&mut self, keys: &BTreeSet<RawKey>) -> Result<Option<Vec<RawKey>>, StoreError> {
         let start = self.cursor.key.clone();
         let mut order = Vec::new();
         if self.cursor.left > 0 && !self.is_closed(&start) {
@@ -158,24 +174,17 @@ impl<R: Rows> Turns<'_, '_, R> {
                 return Ok(None);
             }
         }
-        let mut at = start.clone();
-        let mut is_wrapped = false;
-        loop {
-            let due;
-            match self.rows.next_key(&at)? {
-                Some((next, is_due)) if !is_wrapped || next <= start => (at, due) = (next, is_due),
-                None if !is_wrapped => (is_wrapped, at, due) = (true, RawKey::None, true),
-                Some(_) | None => break,
-            }
-            if self.is_closed(&at) {
-                if due {
-                    self.loaded.passed.extend(at.name());
+        let behind = keys.range((Excluded(&start), Unbounded));
+        let wrapped = keys.range((Unbounded, Included(&start)));
+        for key in behind.chain([&RawKey::None]).chain(wrapped) {
+            if self.is_closed(key) {
+                if self.rows.is_due(key)? {
+                    self.loaded.passed.extend(key.name());
                 }
                 continue;
             }
-            order.push(at.clone());
-            let weight = self.weight(&at);
-            if self.serve(&at, weight)? {
+            order.push(key.clone());
+            if self.serve(key, self.weight(key))? {
                 return Ok(None);
             }
         }

@@ -115,6 +115,8 @@ struct Db {
     /// Shared, so that a copy of the whole is cheap: each turn keeps one to go back to.
     rows: BTreeMap<i64, Arc<Cells>>,
     newest_id: i64,
+    /// Queued rows with a fair key of which an UPDATE has set the time, the key, the lane or the kind.
+    moved: BTreeSet<i64>,
     failures: Vec<Failure>,
     edges: Vec<Edge>,
     groups: BTreeMap<i64, Group>,
@@ -214,8 +216,12 @@ impl Apps {
     }
 
     pub(crate) fn update(&self, id: i64, cells: &[(&'static str, Value)]) {
-        if let Some(row) = self.db().rows.get_mut(&id).map(Arc::make_mut) {
-            row.extend(cells.iter().cloned());
+        let mut db = self.db();
+        let Some(row) = db.rows.get_mut(&id).map(Arc::make_mut) else { return };
+        let was_queued = state(row) == TaskState::Queued;
+        row.extend(cells.iter().cloned());
+        if was_queued && cells.iter().any(|(name, _)| ["kind", "lane", "fair_key", "run_at"].contains(name)) {
+            db.moved(id);
         }
     }
 
@@ -462,7 +468,8 @@ impl Store for MemoryStore {
     }
 
     fn is_behind(&self) -> bool {
-        !(self.news.ended.is_empty() && self.news.fresh.is_empty())
+        let moved = !self.shared.lock().unwrap().moved.is_empty();
+        moved || !(self.news.ended.is_empty() && self.news.fresh.is_empty())
     }
 
     fn recheck(&mut self, _edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError> {
@@ -496,6 +503,14 @@ impl Db {
         self.newest_id += 1;
         self.rows.insert(self.newest_id, Arc::new(row));
         Some(self.newest_id)
+    }
+
+    /// An UPDATE of a queued row has set what tells where it stands.
+    fn moved(&mut self, id: i64) {
+        let row = &self.rows[&id];
+        if state(row) == TaskState::Queued && row["fair_key"] != Value::Null {
+            self.moved.insert(id);
+        }
     }
 
     /// An ended row with its failures. False when something still needs it.

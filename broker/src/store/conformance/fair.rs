@@ -1,12 +1,12 @@
 //! Fair keys: rows of one queue are read by turns of their keys, and told with them.
 
-use laneway_core::{FairRules, IdSet, Op, OpResult};
+use laneway_core::{Count, FairRules, IdSet, Next, Op, OpResult};
 use laneway_protocol::FairKey;
 use laneway_protocol::message::{FairKeyValues, NewTask};
 use rusqlite::types::Value;
 
 use super::subject::{START, Subject, World, ids, key, new_task, rules, task, text};
-use crate::store::{Load, LoadedRows, Store};
+use crate::store::{Load, LoadedRows, Store, Sync};
 
 fn fair_key(name: &str) -> FairKey {
     FairKey::new(name).unwrap()
@@ -29,6 +29,12 @@ impl<T: Subject> World<T> {
         let (key, skip) = (key("normal", "k"), skip.iter().map(|id| task(*id)).collect::<IdSet<_>>());
         let load = Load { key: &key, skip: &skip, rows, bytes: 1_000_000, fair };
         self.turn(|store, now| store.load(load, now).unwrap())
+    }
+
+    /// What the next load gives, behind an intake as every turn of a broker has it.
+    fn news_and_load(&mut self, fair: &FairRules) -> Vec<i64> {
+        self.turn(|store, now| store.intake(999, now).unwrap());
+        ids(&self.load_fair(500, &[], fair).tasks)
     }
 
     fn insert_keyed(&mut self, name: &str, n: usize) {
@@ -75,6 +81,69 @@ pub(super) fn closed_keys_are_passed_over_and_told<T: Subject>(world: &mut World
     assert_eq!((ids(&loaded.tasks), loaded.more), (vec![4, 5, 6], false));
     assert_eq!(loaded.passed, [fair_key("x")]);
     assert_eq!(loaded.next_at.map(|at| at.0), Some(START + 9_000));
+}
+
+/// Keys of rows that are due later, more than a load looks at on the side; and the one due row of another key, 201.
+fn many_for_later<T: Subject>(world: &mut World<T>) {
+    for n in 1..=200 {
+        let later = ("run_at", Value::Integer(START + 10_000 + n));
+        world.insert(&[("kind", text("k")), ("fair_key", text(&format!("user{n:03}"))), later]);
+    }
+    world.insert_keyed("x", 1);
+    assert_eq!(world.news_and_load(&fair(&[], &[])), [201]);
+}
+
+pub(super) fn rows_of_many_keys_are_read_when_their_time_comes<T: Subject>(world: &mut World<T>) {
+    // In the order of their keys, with one that came meanwhile and was due before; after a clock that went back as well.
+    many_for_later(world);
+    let fair = fair(&[], &[]);
+    world.later(10_003);
+    assert_eq!(world.news_and_load(&fair), [1, 2, 3, 201]);
+    world.later(-10_000);
+    assert_eq!(world.news_and_load(&fair), [201]);
+    world.insert(&[("kind", text("k")), ("fair_key", text("user199")), ("run_at", Value::Integer(START + 5_000))]);
+    assert_eq!(world.news_and_load(&fair), [201]);
+    world.later(9_998);
+    assert_eq!(world.news_and_load(&fair), [1, 202, 201]);
+    world.later(500);
+    assert_eq!(world.news_and_load(&fair).len(), 202);
+}
+
+pub(super) fn rows_of_many_keys_are_read_when_an_app_moves_them<T: Subject>(world: &mut World<T>) {
+    // Made due, by NULL and by a time that is past; given the key of one that has rows for later only; and moved into the queue.
+    many_for_later(world);
+    let fair = fair(&[], &[]);
+    world.subject.app_update(150, &[("run_at", Value::Null)]);
+    world.subject.app_update(20, &[("run_at", Value::Integer(START - 5_000))]);
+    assert_eq!(world.news_and_load(&fair), [20, 150, 201]);
+    world.subject.app_update(201, &[("fair_key", text("user100"))]);
+    assert_eq!(world.news_and_load(&fair), [20, 201, 150]);
+    let other = world.insert(&[("kind", text("k")), ("lane", text("high")), ("fair_key", text("user180"))]);
+    assert_eq!(world.news_and_load(&fair), [20, 201, 150]);
+    world.subject.app_update(other, &[("lane", Value::Null)]);
+    world.subject.app_update(20, &[("run_at", Value::Integer(START + 90_000))]);
+    assert_eq!(world.news_and_load(&fair), [other, 201, 150]);
+}
+
+pub(super) fn rows_of_many_keys_are_read_when_they_come_back<T: Subject>(world: &mut World<T>) {
+    // A row that failed and one that was requeued, each of a key that had nothing else for now; after a restart all that are due.
+    many_for_later(world);
+    let fair = fair(&[], &[]);
+    world.later(10_007);
+    for id in 1..=7 {
+        let run = world.started(id);
+        world.end(if id == 4 { run.failed(None) } else { run.ended(Next::Dead, Count::Attempt) });
+    }
+    assert_eq!(world.news_and_load(&fair), [4, 201]);
+    world.ask(Op::Requeue(vec![task(6)]));
+    assert_eq!(world.news_and_load(&fair), [4, 6, 201]);
+    let mut another = world.subject.another(rules());
+    another.open_epoch([2; 16], world.now).unwrap();
+    let key = key("normal", "k");
+    let skip = IdSet::default();
+    another.begin(Sync::Power).unwrap();
+    let loaded = another.load(Load { key: &key, skip: &skip, rows: 500, bytes: 1_000_000, fair: &fair }, world.now);
+    assert_eq!(ids(&loaded.unwrap().tasks), [4, 6, 201]);
 }
 
 pub(super) fn each_key_is_read_in_order_of_due_time_and_id<T: Subject>(world: &mut World<T>) {

@@ -90,6 +90,7 @@ impl Step<'_> {
             let run_at = time(row, "run_at").map(UnixMillis);
             let fair_key = fair_key(row);
             self.queued(to, fair_key, run_at, now);
+            self.db.moved(id);
         }
         Verdict::Moved
     }
@@ -104,6 +105,7 @@ impl Step<'_> {
         row.insert("run_at", Value::Null);
         let fair_key = fair_key(row);
         self.queued(key, fair_key, None, now);
+        self.db.moved(id);
         Verdict::Due
     }
 }

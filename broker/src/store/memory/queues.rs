@@ -1,6 +1,6 @@
 //! The model's queues: intake, load and sweep look through all rows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
@@ -16,6 +16,13 @@ use crate::store::{Intake, Load, LoadedRows, StoreError, Swept, Unstarted};
 
 impl Step<'_> {
     pub(super) fn intake(&mut self, rows: usize, now: Now) -> Intake {
+        for id in self.db.moved.iter().copied().take(rows).collect::<Vec<_>>() {
+            self.db.moved.remove(&id);
+            let is_queued = self.db.rows.get(&id).is_some_and(|row| state(row) == TaskState::Queued);
+            if let Some((key, good)) = is_queued.then(|| self.judged(id).ok()).flatten() {
+                self.queued(key, fair_key(&self.db.rows[&id]), good.run_at, now);
+            }
+        }
         let ids: Vec<i64> = self.db.rows.range(self.news.watermark + 1..).map(|(id, _)| *id).take(rows).collect();
         let mut found = Intake { rows: ids.len(), ..Intake::default() };
         // Rejected when all were looked at, for one of them may wait for another.
@@ -73,10 +80,18 @@ impl Step<'_> {
 
     fn load_by_turns(&mut self, load: Load<'_>, loaded: &mut LoadedRows, now: Now) {
         let mut cursor = std::mem::take(self.rounds.cursor(load.key));
+        let keys = self.due_keys(load.key, now);
         let mut rows = Keyed { step: self, load, now, rejected: Vec::new(), lines: BTreeMap::new() };
-        load_by_turns(&mut rows, &mut cursor, load, loaded).expect("the model fails at nothing");
+        load_by_turns(&mut rows, &mut cursor, &keys, load, loaded).expect("the model fails at nothing");
         loaded.rejected.append(&mut rows.rejected);
         *self.rounds.cursor(load.key) = cursor;
+    }
+
+    fn due_keys(&self, queue: &QueueKey, now: Now) -> BTreeSet<RawKey> {
+        let rows = self.db.rows.values().filter(|row| self.belongs(row, queue));
+        let due =
+            |row: &&Arc<Cells>| row["run_at"] == Value::Null || time(row, "run_at").is_some_and(|at| at <= now.wall.0);
+        rows.filter(due).map(|row| cell(row, "fair_key").into()).filter(|key| *key != RawKey::None).collect()
     }
 
     fn load_in_line(&mut self, load: Load<'_>, loaded: &mut LoadedRows, now: Now) {
@@ -273,14 +288,8 @@ impl Keyed<'_, '_> {
 }
 
 impl Rows for Keyed<'_, '_> {
-    fn next_key(&mut self, after: &RawKey) -> Result<Option<(RawKey, bool)>, StoreError> {
-        let mut keys: BTreeMap<RawKey, bool> = BTreeMap::new();
-        for row in self.step.db.rows.values().filter(|row| self.step.belongs(row, self.load.key)) {
-            let at = time(row, "run_at");
-            let due = row["run_at"] == Value::Null || at.is_some_and(|at| at <= self.now.wall.0);
-            *keys.entry(cell(row, "fair_key").into()).or_default() |= due;
-        }
-        Ok(keys.into_iter().find(|(key, _)| key > after))
+    fn is_due(&mut self, key: &RawKey) -> Result<bool, StoreError> {
+        Ok(self.step.due_keys(self.load.key, self.now).contains(key))
     }
 
     fn peek(&mut self, key: &RawKey) -> Result<Option<usize>, StoreError> {

@@ -90,6 +90,7 @@ impl Step<'_> {
         row.insert("checkpoint", Value::Null);
         let fair_key = fair_key(row);
         self.queued(queue, fair_key, task.run_at.map(UnixMillis), now);
+        self.db.moved(id);
         true
     }
 }

@@ -137,6 +137,7 @@ fn single<'c>(
         Op::SetKind { kind, paused, values } => {
             limits::set_kind(conn, kind, *paused, values)?;
             state.judge.set_lane(kind, values.lane.as_ref());
+            state.awake.look_anew();
             OpResult::Set
         }
         Op::SetLane { lane, values } => {

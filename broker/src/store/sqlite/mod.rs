@@ -4,6 +4,7 @@
 
 mod ahead;
 mod apply;
+mod awake;
 mod bulk;
 mod count;
 mod dependencies;
@@ -25,6 +26,7 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod unique;
 
 use std::collections::BTreeSet;
@@ -107,6 +109,9 @@ struct State {
     mending: schedules::Mending,
     /// How queues with fair keys are read.
     rounds: Rounds,
+    awake: awake::Awake,
+    /// There may be more rows that an UPDATE has moved than the last intake has read.
+    moved_more: bool,
     series: series::Cells,
     /// A look is open, not a turn: nothing is to be written.
     looks: bool,
@@ -144,6 +149,8 @@ impl SqliteStore {
                 hint: WalHint::default(),
                 mending: schedules::Mending::default(),
                 rounds: Rounds::default(),
+                awake: awake::Awake::default(),
+                moved_more: false,
                 series: series::Cells::on(&conn)?,
                 looks: false,
             },
@@ -358,7 +365,7 @@ impl Store for SqliteStore {
     }
 
     fn is_behind(&self) -> bool {
-        self.state.dependencies.is_behind()
+        self.state.moved_more || self.state.dependencies.is_behind()
     }
 
     fn recheck(&mut self, edges: usize, now: Now) -> Result<(Vec<Unstarted>, bool), StoreError> {

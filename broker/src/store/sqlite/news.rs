@@ -130,12 +130,13 @@ impl State {
 
     fn stage(&mut self, queue: QueueKey, key: Option<FairKey>, at: Option<UnixMillis>) {
         let takes_turns = key.is_some() || self.rounds.knows(&queue);
+        self.awake.told(&queue, key.as_ref(), at);
         self.news.staged.push(Staged { queue, at, takes_turns, key });
     }
 
-    /// A queue may have a due row that nobody has told of.
-    pub(super) fn look_at(&mut self, key: QueueKey, fair_key: Option<FairKey>) {
-        self.stage(key, fair_key, None);
+    /// A queue may have a row that nobody has told of, due now or at a time to come.
+    pub(super) fn look_at(&mut self, key: QueueKey, fair_key: Option<FairKey>, later: Option<UnixMillis>) {
+        self.stage(key, fair_key, later);
     }
 
     /// The store itself has inserted a row.

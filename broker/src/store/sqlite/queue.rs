@@ -1,7 +1,7 @@
 //! From rows to the read-ahead: intake looks at what came in behind a watermark of ids, load reads the head of one queue.
 //! Both reject what makes no sense on the way, so that no bad row is ever handed out, wherever it came from.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use laneway_core::{Now, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::{FairKey, TaskId};
@@ -11,9 +11,10 @@ use rusqlite::{Connection, Row, Statement, params};
 use super::dependencies::resolve;
 use super::news::{Told, earliest};
 use super::sweep::{End, end_unstarted, reject};
+use super::turns::by_turns;
 use super::{State, row};
 use crate::store::dependencies::EDGES_PER_TURN;
-use crate::store::fair::{RawKey, Rows, load_by_turns};
+use crate::store::fair::RawKey;
 use crate::store::validate::{Bad, Good, Judge, Values};
 use crate::store::{Intake, Load, LoadedRows, StoreError};
 
@@ -53,8 +54,9 @@ pub(super) fn values<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Valu
 
 pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now) -> Result<Intake, StoreError> {
     let mut found = Intake::default();
-    let Told { mut due, mut later, mut turns, mut turns_later } = state.news.tell();
     let mut bad = Vec::new();
+    moved(conn, state, rows, now)?;
+    let Told { mut due, mut later, mut turns, mut turns_later } = state.news.tell();
     let mut keys = LastKey::default();
     {
         let sql = const_sql::INTAKE;
@@ -67,14 +69,16 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
             state.news.looked_at(id);
             match look(row, &state.judge, &mut keys) {
                 Look::Queued(key, good, fair_key) => {
+                    let at = good.run_at.filter(|at| *at > now.wall);
+                    state.awake.told(&key, fair_key.as_ref(), at);
                     if fair_key.is_some() || state.rounds.knows(&key) {
-                        match good.run_at.filter(|at| *at > now.wall) {
+                        match at {
                             Some(at) => drop(turns_later.insert((at, key.clone(), fair_key))),
                             None => drop(turns.insert((key.clone(), fair_key))),
                         }
                     }
                     state.tally.queued(key.clone(), id, good.run_at.is_some());
-                    match good.run_at.filter(|at| *at > now.wall) {
+                    match at {
                         Some(at) => earliest(&mut later, key, at),
                         None if due.contains(&key) => {}
                         None => drop(due.insert(key)),
@@ -109,6 +113,28 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
     found.later = later.into_iter().collect();
     found.let_go = state.dependencies.tell();
     Ok(found)
+}
+
+/// Queued rows with keys that an UPDATE has put elsewhere are news, like rows that the store itself has queued. What makes no sense
+/// is rejected when its turn comes.
+fn moved(conn: &Connection, state: &mut State, rows: usize, now: Now) -> Result<(), StoreError> {
+    let (mut n, mut last) = (0, None);
+    let mut keys = LastKey::default();
+    {
+        let mut statement = conn.prepare_cached(const_sql::MOVED)?;
+        let mut read = statement.query([i64::try_from(rows).unwrap_or(i64::MAX)])?;
+        while let Some(row) = read.next()? {
+            (n, last) = (n + 1, Some(row.get::<_, i64>(0)?));
+            if let Look::Queued(key, good, fair_key) = look(row, &state.judge, &mut keys) {
+                state.look_at(key, fair_key, good.run_at.filter(|at| *at > now.wall));
+            }
+        }
+    }
+    state.moved_more = n >= rows;
+    if let Some(last) = last {
+        conn.prepare_cached("DELETE FROM laneway_moved WHERE task <= ?1")?.execute([last])?;
+    }
+    Ok(())
 }
 
 /// What the intake makes of a row.
@@ -198,14 +224,20 @@ pub(super) fn load(conn: &Connection, state: &mut State, load: Load<'_>, now: No
 
 /// Rows that a load has met on its way and nobody is to have.
 #[derive(Default)]
-struct Unfit {
-    bad: Vec<(i64, Bad)>,
-    ends: Vec<(i64, End)>,
+pub(super) struct Unfit {
+    pub(super) bad: Vec<(i64, Bad)>,
+    pub(super) ends: Vec<(i64, End)>,
 }
 
 impl Unfit {
     /// Ends them, or says that there are some.
-    fn reject(self, conn: &Connection, state: &mut State, now: Now, loaded: &mut LoadedRows) -> Result<(), StoreError> {
+    pub(super) fn reject(
+        self,
+        conn: &Connection,
+        state: &mut State,
+        now: Now,
+        loaded: &mut LoadedRows,
+    ) -> Result<(), StoreError> {
         if state.looks {
             loaded.unfit = !(self.bad.is_empty() && self.ends.is_empty());
             return Ok(());
@@ -221,7 +253,7 @@ impl Unfit {
 }
 
 /// What became of a row at the head.
-enum Head {
+pub(super) enum Head {
     Task(QueuedTask),
     Bad(i64, Bad),
     End(i64, End),
@@ -277,158 +309,6 @@ fn round(
     unfit.reject(conn, state, now, loaded)
 }
 
-/// Loads a queue that has rows with fair keys. False, and nothing is done, when it has none.
-fn by_turns(
-    conn: &Connection,
-    state: &mut State,
-    load: Load<'_>,
-    now: Now,
-    loaded: &mut LoadedRows,
-) -> Result<bool, StoreError> {
-    let lanes: Vec<Option<&str>> = lanes(&state.judge, load.key).collect();
-    let mut rows = Keyed {
-        conn,
-        judge: &state.judge,
-        load,
-        lanes: &lanes,
-        now,
-        lines: BTreeMap::new(),
-        seen: HashSet::new(),
-        unfit: Unfit::default(),
-    };
-    if rows.next_key(&RawKey::None)?.is_none() {
-        state.rounds.forget(load.key);
-        return Ok(false);
-    }
-    load_by_turns(&mut rows, state.rounds.cursor(load.key), load, loaded)?;
-    let unfit = rows.unfit;
-    unfit.reject(conn, state, now, loaded)?;
-    Ok(true)
-}
-
-/// The rows of a queue by their keys.
-struct Keyed<'a> {
-    conn: &'a Connection,
-    judge: &'a Judge,
-    load: Load<'a>,
-    /// As rows spell it.
-    lanes: &'a [Option<&'a str>],
-    now: Now,
-    lines: BTreeMap<RawKey, Vec<KeyStream>>,
-    /// Ids that were taken out of a stream.
-    seen: HashSet<i64>,
-    unfit: Unfit,
-}
-
-/// Part of a key's rows that the index holds in one order; read in pieces, for few of them may be wanted.
-struct KeyStream {
-    lane: Option<String>,
-    sql: &'static str,
-    ids: VecDeque<i64>,
-    /// There are more than `ids`.
-    cut: bool,
-    piece: usize,
-    head: Option<QueuedTask>,
-}
-
-/// Rows of a key that are read from the index at first; twice as many each time that they do not do.
-const PIECE_ROWS: usize = 4;
-
-impl Keyed<'_> {
-    /// Fills the head of a stream.
-    fn fill(&mut self, key: &RawKey, stream: &mut KeyStream) -> Result<(), StoreError> {
-        let mut reader = self.conn.prepare_cached(const_sql::HEAD)?;
-        while stream.head.is_none() {
-            let Some(id) = stream.ids.pop_front() else {
-                if !stream.cut {
-                    return Ok(());
-                }
-                self.read_on(key, stream)?;
-                continue;
-            };
-            self.seen.insert(id);
-            match head(&mut reader, self.judge, id, self.now)? {
-                Head::Task(task) => stream.head = Some(task),
-                Head::Bad(id, reason) => self.unfit.bad.push((id, reason)),
-                Head::End(id, end) => self.unfit.ends.push((id, end)),
-                Head::Gone => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn read_on(&self, key: &RawKey, stream: &mut KeyStream) -> Result<(), StoreError> {
-        let mut statement = self.conn.prepare_cached(stream.sql)?;
-        let mut rows = statement.query(params![stream.lane, self.load.key.kind.as_str(), self.now.wall.0, key])?;
-        stream.cut = false;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            let task = u64::try_from(id).ok().and_then(TaskId::new);
-            if self.seen.contains(&id) || task.is_none_or(|task| self.load.skip.contains(&task)) {
-                continue;
-            }
-            if stream.ids.len() == stream.piece {
-                stream.cut = true;
-                break;
-            }
-            stream.ids.push_back(id);
-        }
-        stream.piece *= 2;
-        Ok(())
-    }
-}
-
-impl Rows for Keyed<'_> {
-    fn next_key(&mut self, after: &RawKey) -> Result<Option<(RawKey, bool)>, StoreError> {
-        let mut first: Option<(RawKey, bool)> = None;
-        for lane in self.lanes {
-            let sql = if *after == RawKey::None { const_sql::FIRST_KEY } else { const_sql::NEXT_KEY };
-            let mut statement = self.conn.prepare_cached(sql)?;
-            let mut rows = statement.query(params![lane, self.load.key.kind.as_str(), after])?;
-            let Some(row) = rows.next()? else { continue };
-            let key = RawKey::from(row.get_ref(0)?);
-            let due = match row.get_ref(1)? {
-                ValueRef::Null => true,
-                at => row::millis(at).is_some_and(|at| at <= self.now.wall),
-            };
-            first = Some(match first.take() {
-                Some((other, other_due)) if other == key => (other, other_due || due),
-                Some((other, other_due)) if other < key => (other, other_due),
-                _ => (key, due),
-            });
-        }
-        Ok(first)
-    }
-
-    fn peek(&mut self, key: &RawKey) -> Result<Option<usize>, StoreError> {
-        let mut streams = self.lines.remove(key).unwrap_or_else(|| {
-            let stream = |lane: Option<&str>, sql| KeyStream {
-                lane: lane.map(str::to_owned),
-                sql,
-                ids: VecDeque::new(),
-                cut: true,
-                piece: PIECE_ROWS,
-                head: None,
-            };
-            let both = [const_sql::AT_ONCE, const_sql::DUE];
-            self.lanes.iter().flat_map(|&lane| both.map(|sql| stream(lane, sql))).collect()
-        });
-        let filled = streams.iter_mut().try_for_each(|stream| self.fill(key, stream));
-        let heads = streams.iter().filter_map(|stream| stream.head.as_ref());
-        let next = heads.min_by_key(|task| (task.due, task.id));
-        let size = next.map(|task| task.payload.as_ref().map_or(0, |payload| payload.bytes.len()));
-        self.lines.insert(key.clone(), streams);
-        filled.map(|()| size)
-    }
-
-    fn pop(&mut self, key: &RawKey) -> QueuedTask {
-        let streams = self.lines.get_mut(key).expect("it was looked at");
-        let full = streams.iter_mut().filter(|stream| stream.head.is_some());
-        let next = full.min_by_key(|stream| stream.head.as_ref().map(|task| (task.due, task.id)));
-        next.and_then(|stream| stream.head.take()).expect("there was one")
-    }
-}
-
 /// Part of a queue that the index holds in one order.
 struct Stream {
     ids: VecDeque<i64>,
@@ -476,7 +356,7 @@ pub(super) fn lanes<'a>(judge: &Judge, key: &'a QueueKey) -> impl Iterator<Item 
     std::iter::once(Some(key.lane.as_str())).chain(default.then_some(None))
 }
 
-fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now) -> Result<Head, StoreError> {
+pub(super) fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now) -> Result<Head, StoreError> {
     let payload_max = i64::try_from(judge.rules.payload_bytes_max).unwrap_or(i64::MAX);
     let mut rows = reader.query(params![id, payload_max])?;
     let Some(row) = rows.next()? else { return Ok(Head::Gone) };
@@ -525,12 +405,10 @@ fn next_at(conn: &Connection, judge: &Judge, key: &QueueKey, now: Now) -> Result
 
 /// Statements that must not look at rows, each with the columns that its index is entered by.
 #[cfg(test)]
-pub(super) const PLANS: [(&str, &str); 5] = [
+pub(super) const PLANS: [(&str, &str); 3] = [
     (const_sql::AT_ONCE, "lane=? AND kind=? AND fair_key=? AND run_at=?"),
     (const_sql::DUE, "lane=? AND kind=? AND fair_key=? AND run_at<?"),
     (const_sql::NEXT_AT, "lane=? AND kind=? AND fair_key=? AND run_at>? AND run_at<?"),
-    (const_sql::FIRST_KEY, "lane=? AND kind=? AND fair_key>?"),
-    (const_sql::NEXT_KEY, "lane=? AND kind=? AND fair_key>?"),
 ];
 
 /// The same for the index of rows with keys that are due later.
@@ -538,17 +416,22 @@ pub(super) const PLANS: [(&str, &str); 5] = [
 pub(super) const LATER_PLANS: [(&str, &str); 1] =
     [(const_sql::NEXT_AT_OF_KEYS, "lane=? AND kind=? AND run_at>? AND run_at<?")];
 
-mod const_sql {
+pub(super) mod const_sql {
     //! `values` fixes the order of the columns.
 
     pub(super) const INTAKE: &str = "SELECT id, kind, lane, state, \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
         fair_key, typeof(payload), octet_length(payload) \
         FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
-    pub(super) const AT_ONCE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
+    /// A row that is gone has no state.
+    pub(super) const MOVED: &str = "SELECT moved.task, kind, lane, state, \
+        run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
+        fair_key, typeof(payload), octet_length(payload) \
+        FROM laneway_moved AS moved LEFT JOIN tasks ON tasks.id = moved.task ORDER BY moved.task LIMIT ?1";
+    pub(in crate::store::sqlite) const AT_ONCE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
         WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at IS NULL AND ?3 IS NOT NULL \
         ORDER BY id";
-    pub(super) const DUE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
+    pub(in crate::store::sqlite) const DUE: &str = "SELECT id FROM tasks INDEXED BY tasks_queue \
         WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key IS ?4 AND run_at <= ?3 ORDER BY run_at, id";
     // Any text sorts behind every number, so the upper bound keeps rows of a wrong type out.
     pub(super) const NEXT_AT: &str = "SELECT run_at FROM tasks INDEXED BY tasks_queue \
@@ -558,14 +441,7 @@ mod const_sql {
     pub(super) const NEXT_AT_OF_KEYS: &str = "SELECT run_at FROM tasks INDEXED BY tasks_fair_later \
         WHERE fair_key IS NOT NULL AND lane IS ?1 AND kind = ?2 AND run_at > ?3 AND run_at < 9.3e18 \
         ORDER BY run_at LIMIT 1";
-    /// The first key, with the time of its first row: NULL, which is at once, sorts before all others.
-    pub(super) const FIRST_KEY: &str = "SELECT fair_key, run_at FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key >= '' AND ?3 IS NULL \
-        ORDER BY fair_key, run_at LIMIT 1";
-    pub(super) const NEXT_KEY: &str = "SELECT fair_key, run_at FROM tasks INDEXED BY tasks_queue \
-        WHERE state = 'queued' AND lane IS ?1 AND kind = ?2 AND fair_key > ?3 \
-        ORDER BY fair_key, run_at LIMIT 1";
-    pub(super) const HEAD: &str = "SELECT \
+    pub(in crate::store::sqlite) const HEAD: &str = "SELECT \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
         fair_key, typeof(payload), octet_length(payload), cancel_requested, \
         CASE WHEN octet_length(payload) <= ?2 THEN payload END, checkpoint \

@@ -13,13 +13,13 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 10;
+pub(crate) const SCHEMA_VERSION: u32 = 11;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but those that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "tasks",
     "failures",
     "task_view",
@@ -29,6 +29,7 @@ pub(crate) const NAMES: [&str; 15] = [
     "laneway_fair_keys",
     "laneway_kinds",
     "laneway_lanes",
+    "laneway_moved",
     "laneway_requests",
     "laneway_sessions",
     "laneway_windows",

@@ -57,7 +57,7 @@ pub(super) fn submit(
 fn tell_again(conn: &Connection, state: &mut State, secured: &[TaskId]) -> Result<(), StoreError> {
     for task in secured {
         if let Some((key, fair_key)) = queue_of(conn, &state.judge, sql_id(*task))? {
-            state.look_at(key, fair_key);
+            state.look_at(key, fair_key, None);
         }
     }
     Ok(())
