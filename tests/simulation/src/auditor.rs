@@ -18,6 +18,7 @@ mod kept;
 mod limits;
 mod runs;
 mod schedules;
+mod shares;
 mod table;
 mod waits;
 
@@ -63,6 +64,7 @@ pub(crate) struct Auditor {
     /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     limits: limits::Limits,
+    owed: shares::Owed,
     stakes: abandon::Stakes,
     now: u64,
     window_rows_max: usize,

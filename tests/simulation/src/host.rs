@@ -228,6 +228,7 @@ impl World {
         let before = parts.actions.len();
         self.auditor.ends_runs(&event);
         self.auditor.stakes_on_event(&event);
+        self.auditor.reads_ahead(&event);
         parts.core.handle(event, self.clocks(), &mut parts.actions);
         parts.core.check();
         for action in &parts.actions[before..] {
@@ -237,6 +238,7 @@ impl World {
             }
         }
         self.auditor.on_ends();
+        self.auditor.gives_back(&parts.actions[before..]);
         for action in &parts.actions[before..] {
             match action {
                 Action::Answer { to, answer } => self.auditor.on_answer(*to, answer, self.clocks()),

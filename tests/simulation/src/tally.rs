@@ -34,6 +34,8 @@ pub struct Tally {
     pub abandoned: u64,
     /// Times that a broker was told to hand nothing out.
     pub quiet: u64,
+    /// Hand-outs beside which a lane with a share had something at hand for sure.
+    pub owed: u64,
 }
 
 impl AddAssign for Tally {
@@ -56,5 +58,6 @@ impl AddAssign for Tally {
         self.drained += other.drained;
         self.abandoned += other.abandoned;
         self.quiet += other.quiet;
+        self.owed += other.owed;
     }
 }

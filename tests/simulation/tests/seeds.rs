@@ -83,6 +83,7 @@ fn the_seeds_are_not_idle() {
         drained,
         abandoned,
         quiet,
+        owed,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -103,6 +104,7 @@ fn the_seeds_are_not_idle() {
         ("drained", drained),
         ("abandoned", abandoned),
         ("told to be quiet", quiet),
+        ("hand-outs that owed a lane its share", owed),
     ] {
         assert!(n >= 5, "{what}: {n} in {SEEDS_LOOKED_AT} seeds: {seen:?}");
     }

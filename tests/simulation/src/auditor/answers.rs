@@ -44,7 +44,7 @@ impl Auditor {
                 for task in &tasks.tasks {
                     self.has_payload_of_row(task);
                     let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
-                    self.count_shares(ready);
+                    self.count_shares(ready, id(task.task), rank, now);
                     if let Some(first) = self.goes_first(ready, rank, now)
                         && !self.is_owed(rank)
                     {

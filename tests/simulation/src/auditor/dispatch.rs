@@ -23,7 +23,7 @@ impl Auditor {
     }
 
     /// Whether a row of the last whole look is there for any slot that can run it.
-    fn waits(&self, task: i64, row: &Row, now: Now) -> bool {
+    pub(super) fn waits(&self, task: i64, row: &Row, now: Now) -> bool {
         let now_row = self.rows.get(&task);
         row.state == TaskState::Queued
             && row.due <= self.waiting.told.0

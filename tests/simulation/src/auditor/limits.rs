@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{Op, ReplyTo};
-use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, Ready};
+use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues};
 use laneway_protocol::{FairKey, Kind, LaneName, Rate, TaskState};
 
 use super::{Auditor, id};
@@ -46,10 +46,8 @@ pub(super) struct Limits {
     held: BTreeMap<Place, u64>,
     /// Kind, lane and fair key of what runs.
     of: BTreeMap<i64, [Place; 3]>,
-    /// What lanes may have been owed, in hundredths of a hand-out. Never less than they were.
-    owed: BTreeMap<usize, u64>,
     /// The highest share that a lane has had.
-    shares: BTreeMap<usize, u32>,
+    pub(super) shares: BTreeMap<usize, u32>,
     /// Kinds whose own lane has changed at some time: where their rows without a lane stand is not followed.
     moved: BTreeSet<String>,
 }
@@ -242,6 +240,8 @@ impl Auditor {
         for place in bounded {
             self.limits.refill_all(place, self.now);
         }
+        let holds = |rank: usize| self.limits.now(&Place::Lane(LANES[rank].into())).share;
+        self.owed.on_start((0..LANES.len()).filter_map(|rank| Some((rank, holds(rank).filter(|share| *share > 0)?))));
         let lane = |row: &Row| row.rank.filter(|_| self.follows(row)).map_or(SOMEWHERE, |rank| LANES[rank]);
         self.limits.of =
             self.rows.iter().map(|(task, row)| (*task, places(&row.kind, lane(row), key_of(row)))).collect();
@@ -351,22 +351,6 @@ impl Auditor {
                 self.limits.held.insert(place, self.now);
             }
         }
-    }
-
-    /// A task was handed out to a slot that was ready in this way.
-    pub(super) fn count_shares(&mut self, ready: &Ready) {
-        let Some((_, lanes)) = self.ability(ready) else { return };
-        for (rank, share) in self.limits.shares.iter().filter(|(rank, _)| lanes.contains(rank)) {
-            *self.limits.owed.entry(*rank).or_default() += u64::from(*share);
-        }
-    }
-
-    /// A lower lane went first. Whether its share can explain that; it pays for it.
-    pub(super) fn is_owed(&mut self, rank: usize) -> bool {
-        let owed = self.limits.owed.entry(rank).or_default();
-        let enough = *owed >= 100;
-        *owed = owed.saturating_sub(100);
-        enough
     }
 
     /// When something last kept tasks like this one back; 0 for never.
