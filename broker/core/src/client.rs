@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use laneway_protocol::limits::{ANSWER_SLACK_MS, WAIT_MS_MAX};
 use laneway_protocol::message::{
-    Answer, Cursor, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
+    Answer, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
 };
 use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 
@@ -15,6 +15,7 @@ use crate::dispatch::Removed;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::outcome::cut;
 use crate::page::{self, Told};
+use crate::place::Place;
 use crate::progress::Events;
 use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
@@ -143,14 +144,8 @@ impl Broker {
     }
 
     fn wait_for(&mut self, reply: ReplyTo, conn: ConnId, wait: &WaitFor, until: Millis) {
-        let (n, gap, fresh) = match wait.cursor {
-            // Another epoch's events are gone with it.
-            Some(cursor) if cursor.epoch != self.epoch => (0, true, true),
-            Some(cursor) => (cursor.n, false, false),
-            None => (0, false, true),
-        };
-        let gap = gap || n > 0 && wait.tasks.iter().any(|id| self.events_of(*id).is_some_and(|told| told.gap_after(n)));
-        let asked = Asked::WaitFor { n, gap, fresh, checked: false, not_found: Vec::new(), pruned: Vec::new() };
+        let (place, gap) = Place::of(wait.cursor, self.epoch);
+        let asked = Asked::WaitFor { place, gap, checked: false, not_found: Vec::new(), pruned: Vec::new() };
         let pending: BTreeSet<TaskId> = wait.tasks.iter().copied().collect();
         if wait.abandon {
             if let Err(error) = self.check_marks(pending.len()) {
@@ -183,8 +178,8 @@ impl Broker {
                     }
                 }
                 Ending::Live { done, total, note } => {
-                    if done.is_some() || total.is_some() || note.is_some() {
-                        let n = self.event_n;
+                    if (done.is_some() || total.is_some() || note.is_some()) && self.wants_row(reply, task) {
+                        let n = task.value();
                         stored.push(ProgressEvent { n, task, done, total, note, data: None, log: None });
                     }
                 }
@@ -197,21 +192,37 @@ impl Broker {
                 }
             }
         }
+        let missed = self.has_missed(reply);
         let Some(waiter) = self.waiters.get_mut(reply) else { return };
-        let mut tells_stored = false;
-        if let Asked::Group { checked, .. } = &mut waiter.asked {
-            *checked = true;
-        }
-        if let Asked::WaitFor { checked, fresh, .. } = &mut waiter.asked {
-            *checked = true;
-            tells_stored = *fresh && !stored.is_empty();
+        match &mut waiter.asked {
+            Asked::Group { checked, .. } => *checked = true,
+            Asked::WaitFor { checked, gap, .. } => (*checked, *gap) = (true, *gap || missed),
+            Asked::Submit(..) => {}
         }
         let alarm = std::mem::replace(&mut waiter.alarm, waiter.until);
         self.timers.clear(alarm, Timer::Waiter(reply));
         self.timers.set(waiter.until, Timer::Waiter(reply));
-        if waiter.until <= now.mono || tells_stored || self.has_news(reply) {
-            self.answer_waiter(reply, stored);
+        if waiter.until <= now.mono || !stored.is_empty() || self.has_news(reply) {
+            return self.answer_waiter(reply, stored);
         }
+        if let Some(Waiter { asked: Asked::WaitFor { place, .. }, .. }) = self.waiters.get_mut(reply) {
+            // Nothing is left to be told of what was said until now.
+            *place = Place::Events(self.event_n);
+        }
+    }
+
+    /// Whether the progress in the row of a task is news for a waiter: it is the latest that is known, and was not told.
+    fn wants_row(&self, reply: ReplyTo, task: TaskId) -> bool {
+        let Some(Waiter { asked: Asked::WaitFor { place, .. }, .. }) = self.waiters.get(reply) else { return false };
+        place.wants_row(task) && !self.events_of(task).is_some_and(Events::tell_standing)
+    }
+
+    /// Whether events of a waiter's tasks behind its place are not kept any more. Who has heard nothing yet misses nothing.
+    fn has_missed(&self, reply: ReplyTo) -> bool {
+        let Some(waiter) = self.waiters.get(reply) else { return false };
+        let Asked::WaitFor { place, .. } = waiter.asked else { return false };
+        let mut tasks = waiter.pending.iter().copied().chain(waiter.finals.iter().map(|ended| ended.task));
+        place != Place::Rows(0) && tasks.any(|task| self.gap_after(task, place.events_after()))
     }
 
     /// A task ended: tells everybody who waits for it.
@@ -373,15 +384,17 @@ impl Broker {
             Asked::Submit(..) => waiter.pending.is_empty(),
             Asked::Group { checked, .. } => *checked && waiter.pending.is_empty(),
             Asked::WaitFor { checked: false, .. } => false,
-            Asked::WaitFor { n, gap, not_found, pruned, .. } => {
-                let has_events = |id| self.running.get(id).is_some_and(|task| task.events.after(*n).next().is_some());
+            Asked::WaitFor { place, gap, not_found, pruned, .. } => {
+                let after = place.events_after();
+                let has_events = |&id| self.events_of(id).is_some_and(|events| events.after(after).next().is_some());
                 *gap || !(waiter.finals.is_empty() && not_found.is_empty() && pruned.is_empty())
                     || waiter.pending.iter().any(has_events)
             }
         }
     }
 
-    fn answer_waiter(&mut self, reply: ReplyTo, stored: Vec<ProgressEvent>) {
+    /// Answers with all that there is, `rows` first: the progress that the table shows and that is news.
+    fn answer_waiter(&mut self, reply: ReplyTo, rows: Vec<ProgressEvent>) {
         let Some(waiter) = self.drop_waiter(reply) else { return };
         let Waiter { conn, until, finals, mut pending, asked, .. } = waiter;
         let answer = match asked {
@@ -390,13 +403,13 @@ impl Broker {
                 let Told { finals, .. } = page::told(finals, Vec::new(), &mut pending);
                 Answer::Submit(Submitted { tasks, finals, group })
             }
-            Asked::WaitFor { n, gap, fresh, not_found, pruned, .. } => {
+            Asked::WaitFor { place, gap, not_found, pruned, .. } => {
                 let tasks = pending.iter().copied().chain(finals.iter().map(|ended| ended.task));
-                let events = self.events_for(tasks, n, if fresh { stored } else { Vec::new() });
+                let (n_rows, mut events) = (rows.len(), rows);
+                events.sort_by_key(|event| event.n);
+                events.extend(self.events_for(tasks, place.events_after()));
                 let Told { finals, events, cut_short } = page::told(finals, events, &mut pending);
-                // What was cut off is told behind the last event that was not.
-                let told_to = if cut_short { events.last().map_or(n, |event| event.n) } else { self.event_n };
-                let cursor = Cursor { epoch: self.epoch, n: told_to };
+                let cursor = place.behind(&events, n_rows, cut_short, self.event_n).cursor(self.epoch);
                 let pending = pending.into_iter().collect();
                 Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned, group: None })
             }
@@ -404,26 +417,22 @@ impl Broker {
         self.answer(reply, answer);
     }
 
-    /// The events of these tasks behind number `n`, in order; `stored` are what their rows show.
-    fn events_for(
-        &self,
-        tasks: impl Iterator<Item = TaskId>,
-        n: u64,
-        stored: Vec<ProgressEvent>,
-    ) -> Vec<ProgressEvent> {
-        let buffered = tasks.filter_map(|id| self.events_of(id)).flat_map(|events| events.after(n).cloned());
-        let mut buffered: Vec<ProgressEvent> = buffered.collect();
-        buffered.sort_by_key(|event| event.n);
-        // The buffer tells more than the row; the row is all there is after a restart.
-        let told: BTreeSet<TaskId> = buffered.iter().map(|event| event.task).collect();
-        let mut events: Vec<ProgressEvent> = stored.into_iter().filter(|event| !told.contains(&event.task)).collect();
-        events.append(&mut buffered);
+    /// The events of these tasks behind number `n`, in order.
+    fn events_for(&self, tasks: impl Iterator<Item = TaskId>, n: u64) -> Vec<ProgressEvent> {
+        let events = tasks.filter_map(|id| self.events_of(id)).flat_map(|events| events.after(n).cloned());
+        let mut events: Vec<ProgressEvent> = events.collect();
+        events.sort_by_key(|event| event.n);
         events
     }
 
     /// What is kept of a task's progress, whether it runs or has run.
     fn events_of(&self, id: TaskId) -> Option<&Events> {
         self.running.get(&id).map(|task| &task.events).or_else(|| self.last_words.get(id))
+    }
+
+    /// Whether events of a task behind number `n` are not kept any more.
+    fn gap_after(&self, id: TaskId, n: u64) -> bool {
+        self.running.get(&id).map_or_else(|| self.last_words.gap_after(id, n), |task| task.events.gap_after(n))
     }
 
     pub(crate) fn add_waiter(&mut self, reply: ReplyTo, waiter: Waiter) {

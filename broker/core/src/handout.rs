@@ -265,7 +265,7 @@ impl Broker {
             since: now.mono,
             deadline,
             stop: None,
-            events: self.last_words.take(task.id),
+            events: self.last_words.take(task.id, run),
             noted: None,
             unwritten: None,
         };

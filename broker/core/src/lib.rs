@@ -33,6 +33,7 @@ mod limits;
 mod lost;
 mod outcome;
 mod page;
+mod place;
 mod progress;
 mod queue;
 mod ready;

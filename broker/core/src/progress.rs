@@ -14,7 +14,7 @@ use crate::limits::{EVENT_BYTES_PER_TASK_MAX, EVENTS_PER_TASK_MAX, LAST_WORDS_BY
 pub(crate) struct Events {
     ring: VecDeque<ProgressEvent>,
     bytes: usize,
-    /// Number of the last event that the ring had to drop.
+    /// Number of the last event that is no longer here.
     dropped: u64,
 }
 
@@ -37,6 +37,11 @@ impl Events {
     pub(crate) fn gap_after(&self, n: u64) -> bool {
         self.dropped > n
     }
+
+    /// Whether they tell how far the task is, as its row does.
+    pub(crate) fn tell_standing(&self) -> bool {
+        self.ring.iter().any(|event| event.done.is_some() || event.total.is_some() || event.note.is_some())
+    }
 }
 
 fn event_bytes(event: &ProgressEvent) -> usize {
@@ -51,6 +56,9 @@ pub(crate) struct LastWords {
     /// Oldest first. Some may have been taken since.
     order: VecDeque<TaskId>,
     bytes: usize,
+    /// Number of the newest event of those whose words had to go. Of which tasks they were is not kept: a task of which nothing is
+    /// here may have said any of them.
+    dropped: u64,
 }
 
 impl LastWords {
@@ -64,19 +72,31 @@ impl LastWords {
         self.order.push_back(task);
         while self.order.len() > LAST_WORDS_TASKS_MAX || self.bytes > LAST_WORDS_BYTES_MAX {
             let oldest = self.order.pop_front().expect("what has bytes stands in the order");
-            self.take(oldest);
+            if let Some(Events { ring, .. }) = self.remove(oldest) {
+                self.dropped = self.dropped.max(ring.back().map_or(0, |last| last.n));
+            }
         }
     }
 
-    /// The task runs again: what it said goes on.
-    pub(crate) fn take(&mut self, task: TaskId) -> Events {
-        let events = self.by_task.remove(&task).unwrap_or_default();
-        self.bytes -= events.bytes;
-        events
+    /// The task runs for the `run`th time: what it said goes on.
+    pub(crate) fn take(&mut self, task: TaskId, run: u32) -> Events {
+        let dropped = if run > 1 { self.dropped } else { 0 };
+        self.remove(task).unwrap_or_else(|| Events { dropped, ..Events::default() })
     }
 
     pub(crate) fn get(&self, task: TaskId) -> Option<&Events> {
         self.by_task.get(&task)
+    }
+
+    /// Whether events of this task, which does not run, after number `n` are no longer here.
+    pub(crate) fn gap_after(&self, task: TaskId, n: u64) -> bool {
+        self.by_task.get(&task).map_or(self.dropped > n, |events| events.gap_after(n))
+    }
+
+    fn remove(&mut self, task: TaskId) -> Option<Events> {
+        let events = self.by_task.remove(&task)?;
+        self.bytes -= events.bytes;
+        Some(events)
     }
 }
 
@@ -138,7 +158,7 @@ mod tests {
         assert!(last.get(id(1)).is_none() && last.get(id(2)).is_some());
         assert_eq!(last.bytes, LAST_WORDS_TASKS_MAX);
         // One that runs again takes its words along, and its old place in the order does no harm.
-        assert_eq!(last.take(id(2)).after(0).count(), 1);
+        assert_eq!(last.take(id(2), 2).after(0).count(), 1);
         last.keep(id(2), words(1));
         last.keep(id(5_000), words(LAST_WORDS_BYTES_MAX - 1));
         last.keep(id(5_001), words(1));

@@ -140,7 +140,7 @@ impl Broker {
             since: now.mono,
             deadline: now.mono.after(left),
             stop,
-            events: self.last_words.take(found.id),
+            events: self.last_words.take(found.id, found.runs),
             noted: None,
             unwritten: None,
         };

@@ -7,6 +7,7 @@ use laneway_protocol::message::{Final, Stored};
 
 use crate::event::{ConnId, ReplyTo};
 use crate::id_map::{IdMap, IdSet};
+use crate::place::Place;
 use crate::time::Millis;
 
 /// One question that is answered when tasks end or move on.
@@ -27,9 +28,9 @@ pub(crate) enum Asked {
     Submit(Vec<Stored>, Option<u64>),
     /// `WAIT_FOR` a group: these are some of its live tasks, and once all have ended the group is asked about again.
     Group { group: u64, checked: bool },
-    /// `WAIT_FOR`: answered at the first news after event `n`; `fresh` when it has heard nothing in this epoch, so that the
-    /// progress that the rows show is news, too.
-    WaitFor { n: u64, gap: bool, fresh: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
+    /// `WAIT_FOR`: answered at the first news behind its place. A gap is news, too; whether there is one is known for certain
+    /// once it is checked, for from then on every event is told at once.
+    WaitFor { place: Place, gap: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
 }
 
 #[derive(Debug, Default)]

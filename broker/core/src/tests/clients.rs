@@ -15,7 +15,7 @@ fn task(key: Option<&str>) -> NewTask {
 }
 
 /// A worker takes the next task and gives its lease.
-fn take(world: &mut World) -> Lease {
+pub(super) fn take(world: &mut World) -> Lease {
     let reply = world.ask(1, Request::Ready(plain("w", &["a"])));
     world.commit();
     let lease = world.lease(reply);
@@ -23,17 +23,17 @@ fn take(world: &mut World) -> Lease {
     lease
 }
 
-fn finish(world: &mut World, n: u64, lease: Lease) {
+pub(super) fn finish(world: &mut World, n: u64, lease: Lease) {
     let outcome = Outcome { result: Some(Payload::json("42")), ..done(n, lease) };
     world.ask(1, Request::Ready(Ready { outcomes: vec![outcome], wait_ms: 0, ..plain("w", &["a"]) }));
 }
 
-fn progress(world: &mut World, n: u64, lease: Lease, done: u64) {
+pub(super) fn progress(world: &mut World, n: u64, lease: Lease, done: u64) {
     world.ask(1, Request::Progress(Progress { done: Some(done), ..word(n, lease) }));
 }
 
 /// A progress that says nothing.
-fn word(n: u64, lease: Lease) -> Progress {
+pub(super) fn word(n: u64, lease: Lease) -> Progress {
     Progress {
         session: session("w"),
         task: id(n),
@@ -343,7 +343,7 @@ fn the_progress_of_a_row_is_news_for_a_wait_that_has_heard_nothing() {
     world.ask(9, Request::WaitFor(wait_for(&[1, 2], 5_000)));
     world.commit();
     let said = world.said();
-    assert!(said.last().unwrap().contains("events [(1, Some(5)), (1, Some(10))]"), "{said:?}");
+    assert!(said.last().unwrap().contains("events [(2, Some(5)), (1, Some(10))]"), "{said:?}");
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn after_a_restart_a_cursor_has_a_gap_and_the_row_tells_the_progress() {
     world.commit();
     assert_eq!(
         world.said().last().unwrap(),
-        "#3 WAITED n 0 gap true events [(0, Some(10))] finals [] pending [1] not found [] pruned []"
+        "#3 WAITED n 0 gap true events [(1, Some(10))] finals [] pending [1] not found [] pruned []"
     );
     let cursor = Some(Cursor { epoch: Epoch(2), n: 0 });
     world.ask(9, Request::WaitFor(WaitFor { cursor, ..wait_for(&[1], 5_000) }));

@@ -5,6 +5,7 @@ mod admin;
 mod bounds;
 mod bulk;
 mod clients;
+mod cursors;
 mod dispatch;
 mod drain;
 mod dump;

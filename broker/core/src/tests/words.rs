@@ -67,7 +67,8 @@ fn answer_line(answer: &Answer) -> String {
             format!("SUBMITTED [{}] finals [{}]", stored.join(", "), finals(&submitted.finals))
         }
         Answer::WaitFor(waited) => format!(
-            "WAITED n {} gap {} events {:?} finals [{}] pending [{}] not found [{}] pruned [{}]",
+            "WAITED {} {} gap {} events {:?} finals [{}] pending [{}] not found [{}] pruned [{}]",
+            if waited.cursor.epoch.0 < 1 << 52 { "n" } else { "row" },
             waited.cursor.n,
             waited.gap,
             waited.events.iter().map(|event| (event.n, event.done)).collect::<Vec<_>>(),
