@@ -5,7 +5,7 @@
 //! The defaults are `laneway.db` and `tcp://127.0.0.1:7733`. Start the `worker` example beside it.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use laneway::{Client, TaskId};
+use laneway::{Client, News, TaskId};
 use rusqlite::{Connection, params};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,8 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The result is in the row, for anyone who polls it. Waiting at the broker is faster and shows progress.
     let task = TaskId::try_from(u64::try_from(task)?)?;
-    let ended = Client::connect(endpoint)?.wait_with(task, |event| {
-        println!("{} of {} bytes", event.done.unwrap_or(0), event.total.unwrap_or(0));
+    let ended = Client::connect(endpoint)?.wait_with(task, |news| {
+        if let News::Progress(event) = news {
+            println!("{} of {} bytes", event.done.unwrap_or(0), event.total.unwrap_or(0));
+        }
     })?;
     println!("{}", ended.result::<serde_json::Value>()?);
     Ok(())

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use laneway::{Client, Task};
+use laneway::{Client, News, Task};
 use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,8 +26,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .lane("high")
         .unique_key(file.display().to_string())
         .timeout(Duration::from_mins(1));
-    let stored = client.submit(count)?;
-    let ended = client.wait_with(stored.task, |event| println!("{} bytes done", event.done.unwrap_or(0)))?;
-    println!("task {}: {}", stored.task, ended.result::<Value>()?);
+    let ended = client.submit_and_wait_with(count, |news| {
+        if let News::Progress(event) = news {
+            println!("{} bytes done", event.done.unwrap_or(0));
+        }
+    })?;
+    println!("task {}: {}", ended.task, ended.result::<Value>()?);
     Ok(())
 }

@@ -64,7 +64,8 @@ fn lines_of_a_log_and_data_come_in_order() {
     let task = client.submit(Task::new("log").payload(&json!({"lines": 20}))).unwrap().task;
     let mut heard = Vec::new();
     let ended = client
-        .wait_with(task, |event| {
+        .wait_with(task, |news| {
+            let Some(event) = news.progress() else { return };
             heard.extend(event.log.clone());
             heard.extend(event.data.as_ref().map(|data| String::from_utf8_lossy(&data.bytes).into_owned()));
         })
@@ -263,7 +264,7 @@ fn any_task_can_be_waited_for_with_its_progress() {
     let task = Task::new("progress").payload(&json!({"steps": 5, "ms": 60})).unique_key("film");
     let id = client.submit(task).unwrap().task;
     let mut events: Vec<ProgressEvent> = Vec::new();
-    let ended = client.wait_with(id, |event| events.push(event.clone())).unwrap();
+    let ended = client.wait_with(id, |news| events.extend(news.progress().cloned())).unwrap();
     assert_eq!(ended.result::<serde_json::Value>().unwrap(), json!({"steps": 5}));
     let data: Vec<u64> =
         events.iter().filter_map(|event| serde_json::from_slice(&event.data.as_ref()?.bytes).ok()).collect();

@@ -6,8 +6,8 @@ mod harness;
 
 use std::sync::mpsc;
 
-use harness::{Broker, Place, RawPeer, Table, WorkerProcess, plain_ready, wait_until};
-use laneway::Client;
+use harness::{Broker, Place, Program, RawPeer, Table, WorkerProcess, plain_ready, wait_until};
+use laneway::{Client, News};
 use laneway_protocol::message::{Answer, End, HandedTask, Outcome, OutcomeCode, Payload, Progress, Ready, Request};
 use laneway_protocol::{Code, Lease, SessionName, TaskId, TaskState};
 
@@ -33,12 +33,12 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
     let endpoint = place.endpoint();
     let waiting = std::thread::spawn(move || {
         let client = Client::connect(endpoint).unwrap();
-        let on_event = |event: &laneway_protocol::message::ProgressEvent| {
-            if let Some(done) = event.done {
+        let on_news = |news: &News| {
+            if let Some(done) = news.progress().and_then(|event| event.done) {
                 heard.send(done).unwrap();
             }
         };
-        client.wait_all(&[task], Some(harness::DEADLINE), on_event).unwrap().remove(0)
+        client.wait_all(&[task], Some(harness::DEADLINE), on_news).unwrap().remove(0)
     });
     let mut before = vec![steps.recv_timeout(harness::DEADLINE).unwrap()];
     broker.kill();
@@ -51,14 +51,110 @@ fn a_client_that_waits_through_a_restart_gets_progress_and_the_result() {
         (TaskState::Done, serde_json::json!({ "steps": 800 }))
     );
     before.extend(steps.try_iter());
-    // Progress is said now and then, and not while the broker is away: some steps may be missing.
-    assert!(before.is_sorted_by(|a, b| a < b), "progress came twice, or not in order: {before:?}");
+    // Progress is said now and then, and not while the broker is away: some steps may be missing. The row tells one again.
+    assert!(before.is_sorted(), "progress came not in order: {before:?}");
+    let n_again = before.windows(2).filter(|steps| steps[0] == steps[1]).count();
+    assert!(n_again <= 1, "progress came twice: {before:?}");
     assert!(after < 800, "no progress was told after the restart");
     assert_eq!(place.journal().begun(id).len(), 1);
     // By its key, which the row keeps, as well.
     assert_eq!(broker.client().find("progress", "watched").unwrap(), Some(task));
     let late = broker.client().wait(task).unwrap();
     assert_eq!(late.payload, ended.payload);
+}
+
+/// A task that says 31 words before its broker is killed and 7 to the next one, which is fewer; and then its end. Whoever waits for
+/// it is started by `wait` before the first word; `has_heard` waits until that one has heard of `n` done for the last time.
+fn speak_across_a_restart<W>(
+    place: &Place,
+    wait: impl FnOnce(TaskId) -> W,
+    has_heard: impl Fn(&W, u64),
+) -> (W, Broker) {
+    let broker = Broker::start(place);
+    let table = Table::open(place);
+    let id = table.insert("echo", "1");
+    let peer = RawPeer::correlated(broker.endpoint());
+    let (task, _) = take(&peer, "plain", 0);
+    table.wait_for_state(id, "running");
+    let say = |done| {
+        let word = Progress { done: Some(done), ..word("plain", task.task, task.lease) };
+        assert!(matches!(peer.ask(Request::Progress(word)), Answer::Progress(_)));
+    };
+    let waits = wait(task.task);
+    (1..=31).for_each(say);
+    has_heard(&waits, 31);
+    wait_until("the last word to be in the row", || table.column::<Option<i64>>(id, "progress_done") == Some(31));
+    broker.kill();
+    let broker = Broker::start(place);
+    // What the row says is told before there is anything else to tell.
+    has_heard(&waits, 31);
+    (32..=38).for_each(say);
+    has_heard(&waits, 38);
+    assert_eq!(finish(&peer, "plain", &task), OutcomeCode::Ok);
+    (waits, broker)
+}
+
+#[test]
+fn after_a_restart_a_client_hears_of_the_gap_then_the_row_then_every_fresh_word() {
+    // Proves that no word of progress is lost without being told, and none taken for one that was heard, although the numbers of
+    // the new broker's events begin anew.
+    let place = Place::new();
+    let (heard, news) = mpsc::channel();
+    let endpoint = place.endpoint();
+    let told = std::cell::RefCell::new(Vec::new());
+    let wait = |task| {
+        std::thread::spawn(move || {
+            let client = Client::connect(endpoint).unwrap();
+            client.wait_with(task, |news| heard.send(news.clone()).unwrap()).unwrap()
+        })
+    };
+    let has_heard = |_: &std::thread::JoinHandle<_>, n| {
+        loop {
+            let news = news.recv_timeout(harness::DEADLINE).unwrap();
+            let done = news.progress().and_then(|event| event.done);
+            told.borrow_mut().push(news);
+            if done == Some(n) {
+                break;
+            }
+        }
+    };
+    let (waiting, _broker) = speak_across_a_restart(&place, wait, has_heard);
+    let ended = waiting.join().unwrap();
+    let mut told = told.into_inner();
+    told.extend(news.iter());
+    assert_eq!(told.pop(), Some(News::Ended(ended)));
+    let words = |of: &[News]| of.iter().map(|news| news.progress().and_then(|event| event.done)).collect::<Vec<_>>();
+    let expected: Vec<Option<u64>> = (1..=31).map(Some).chain([None, Some(31)]).chain((32..=38).map(Some)).collect();
+    assert_eq!(words(&told), expected);
+    assert_eq!(told[31], News::Missed);
+}
+
+#[test]
+fn after_a_restart_the_command_line_tells_the_same() {
+    // Proves that a person who waits sees that progress is missing, how far the task was, and what it says from then on.
+    let place = Place::new();
+    let said = place.path("said");
+    let wait = |task: TaskId| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_laneway"));
+        command.args(["task", "wait", &task.to_string(), "--endpoint", &place.endpoint()]);
+        Program::start_saying(&mut command, &said)
+    };
+    let lines = || std::fs::read_to_string(&said).unwrap();
+    let times = std::cell::Cell::new(0);
+    let has_heard = |_: &Program, n: u64| {
+        // Once by the old broker, and once more out of the row.
+        times.set(if n == 31 { times.get() + 1 } else { 1 });
+        let line = format!("task 1: {n}");
+        wait_until(&format!("'{line}', {} times", times.get()), || {
+            lines().lines().filter(|said| *said == line).count() == times.get()
+        });
+    };
+    let (mut waits, _broker) = speak_across_a_restart(&place, wait, has_heard);
+    assert_eq!(waits.wait(), 0);
+    let missed = "some progress is missing: the broker was restarted, or more was said than it keeps".to_owned();
+    let word = |n: u64| format!("task 1: {n}");
+    let expected: Vec<String> = (1..=31).map(word).chain([missed, word(31)]).chain((32..=38).map(word)).collect();
+    assert_eq!(lines().lines().collect::<Vec<_>>(), expected);
 }
 
 /// The first step that is told from now on; those told before are kept.
@@ -115,19 +211,8 @@ fn a_plain_worker_keeps_its_task_over_a_restart() {
     assert_eq!(table.column::<String>(id, "state || ' ' || runs"), "running 1");
 
     // It may extend its lease and tell how far it is, and then the end.
-    let word = Progress {
-        session: SessionName::new("plain").unwrap(),
-        task: task.task,
-        lease: task.lease,
-        done: Some(1),
-        total: Some(2),
-        note: None,
-        extend_ms: Some(60_000),
-        data: None,
-        log: None,
-        checkpoint: None,
-        parents: None,
-    };
+    let word =
+        Progress { done: Some(1), total: Some(2), extend_ms: Some(60_000), ..word("plain", task.task, task.lease) };
     assert!(matches!(peer.ask(Request::Progress(word)), Answer::Progress(_)));
     assert_eq!(finish(&peer, "plain", &task), OutcomeCode::Ok);
     assert_eq!(table.column::<String>(id, "state || ' ' || result || ' ' || runs || attempts || losses"), "done 7 110");
@@ -169,10 +254,18 @@ fn a_hand_out_that_was_not_recorded_is_adopted() {
         assert_eq!(say(&peer, &name, &task, task.lease), OutcomeCode::Ok);
         assert_eq!(table.column::<String>(id, "state || ' ' || runs || attempts || losses"), "done 210");
     }
-    let stale = Progress {
-        session: SessionName::new("worker-0").unwrap(),
-        task: TaskId::new(1).unwrap(),
-        lease: Lease::new(1),
+    let stale = word("worker-0", TaskId::new(1).unwrap(), Lease::new(1));
+    let peer = RawPeer::req(broker.endpoint());
+    let Answer::Error(error) = peer.ask(Request::Progress(stale)) else { panic!("task 1 has ended") };
+    assert_eq!(error.code, Code::Stale);
+}
+
+/// A progress that says nothing.
+fn word(session: &str, task: TaskId, lease: Lease) -> Progress {
+    Progress {
+        session: SessionName::new(session).unwrap(),
+        task,
+        lease,
         done: None,
         total: None,
         note: None,
@@ -181,10 +274,7 @@ fn a_hand_out_that_was_not_recorded_is_adopted() {
         log: None,
         checkpoint: None,
         parents: None,
-    };
-    let peer = RawPeer::req(broker.endpoint());
-    let Answer::Error(error) = peer.ask(Request::Progress(stale)) else { panic!("task 1 has ended") };
-    assert_eq!(error.code, Code::Stale);
+    }
 }
 
 fn take(peer: &RawPeer, session: &str, ack: u64) -> (HandedTask, laneway_protocol::Epoch) {

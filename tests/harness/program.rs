@@ -26,6 +26,12 @@ impl Program {
         Self(bare(command).stdout(Stdio::null()).stderr(err).spawn().unwrap())
     }
 
+    /// Starts it in a bare environment; what it says on standard output goes to this file.
+    pub(crate) fn start_printing(command: &mut Command, to: &Path) -> Self {
+        let out = File::create(to).unwrap();
+        Self(bare(command).stdout(out).stderr(Stdio::null()).spawn().unwrap())
+    }
+
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();

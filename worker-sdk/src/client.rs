@@ -7,15 +7,13 @@ mod admin;
 mod change;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use laneway_protocol::message::{
-    Cursor, Filter, Final, NewGroup, NewTask, ProgressEvent, Status, StatusRows, Stored, Submit, Submitted, WaitFor,
-    Waited,
+    Filter, Final, NewGroup, NewTask, Status, StatusRows, Stored, Submit, Submitted, WaitFor, Waited,
 };
 use laneway_protocol::{Answer, Code, Kind, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
@@ -170,38 +168,6 @@ impl Client {
         }
     }
 
-    /// Waits for the end of a task, however long that takes and across restarts of the broker.
-    ///
-    /// Fails with [`Error::NotFound`] when there is no such task (any more).
-    pub fn wait(&self, task: TaskId) -> Result<Ended, Error> {
-        self.wait_with(task, |_| {})
-    }
-
-    /// Like [`Client::wait`], and calls `on_event` for each word of progress and piece of data, in order. After a restart
-    /// of the broker some may be missing; none comes twice.
-    pub fn wait_with(&self, task: TaskId, on_event: impl FnMut(&ProgressEvent)) -> Result<Ended, Error> {
-        let ended = self.wait_all(&[task], None, on_event)?;
-        ended.into_iter().next().ok_or_else(|| Error::BadAnswer(format!("no end for task {task}")))
-    }
-
-    /// Waits for the end of all `tasks`, at most for `limit`. The ends are in the order of `tasks`.
-    ///
-    /// Fails with [`Error::StillRunning`] when the limit is reached, with [`Error::NotFound`] for the first that is not there.
-    pub fn wait_all(
-        &self,
-        tasks: &[TaskId],
-        limit: Option<Duration>,
-        mut on_event: impl FnMut(&ProgressEvent),
-    ) -> Result<Vec<Ended>, Error> {
-        let started = Instant::now();
-        let mut ends: HashMap<TaskId, Ended> = HashMap::with_capacity(tasks.len());
-        for page in tasks.chunks(BATCH_MAX) {
-            self.wait_page(page, started, limit, &mut on_event, &mut ends)?;
-        }
-        let end = |task| ends.get(task).cloned().ok_or(Error::NotFound(*task));
-        tasks.iter().map(end).collect()
-    }
-
     /// The newest task of this kind and unique key, to be waited for.
     pub fn find(&self, kind: impl AsRef<str>, unique_key: impl Into<String>) -> Result<Option<TaskId>, Error> {
         let kind = Kind::new(kind).map_err(|error| Error::setting("kind", error.to_string()))?;
@@ -323,57 +289,14 @@ impl Client {
         }
     }
 
-    fn wait_page(
-        &self,
-        page: &[TaskId],
-        started: Instant,
-        limit: Option<Duration>,
-        on_event: &mut dyn FnMut(&ProgressEvent),
-        ends: &mut HashMap<TaskId, Ended>,
-    ) -> Result<(), Error> {
-        let mut pending = page.to_vec();
-        let mut cursor: Option<Cursor> = None;
-        let mut away = Away::default();
-        while !pending.is_empty() {
-            let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()).min(WAIT_PARKED));
-            let question = WaitFor {
-                tasks: pending.clone(),
-                kind: None,
-                unique_key: None,
-                cursor,
-                wait_ms: millis(left),
-                abandon: self.abandon,
-                group: None,
-            };
-            let waited = match self.wait_for(question, left, &mut away) {
-                Ok(waited) => waited,
-                Err(error) => {
-                    let in_time = away.lasts() < self.away_max && limit.is_none_or(|limit| started.elapsed() < limit);
-                    if error.retry() && in_time {
-                        continue;
-                    }
-                    return Err(error);
-                }
-            };
-            // Numbers start over in a new epoch, and within one an event told twice is left out.
-            let after = cursor.filter(|cursor| cursor.epoch == waited.cursor.epoch).map_or(0, |cursor| cursor.n);
-            waited.events.iter().filter(|event| event.n > after).for_each(&mut *on_event);
-            cursor = Some(waited.cursor);
-            if let Some(&task) = waited.not_found.first().or(waited.pruned.first()) {
-                return Err(Error::NotFound(task));
-            }
-            ends.extend(waited.finals.into_iter().map(|end| (end.task, end.into())));
-            pending.retain(|task| !ends.contains_key(task));
-            if !pending.is_empty() && limit.is_some_and(|limit| started.elapsed() >= limit) {
-                return Err(Error::StillRunning { tasks: pending, waited: started.elapsed() });
-            }
-        }
-        Ok(())
-    }
-
     /// Whether a wait goes on without a broker.
     pub(crate) fn may_wait(&self, away: &Away) -> bool {
         away.lasts() < self.away_max
+    }
+
+    /// Whether tasks go with the last of those who wait for them.
+    pub(crate) fn abandons(&self) -> bool {
+        self.abandon
     }
 
     pub(crate) fn wait_for(&self, question: WaitFor, wait: Duration, away: &mut Away) -> Result<Waited, Error> {

@@ -39,12 +39,16 @@
 //! over the socket instead, and waits for tasks however they came to be:
 //!
 //! ```no_run
-//! use laneway::{Client, Task};
+//! use laneway::{Client, News, Task};
 //!
 //! # fn main() -> Result<(), laneway::Error> {
 //! let client = Client::connect("tcp://127.0.0.1:7733")?;
 //! let stored = client.submit(Task::new("thumbnail").payload(&("cat.png", 320)).lane("high"))?;
-//! let ended = client.wait_with(stored.task, |event| eprintln!("{:?} of {:?}", event.done, event.total))?;
+//! let ended = client.wait_with(stored.task, |news| match news {
+//!     News::Progress(event) => eprintln!("{:?} of {:?}", event.done, event.total),
+//!     News::Missed => eprintln!("some words of progress are missing"),
+//!     _ => {}
+//! })?;
 //! println!("{}", ended.result::<String>()?);
 //! # Ok(())
 //! # }
@@ -79,6 +83,7 @@ mod seed;
 mod signals;
 mod spans;
 mod task;
+mod watch;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -100,6 +105,7 @@ pub use payload::{decode, encode};
 #[doc(hidden)]
 pub use seed::seed_libzmq;
 pub use task::Task;
+pub use watch::{News, Watch};
 pub use worker::{Finished, Stopper, Worker};
 
 /// Takes a lock. A holder that panicked has left nothing half done: every change under our locks is a single step.

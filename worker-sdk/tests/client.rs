@@ -34,7 +34,9 @@ fn a_wait_hears_progress_and_the_result_across_a_restart() {
     let client = Client::connect(&broker.endpoint).unwrap();
     let waiter = thread::spawn(move || {
         let mut events = Vec::new();
-        let ended = client.wait_with(id, |event| events.push((event.done, event.note.clone())));
+        let ended = client.wait_with(id, |news| {
+            events.extend(news.progress().map(|event| (event.done, event.note.clone())));
+        });
         (ended, events)
     });
     broker.wait_until("progress", |state| !state.progress.is_empty());

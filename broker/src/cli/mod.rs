@@ -25,6 +25,7 @@ mod schedule;
 mod submit;
 mod task;
 mod top;
+mod wait;
 mod web;
 mod when;
 mod work;

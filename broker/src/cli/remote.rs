@@ -5,13 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use laneway::{Curve, Ended};
+use laneway::{Curve, Watch};
 use laneway_protocol::message::{
     Batch, BulkFilter, Change, Drain, Drained, FairKeyRow, FairKeys, Filter, GroupRow, KindState, Kinds, LaneRow,
-    Lanes, NewSchedule, NewTask, ProgressEvent, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict,
-    WorkerRow,
+    Lanes, NewSchedule, NewTask, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
 };
-use laneway_protocol::{Code, LaneName, TaskId, WireError};
+use laneway_protocol::{Code, Kind, LaneName, TaskId, WireError};
 
 use super::{Common, variable};
 use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside};
@@ -179,15 +178,15 @@ impl Remote {
         Self { client: self.client.abandon(abandon) }
     }
 
-    /// Until the task has ended, or the limit is over.
-    pub(super) fn wait(
-        &self,
-        task: TaskId,
-        limit: Option<Duration>,
-        on_event: impl FnMut(&ProgressEvent),
-    ) -> Result<Ended, Error> {
-        let ended = self.client.wait_all(&[task], limit, on_event)?;
-        ended.into_iter().next().ok_or_else(|| Error::NotFound(format!("no task {task}")))
+    /// Until these have ended.
+    pub(super) fn watch(&self, tasks: &[TaskId]) -> Watch<'_> {
+        self.client.watch(tasks)
+    }
+
+    /// The newest task of this kind and unique key.
+    pub(super) fn find(&self, kind: &Kind, key: &str) -> Result<TaskId, Error> {
+        let found = self.client.find(kind.as_str(), key)?;
+        found.ok_or_else(|| Error::NotFound(format!("no task of kind '{kind}' has the unique key '{key}'")))
     }
 
     pub(super) fn list(&self, filter: &Filter) -> Result<StatusRows, Error> {

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::Zoned;
-use laneway::Ended;
-use laneway_protocol::message::{After, NewTask, OnConflict, ProgressEvent, Stored};
-use laneway_protocol::{FairKey, Format, Kind, LaneName, Payload, TaskId, TaskState, TraceContext};
-use serde_json::{Map, Value, json};
+use laneway_protocol::message::{After, NewTask, OnConflict, Stored};
+use laneway_protocol::{FairKey, Kind, LaneName, Payload, TaskId, TraceContext};
 
 use super::remote::{self, Remote};
-use super::{Common, Output, offline, output, when};
+use super::{Common, Output, offline, output, wait, when};
 use crate::error::Error;
 
 /// Submit a task
@@ -173,53 +171,7 @@ pub(super) fn run(common: &Common, mut args: SubmitArgs) -> Result<(), Error> {
     let remote = remote.abandon(abandon);
     let stored = remote.submit_awaited(task)?;
     output::note(&format!("task {}{}", stored.task, existing(stored)));
-    show_end(&remote, stored.task, limit, output::to_object(&stored), output)
-}
-
-/// Waits for the end of a task and prints its result; as JSON, `object` with what is known of the end.
-pub(super) fn show_end(
-    remote: &Remote,
-    task: TaskId,
-    limit: Option<Duration>,
-    object: Map<String, Value>,
-    output: Output,
-) -> Result<(), Error> {
-    match await_end(remote, task, limit, output) {
-        Ok(end) => print_end(object, &end, output),
-        Err(error) => {
-            if let (Output::Json, Error::TimedOut(_)) = (output, &error) {
-                print_live(remote, task, object)?;
-            }
-            Err(error)
-        }
-    }
-}
-
-/// After this long without an end, somebody who waits is told why.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Waits for the end. A task that has not started by then will not surprise: why it waits is told once.
-fn await_end(remote: &Remote, task: TaskId, limit: Option<Duration>, output: Output) -> Result<Ended, Error> {
-    let first = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE));
-    let mut heard = 0;
-    let show = |event: &ProgressEvent, heard: &mut u64| {
-        // The second wait is told again what the first one heard.
-        if event.n > *heard {
-            *heard = event.n;
-            show_progress(event, output);
-        }
-    };
-    match remote.wait(task, Some(first), |event| show(event, &mut heard)) {
-        Err(Error::TimedOut(_)) if limit.is_none_or(|limit| limit > first) => {}
-        ended => return ended,
-    }
-    let rows = remote.show(&[task])?.rows;
-    if let Some(row) = rows.first().filter(|row| matches!(row.state, TaskState::Queued | TaskState::Waiting))
-        && let Some(why) = &row.explain
-    {
-        output::note(&format!("task {task} waits: {why}"));
-    }
-    remote.wait(task, limit.map(|limit| limit.saturating_sub(first)), |event| show(event, &mut heard))
+    wait::one(&remote, stored.task, limit, &output::to_object(&stored), output)
 }
 
 fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
@@ -292,58 +244,6 @@ pub(super) fn print_id(stored: Stored, output: Output) -> Result<(), Error> {
     output::line(&stored.task.to_string())
 }
 
-/// Progress goes to standard error, so that standard output holds the result alone.
-pub(super) fn show_progress(event: &ProgressEvent, output: Output) {
-    if output == Output::Json {
-        let mut object = output::to_object(event);
-        output::put_payload(&mut object, "data", event.data.as_ref());
-        return output::note(&Value::Object(object).to_string());
-    }
-    let count = match (event.done, event.total) {
-        (Some(done), Some(total)) => Some(format!("{done} of {total}")),
-        (done, _) => done.map(|done| done.to_string()),
-    };
-    let parts = [count, event.note.clone(), event.data.as_ref().map(output::payload_text)];
-    let text: Vec<String> = parts.iter().flatten().map(|part| output::clean(part)).collect();
-    if !text.is_empty() {
-        output::note(&format!("task {}: {}", event.task, text.join(" ")));
-    }
-    for line in event.log.iter().flat_map(|log| log.lines()) {
-        output::note(&format!("task {} | {}", event.task, output::clean(line)));
-    }
-}
-
-/// A task that was waited for in vain, so that a program learns its id and goes on asking.
-fn print_live(remote: &Remote, task: TaskId, mut object: Map<String, Value>) -> Result<(), Error> {
-    let state = remote.show(&[task])?.rows.first().map(|row| row.state);
-    object.insert("state".into(), json!(state));
-    output::json(&Value::Object(object))
-}
-
-/// The result on standard output; an end other than done is an error.
-fn print_end(mut object: Map<String, Value>, end: &Ended, output: Output) -> Result<(), Error> {
-    match (output, &end.payload) {
-        (Output::Json, result) => {
-            object.insert("state".into(), json!(end.state));
-            object.extend(end.error.as_ref().map(|error| ("error".to_owned(), json!(error))));
-            output::put_payload(&mut object, "result", result.as_ref());
-            output::json(&Value::Object(object))?;
-        }
-        // Bytes as they are: `laneway submit thumbnail ... --wait > a.png`.
-        (Output::Table, Some(result)) if result.format == Format::Bin => output::bytes(&result.bytes)?,
-        (Output::Table, Some(result)) => output::line(&String::from_utf8_lossy(&result.bytes))?,
-        (Output::Table, None) => {}
-    }
-    ended_well(end.task, end.state, end.error.as_deref())
-}
-
-fn ended_well(task: TaskId, state: TaskState, error: Option<&str>) -> Result<(), Error> {
-    match state {
-        TaskState::Done => Ok(()),
-        _ => Err(Error::TaskFailed(format!("task {task} is {state}: {}", error.unwrap_or("no error was recorded")))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,14 +265,5 @@ mod tests {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(trace(&format!("{parent} rojo=1")).unwrap().tracestate(), "rojo=1");
         assert!(trace(&parent.to_uppercase()).unwrap_err().contains("all in small letters"));
-    }
-
-    #[test]
-    fn only_done_is_success() {
-        // Proves that a script which waits learns of a failure by the exit code.
-        let task = TaskId::new(1).unwrap();
-        assert!(ended_well(task, TaskState::Done, None).is_ok());
-        let error = ended_well(task, TaskState::Dead, Some("no such file")).unwrap_err();
-        assert_eq!((error.exit(), error.to_string().as_str()), (Exit::Failure, "task 1 is dead: no such file"));
     }
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use laneway_protocol::message::{Change, FailureRow, Filter, StatusRows, TaskRow};
-use laneway_protocol::{LaneName, TaskId, TaskState};
-use serde_json::{Map, json};
+use laneway_protocol::{Kind, LaneName, TaskId, TaskState};
+use serde_json::json;
 
 use super::change::{self, BatchArgs, WhichArgs};
 use super::output::{Table, cut, or_dash};
 use super::remote::Remote;
-use super::{Common, Output, offline, output, submit, when};
+use super::{Common, Output, offline, output, submit, wait, when};
 use crate::error::Error;
 
 /// Rows that one question asks for, at most.
@@ -110,21 +110,35 @@ pub(super) struct ShowArgs {
     tasks: Vec<TaskId>,
 }
 
-/// Wait until a task has ended and print its result, showing progress
+/// Wait until tasks have ended and print their results as they come, showing progress
 ///
-/// Fails when it is dead or cancelled then. Several may wait for the same task.
+/// Of one task the result alone is printed, of several a line for each. Fails when one of them is dead or cancelled. Where progress is
+/// missing, because the broker was restarted or more was said than it keeps, that is told. Several may wait for the same task.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  laneway task wait 12\n  laneway task wait 12 --limit 5m --abandon")]
+#[command(after_help = "\
+Examples:
+  laneway task wait 12
+  laneway task wait 12 13 14 -o json
+  laneway task wait --kind report --unique report-2030-01
+  laneway task wait 12 --limit 5m --abandon")]
 pub(super) struct WaitArgs {
-    /// The id of the task
-    #[arg(value_name = "ID")]
-    task: TaskId,
+    /// Ids of tasks; instead of them, --kind and --unique
+    #[arg(num_args = 1..=512, value_name = "ID", required_unless_present = "kind")]
+    tasks: Vec<TaskId>,
+
+    /// The newest task of this kind that has the key of --unique
+    #[arg(long, value_parser = submit::kind, requires = "unique", conflicts_with = "tasks")]
+    kind: Option<Kind>,
+
+    /// The unique key of the task, beside --kind
+    #[arg(long, visible_alias = "unique-key", value_name = "KEY", requires = "kind")]
+    unique: Option<String>,
 
     /// No longer than this: 30, 500ms, 5m
     #[arg(long, value_name = "TIME", value_parser = when::duration)]
     limit: Option<Duration>,
 
-    /// Cancel the task when nobody waits for it any more: this command was ended, or waited for long enough, and nobody comes
+    /// Cancel the tasks when nobody waits for them any more: this command was ended, or waited for long enough, and nobody comes
     /// back within the broker's abandon_grace_ms (5 s)
     #[arg(long)]
     abandon: bool,
@@ -274,10 +288,16 @@ fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
     missing(&not_found)
 }
 
-fn wait(common: &Common, &WaitArgs { task, limit, abandon }: &WaitArgs) -> Result<(), Error> {
-    let remote = Remote::expect(common)?.abandon(abandon);
-    let object = Map::from_iter([("task".to_owned(), json!(task))]);
-    submit::show_end(&remote, task, limit, object, common.output)
+fn wait(common: &Common, args: &WaitArgs) -> Result<(), Error> {
+    let remote = Remote::expect(common)?.abandon(args.abandon);
+    let found = match (&args.kind, &args.unique) {
+        (Some(kind), Some(key)) => vec![remote.find(kind, key)?],
+        _ => args.tasks.clone(),
+    };
+    match found[..] {
+        [task] => wait::one(&remote, task, args.limit, &wait::named(task), common.output),
+        _ => wait::many(&remote, &found, args.limit, common.output),
+    }
 }
 
 pub(super) fn missing(tasks: &[TaskId]) -> Result<(), Error> {

@@ -1,0 +1,136 @@
+//! Promise 9 for many tasks at once: those who wait hear of each as it ends, and lose nothing by giving up for a while.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Broker, Place, Program, Said, Table, WorkerProcess, wait_until};
+use laneway::{Client, Error, News, Task, TaskId, TaskState};
+use serde_json::json;
+
+#[test]
+fn worker_process() {
+    // Not a test of its own: the worker processes of the tests in this file begin here.
+    harness::worker_main();
+}
+
+/// A task that ends when `open` is said of its number.
+fn gated(place: &Place, client: &Client, n: usize) -> TaskId {
+    client.submit(Task::new("gate").payload(&json!({ "path": place.path(&format!("gate-{n}")) }))).unwrap().task
+}
+
+fn open(place: &Place, n: usize) {
+    fs::write(place.path(&format!("gate-{n}")), "").unwrap();
+}
+
+#[test]
+fn results_come_as_their_tasks_end() {
+    // Proves that the task that takes longest holds up the result of no other, in whichever question it stands; that a limit
+    // loses nothing; and that the rest comes later.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=4");
+    let client = broker.client();
+    let slow = gated(&place, &client, 0);
+    let quick = client.submit_many((1..600).map(|n| Task::new("echo").payload(&n))).unwrap();
+    let mut tasks = vec![slow];
+    tasks.extend(quick.iter().map(|stored| stored.task));
+    tasks.push(slow);
+    let mut watch = client.watch(&tasks);
+    let mut ended = Vec::new();
+    while ended.len() < 599 {
+        match watch.next(Some(harness::DEADLINE)).unwrap().unwrap() {
+            News::Ended(end) => ended.push(end.task),
+            other => panic!("{other:?}"),
+        }
+    }
+    for _ in 0..2 {
+        let error = watch.next(Some(Duration::from_millis(30))).unwrap_err();
+        assert!(matches!(&error, Error::StillRunning { tasks, .. } if tasks[..] == [slow]), "{error}");
+    }
+    assert_eq!(watch.pending().collect::<Vec<_>>(), [slow]);
+    open(&place, 0);
+    let Some(News::Ended(end)) = watch.next(Some(harness::DEADLINE)).unwrap() else { panic!("no end") };
+    assert_eq!((end.task, end.state), (slow, TaskState::Done));
+    assert_eq!(watch.next(None).unwrap(), None, "all is told");
+    ended.sort_unstable();
+    assert_eq!(ended, tasks[1..600], "each once");
+
+    // A wait for all of them tells each before it fails for the limit, and one that is not there at its turn.
+    let late = gated(&place, &client, 1);
+    let mut heard = Vec::new();
+    let error = client.wait_all(&[late, slow], Some(Duration::from_millis(30)), |news| heard.push(news.clone()));
+    assert!(matches!(error, Err(Error::StillRunning { tasks, .. }) if tasks == [late]));
+    assert_eq!(heard, [News::Ended(end)]);
+    let nobody = TaskId::new(9_999).unwrap();
+    let mut watch = client.watch(&[nobody]);
+    assert_eq!(watch.next(None).unwrap(), Some(News::NotFound(nobody)));
+    assert_eq!(watch.next(None).unwrap(), None);
+}
+
+#[test]
+fn a_submit_that_waits_hears_progress() {
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "");
+    let task = Task::new("progress").payload(&json!({ "steps": 3, "ms": 1 }));
+    let (mut data, mut ends) = (Vec::new(), 0);
+    let ended = broker.client().submit_and_wait_with(task, |news| {
+        let said = news.progress().and_then(|event| event.data.as_ref());
+        data.extend(said.map(|data| String::from_utf8_lossy(&data.bytes).into_owned()));
+        ends += usize::from(matches!(news, News::Ended(_)));
+    });
+    assert_eq!(ended.unwrap().state, TaskState::Done);
+    assert_eq!((data.join(" "), ends), ("1 2 3".to_owned(), 1));
+}
+
+#[test]
+fn the_command_line_waits_for_many_and_prints_each_end() {
+    // Proves that a line comes with each end, that failures and the limit are told by the exit code with every result printed, and
+    // that a task can be named by its key.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=3");
+    let client = broker.client();
+    let tasks = [0, 1].map(|n| gated(&place, &client, n));
+    let dead = client.submit(Task::new("fail").max_attempts(1).unique_key("bad")).unwrap().task;
+    let words = ["task", "wait", "1", "2", "3", "--endpoint", broker.endpoint()];
+    assert_eq!(tasks.map(TaskId::value), [1, 2]);
+
+    let out = place.path("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+    let mut waits = Program::start_printing(command.args(words), &out);
+    let lines = || fs::read_to_string(&out).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    wait_until("the line of the dead one", || lines() == ["task 3: dead: it always fails"]);
+    open(&place, 1);
+    let second = format!("task 2: \"{}\"", place.path("gate-1").display());
+    wait_until("the line of the second", || lines().last() == Some(&second));
+
+    let limited = [&words[..], &["--limit", "300ms", "-o", "json"]].concat();
+    let said = Said::by(&place, &[], &limited);
+    said.is(6, "task 1");
+    let states: Vec<_> = said.json().iter().map(|end| (end["task"].clone(), end["state"].clone())).collect();
+    let [done, dead_too, live] = &states[..] else { panic!("{states:?}") };
+    assert_eq!([done, dead_too], [&(json!(2), json!("done")), &(json!(3), json!("dead"))]);
+    assert_eq!(live, &(json!(1), json!("running")));
+
+    open(&place, 0);
+    assert_eq!(waits.wait(), 1, "one of them is dead");
+    assert_eq!(lines().len(), 3);
+    table.wait_for_state(1, "done");
+    Said::by(&place, &[], &words).is(1, "1 of 3 are dead or cancelled: 3");
+    Said::by(&place, &[], &["task", "wait", "1", "77", "--endpoint", broker.endpoint()]).is(4, "no task 77");
+
+    for key in ["--unique", "--unique-key"] {
+        let by_key = ["task", "wait", "--kind", "fail", key, "bad", "--endpoint", broker.endpoint()];
+        Said::by(&place, &[], &by_key).is(1, &format!("task {dead} is dead: it always fails"));
+    }
+    let other = ["task", "wait", "--kind", "fail", "--unique", "other", "--endpoint", broker.endpoint()];
+    Said::by(&place, &[], &other).is(4, "no task of kind 'fail' has the unique key 'other'");
+    Said::by(&place, &[], &["task", "wait", "--kind", "fail"]).is(2, "--unique");
+}
