@@ -8,8 +8,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Broker, Place, Program, Said, Table, WorkerProcess, wait_until};
-use laneway::{Client, Error, News, Task, TaskId, TaskState};
+use harness::{Broker, Place, Program, RawPeer, Said, Table, WorkerProcess, wait_until};
+use laneway::protocol::RequestId;
+use laneway::{Client, Error, Kind, News, Payload, Task, TaskId, TaskState};
+use laneway_protocol::message::{Answer, NewTask, Request, Submit};
 use serde_json::json;
 
 #[test]
@@ -70,6 +72,50 @@ fn results_come_as_their_tasks_end() {
     let mut watch = client.watch(&[nobody]);
     assert_eq!(watch.next(None).unwrap(), Some(News::NotFound(nobody)));
     assert_eq!(watch.next(None).unwrap(), None);
+}
+
+/// Submits a task that nobody waits for, and waits until the pruner has deleted it: every older row was looked at before.
+fn outlive(broker: &Broker, table: &Table) {
+    let id = i64::try_from(broker.client().submit(Task::new("echo").payload(&0)).unwrap().task.value()).unwrap();
+    wait_until("the row to be deleted", || table.count(&format!("id = {id}")) == 0);
+}
+
+#[test]
+fn a_row_outlives_the_time_between_two_questions() {
+    // Proves that the pruner, which here takes every row at its end, leaves those alone whose waiters are about to ask again, and
+    // what a parked submit has heard and not told.
+    let place = Place::new();
+    let broker = Broker::start_with(&place, &["retention.done_age_ms=0", "retention.interval_ms=100"]);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=3");
+    let client = broker.client();
+    let waited = gated(&place, &client, 0);
+    let mut watch = client.watch(&[waited]);
+    assert!(matches!(watch.next(Some(Duration::ZERO)), Err(Error::StillRunning { .. })));
+    open(&place, 0);
+    outlive(&broker, &table);
+    outlive(&broker, &table);
+    let Some(News::Ended(end)) = watch.next(Some(harness::DEADLINE)).unwrap() else { panic!("its row is gone") };
+    assert_eq!(end.state, TaskState::Done);
+    // Whoever asks again because that answer was lost gets it too.
+    outlive(&broker, &table);
+    assert_eq!(client.wait(waited).unwrap(), end);
+
+    let peer = RawPeer::req(broker.endpoint());
+    let payload = |value: serde_json::Value| Some(Payload::json(value.to_string()));
+    let tasks = vec![
+        NewTask::new(Kind::new("echo").unwrap(), payload(json!(1))),
+        NewTask::new(Kind::new("gate").unwrap(), payload(json!({ "path": place.path("gate-1") }))),
+    ];
+    let submit = Submit { request: RequestId([7; 16]), tasks, wait_ms: 60_000, abandon: false, group: None };
+    peer.send(Request::Submit(submit));
+    wait_until("the first to have ended", || table.count("kind = 'echo' AND state = 'done'") == 1);
+    outlive(&broker, &table);
+    outlive(&broker, &table);
+    assert_eq!(table.count("kind = 'echo' AND state = 'done'"), 1, "its end was not told yet");
+    open(&place, 1);
+    let Answer::Submit(submitted) = peer.receive() else { panic!("no answer to the submit") };
+    assert_eq!(submitted.finals.len(), 2);
 }
 
 #[test]

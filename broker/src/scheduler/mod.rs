@@ -26,6 +26,7 @@ mod docket;
 mod lines;
 mod outlet;
 mod promise;
+mod spared;
 #[cfg(feature = "internals")]
 mod step;
 mod turn;
@@ -34,6 +35,7 @@ use agenda::Agenda;
 use docket::Docket;
 use lines::Names;
 use outlet::{Outlet, Told};
+use spared::Spared;
 
 /// Between two looks at schedules though nothing has told of a change: the clock may have been wrong.
 const SCHEDULES_LOOK_MS: u64 = 60_000;
@@ -128,6 +130,7 @@ pub(crate) struct Scheduler<S> {
     watched: BTreeSet<TaskId>,
     /// Where the last look at watched tasks ended.
     watched_from: Option<TaskId>,
+    spared: Spared,
     chores: Chores,
     /// When the last turn let go of the write lock, and how long it is left to the apps.
     breath: Option<(Instant, Duration)>,
@@ -201,6 +204,7 @@ impl<S: Store> Scheduler<S> {
             out: IdSet::default(),
             watched: BTreeSet::new(),
             watched_from: None,
+            spared: Spared::default(),
             chores: Chores {
                 intake: true,
                 sweep: true,
@@ -293,8 +297,10 @@ impl<S: Store> Scheduler<S> {
         for (task, on) in orders.watch {
             if on {
                 self.watched.insert(task);
+                self.spared.watch(task);
             } else {
                 self.watched.remove(&task);
+                self.spared.leave(task, self.clock.now().mono);
             }
         }
     }

@@ -139,7 +139,8 @@ impl<S: Store> Scheduler<S> {
         self.look_at_watched(&mut found)?;
         self.load_unfit(&mut found, now)?;
         if prune {
-            let pruned = self.store.prune(self.pace.keeping.retention(), &self.watched, self.pace.prune_rows, now)?;
+            let spared = self.spared.rows(now.mono);
+            let pruned = self.store.prune(self.pace.keeping.retention(), spared, self.pace.prune_rows, now)?;
             let pause = if pruned.over { self.pace.prune_interval_ms } else { PRUNE_PAUSE_MS };
             self.chores.prune_at = now.mono.after(pause);
         }
