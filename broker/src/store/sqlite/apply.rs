@@ -104,7 +104,7 @@ fn single<'c>(
             let list = NewList { tasks, group: group.as_deref(), spawned_by: None, secured };
             submit(conn, state, *request, list, now)?
         }
-        Op::Group { group, live } => OpResult::Group(group::find(conn, *group, *live)?),
+        Op::Group { group, live } => OpResult::Group(group::find(conn, &mut state.counted, *group, *live)?),
         Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: group::cancel(conn, *group, *rows)? },
         Op::Parents { task, after, rows, bytes } => query::parents(conn, *task, *after, *rows, *bytes)?,
         Op::Cancel(tasks) => edit_each(conn, state, &Edit::Cancel, tasks, now)?,

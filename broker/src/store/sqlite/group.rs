@@ -1,11 +1,14 @@
 //! Groups: tasks that name the same number in `group_id`. Counted from their index when somebody asks.
 
+use std::time::Instant;
+
 use laneway_core::{FoundGroup, Now};
-use laneway_protocol::TaskState;
 use laneway_protocol::limits::GROUP_COUNT_MAX;
 use laneway_protocol::message::{GroupRow, NewGroup};
+use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::counted::Counted;
 use super::edit::request_cancel;
 use super::row::{self, sql_u64};
 use crate::store::StoreError;
@@ -36,8 +39,37 @@ pub(super) fn waiting_last(conn: &Connection, group: i64) -> Result<Option<(i64,
     Ok(statement.query_row([group], |row| Ok((row.get(0)?, row::requested(row.get_ref(1)?)))).optional()?)
 }
 
-/// Where a group stands, with up to `live` of its tasks that have not ended. `None` when nobody has heard of it.
-pub(super) fn find(conn: &Connection, group: u64, live: usize) -> Result<Option<FoundGroup>, StoreError> {
+/// Where a group stands, with up to `live` of its tasks that have not ended; those who ask for some wait, and may be told the counts of a
+/// moment ago. `None` when nobody has heard of it.
+pub(super) fn find(
+    conn: &Connection,
+    counted: &mut Counted,
+    group: u64,
+    live: usize,
+) -> Result<Option<FoundGroup>, StoreError> {
+    let found = live_of(conn, group, live)?;
+    let begun = Instant::now();
+    if live > 0
+        && let Some(row) = counted.last(group, !found.is_empty(), begun)
+    {
+        return Ok(Some(FoundGroup { row, live: found }));
+    }
+    let row = stand(conn, group)?;
+    if let Some(row) = &row {
+        counted.keep(row, begun, Instant::now());
+    }
+    Ok(row.map(|row| FoundGroup { row, live: found }))
+}
+
+fn live_of(conn: &Connection, group: u64, rows: usize) -> Result<Vec<TaskId>, StoreError> {
+    let mut statement = conn.prepare_cached(const_sql::LIVE)?;
+    let limit = i64::try_from(rows).unwrap_or(i64::MAX);
+    let ids = statement.query_map(params![sql_u64(group), limit], |row| row::task_id(row, 0))?;
+    Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// What is known of a group, counted.
+fn stand(conn: &Connection, group: u64) -> Result<Option<GroupRow>, StoreError> {
     let mut row = GroupRow { group, ..GroupRow::default() };
     let sql = "SELECT name, last_task, created_at FROM task_groups WHERE id = ?1";
     let known = conn.prepare_cached(sql)?.query_row([sql_u64(group)], |found| {
@@ -50,14 +82,7 @@ pub(super) fn find(conn: &Connection, group: u64, live: usize) -> Result<Option<
     for state in TaskState::ALL {
         *count_of(&mut row, state) = count(conn, group, state)?;
     }
-    if !known && row.total() == 0 {
-        return Ok(None);
-    }
-    let mut statement = conn.prepare_cached(const_sql::LIVE)?;
-    let limit = i64::try_from(live).unwrap_or(i64::MAX);
-    let ids = statement.query_map(params![sql_u64(group), limit], |row| row::task_id(row, 0))?;
-    let live = ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    Ok(Some(FoundGroup { row, live }))
+    Ok((known || row.total() > 0).then_some(row))
 }
 
 fn count(conn: &Connection, group: u64, state: TaskState) -> Result<u64, StoreError> {

@@ -7,6 +7,7 @@ mod apply;
 mod awake;
 mod bulk;
 mod count;
+mod counted;
 mod dependencies;
 mod edit;
 mod group;
@@ -103,6 +104,7 @@ struct State {
     forgetting: Forgetting,
     dependencies: Dependencies,
     pruning: prune::Walk,
+    counted: counted::Counted,
     /// Where the last look for waiting rows stopped.
     toured_to: i64,
     hint: WalHint,
@@ -145,6 +147,7 @@ impl SqliteStore {
                 forgetting: Forgetting::default(),
                 dependencies: Dependencies::default(),
                 pruning: prune::Walk::default(),
+                counted: counted::Counted::default(),
                 toured_to: 0,
                 hint: WalHint::default(),
                 mending: schedules::Mending::default(),

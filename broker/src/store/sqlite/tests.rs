@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use laneway_core::{FairRules, IdSet, Now, Op, QueueKey, UnixMillis};
-use laneway_protocol::message::{Filter, NewTask, Payload};
+use laneway_core::{FairRules, IdSet, Now, Op, OpResult, QueueKey, UnixMillis};
+use laneway_protocol::message::{Filter, GroupRow, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 
 use super::{SCHEMA_VERSION, SqliteStore, connect};
@@ -42,6 +42,30 @@ fn submit(store: &mut SqliteStore, request: u32, bytes: usize) {
         .apply(&[Op::Submit { request: RequestId(id), tasks: vec![task], group: None, secured: Vec::new() }], NOW)
         .unwrap();
     store.commit().unwrap();
+}
+
+#[test]
+fn those_who_wait_for_a_large_group_do_not_have_it_counted_each_time() {
+    // A count that took ten seconds is told again to those who wait, and to nobody else; once the group has ended it is counted.
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = opened(&dir.path().join("t.db"));
+    store.conn.execute("INSERT INTO tasks(kind, group_id) VALUES ('k', 1)", []).unwrap();
+    let begun = Instant::now();
+    let counted = GroupRow { group: 1, queued: 10_000, ..GroupRow::default() };
+    store.state.counted.keep(&counted, begun, begun + Duration::from_secs(10));
+    let mut queued = |live| {
+        store.begin(Sync::Process).unwrap();
+        let mut results = store.apply(&[Op::Group { group: 1, live }], NOW).unwrap();
+        store.commit().unwrap();
+        let Some(Some(OpResult::Group(Some(found)))) = results.pop() else { panic!("there is no such group") };
+        if live == 0 {
+            store.conn.execute("UPDATE tasks SET state = 'done'", []).unwrap();
+        }
+        (found.row.queued, found.row.done, found.live.len())
+    };
+    assert_eq!(queued(9), (10_000, 0, 1), "somebody waits");
+    assert_eq!(queued(0), (1, 0, 0), "somebody looks");
+    assert_eq!(queued(9), (0, 1, 0), "it has ended");
 }
 
 #[test]
