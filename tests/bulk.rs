@@ -92,11 +92,15 @@ fn tasks_are_changed_by_filter() {
     fill(&table, 50, "done", "echo", "");
     let ask = |words: &[&str]| laneway(&place, &[&["task"], words].concat());
     let retry = ["retry", "--kind", "echo", "--error", "no route", "--older-than", "23h", "-o", "json"];
-    let tried = ask(&[&retry[..], &["--dry-run"]].concat()).json().remove(0);
+    let said = ask(&[&retry[..], &["--dry-run"]].concat());
+    let tried = said.json().remove(0);
+    // Told before anything is done, so that whoever is ended meanwhile can look or stop it, and with no terminal about.
+    assert_eq!(said.err, format!("{{\"batch\":{}}}\n", tried["number"]));
     assert_eq!((&tried["seen"], &tried["changed"], &tried["over"]), (&json!(1_000), &json!(1_000), &json!(true)));
     assert_eq!(table.count("state = 'dead'"), 1_600);
     let none = ask(&["retry", "--kind", "echo", "--older-than", "25h", "--dry-run"]);
     assert_eq!(none.out, "0 tasks would be queued again\n");
+    assert!(none.err.starts_with("batch ") && none.err.contains("--stop` stops it\n"), "{}", none.err);
 
     let _worker = WorkerProcess::start(&place, "slots=4 batch=16");
     let said = ask(&retry).json().remove(0);

@@ -85,7 +85,7 @@ pub(super) struct WhichArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct BatchArgs {
-    /// As it was told when the batch began
+    /// As it was told when the batch began, on standard error
     #[arg(value_name = "NUMBER")]
     number: u64,
 
@@ -144,8 +144,14 @@ pub(super) fn batch(common: &Common, args: &BatchArgs) -> Result<(), Error> {
     print(&stand, common.output)
 }
 
-/// Shows how far it is until it is over.
+/// Shows how far it is until it is over. Its number is told first: whoever is ended meanwhile finds it by that.
 fn follow(remote: &Remote, mut stand: Batch, output: Output) -> Result<(), Error> {
+    match output {
+        Output::Json => output::note(&json!({ "batch": stand.number }).to_string()),
+        Output::Table => {
+            output::note(&format!("batch {}; `laneway task batch {} --stop` stops it", stand.number, stand.number));
+        }
+    }
     let bar =
         if output == Output::Table && std::io::stderr().is_terminal() { bar(&stand) } else { ProgressBar::hidden() };
     // Most are over within the time of a commit.
@@ -175,7 +181,6 @@ fn bar(stand: &Batch) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").expect("the template is valid");
     let bar = ProgressBar::new(0).with_style(style);
     bar.set_message(tally(stand));
-    output::note(&format!("batch {}; `laneway task batch {} --stop` stops it", stand.number, stand.number));
     bar
 }
 
