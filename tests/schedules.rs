@@ -242,6 +242,7 @@ fn people_add_look_at_pause_run_and_remove_schedules() {
         (&added["name"], &added["catch_up"], &added["catch_up_max"]),
         (&json!("nightly"), &json!("all"), &json!(5))
     );
+    assert!(added["next_at"].is_i64(), "when it comes next is told at once: {added}");
     let show = |words: &[&str]| laneway(&place, &[&["schedule", "show", "nightly"], words].concat());
     wait_until("the next time", || show(&["-o", "json"]).json()[0]["next_at"].is_i64());
     let shown = show(&["-o", "json"]).json().remove(0);

@@ -1,6 +1,8 @@
 //! `laneway schedule`: tasks that come again and again. All need a broker that answers; without one, SQL does the same
 //! (`docs/schedules.md`).
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,6 +17,8 @@ use super::{Common, Output, output, submit, when};
 use crate::error::Error;
 use crate::schedule::Rhythm;
 
+/// How long a new schedule is looked at until the broker has planned it.
+const PLANNED_WITHIN: Duration = Duration::from_secs(5);
 /// Times to come that `show` tells.
 const SHOWN_SLOTS: usize = 5;
 
@@ -126,9 +130,9 @@ pub(super) fn run(common: &Common, command: ScheduleCommand) -> Result<(), Error
     match command {
         ScheduleCommand::List => list(&Remote::expect(common)?.schedules()?, common.output),
         ScheduleCommand::Add(args) => {
-            let schedule = new_schedule(args)?;
-            let row = Remote::expect(common)?.put_schedule(schedule)?;
-            list(&[row], common.output)
+            let (schedule, remote) = (new_schedule(args)?, Remote::expect(common)?);
+            let row = remote.put_schedule(schedule)?;
+            list(&[planned(&remote, row)?], common.output)
         }
         ScheduleCommand::Show(args) => show(&Remote::expect(common)?.schedule(&args.name)?, common.output),
         ScheduleCommand::Pause(args) => {
@@ -144,6 +148,17 @@ pub(super) fn run(common: &Common, command: ScheduleCommand) -> Result<(), Error
             submit::print_id(Remote::expect(common)?.run_schedule(&args.name)?, common.output)
         }
     }
+}
+
+/// A schedule that was just stored, with its next slot: the broker plans it at once, in a transaction of its own.
+fn planned(remote: &Remote, mut row: ScheduleRow) -> Result<ScheduleRow, Error> {
+    let started = Instant::now();
+    while row.next_at.is_none() && row.error.is_none() && !row.paused && started.elapsed() < PLANNED_WITHIN {
+        std::thread::sleep(Duration::from_millis(10));
+        let now = remote.schedule(&row.name)?;
+        (row.next_at, row.error) = (now.next_at, now.error);
+    }
+    Ok(row)
 }
 
 fn new_schedule(args: AddArgs) -> Result<NewSchedule, Error> {
