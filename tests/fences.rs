@@ -8,7 +8,9 @@ mod harness;
 use std::collections::BTreeSet;
 
 use harness::{Broker, Place, RawPeer, Table, plain_ready};
-use laneway_protocol::message::{Answer, End, HandOut, HandedTask, Outcome, OutcomeCode, Ready, Request};
+use laneway::{Context, Failure, Worker};
+use laneway_protocol::TaskId;
+use laneway_protocol::message::{Answer, End, HandOut, Outcome, OutcomeCode, Ready, Request};
 
 fn hand_out(answer: Answer) -> HandOut {
     match answer {
@@ -55,12 +57,13 @@ fn leases_cannot_be_guessed_from_one_another() {
 }
 
 /// A task that runs as one row of the app's own table says, ended in the same transaction.
-fn end_by_sql(table: &Table, task: &HandedTask, lease: i64) -> bool {
+fn end_by_sql(table: &Table, task: TaskId, lease: i64) -> bool {
+    let task = task.value().cast_signed();
     table.0.execute_batch("BEGIN IMMEDIATE").unwrap();
-    table.execute("INSERT INTO effects(task) VALUES (?1)", [task.task.value().cast_signed()]);
+    table.execute("INSERT INTO effects(task) VALUES (?1)", [task]);
     let sql = "UPDATE tasks SET state = 'done', attempts = attempts + 1, result = '\"by sql\"', finished_at = 1 \
                WHERE id = ?1 AND lease = ?2 AND state = 'running'";
-    let ended = table.execute(sql, (task.task.value().cast_signed(), lease)) == 1;
+    let ended = table.execute(sql, (task, lease)) == 1;
     table.0.execute_batch(if ended { "COMMIT" } else { "ROLLBACK" }).unwrap();
     ended
 }
@@ -80,9 +83,9 @@ fn a_worker_ends_its_task_in_its_own_transaction_and_a_stale_one_cannot() {
     let first = hand_out(peer.ask(Request::Ready(committed(0))));
     let task = &first.tasks[0];
     assert_eq!((table.state(id), table.column::<i64>(id, "lease")), ("running".into(), task.lease.value()));
-    assert!(!end_by_sql(&table, task, task.lease.value() ^ 1), "another lease ended it");
-    assert!(end_by_sql(&table, task, task.lease.value()));
-    assert!(!end_by_sql(&table, task, task.lease.value()), "it ended twice");
+    assert!(!end_by_sql(&table, task.task, task.lease.value() ^ 1), "another lease ended it");
+    assert!(end_by_sql(&table, task.task, task.lease.value()));
+    assert!(!end_by_sql(&table, task.task, task.lease.value()), "it ended twice");
     let code = say(&peer, &first, Outcome::new(task.task, task.lease, End::Already));
     assert!(matches!(code, OutcomeCode::Ok | OutcomeCode::Recorded), "{code:?}");
     assert_eq!(table.column::<String>(id, "state || attempts || result"), "done1\"by sql\"");
@@ -93,12 +96,62 @@ fn a_worker_ends_its_task_in_its_own_transaction_and_a_stale_one_cannot() {
     assert_eq!(say(&peer, &old, Outcome::new(old.tasks[0].task, old.tasks[0].lease, End::Release)), OutcomeCode::Ok);
     let new = hand_out(peer.ask(Request::Ready(committed(old.seq))));
     assert_eq!(new.tasks[0].task, old.tasks[0].task);
-    assert!(!end_by_sql(&table, &old.tasks[0], old.tasks[0].lease.value()));
+    assert!(!end_by_sql(&table, old.tasks[0].task, old.tasks[0].lease.value()));
     let stale = Outcome::new(old.tasks[0].task, old.tasks[0].lease, End::Already);
     assert_eq!(say(&peer, &new, stale), OutcomeCode::Stale);
-    assert!(end_by_sql(&table, &new.tasks[0], new.tasks[0].lease.value()));
+    assert!(end_by_sql(&table, new.tasks[0].task, new.tasks[0].lease.value()));
     assert_eq!(table.one::<i64>("SELECT count(*) FROM effects", []), 2, "each task has its effect once");
     assert_eq!(table.state(id), "done");
+}
+
+/// A worker on the SDK whose handler ends its task by SQL, and what the task then is.
+fn run_on_the_sdk(committed: bool) -> (String, i64) {
+    let place = Place::new();
+    let broker = Broker::start_with(&place, &["defaults.max_attempts=1"]);
+    let table = Table::open(&place);
+    table.execute("CREATE TABLE effects (task INTEGER)", []);
+    let db = place.db();
+    let handler = move |(): (), ctx: &Context| -> Result<(), Failure> {
+        let own = Table(rusqlite::Connection::open(&db)?);
+        own.0.busy_timeout(harness::DEADLINE)?;
+        if committed {
+            let (id, lease) = (ctx.id().value().cast_signed(), ctx.lease().value());
+            let seen = (own.state(id), own.column::<i64>(id, "lease"));
+            assert_eq!(seen, ("running".into(), lease), "the row as the task arrives");
+            assert!(end_by_sql(&own, ctx.id(), lease));
+        }
+        Err(Failure::already())
+    };
+    let builder = Worker::builder(place.endpoint()).signals(false).committed(committed);
+    let worker = builder.handle("echo", handler).build().unwrap();
+    let stopper = worker.stopper();
+    let thread = std::thread::spawn(|| worker.run());
+    let ids: Vec<i64> = (0..20).map(|_| table.insert("echo", "null")).collect();
+    table.wait_for_count("state IN ('done', 'dead')", 20);
+    stopper.stop();
+    thread.join().unwrap().unwrap();
+    assert_eq!(broker.stop(), 0);
+    let ends = "SELECT DISTINCT concat_ws(' ', state, attempts, result, error) FROM tasks";
+    assert_eq!(table.one::<i64>(&format!("SELECT count(*) FROM ({ends})"), []), 1, "{ids:?}");
+    (table.one(ends, []), table.one("SELECT count(DISTINCT task) * 1000 + count(*) FROM effects", []))
+}
+
+#[test]
+fn a_handler_of_the_sdk_ends_its_task_in_its_own_transaction() {
+    // Proves that a worker built with `committed` sees its lease in the row when a task arrives, and that `already` is taken
+    // for its UPDATE.
+    assert_eq!(run_on_the_sdk(true), ("done 1 \"by sql\"".into(), 20_020));
+}
+
+#[test]
+fn a_handler_that_says_already_unasked_is_told_what_it_lacks() {
+    // Proves that a worker which is not built so has failed, with an error that names the setting.
+    let (end, effects) = run_on_the_sdk(false);
+    assert!(
+        end.starts_with("dead 1 the handler says `already`, but") && end.contains("WorkerBuilder::committed"),
+        "{end}"
+    );
+    assert_eq!(effects, 0);
 }
 
 #[test]

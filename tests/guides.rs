@@ -239,6 +239,14 @@ fn workers_in_other_languages() {
     assert!(said.contains("bytes") && said.contains('5') && said.contains("reading cat.jpg"), "{said}");
     table.wait_for_state(good + 1, "dead");
     assert!(table.column::<String>(good + 1, "error").contains("no"), "the shell's own words are the error");
+
+    std::os::unix::fs::symlink(block::root().join("examples"), guide.place.path("examples")).unwrap();
+    // A link to the program would not find its packages.
+    guide.save("bin/python3", &format!("#!/bin/sh\nexec {} \"$@\"\n", tools::python_with_zmq().display()));
+    let mut fenced = guide.take("console");
+    fenced.text = fenced.text.replace("app.db &", &format!("app.db {} &", guide.endpoint()));
+    guide.run_block(&fenced);
+    assert_eq!(table.count("kind = 'pay' AND state = 'done' AND id IN (SELECT task FROM payments)"), 1);
     guide.end();
 }
 

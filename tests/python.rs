@@ -7,10 +7,10 @@ mod harness;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use harness::tools::{python_with_zmq, sqlite3};
-use harness::{Broker, Place, Program, Table, output_of, wait_until};
+use harness::{Broker, DEADLINE, Place, Program, Random, Table, output_of, wait_until};
 
 #[test]
 fn the_golden_vectors_hold_for_another_language() {
@@ -102,6 +102,80 @@ fn the_submitting_examples_insert_rows_that_run() {
     assert!(said.contains("wordcount"), "{said}");
     table.wait_for_count(&format!("id > {before} AND state = 'done'"), 2);
     table.wait_for_count("unique_key = 'daily' AND state = 'queued'", 1);
+}
+
+#[test]
+fn each_effect_happens_once_whatever_is_killed() {
+    // Proves that a worker over a plain REQ socket which ends its tasks in its own transactions does each one's work once:
+    // while workers and broker are killed at random again and again, every task ends, and has one row.
+    const TASKS: i64 = 600;
+    const KILLS: u32 = 30;
+    const BROKER_KILLS: u32 = 3;
+    let place = Place::new();
+    let random = Random::new();
+    // A killed worker costs its task a loss, and there are many. One that dies while the broker is away, and says no HELLO, keeps
+    // its task until the lease ends.
+    let settings =
+        ["defaults.losses_max=1000", "defaults.max_attempts=1000", "defaults.timeout_ms=3000", "resume_grace_ms=1000"];
+    let mut broker = Broker::start_with(&place, &settings);
+    let table = Table::open(&place);
+    let more = |n| {
+        let insert = "INSERT INTO tasks(kind, payload) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+                      SELECT 'pay', '{\"cents\": ' || i || '}' FROM n";
+        table.execute(insert, [n]);
+    };
+    more(TASKS / 2);
+    // Each payment takes its time, so that most kills come within a transaction.
+    table
+        .0
+        .execute_batch(
+            "CREATE TABLE payments(task INTEGER, cents INTEGER);
+             CREATE VIEW slow AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n;
+             CREATE TRIGGER slowly AFTER INSERT ON payments BEGIN SELECT count(*) FROM slow; END;",
+        )
+        .unwrap();
+    // A plain REQ socket learns that its broker is gone from an answer that does not come: soon, here.
+    let soon = "import sys, worker, fenced; worker.WAIT_MS, worker.REPLY_MS = 300, 1_000; fenced.main(*sys.argv[1:])";
+    let start = || {
+        let mut fenced = Command::new(python_with_zmq());
+        fenced.args(["-c", soon]).arg(place.db()).arg(place.endpoint()).current_dir(examples("python"));
+        Program::start(&mut fenced)
+    };
+    let mut workers: Vec<Program> = (0..3).map(|_| start()).collect();
+    let done = || table.count("state = 'done'");
+    wait_until("the first effects", || done() > 0);
+    for kill in 1..=KILLS {
+        let before = done();
+        let moment = Instant::now() + Duration::from_millis(random.below(100));
+        let at = usize::try_from(random.below(3)).unwrap();
+        // At its work, at a random moment of it: a worker needs a while to begin, the longer the busier the machine.
+        wait_until("work to go on", || {
+            Instant::now() >= moment && (done() > before || table.count("state = 'queued'") == 0)
+        });
+        std::mem::replace(&mut workers[at], start()).kill();
+        if kill % (KILLS / BROKER_KILLS) == 0 {
+            broker.kill();
+            broker = Broker::start_with(&place, &settings);
+        }
+        if kill == KILLS / 2 {
+            more(TASKS / 2);
+        }
+    }
+    let left =
+        "SELECT group_concat(id || ' is ' || state || ' ' || ifnull(error, '')) FROM tasks WHERE state <> 'done'";
+    let until = Instant::now() + 2 * DEADLINE;
+    while done() < TASKS {
+        assert!(Instant::now() < until, "{:?}", table.one::<Option<String>>(left, []));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let effects =
+        "SELECT count(*) || ' ' || count(DISTINCT task) FROM payments JOIN tasks ON id = task WHERE state = 'done'";
+    assert_eq!(table.one::<String>(effects, []), format!("{TASKS} {TASKS}"));
+    assert_eq!(table.one::<i64>("SELECT count(*) FROM payments", []), TASKS);
+    // They died at their work.
+    let interrupted = table.count("runs > 1");
+    assert!(interrupted >= i64::from(KILLS / 10), "only {interrupted} of the tasks were interrupted");
+    assert_eq!(broker.stop(), 0);
 }
 
 fn python_worker(place: &Place) -> Program {

@@ -121,7 +121,8 @@ class Broker:
             print(f"{self.endpoint} broke the handshake off: is it well, and the broker's key the right one?", file=sys.stderr)
 
 
-def main(endpoint="tcp://127.0.0.1:7733", *kinds):
+def work(endpoint, kinds, run, **ready):
+    """Takes tasks of these kinds until it is stopped. `ready` is what READY says besides."""
     stopped = []
 
     def stop(signum, _):
@@ -131,7 +132,7 @@ def main(endpoint="tcp://127.0.0.1:7733", *kinds):
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     broker = Broker(endpoint)
-    ready = {"kinds": list(kinds or HANDLERS), "wait_ms": WAIT_MS}
+    ready |= {"kinds": kinds, "wait_ms": WAIT_MS}
     place = {"ack": 0}  # the last TASKS that arrived, so that the broker takes back at once what did not
     outcomes, results = [], []  # of the last task, said until the broker has answered that they are on disk
     while True:
@@ -167,6 +168,10 @@ def main(endpoint="tcp://127.0.0.1:7733", *kinds):
         else:
             time.sleep(body["after_ms"] / 1_000)
     broker.ask(BYE, {})
+
+
+def main(endpoint="tcp://127.0.0.1:7733", *kinds):
+    work(endpoint, list(kinds or HANDLERS), run)
 
 
 if __name__ == "__main__":

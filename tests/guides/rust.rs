@@ -9,7 +9,7 @@ use crate::guide::Guide;
 use crate::harness::{Built, Program, output_of};
 
 /// Where each block belongs, by a word that only it has, and what comes before and behind it.
-const FRAMES: [(&str, &str, &str); 7] = [
+const FRAMES: [(&str, &str, &str); 8] = [
     ("Worker::builder", "pub mod readme { ", "}"),
     ("let task = Task::new(\"thumbnail\")", "fn keyed(client: &Client, path: &str) -> Done {", "told(&ended) }"),
     (".abandon(true)", "fn abandoned(endpoint: &str, task: Task) -> Done {", "told(&ended) }"),
@@ -25,6 +25,7 @@ const FRAMES: [(&str, &str, &str); 7] = [
         "told(&client.wait(stored.last.unwrap().task)?) }",
     ),
     ("fn split(", "", ""),
+    ("fn refund(", "", ""),
 ];
 
 const AROUND: &str = r#"
@@ -52,7 +53,8 @@ fn told(ended: &Ended) -> Done {
 }
 
 fn worker(endpoint: &str) -> Done {
-    let mut builder = Worker::builder(endpoint).slots(2).handle("sum", sum).handle("split", split);
+    let mut builder = Worker::builder(endpoint).slots(2).committed(true);
+    builder = builder.handle("sum", sum).handle("split", split).handle("refund", refund);
     for kind in ["thumbnail", "search", "fetch", "resize", "notify", "part", "report", "count"] {
         builder = builder.handle(kind, |payload: Value, _: &Context| Ok::<_, Failure>(payload));
     }
@@ -81,7 +83,8 @@ fn main() -> Done {
 
     let job = Task::new("split").payload(&serde_json::json!({ "n": 3 }));
     let batch = client.submit_batch(Batch::new().task(job).last(Task::new("report").payload("counted")))?;
-    told(&client.wait(batch.last.unwrap().task)?)
+    told(&client.wait(batch.last.unwrap().task)?)?;
+    told(&client.submit_and_wait(Task::new("refund").payload(&250))?)
 }
 "#;
 
@@ -93,13 +96,16 @@ done null
 done null
 done 3
 done "counted"
+done null
 "#;
 
 pub(crate) fn compile_and_run() {
     let guide = Guide::with_broker("README.md", "");
     let program = guide.place.path("snippets");
     let endpoint = guide.endpoint();
-    guide.save("snippets.rs", &source(&endpoint));
+    let table = guide.table();
+    table.execute("CREATE TABLE payments(task INTEGER, cents INTEGER)", []);
+    guide.save("snippets.rs", &source(&endpoint, &guide.place.path("app.db")));
     compile(&guide.place.path("snippets.rs"), &program);
 
     let _worker = Program::start(Command::new(&program).args(["worker", &endpoint]));
@@ -108,8 +114,11 @@ pub(crate) fn compile_and_run() {
     let last_of_each =
         |text: &str| text.lines().filter(|line| !line.contains(" of ")).map(String::from).collect::<Vec<_>>();
     assert_eq!(last_of_each(&said), last_of_each(PRINTS), "{said}");
-    let table = guide.table();
     assert_eq!(table.count("kind = 'count' AND state = 'done'"), 3);
+    assert_eq!(
+        table.one::<i64>("SELECT sum(cents) FROM payments JOIN tasks ON id = task AND state = 'done'", []),
+        -250
+    );
 
     let _readme = Program::start(Command::new(&program).args(["readme", &endpoint]));
     let task = table.insert("greet", r#"{"name": "ann"}"#);
@@ -118,13 +127,14 @@ pub(crate) fn compile_and_run() {
 }
 
 /// One program of all blocks.
-fn source(endpoint: &str) -> String {
+fn source(endpoint: &str, db: &Path) -> String {
     let mut source = AROUND.to_owned();
     let mut left: Vec<_> = FRAMES.iter().collect();
     for block in pages().iter().flat_map(|page| Block::all(page)).filter(|block| block.language == "rust") {
         let found = left.iter().position(|(word, _, _)| block.text.contains(word));
         let (_, before, behind) = left.remove(found.unwrap_or_else(|| panic!("{}: it has no frame", block.place)));
-        let text = block.text.replace("tcp://127.0.0.1:7733", endpoint).replace("fn main()", "pub fn main()");
+        let text = block.text.replace("app.db", &db.display().to_string());
+        let text = text.replace("tcp://127.0.0.1:7733", endpoint).replace("fn main()", "pub fn main()");
         source.extend(["\n// ", &block.place, "\n", before, "\n", &text, behind, "\n"]);
     }
     assert!(left.is_empty(), "these frames have no block: {left:?}");
@@ -136,7 +146,7 @@ fn compile(source: &Path, program: &Path) {
     let built = Built::examples();
     let mut rustc = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
     rustc.args(["--edition", "2024", "--crate-name", "snippets"]).arg(source).arg("-o").arg(program);
-    for name in ["laneway", "serde", "serde_json"] {
+    for name in ["laneway", "rusqlite", "serde", "serde_json"] {
         let library = &built.libraries[name];
         rustc.arg("--extern").arg(format!("{name}={}", library.display()));
         rustc.arg("-L").arg(format!("dependency={}", library.parent().unwrap().join("deps").display()));

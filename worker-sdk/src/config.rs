@@ -32,6 +32,7 @@ pub struct WorkerBuilder {
     slots: u32,
     reserved: Vec<(String, u32)>,
     pub(crate) batch: u32,
+    pub(crate) committed: bool,
     handlers: Vec<(String, Box<dyn Handler>)>,
     wait: Duration,
     unsettled_max: usize,
@@ -59,6 +60,7 @@ impl WorkerBuilder {
             slots: 1,
             reserved: Vec::new(),
             batch: 1,
+            committed: false,
             handlers: Vec::new(),
             wait: Duration::from_secs(10),
             unsettled_max: 16_384,
@@ -135,6 +137,14 @@ impl WorkerBuilder {
     /// make thousands of tiny tasks cheaper; they run one after the other.
     pub fn batch(mut self, batch: u32) -> Self {
         self.batch = batch;
+        self
+    }
+
+    /// Whether a task is handed out only once its row shows its lease, for handlers that end the row themselves, in one
+    /// transaction with what they do on the same database, and return [`Failure::already`]. Default false: tasks come a few
+    /// milliseconds sooner, and the row may still be `queued` when they do.
+    pub fn committed(mut self, committed: bool) -> Self {
+        self.committed = committed;
         self
     }
 
@@ -274,6 +284,7 @@ impl WorkerBuilder {
             session: session.clone(),
             slot,
             lanes,
+            committed: self.committed,
             max: self.batch,
             wait_ms,
             unsettled_max: self.unsettled_max.div_ceil(slots),

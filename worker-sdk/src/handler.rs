@@ -70,9 +70,24 @@ impl Failure {
         Self::end(End::Cancelled)
     }
 
-    /// The handler has finished the row itself, by a fenced UPDATE in its own transaction on the database.
+    /// The handler has ended the row itself, by a fenced UPDATE in the transaction of its own work on the broker's database: both
+    /// happen once or not at all, whatever is killed (`docs/workers.md` has the whole handler).
+    ///
+    /// For workers that ask for [committed](crate::WorkerBuilder::committed) hand-outs; in others it is a failed attempt.
+    /// What the run has [spawned](Context::spawn) is not submitted: such a handler inserts it in the same transaction.
     pub fn already() -> Self {
         Self::end(End::Already)
+    }
+
+    /// The same, unless it is `already` from a worker whose hand-outs are not `committed`: its row may not have shown the lease when
+    /// the handler changed it, so that nothing says what took effect. The broker looks at the row: an UPDATE which did stays.
+    pub(crate) fn checked(self, committed: bool) -> Self {
+        if self.end == End::Already && !committed {
+            return Self::new(
+                "the handler says `already`, but its worker does not ask for `committed` hand-outs: set WorkerBuilder::committed",
+            );
+        }
+        self
     }
 
     fn end(end: End) -> Self {
@@ -187,6 +202,11 @@ mod tests {
         assert_eq!(said(snooze(Duration::from_millis(5))).after_ms, Some(5));
         assert_eq!(said(Failure::release()).end, End::Release);
         assert_eq!(said(Failure::cancelled()).end, End::Cancelled);
+        assert_eq!(said(Failure::already().checked(true)).end, End::Already);
+        let unasked = said(Failure::already().checked(false));
+        assert_eq!((unasked.end, unasked.dead), (End::Fail, false));
+        assert!(unasked.error.is_some_and(|error| error.contains("WorkerBuilder::committed")));
+        assert_eq!(Failure::release().checked(false), Failure::release());
         let done = outcome(held, Ok(Some(Payload::json("1"))), Vec::new());
         assert_eq!((done.end, done.result), (End::Done, Some(Payload::json("1"))));
     }

@@ -56,6 +56,8 @@ pub struct Stopper {
 pub(crate) struct Shared {
     pub(crate) places: Vec<Arc<Place>>,
     handlers: HashMap<Kind, Box<dyn Handler>>,
+    /// Tasks come only once their rows show the lease.
+    committed: bool,
     spans: Runs,
     session: SessionName,
     endpoint: Arc<str>,
@@ -108,6 +110,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             places,
             handlers,
+            committed: settings.committed,
             spans: Runs::new(&identity, &endpoint),
             session,
             endpoint,
@@ -325,7 +328,9 @@ fn run_task(shared: &Shared, place: &Arc<Place>) {
     );
     let _entered = span.enter();
     let mut ended = match shared.handlers.get(ctx.kind()) {
-        Some(handler) => run_caught(handler.as_ref(), payload, &ctx),
+        Some(handler) => {
+            run_caught(handler.as_ref(), payload, &ctx).map_err(|failure| failure.checked(shared.committed))
+        }
         None => Err(Failure::release()),
     };
     if let Err(failure) = &mut ended {

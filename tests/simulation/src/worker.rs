@@ -78,6 +78,7 @@ impl World {
                 session: name.clone(),
                 slot: u32::try_from(slot).expect("slots are few"),
                 lanes,
+                committed: slot == 1,
                 max: *self.chance.pick(&[1, 1, 1, 2, 5]),
                 wait_ms: 500,
                 unsettled_max: 8,

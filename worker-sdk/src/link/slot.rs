@@ -26,6 +26,8 @@ pub struct SlotSettings {
     pub slot: u32,
     /// The only lanes it serves; `None` is those of the session.
     pub lanes: Option<Vec<LaneName>>,
+    /// Tasks come only once their rows show the lease.
+    pub committed: bool,
     /// Tasks to ask for at once, 1 to 512. They run one after the other.
     pub max: u32,
     /// How long the broker may park READY.
@@ -366,7 +368,7 @@ impl Slot {
             wait_ms,
             outcomes,
             batch,
-            committed: false,
+            committed: self.settings.committed,
             kinds: None,
             lanes: self.settings.lanes.clone(),
         });

@@ -252,6 +252,7 @@ impl World {
             session: session.clone(),
             slot,
             lanes: None,
+            committed: false,
             max,
             wait_ms: 1_000,
             unsettled_max: 4,
