@@ -31,6 +31,7 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
         read -r what rest
         case "$what" in
             echo) echo "3 4 nearly" >&3; echo "{\"said\": \"$rest\", \"task\": $LANEWAY_TASK, \"kind\": \"$LANEWAY_KIND\"}";;
+            words) echo "30 100 reading" >&3; sleep 0.2; echo "now something else" >&3;;
             text) echo "$1 $LANEWAY_LANE $LANEWAY_ATTEMPT of $LANEWAY_MAX_ATTEMPTS";;
             nothing) ;;
             dead) echo noise; echo "it is no picture" >&2; exit 65;;
@@ -47,6 +48,12 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
     assert_eq!(
         table.column::<String>(echo, "progress_done || ' ' || progress_total || ' ' || progress_note"),
         "3 4 nearly"
+    );
+    let words = table.insert("job", "words");
+    table.wait_for_state(words, "done");
+    assert_eq!(
+        table.column::<String>(words, "progress_done || ' ' || progress_total || ' ' || progress_note"),
+        "30 100 now something else"
     );
     let text = table.insert_in("high", "job", "text");
     table.wait_for_state(text, "done");

@@ -153,26 +153,16 @@ impl Context {
     /// and in its row. Never fails and hardly waits: said at most every 50 ms and left out while the broker is away, but
     /// always when `done` reaches `total`.
     pub fn progress(&self, done: u64, total: u64, note: &str) {
-        let now = Instant::now();
-        let complete = total > 0 && done >= total;
-        {
-            let mut quiet_until = lock(&self.quiet_until);
-            if !complete && quiet_until.is_some_and(|until| now < until) {
-                return;
-            }
-            *quiet_until = Some(now + PROGRESS_EVERY);
-        }
         let mut said = self.word();
         said.done = Some(done);
         said.total = (total > 0).then_some(total);
         said.note = (!note.is_empty()).then(|| note.into());
-        if !lock(&self.slot.conn).is_connected() {
-            return;
-        }
-        if let Err(error) = self.say(said, PROGRESS_PATIENCE) {
-            tracing::debug!(%error, "progress not said");
-            *lock(&self.quiet_until) = Some(Instant::now() + PROGRESS_PAUSE);
-        }
+        self.say_progress(said, total > 0 && done >= total);
+    }
+
+    /// Shows what the task does now, and leaves the count as it was said last. Otherwise like [`Context::progress`].
+    pub fn note(&self, note: &str) {
+        self.say_progress(Progress { note: Some(note.into()), ..self.word() }, false);
     }
 
     /// Sends a piece of the result to those who wait for the task, in the format of its payload. It is not kept: a waiter
@@ -289,6 +279,25 @@ impl Context {
             log: None,
             checkpoint: None,
             parents: None,
+        }
+    }
+
+    /// `complete` is said whatever was said a moment ago.
+    fn say_progress(&self, said: Progress, complete: bool) {
+        let now = Instant::now();
+        {
+            let mut quiet_until = lock(&self.quiet_until);
+            if !complete && quiet_until.is_some_and(|until| now < until) {
+                return;
+            }
+            *quiet_until = Some(now + PROGRESS_EVERY);
+        }
+        if !lock(&self.slot.conn).is_connected() {
+            return;
+        }
+        if let Err(error) = self.say(said, PROGRESS_PATIENCE) {
+            tracing::debug!(%error, "progress not said");
+            *lock(&self.quiet_until) = Some(Instant::now() + PROGRESS_PAUSE);
         }
     }
 

@@ -89,8 +89,11 @@ impl Handler for Program {
             }
             match child.hear(LOOK) {
                 Some(Heard::Progress(line)) => {
-                    let said = said::read(&line);
-                    ctx.progress(said.done, said.total, &said.note);
+                    let said::Said { count, note } = said::read(&line);
+                    match count {
+                        Some((done, total)) => ctx.progress(done, total, &note),
+                        None => ctx.note(&note),
+                    }
                 }
                 Some(Heard::Ended(end)) => break end,
                 None => {}

@@ -1,10 +1,10 @@
 //! What a program says of its progress: one line each, on the descriptor that `LANEWAY_PROGRESS_FD` names.
 
-/// How far it is; 0 of 0 where it says only words.
+/// How far it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Said {
-    pub(super) done: u64,
-    pub(super) total: u64,
+    /// Done and total; `None` where it says only words, and the count stays as it was.
+    pub(super) count: Option<(u64, u64)>,
     pub(super) note: String,
 }
 
@@ -21,8 +21,10 @@ pub(super) fn read(line: &str) -> Said {
         let (second, rest) = split(rest);
         Some((first.parse().ok()?, second.parse().ok()?, rest))
     };
-    let (done, total, note) = percent.or_else(fraction).or_else(two_numbers).unwrap_or((0, 0, line));
-    Said { done, total, note: note.into() }
+    match percent.or_else(fraction).or_else(two_numbers) {
+        Some((done, total, note)) => Said { count: Some((done, total)), note: note.into() },
+        None => Said { count: None, note: line.into() },
+    }
 }
 
 fn split(line: &str) -> (&str, &str) {
@@ -37,18 +39,18 @@ mod tests {
     #[test]
     fn numbers_are_read_where_a_line_begins_with_them() {
         // Proves each form, and that what only looks like one is taken as words.
-        for (line, done, total, note) in [
-            ("3 10 resized a.png", 3, 10, "resized a.png"),
-            ("3 10", 3, 10, ""),
-            ("3/10  half", 3, 10, "half"),
-            ("30% of it", 30, 100, "of it"),
-            ("  reading\n", 0, 0, "reading"),
-            ("3 files left", 0, 0, "3 files left"),
-            ("-1 10", 0, 0, "-1 10"),
-            ("a/b", 0, 0, "a/b"),
-            ("", 0, 0, ""),
+        for (line, count, note) in [
+            ("3 10 resized a.png", Some((3, 10)), "resized a.png"),
+            ("3 10", Some((3, 10)), ""),
+            ("3/10  half", Some((3, 10)), "half"),
+            ("30% of it", Some((30, 100)), "of it"),
+            ("  reading\n", None, "reading"),
+            ("3 files left", None, "3 files left"),
+            ("-1 10", None, "-1 10"),
+            ("a/b", None, "a/b"),
+            ("", None, ""),
         ] {
-            assert_eq!(read(line), Said { done, total, note: note.into() }, "{line:?}");
+            assert_eq!(read(line), Said { count, note: note.into() }, "{line:?}");
         }
     }
 }
