@@ -148,6 +148,7 @@ suite! {
         a_last_task_is_cancelled_with_a_failure_or_runs_anyway
         a_whole_group_is_cancelled_in_parts
         what_a_run_spawns_may_wait_and_join
+        what_joins_a_cancelled_group_is_cancelled_with_it
         a_spawn_that_would_wait_for_itself_fails_its_run
         parents_are_told_in_pages
         a_waiting_row_names_for_whom_it_waits

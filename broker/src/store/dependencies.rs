@@ -11,6 +11,8 @@ pub(crate) const PARENTS_MAX: usize = 10_000;
 pub(crate) const WALK_MAX: usize = 10_000;
 /// Edges that one turn follows.
 pub(crate) const EDGES_PER_TURN: usize = 4_096;
+/// The error of a task that was spawned into its group by one that had been asked to end with it.
+pub(crate) const JOINED_TOO_LATE: &str = "its group was cancelled before the task that spawns it had ended";
 /// Ids of a ring that are named.
 const NAMED_MAX: usize = 16;
 

@@ -3,9 +3,11 @@
 use laneway_core::{Count, EndedAs, Ending, Next, Op, OpResult};
 use laneway_protocol::message::{After, NewGroup, NewTask, Payload, Stored};
 use laneway_protocol::{RequestId, TaskState};
+use rusqlite::types::Value;
 
 use super::subject::{Subject, World, key, new_task, task};
 use crate::store::Store;
+use crate::store::dependencies::JOINED_TOO_LATE;
 
 use TaskState::{Cancelled, Dead, Done, Queued, Waiting};
 
@@ -202,6 +204,24 @@ pub(super) fn what_a_run_spawns_may_wait_and_join<T: Subject>(world: &mut World<
     world.ended(3, Next::Done(None));
     world.ended(4, Next::Done(None));
     assert_eq!(world.state(list[1]), Queued);
+}
+
+pub(super) fn what_joins_a_cancelled_group_is_cancelled_with_it<T: Subject>(world: &mut World<T>) {
+    // A run that ends as done all the same brings nothing back to life: what it spawns into the group is cancelled, and so is
+    // what waits for that; what it spawns for others runs.
+    let group = NewGroup { last: Some(1), ..NewGroup::default() };
+    let (list, number) = world.batch(vec![new_task("k"), new_task("k")], group);
+    let run = world.started(list[0]);
+    world.ask(Op::CancelGroup { group: number, rows: 9 });
+    world.turn(|store, now| store.sweep(99, now).unwrap());
+    let join = |task: NewTask| NewTask { join: true, ..task };
+    let mut ended = run.done();
+    ended.spawn = vec![join(new_task("k")), join(after(&[0])), after(&[0]), new_task("k")];
+    assert_eq!(world.end(ended), EndedAs::Written(Done));
+    world.intake();
+    assert_eq!(world.all_states(&[3, 4, 5, 6]), [Cancelled, Cancelled, Cancelled, Queued]);
+    assert_eq!(world.counts_of(number), ([0, 0, 0, 1, 0, 3], 0));
+    assert_eq!(world.cell(3, "error"), Value::Text(JOINED_TOO_LATE.into()));
 }
 
 pub(super) fn a_spawn_that_would_wait_for_itself_fails_its_run<T: Subject>(world: &mut World<T>) {

@@ -10,7 +10,7 @@ use super::cells::{int, sql, state, task_id};
 use super::dependencies::Edge;
 use super::{Group, Step};
 use crate::store::dependencies::{
-    group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
+    JOINED_TOO_LATE, group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
 };
 use crate::store::validate::Bad;
 
@@ -40,6 +40,9 @@ impl Step<'_> {
         judge_list(list.tasks, list.group, list.spawned_by.is_some())?;
         let own = list.group.map(|group| self.new_group(group, now));
         let spawner = list.spawned_by.and_then(|id| int(self.db.rows.get(&id)?, "group_id"));
+        let too_late = list
+            .spawned_by
+            .is_some_and(|id| self.db.rows.get(&id).is_some_and(|row| row["cancel_requested"] != Value::Integer(0)));
         let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
         let (mut stored, mut joined) = (Vec::new(), Vec::new());
         for (at, task) in list.tasks.iter().enumerate() {
@@ -59,6 +62,15 @@ impl Step<'_> {
                 return Err((at, missing_group(group)));
             }
             let group = task.group.map(u64::cast_signed).or(own).or(spawner.filter(|_| task.join));
+            if too_late && task.join && spawner.is_some() && group == spawner {
+                let new = self.insert(task, true, group, now);
+                let row = self.db.rows.get_mut(&sql(new.task)).map(Arc::make_mut).expect("just inserted");
+                row.insert("state", Value::Text("cancelled".into()));
+                row.insert("finished_at", Value::Integer(now.wall.0));
+                row.insert("error", Value::Text(JOINED_TOO_LATE.into()));
+                stored.push(new);
+                continue;
+            }
             let waits = !task.after.is_empty() || (final_at == Some(at) && list.tasks.len() > 1);
             let new = self.insert(task, waits, group, now);
             joined.extend(group.filter(|_| own.is_none()).map(|group| (at, sql(new.task), group)));

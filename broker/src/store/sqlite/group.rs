@@ -12,7 +12,7 @@ use super::counted::Counted;
 use super::edit::request_cancel;
 use super::row::{self, sql_u64};
 use crate::store::StoreError;
-use crate::store::dependencies::group_name;
+use crate::store::dependencies::{JOINED_TOO_LATE, group_name};
 
 pub(super) fn new_group(conn: &Connection, group: &NewGroup, now: Now) -> Result<i64, StoreError> {
     let sql = "INSERT INTO task_groups (name, anyway, created_at) VALUES (?1, ?2, ?3)";
@@ -29,6 +29,19 @@ pub(super) fn group_exists(conn: &Connection, group: u64) -> Result<bool, StoreE
 pub(super) fn group_of(conn: &Connection, id: i64) -> Result<Option<i64>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT group_id FROM tasks WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok(row::int(row.get_ref(0)?))).optional()?.flatten())
+}
+
+/// Whether a task was asked to end, as each live one of a group is when that is cancelled.
+pub(super) fn is_to_end(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT cancel_requested FROM tasks WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| Ok(row::requested(row.get_ref(0)?))).optional()?.unwrap_or(false))
+}
+
+/// A row that was just inserted joins a group too late.
+pub(super) fn end_unborn(conn: &Connection, id: i64, now: Now) -> Result<(), StoreError> {
+    let sql = "UPDATE tasks SET state = 'cancelled', finished_at = ?2, error = ?3 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, now.wall.0, JOINED_TOO_LATE])?;
+    Ok(())
 }
 
 /// The last task of a group, while it waits, and whether it runs though others fail.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::State;
 use super::dependencies::{depend, state_of, walk};
-use super::group::{group_exists, group_of, new_group, waiting_last};
+use super::group::{end_unborn, group_exists, group_of, is_to_end, new_group, waiting_last};
 use super::row::{SqlPayload, sql_id, sql_u64};
 use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
@@ -236,6 +236,10 @@ fn insert_related(
         Some(id) if list.tasks.iter().any(|task| task.join) => group_of(conn, id)?,
         _ => None,
     };
+    let too_late = match list.spawned_by {
+        Some(id) if spawner_group.is_some() => is_to_end(conn, id)?,
+        _ => false,
+    };
     let mut insert = conn.prepare_cached(INSERT)?;
     let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
     let mut joined = Vec::new();
@@ -257,6 +261,13 @@ fn insert_related(
             && !group_exists(conn, named)?
         {
             return Ok(Err((at, missing_group(named))));
+        }
+        if too_late && task.join && group == spawner_group {
+            let id = insert_row(conn, &mut insert, task, "waiting", group, now)?;
+            end_unborn(conn, id, now)?;
+            inserted.waiting.push(id);
+            inserted.stored.push(Stored::new(given_out(id)?));
+            continue;
         }
         let waits = !(task.after.is_empty() && (final_at != Some(at) || list.tasks.len() == 1));
         let state = if waits { "waiting" } else { "queued" };
