@@ -167,6 +167,11 @@ fn without_a_broker_the_file_is_used_and_the_next_broker_takes_over() {
     bare(&place, &["db", "init", "--db", "new.db"]).is(0, "");
     bare(&place, &["submit", "echo", "--lane", "later", "--db", "new.db"])
         .is(0, "nothing tells whether there is a lane later");
+    // A worker that outlived its broker may have the task, so nobody can promise that it does not run as it was.
+    let keyed = ["submit", "echo", "1", "--unique", "one", "--db", "new.db"];
+    bare(&place, &keyed).is(0, "");
+    bare(&place, &[&keyed[..], &["--on-conflict", "replace"]].concat())
+        .is(5, "only a broker knows whether a worker has");
     // Whoever names a broker does not mean the file.
     std::fs::copy(place.db(), place.path("laneway.db")).unwrap();
     bare(&place, &["task", "list", "--endpoint", "ipc://none.sock"]).is(3, "ipc://none.sock");

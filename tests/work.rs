@@ -79,6 +79,21 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
 }
 
 #[test]
+fn a_lane_that_is_not_there_is_refused_where_slots_are_kept_for_it_too() {
+    // Proves that a slip in --reserve ends the worker as one in --lanes does, with the lane in the error.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    for words in [&["--reserve", "nolane:1", "--slots", "2"][..], &["--lanes", "nolane"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+        command.args(["work", "job", "--endpoint", &place.endpoint()]).args(words).args(["--", "/bin/true"]);
+        let said = place.path("said");
+        assert_eq!(Program::start_saying(&mut command, &said).wait(), 5, "{words:?}");
+        let said = std::fs::read_to_string(said).unwrap();
+        assert!(said.contains("unknown_lane: lane 'nolane' is not one of high, normal, low"), "{said}");
+    }
+}
+
+#[test]
 fn a_cancel_and_a_timeout_end_the_process_with_all_that_it_started() {
     // Proves that a program which does not listen, and a child of it, are gone soon after, by a cancel and by a timeout; and that
     // what a program leaves behind ends with it, although it holds the pipes.

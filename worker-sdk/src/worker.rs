@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// A slot heard that the session has to introduce itself.
     pub(crate) hello: AtomicBool,
     pub(crate) drained: AtomicBool,
+    /// What a slot was refused for, so that the worker ends.
+    refused: Mutex<Option<WireError>>,
     pub(crate) n_alive: AtomicUsize,
     pub(crate) bell: Bell,
 }
@@ -119,6 +121,7 @@ impl Worker {
             generation: AtomicU64::new(0),
             hello: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            refused: Mutex::new(None),
             n_alive,
             bell: Bell::default(),
         });
@@ -171,6 +174,9 @@ impl Worker {
             return Err(error);
         }
         ended?;
+        if let Some(error) = lock(&shared.refused).take() {
+            return Err(Error::Refused(error));
+        }
         Ok(if shared.drained.load(Ordering::Acquire) { Finished::Drained } else { Finished::Stopped })
     }
 }
@@ -305,6 +311,10 @@ fn ask_ready(shared: &Shared, place: &Place, question: Question, generation: u64
     };
     drop(link);
     shared.heard(&heard);
+    if let Heard::Refused(error) = heard {
+        *lock(&shared.refused) = Some(error);
+        shared.stop(Phase::Stopping);
+    }
 }
 
 fn run_task(shared: &Shared, place: &Arc<Place>) {

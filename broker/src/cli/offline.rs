@@ -37,7 +37,11 @@ impl File {
         let stored = offline::submit(&self.path, task).map_err(|error| self.error("write to", error))?;
         // In the broker's codes and words, so that a script sees no difference.
         stored.map_err(|bad| {
-            let code = if bad.field == "lane" { Code::UnknownLane } else { Code::BadTask };
+            let code = match bad.field {
+                "lane" => Code::UnknownLane,
+                "on_conflict" => Code::Conflict,
+                _ => Code::BadTask,
+            };
             Error::Refused(WireError::new(code, bad.reason).field(bad.field))
         })
     }

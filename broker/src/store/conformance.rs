@@ -158,6 +158,7 @@ suite! {
         a_done_task_answers_for_its_key_as_long_as_asked
         a_row_is_kept_for_its_window
         a_submit_can_ask_to_be_refused
+        a_task_replaces_none_of_its_own_message
         a_spawned_task_can_be_refused_and_replaces_none
         a_queued_row_is_replaced_when_it_is_secured
         a_replaced_row_is_told_to_its_queue

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use laneway_core::{Now, UnixMillis, derive_key};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
-use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
+use laneway_protocol::message::{Filter, NewTask, OnConflict, StatusRows, Stored};
 use laneway_protocol::{LaneName, TaskId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -159,10 +159,15 @@ pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Result<Stored, Bad>,
     let mut task = task.clone();
     derive_key(&mut task);
     let turn = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let replaces = task.on_conflict == OnConflict::Replace;
     let stored = match sqlite::insert_all(&turn, &judge, &[task], now())? {
         Ok(stored) => stored[0],
         Err((_, bad)) => return Ok(Err(bad)),
     };
+    let is_queued = "SELECT state = 'queued' FROM tasks WHERE id = ?1";
+    if replaces && !stored.new && turn.query_row(is_queued, [stored.task.value().cast_signed()], |row| row.get(0))? {
+        return Ok(Err(Bad::replacing_offline(stored.task)));
+    }
     turn.commit()?;
     Ok(Ok(stored))
 }

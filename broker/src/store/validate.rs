@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use laneway_core::{QueueKey, UnixMillis};
 use laneway_protocol::limits::{TRACE_BYTES_MAX, UNIQUE_KEY_BYTES_MAX};
 use laneway_protocol::message::{Format, NewTask, OnConflict};
-use laneway_protocol::{FairKey, Kind, LaneName};
+use laneway_protocol::{FairKey, Kind, LaneName, TaskId};
 use rusqlite::types::{Type, ValueRef};
 
 use super::Rules;
@@ -36,6 +36,25 @@ impl Bad {
     pub(super) fn taken(task: &NewTask, by: &str) -> Self {
         let key = clipped(task.unique_key.as_deref().unwrap_or_default(), 64);
         let reason = format!("the unique key '{key}' of kind '{}' is taken by {by}", task.kind);
+        Self::new("on_conflict", reason)
+    }
+
+    /// A task that wants to replace one which the same message brings.
+    pub(super) fn replacing_own(task: &NewTask, number: usize) -> Self {
+        let key = clipped(task.unique_key.as_deref().unwrap_or_default(), 64);
+        let reason = format!(
+            "it would replace task number {number} of the same message, which has the key '{key}' too: leave that one out, or say \
+             them in two messages"
+        );
+        Self::new("unique_key", reason)
+    }
+
+    /// A task that wants to replace another while no broker tells whether a worker has that one already.
+    pub(super) fn replacing_offline(twin: TaskId) -> Self {
+        let reason = format!(
+            "task {twin} has the key, and only a broker knows whether a worker has that task already: start one, or leave \
+             on_conflict out to keep it"
+        );
         Self::new("on_conflict", reason)
     }
 

@@ -415,6 +415,11 @@ impl Slot {
                 let given_up = self.outbox.refuse(asked.batch, error);
                 given_up.map_or(Heard::Nothing, Heard::GivenUp)
             }
+            Code::UnknownLane => {
+                // The lane that the slot is kept for: the next question would be answered alike.
+                self.retry(asked, error.after_ms, now_ms, random);
+                Heard::Refused(error.clone())
+            }
             _ => {
                 tracing::warn!(slot = self.settings.slot, %error, "the broker refused READY");
                 self.retry(asked, error.after_ms, now_ms, random);

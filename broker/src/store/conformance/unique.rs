@@ -69,6 +69,17 @@ pub(super) fn a_submit_can_ask_to_be_refused<T: Subject>(world: &mut World<T>) {
     assert!(stored(world.submit(vec![reject()]))[0].new);
 }
 
+pub(super) fn a_task_replaces_none_of_its_own_message<T: Subject>(world: &mut World<T>) {
+    // The first payload would be gone before anybody could see it; nothing of the submit is stored.
+    let replace = || keyed(|task| task.on_conflict = OnConflict::Replace);
+    for first in [keyed(|_| ()), replace()] {
+        let refused = world.submit(vec![first, new_task("k"), replace()]);
+        let OpResult::Refused { index: 2, field: "unique_key", reason } = refused else { panic!("{refused:?}") };
+        assert!(reason.starts_with("it would replace task number 0 of the same message"), "{reason}");
+    }
+    assert!(world.subject.rows().is_empty());
+}
+
 pub(super) fn a_spawned_task_can_be_refused_and_replaces_none<T: Subject>(world: &mut World<T>) {
     // Both fail the run for good, with the reason.
     let id = world.submit_one(keyed(|_| ()));

@@ -44,8 +44,11 @@ impl Step<'_> {
         secured: &[TaskId],
         now: Now,
     ) -> Result<Stored, Bad> {
+        let own = before.iter().position(|stored| stored.new && sql(stored.task) == twin);
+        if let (OnConflict::Replace, Some(number)) = (task.on_conflict, own) {
+            return Err(Bad::replacing_own(task, number));
+        }
         if task.on_conflict == OnConflict::Reject {
-            let own = before.iter().position(|stored| stored.new && sql(stored.task) == twin);
             let own = own.map(|number| format!("task number {number} of the same message"));
             return Err(Bad::taken(task, &own.unwrap_or_else(|| format!("task {twin}"))));
         }

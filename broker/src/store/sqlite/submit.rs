@@ -203,8 +203,13 @@ fn meet(
     inserted: &mut Inserted,
 ) -> Result<Judged<()>, StoreError> {
     let task = &list.tasks[at];
+    let own = inserted.stored.iter().position(|stored| stored.new && sql_id(stored.task) == twin);
+    if task.on_conflict == OnConflict::Replace
+        && let Some(number) = own
+    {
+        return Ok(Err((at, Bad::replacing_own(task, number))));
+    }
     if task.on_conflict == OnConflict::Reject {
-        let own = inserted.stored.iter().position(|stored| stored.new && sql_id(stored.task) == twin);
         let by =
             own.map_or_else(|| format!("task {twin}"), |number| format!("task number {number} of the same message"));
         return Ok(Err((at, Bad::taken(task, &by))));
