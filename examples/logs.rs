@@ -3,10 +3,11 @@
 //!     cargo run -p laneway-examples --example logs -- worker [ENDPOINT]
 //!     cargo run -p laneway-examples --example logs -- FILE [PIECES [ENDPOINT]]
 //!
-//! The payloads hold a path and a range of bytes, no lines; what one task spawns must fit a message, here about 300 pieces. Whoever splits has long ended while the pieces run, so one worker
-//! with one slot is enough. Lines are those of a web server; compare the totals with one pass of awk:
+//! The payloads hold a path and a range of bytes, no lines; what one task spawns must fit a message, here about 300 pieces. Whoever
+//! splits has long ended while the pieces run, so one worker with one slot is enough. Lines are those of a web server; compare the
+//! totals with one pass of awk (`%d` would end at 2,147,483,647 in some):
 //!
-//!     awk '{ n++; b += $10; if ($9 >= 400) e++ } END { printf "%d %d %d\n", n, b, e }' FILE
+//!     awk '{ n++; b += $10; if ($9 >= 400) e++ } END { printf "%d %.0f %d\n", n, b, e }' FILE
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;

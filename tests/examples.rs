@@ -39,14 +39,15 @@ fn the_examples_do_what_they_show() {
 
 #[test]
 fn a_log_is_counted_in_pieces_as_one_pass_of_awk_counts_it() {
-    // Proves that lines at the edges of pieces are counted once, with more pieces than lines and with fewer.
+    // Proves that lines at the edges of pieces are counted once, with more pieces than lines and with fewer, and that a sum may be
+    // more than 31 bits hold.
     let programs = build();
     let place = Place::new();
     let broker = Broker::start(&place);
     let worker = Program::start(Command::new(&programs["logs"]).arg("worker").arg(place.endpoint()));
     let log = place.path("access.log");
     let line = |n: usize| {
-        let (status, bytes) = (["200", "304", "404", "500"][n * 7 % 4], n * 137 % 9_000);
+        let (status, bytes) = (["200", "304", "404", "500"][n * 7 % 4], n * 137 % 9_000 + 40_000_000);
         let bytes = if status == "304" { "-".to_owned() } else { bytes.to_string() };
         let page = "x".repeat(n * 31 % 90);
         format!(
@@ -55,8 +56,11 @@ fn a_log_is_counted_in_pieces_as_one_pass_of_awk_counts_it() {
         )
     };
     std::fs::write(&log, (0..150).map(line).collect::<String>()).unwrap();
-    let awk = "{ n++; b += $10; if ($9 >= 400) e++ } END { printf \"%d %d %d\\n\", n, b, e }";
+    // As the head of the example has it.
+    let source = std::fs::read_to_string(root().join("examples/logs.rs")).unwrap();
+    let awk = source.lines().find_map(|line| line.strip_prefix("//!     awk '")?.strip_suffix("' FILE")).unwrap();
     let expected = output_of(Command::new("awk").arg(awk).arg(&log));
+    assert!(expected.split(' ').nth(1).unwrap().parse::<u64>().unwrap() > 1 << 31, "{expected}");
     for pieces in ["1", "7", "200"] {
         let said = output_of(Command::new(&programs["logs"]).arg(&log).arg(pieces).arg(place.endpoint()));
         assert_eq!(said, expected, "in {pieces} pieces");
