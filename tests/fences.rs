@@ -8,7 +8,7 @@ mod harness;
 use std::collections::BTreeSet;
 
 use harness::{Broker, Place, RawPeer, Table, plain_ready};
-use laneway::{Context, Failure, Worker};
+use laneway::{Context, Failure, Task, Worker};
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{Answer, End, HandOut, Outcome, OutcomeCode, Ready, Request};
 
@@ -126,20 +126,29 @@ fn run_on_the_sdk(committed: bool) -> (String, i64) {
     let worker = builder.handle("echo", handler).build().unwrap();
     let stopper = worker.stopper();
     let thread = std::thread::spawn(|| worker.run());
-    let ids: Vec<i64> = (0..20).map(|_| table.insert("echo", "null")).collect();
-    table.wait_for_count("state IN ('done', 'dead')", 20);
+    let client = broker.client();
+    // Whoever waits hears what is in the row.
+    for _ in 0..20 {
+        let ended = client.submit_and_wait(Task::new("echo")).unwrap();
+        let heard = (ended.state.as_str(), ended.result::<String>().ok(), ended.error.as_deref());
+        if committed {
+            assert_eq!(heard, ("done", Some("by sql".into()), None));
+        } else {
+            assert!(heard.0 == "dead" && heard.2.is_some_and(|error| error.contains("`already`")), "{heard:?}");
+        }
+    }
     stopper.stop();
     thread.join().unwrap().unwrap();
     assert_eq!(broker.stop(), 0);
     let ends = "SELECT DISTINCT concat_ws(' ', state, attempts, result, error) FROM tasks";
-    assert_eq!(table.one::<i64>(&format!("SELECT count(*) FROM ({ends})"), []), 1, "{ids:?}");
+    assert_eq!(table.one::<i64>(&format!("SELECT count(*) FROM ({ends})"), []), 1);
     (table.one(ends, []), table.one("SELECT count(DISTINCT task) * 1000 + count(*) FROM effects", []))
 }
 
 #[test]
 fn a_handler_of_the_sdk_ends_its_task_in_its_own_transaction() {
-    // Proves that a worker built with `committed` sees its lease in the row when a task arrives, and that `already` is taken
-    // for its UPDATE.
+    // Proves that a worker built with `committed` sees its lease in the row when a task arrives, that `already` is taken for its
+    // UPDATE, and that those who wait for the task get the result from the row.
     assert_eq!(run_on_the_sdk(true), ("done 1 \"by sql\"".into(), 20_020));
 }
 

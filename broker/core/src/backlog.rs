@@ -264,6 +264,7 @@ mod tests {
             watched: true,
             result: Some(payload(700)),
             error: Some(text(8)),
+            by_sql: false,
         };
         check(&Op::Counts, Pending::End(end), 708);
     }

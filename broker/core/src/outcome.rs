@@ -184,7 +184,8 @@ impl Broker {
             _ => None,
         };
         let hooks = hook.into_iter().collect();
-        let end = PendingEnd { task: id, hooks, watched, result, error: ended.error.clone() };
+        let by_sql = ended.next == Next::Already;
+        let end = PendingEnd { task: id, hooks, watched, result, error: ended.error.clone(), by_sql };
         let op = self.store_for(Op::Ended(ended), Pending::End(end));
         self.settling.insert(id, Settling { lease: running.lease, op, said: false });
     }

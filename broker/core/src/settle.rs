@@ -224,6 +224,8 @@ pub(crate) struct PendingEnd {
     pub(crate) watched: bool,
     pub(crate) result: Option<Payload>,
     pub(crate) error: Option<String>,
+    /// The worker has ended the row by SQL: result and error are there alone.
+    pub(crate) by_sql: bool,
 }
 
 /// What is known of a run on its way to the disk while its task is named.
@@ -389,6 +391,7 @@ impl Broker {
             return;
         }
         match state {
+            Some(_) if end.by_sql => self.look(end.task),
             Some(TaskState::Done) if end.watched => {
                 self.tell_ended(&Final { task: end.task, state: TaskState::Done, result: end.result, error: None });
             }
