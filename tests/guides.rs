@@ -212,7 +212,10 @@ fn workflows() {
     guide.worker("page,publish,part");
     table.wait_for_state(43, "done");
 
+    guide.run("console");
+    table.wait_for_count("kind = 'report' AND state IN ('queued', 'waiting', 'done')", 1);
     let commands = guide.take("sh");
+    table.execute("DELETE FROM sqlite_sequence WHERE name = 'task_groups'", []);
     table.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('task_groups', 6)", []);
     assert!(guide.run("sql").contains('2'));
     table.wait_for_count("group_id = 7 AND state NOT IN ('done', 'cancelled')", 0);

@@ -209,3 +209,45 @@ fn a_workflow_outlives_kills_of_its_broker() {
 fn id(n: i64) -> TaskId {
     TaskId::new(n.unsigned_abs()).unwrap()
 }
+
+#[test]
+fn a_group_is_made_on_the_command_line() {
+    // Proves that tasks on lines become one group with its last task, waited for by its exit code; that a slip stores nothing; and
+    // that without a broker the file takes them for the next one.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let lines = |text: &str| std::fs::write(place.path("parts.jsonl"), text).unwrap();
+    let parts = place.path("parts.jsonl").display().to_string();
+    lines("{\"kind\": \"add\", \"payload\": 1}\n\n{\"kind\": \"add\", \"payload\": 2, \"lane\": \"high\"}\n");
+    let last = r#"{"kind": "add", "payload": 10}"#;
+    let here = Here::start(&place);
+    let said = laneway(&place, &["group", "submit", &parts, "--last", last, "--name", "sums", "--wait", "-o", "json"]);
+    said.is(0, "3 of 3 done");
+    assert_eq!(
+        table.one::<String>("SELECT name || result FROM task_groups JOIN tasks ON tasks.id = last_task", []),
+        "sums13"
+    );
+
+    // The last one runs anyway, and the failure is told.
+    lines("{\"kind\": \"fail\", \"payload\": 1}");
+    let last = r#"{"kind": "states", "payload": 1}"#;
+    laneway(&place, &["group", "submit", &parts, "--last-anyway", last, "--wait=1m"]).is(1, "1 dead");
+    assert_eq!(table.count(r#"result = '["dead"]'"#), 1);
+    let before = table.count("1");
+    lines("{\"kind\": \"add\"}\n{\"kind\": \"add\", \"runat\": 1}");
+    laneway(&place, &["group", "submit", &parts]).is(2, "line 2: 'runat' is no field of a task");
+    lines("{\"kind\": \"add\"}\n{\"kind\": \"add\", \"lane\": \"nolane\"}");
+    laneway(&place, &["group", "submit", &parts]).is(5, "unknown_lane");
+    assert_eq!(table.count("1"), before);
+
+    drop(here);
+    assert_eq!(broker.stop(), 0);
+    lines("{\"kind\": \"add\", \"payload\": 3}");
+    let offline = |words: &[&str]| Said::by(&place, &[("LANEWAY_DB", place.db().to_str().unwrap())], words);
+    offline(&["group", "submit", &parts, "--last", r#"{"kind": "add", "payload": 4}"#]).is(0, "using the file");
+    let _broker = Broker::start(&place);
+    let _here = Here::start(&place);
+    table.wait_for_count("group_id = 3 AND state = 'done'", 2);
+    assert_eq!(table.one::<i64>("SELECT CAST(result AS INTEGER) FROM tasks ORDER BY id DESC LIMIT 1", []), 7);
+}

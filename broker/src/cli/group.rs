@@ -1,21 +1,27 @@
-//! `laneway group`: look at tasks that belong together, wait for them, cancel them.
+//! `laneway group`: submit tasks that belong together, look at them, wait for them, cancel them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use laneway_protocol::message::GroupRow;
+use laneway_protocol::message::{GroupRow, NewGroup, NewTask, Stored};
+use serde_json::json;
 
 use super::output::{Table, or_dash};
 use super::remote::Remote;
-use super::{Common, Output, output, when};
+use super::submit::{standard_input, surrounding_trace};
+use super::{Common, Output, offline, output, task_lines, when};
 use crate::error::Error;
 
-/// Look at groups of tasks, wait for them, cancel them
+/// Submit groups of tasks, look at them, wait for them, cancel them
 #[derive(Debug, Subcommand)]
-#[command(
-    after_help = "Examples:\n  laneway group show 7\n  laneway group wait 7 --limit 5m\n  laneway group cancel 7"
-)]
+#[command(after_help = "Examples:
+  laneway group submit parts.jsonl --last report --name nightly --wait
+  laneway group show 7
+  laneway group wait 7 --limit 5m
+  laneway group cancel 7")]
 pub(super) enum GroupCommand {
+    Submit(SubmitArgs),
     /// Show where a group stands: its tasks by state
     #[command(after_help = "Example:\n  laneway group show 7 -o json | jq .done")]
     Show(OneGroup),
@@ -23,6 +29,40 @@ pub(super) enum GroupCommand {
     /// Cancel what of a group has not ended, its last task too
     #[command(after_help = "Example:\n  laneway group cancel 7")]
     Cancel(OneGroup),
+}
+
+/// Submit tasks as a group: all of them or none, in one commit
+///
+/// Reads one task from each line, a JSON object with its kind, its payload and whatever else it needs (lane, run_at, unique_key,
+/// fair_key, max_attempts, timeout_ms, expires_at, after ...). Prints the group's number. Works on the database file when no broker
+/// answers.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  laneway group submit parts.jsonl --last report --name nightly
+  laneway group submit parts.jsonl --last '{\"kind\": \"sum\", \"lane\": \"high\"}' --wait=5m
+  jq -c '.[] | {kind: \"resize\", payload: .}' photos.json | laneway group submit -")]
+pub(super) struct SubmitArgs {
+    /// The file with a task on each line, or - for standard input; at most 512 tasks
+    file: PathBuf,
+
+    /// What people see in lists
+    #[arg(long)]
+    name: Option<String>,
+
+    /// A task that waits for all others, those that join later among them: its kind, or a JSON object as in a line. It is cancelled
+    /// with the first of them that is dead or cancelled
+    #[arg(long, value_name = "TASK", value_parser = task_lines::typed)]
+    last: Option<NewTask>,
+
+    /// The same, and it runs once all have ended, however they did
+    #[arg(long, value_name = "TASK", value_parser = task_lines::typed, conflicts_with = "last")]
+    last_anyway: Option<NewTask>,
+
+    /// Wait until every task has ended, as `group wait` does; with =TIME no longer than that (30, 500ms, 5m)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = when::duration)]
+    #[expect(clippy::option_option, reason = "absent, for ever, or for this long")]
+    wait: Option<Option<Duration>>,
 }
 
 #[derive(Debug, Args)]
@@ -47,17 +87,62 @@ pub(super) struct WaitArgs {
     limit: Option<Duration>,
 }
 
-pub(super) fn run(common: &Common, command: &GroupCommand) -> Result<(), Error> {
-    let remote = Remote::expect(common)?;
-    match *command {
-        GroupCommand::Show(OneGroup { group }) => print(&remote.group(group)?, common.output),
-        GroupCommand::Cancel(OneGroup { group }) => print(&remote.cancel_group(group)?, common.output),
-        GroupCommand::Wait(WaitArgs { group, limit }) => {
-            let row = remote.wait_group(group, limit, |row| output::note(&progress(row)))?;
-            print(&row, common.output)?;
-            ended_well(&row)
-        }
+pub(super) fn run(common: &Common, command: GroupCommand) -> Result<(), Error> {
+    match command {
+        GroupCommand::Submit(args) => submit(common, args),
+        GroupCommand::Show(OneGroup { group }) => print(&Remote::expect(common)?.group(group)?, common.output),
+        GroupCommand::Cancel(OneGroup { group }) => print(&Remote::expect(common)?.cancel_group(group)?, common.output),
+        GroupCommand::Wait(WaitArgs { group, limit }) => wait(&Remote::expect(common)?, group, limit, common.output),
     }
+}
+
+fn submit(common: &Common, args: SubmitArgs) -> Result<(), Error> {
+    let (tasks, group) = new_group(&args)?;
+    let Some(remote) = Remote::reach(common)? else {
+        let (stored, number) = offline::open(common)?.submit_group(&tasks, &group)?;
+        print_stored(number, &stored, &group, common.output)?;
+        return match args.wait {
+            None => Ok(()),
+            Some(_) => Err(Error::TimedOut("no broker runs the tasks now, so their ends are not waited for".into())),
+        };
+    };
+    let (stored, number) = remote.submit_group(tasks, group.clone())?;
+    print_stored(number, &stored, &group, common.output)?;
+    args.wait.map_or(Ok(()), |limit| wait(&remote, number, limit, common.output))
+}
+
+/// The tasks of the file, and the last one behind them.
+fn new_group(args: &SubmitArgs) -> Result<(Vec<NewTask>, NewGroup), Error> {
+    let bytes = if args.file == Path::new("-") {
+        standard_input("tasks")?
+    } else {
+        std::fs::read(&args.file).map_err(|error| Error::other(format!("read {}", args.file.display()), error))?
+    };
+    let text = String::from_utf8(bytes).map_err(|_| Error::Usage("the tasks are not UTF-8".into()))?;
+    let mut tasks = task_lines::read(&text)?;
+    let last = args.last.as_ref().or(args.last_anyway.as_ref());
+    tasks.extend(last.cloned());
+    task_lines::fit_one_message(tasks.len())?;
+    let trace = surrounding_trace().map(|trace| trace.to_string());
+    for task in &mut tasks {
+        task.trace = task.trace.take().or_else(|| trace.clone());
+    }
+    let last = last.and_then(|_| u32::try_from(tasks.len() - 1).ok());
+    Ok((tasks, NewGroup { name: args.name.clone(), last, anyway: args.last_anyway.is_some() }))
+}
+
+fn print_stored(number: u64, stored: &[Stored], group: &NewGroup, output: Output) -> Result<(), Error> {
+    if output == Output::Json {
+        let last = group.last.and_then(|at| stored.get(at as usize)).map(|stored| stored.task);
+        return output::json(&json!({ "group": number, "tasks": stored, "last": last }));
+    }
+    output::line(&number.to_string())
+}
+
+fn wait(remote: &Remote, group: u64, limit: Option<Duration>, output: Output) -> Result<(), Error> {
+    let row = remote.wait_group(group, limit, |row| output::note(&progress(row)))?;
+    print(&row, output)?;
+    ended_well(&row)
 }
 
 fn progress(row: &GroupRow) -> String {

@@ -24,6 +24,7 @@ mod remote;
 mod schedule;
 mod submit;
 mod task;
+mod task_lines;
 mod top;
 mod wait;
 mod web;
@@ -239,7 +240,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
         Command::Broker(args) => broker::run(&common, &args),
         Command::Submit(args) => submit::run(&common, args),
         Command::Task(command) => task::run(&common, command),
-        Command::Group(command) => group::run(&common, &command),
+        Command::Group(command) => group::run(&common, command),
         Command::Lane(command) => admin::lane(&common, command),
         Command::Kind(command) => kind::run(&common, command),
         Command::FairKey(command) => fair_key::run(&common, command),

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use laneway_protocol::message::{Filter, NewTask, StatusRows, Stored};
+use laneway_protocol::message::{Filter, NewGroup, NewTask, StatusRows, Stored};
 use laneway_protocol::{Code, TaskId, TaskState, WireError};
 
 use super::{Common, output, remote};
@@ -35,15 +35,13 @@ impl File {
             output::note(&format!("no broker has run on this file, so nothing tells whether there is a lane {lane}"));
         }
         let stored = offline::submit(&self.path, task).map_err(|error| self.error("write to", error))?;
-        // In the broker's codes and words, so that a script sees no difference.
-        stored.map_err(|bad| {
-            let code = match bad.field {
-                "lane" => Code::UnknownLane,
-                "on_conflict" => Code::Conflict,
-                _ => Code::BadTask,
-            };
-            Error::Refused(WireError::new(code, bad.reason).field(bad.field))
-        })
+        stored.map_err(|bad| refused(bad.field, bad.reason))
+    }
+
+    /// The same for tasks that are a group; gives its number.
+    pub(super) fn submit_group(&self, tasks: &[NewTask], group: &NewGroup) -> Result<(Vec<Stored>, u64), Error> {
+        let stored = offline::submit_group(&self.path, tasks, group).map_err(|error| self.error("write to", error))?;
+        stored.map_err(|(number, bad)| refused(bad.field, format!("task number {number}: {}", bad.reason)))
     }
 
     pub(super) fn list(&self, filter: &Filter) -> Result<StatusRows, Error> {
@@ -67,4 +65,14 @@ impl File {
             error => Error::database(format!("{doing} the database {}", self.path.display()), error),
         }
     }
+}
+
+/// In the broker's codes and words, so that a script sees no difference.
+fn refused(field: &'static str, reason: String) -> Error {
+    let code = match field {
+        "lane" => Code::UnknownLane,
+        "on_conflict" => Code::Conflict,
+        _ => Code::BadTask,
+    };
+    Error::Refused(WireError::new(code, reason).field(field))
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use laneway::{Curve, Watch};
 use laneway_protocol::message::{
     Batch, BulkFilter, Change, Drain, Drained, FairKeyRow, FairKeys, Filter, GroupRow, KindState, Kinds, LaneRow,
-    Lanes, NewSchedule, NewTask, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict, WorkerRow,
+    Lanes, NewGroup, NewSchedule, NewTask, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict,
+    WorkerRow,
 };
 use laneway_protocol::{Code, Kind, LaneName, TaskId, WireError};
 
@@ -171,6 +172,22 @@ impl Remote {
     /// Like [`Remote::submit`], for a task that is waited for next.
     pub(super) fn submit_awaited(&self, task: NewTask) -> Result<Stored, Error> {
         self.client.submit_awaited(task.into()).map_err(about_one)
+    }
+
+    /// All tasks or none, as a group; gives its number.
+    pub(super) fn submit_group(&self, mut tasks: Vec<NewTask>, group: NewGroup) -> Result<(Vec<Stored>, u64), Error> {
+        let last = group.last.and_then(|_| tasks.pop()).map(Task::from);
+        let mut batch = laneway::Batch::new().tasks(tasks.into_iter().map(Task::from));
+        batch = match (last, group.anyway) {
+            (None, _) => batch,
+            (Some(last), false) => batch.last(last),
+            (Some(last), true) => batch.last_anyway(last),
+        };
+        if let Some(name) = group.name {
+            batch = batch.name(name);
+        }
+        let stored = self.client.submit_batch(batch)?;
+        Ok((stored.tasks.into_iter().chain(stored.last).collect(), stored.group))
     }
 
     /// Whether tasks go with the last of those who wait for them.

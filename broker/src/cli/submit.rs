@@ -147,7 +147,7 @@ fn trace(text: &str) -> Result<TraceContext, String> {
 }
 
 /// What a program that traces has left for those it starts. What is not valid is none, as the standard has it.
-fn surrounding_trace() -> Option<TraceContext> {
+pub(super) fn surrounding_trace() -> Option<TraceContext> {
     let state = std::env::var("TRACESTATE").unwrap_or_default();
     TraceContext::from_headers(&std::env::var("TRACEPARENT").ok()?, &state)
 }
@@ -196,7 +196,7 @@ fn new_task(args: SubmitArgs) -> Result<NewTask, Error> {
 }
 
 pub(super) fn read_payload(payload: String, bin: bool) -> Result<Payload, Error> {
-    let bytes = if payload == "-" { standard_input()? } else { payload.into_bytes() };
+    let bytes = if payload == "-" { standard_input("payload")? } else { payload.into_bytes() };
     if bin {
         return Ok(Payload::bin(bytes));
     }
@@ -214,10 +214,11 @@ pub(super) fn read_payload(payload: String, bin: bool) -> Result<Payload, Error>
     }
 }
 
-fn standard_input() -> Result<Vec<u8>, Error> {
+/// All of it; `what` it is to be tells somebody who sits at the terminal.
+pub(super) fn standard_input(what: &str) -> Result<Vec<u8>, Error> {
     let mut stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
-        output::note("reading the payload from the terminal; end it with Ctrl-D");
+        output::note(&format!("reading the {what} from the terminal; end it with Ctrl-D"));
     }
     let mut bytes = Vec::new();
     stdin.read_to_end(&mut bytes).map_err(|error| Error::other("read standard input", error))?;

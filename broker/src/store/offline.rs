@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use laneway_core::{Now, UnixMillis, derive_key};
 use laneway_protocol::limits::PAYLOAD_BYTES_MAX;
-use laneway_protocol::message::{Filter, NewTask, OnConflict, StatusRows, Stored};
+use laneway_protocol::message::{Filter, NewGroup, NewTask, OnConflict, StatusRows, Stored};
 use laneway_protocol::{LaneName, TaskId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::checkpoint::wal_of;
 use super::lock;
-use super::sqlite::{self, SCHEMA_VERSION};
+use super::sqlite::{self, Judged, SCHEMA_VERSION};
 use super::validate::Judge;
 use super::{Bad, Rules, StoreError};
 
@@ -155,21 +155,42 @@ fn pragma(conn: &Connection, name: &str) -> Result<u64, StoreError> {
 ///
 /// Gives [`Bad`] when it makes no sense, as far as the file tells: its lanes are those of the last broker.
 pub(crate) fn submit(path: &Path, task: &NewTask) -> Result<Result<Stored, Bad>, StoreError> {
+    let stored = insert(path, std::slice::from_ref(task), None)?;
+    Ok(stored.map(|(stored, _)| stored[0]).map_err(|(_, bad)| bad))
+}
+
+/// Puts tasks in as a group, all or none; gives its number.
+pub(crate) fn submit_group(
+    path: &Path,
+    tasks: &[NewTask],
+    group: &NewGroup,
+) -> Result<Judged<(Vec<Stored>, u64)>, StoreError> {
+    let stored = insert(path, tasks, Some(group))?;
+    Ok(stored.map(|(stored, number)| (stored, number.expect("a list that is to be a group has become one"))))
+}
+
+fn insert(
+    path: &Path,
+    tasks: &[NewTask],
+    group: Option<&NewGroup>,
+) -> Result<Judged<(Vec<Stored>, Option<u64>)>, StoreError> {
     let (mut conn, judge) = open(path)?;
-    let mut task = task.clone();
-    derive_key(&mut task);
+    let mut tasks = tasks.to_vec();
+    tasks.iter_mut().for_each(derive_key);
     let turn = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let replaces = task.on_conflict == OnConflict::Replace;
-    let stored = match sqlite::insert_all(&turn, &judge, &[task], now())? {
-        Ok(stored) => stored[0],
-        Err((_, bad)) => return Ok(Err(bad)),
+    let (stored, number) = match sqlite::insert_all(&turn, &judge, &tasks, group, now())? {
+        Ok(inserted) => inserted,
+        Err(bad) => return Ok(Err(bad)),
     };
     let is_queued = "SELECT state = 'queued' FROM tasks WHERE id = ?1";
-    if replaces && !stored.new && turn.query_row(is_queued, [stored.task.value().cast_signed()], |row| row.get(0))? {
-        return Ok(Err(Bad::replacing_offline(stored.task)));
+    for (at, (task, stored)) in tasks.iter().zip(&stored).enumerate() {
+        let meets = task.on_conflict == OnConflict::Replace && !stored.new;
+        if meets && turn.query_row(is_queued, [stored.task.value().cast_signed()], |row| row.get(0))? {
+            return Ok(Err((at, Bad::replacing_offline(stored.task))));
+        }
     }
     turn.commit()?;
-    Ok(Ok(stored))
+    Ok(Ok((stored, number)))
 }
 
 /// Whether the file knows its lanes: a broker that ran on it has written them down.

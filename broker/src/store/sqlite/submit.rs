@@ -95,7 +95,7 @@ pub(super) struct Inserted {
     group: Option<u64>,
 }
 
-pub(super) type Judged<T> = Result<T, (usize, Bad)>;
+pub(crate) type Judged<T> = Result<T, (usize, Bad)>;
 
 /// Does it whole or not at all: what fails, or is found bad on the way, leaves nothing.
 pub(super) fn in_savepoint<T>(
@@ -116,10 +116,11 @@ pub(crate) fn insert_all(
     conn: &Connection,
     judge: &Judge,
     tasks: &[NewTask],
+    group: Option<&NewGroup>,
     now: Now,
-) -> Result<Judged<Vec<Stored>>, StoreError> {
-    let list = NewList { tasks, ..NewList::default() };
-    Ok(insert_list(conn, judge, list, now)?.map(|inserted| inserted.stored))
+) -> Result<Judged<(Vec<Stored>, Option<u64>)>, StoreError> {
+    let list = NewList { tasks, group, ..NewList::default() };
+    Ok(insert_list(conn, judge, list, now)?.map(|inserted| (inserted.stored, inserted.group)))
 }
 
 /// Judges and inserts. When it is refused, some may have been inserted.
