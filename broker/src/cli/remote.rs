@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use laneway::{Curve, Watch};
+use laneway::{Curve, Task, Watch};
 use laneway_protocol::message::{
     Batch, BulkFilter, Change, Drain, Drained, FairKeyRow, FairKeys, Filter, GroupRow, KindState, Kinds, LaneRow,
     Lanes, NewGroup, NewSchedule, NewTask, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict,
