@@ -64,7 +64,7 @@ fn lanes_are_listed_with_what_is_set() {
     let row = lanes(&mut world).remove(1);
     assert_eq!(
         (row.cap, row.rate_burst, row.share, row.one_of),
-        (Some(2), Some(1), Some(40), Some(5)),
+        (Some(2), Some(1), Some(40), Some(3)),
         "on top of what was set"
     );
     assert_eq!(row.set, ["cap", "rate", "rate_burst", "share"]);
