@@ -79,6 +79,45 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
 }
 
 #[test]
+fn when_memory_runs_out_a_task_ends_before_its_worker() {
+    // Proves what the system goes by when it has to kill somebody: a program, and what it starts, stand out by the score that they
+    // carry and their worker does not; and that the kill is the failure of that task alone, in a run of many.
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let script = r#"
+        read -r what
+        case "$what" in
+            own) cat /proc/self/oom_score_adj;;
+            worker) cat "/proc/$PPID/oom_score_adj";;
+            greedy) kill -9 $$;;
+            *) sleep 0.3; echo 1;;
+        esac"#;
+    let worker = work(&place, &["--slots", "3"], script);
+    let ours: i64 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let [own, of_worker] = ["own", "worker"].map(|what| {
+        let task = table.insert("job", what);
+        table.wait_for_state(task, "done");
+        table.column::<String>(task, "result").trim_matches('"').parse::<i64>().unwrap()
+    });
+    assert_eq!((own, of_worker), (500, ours), "the score of a program, and that of its worker");
+
+    let beside: Vec<i64> = (0..4).map(|_| table.insert("job", "calm")).collect();
+    table.execute("INSERT INTO tasks(kind, payload, max_attempts) VALUES ('job', 'greedy', 1)", []);
+    let greedy = table.0.last_insert_rowid();
+    table.wait_for_state(greedy, "dead");
+    assert_eq!(
+        table.column::<String>(greedy, "losses || ' ' || error"),
+        "0 killed by signal 9, perhaps for want of memory"
+    );
+    for task in beside {
+        table.wait_for_state(task, "done");
+        assert_eq!(table.column::<String>(task, "runs || ' ' || losses"), "1 0");
+    }
+    assert_eq!(worker.stop(), 0);
+}
+
+#[test]
 fn a_lane_that_is_not_there_is_refused_where_slots_are_kept_for_it_too() {
     // Proves that a slip in --reserve ends the worker as one in --lanes does, with the lane in the error.
     let place = Place::new();
