@@ -120,3 +120,60 @@ fn a_key_that_another_task_has_is_told_with_and_without_a_broker() {
     let said = Said::by(&place, &[], &["task", "explain", &old.to_string(), "--db", "tasks.db"]);
     assert!(said.out.contains(&twin), "{}{}", said.out, said.err);
 }
+
+#[test]
+fn times_and_causes_are_told_where_the_row_has_them() {
+    // Proves that a second suspect is not said to wait for a busy worker; that a run whose worker was told to stop, has not come back
+    // after a restart, or is seen in the file alone is told with its times; and that a dead task tells its error, and what a
+    // retry needs.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let says = |task, all: &[&str]| {
+        let why = explain(&place, task);
+        assert!(all.iter().all(|says| why.contains(says)), "{why}");
+    };
+    let payload = format!(r#"{{"path": "{}"}}"#, place.path("never").display());
+    let suspect = || {
+        let insert = "INSERT INTO tasks(kind, losses, timeout_ms, payload) VALUES ('gate', 1, 900000, ?1)";
+        table.execute(insert, [&payload]);
+        table.0.last_insert_rowid()
+    };
+    let (first, second) = (suspect(), suspect());
+    let worker = WorkerProcess::start(&place, "slots=2 kinds=gate");
+    table.wait_for_state(first, "running");
+    wait_until("the queue to be read", || explain(&place, second).contains("first of lane"));
+    says(second, &["it goes to one that runs no other such task, and each that can run it has one"]);
+
+    let reject = |columns: &str, values: &str| {
+        table.execute(&format!("INSERT INTO tasks({columns}) VALUES ({values})"), []);
+        let id = table.0.last_insert_rowid();
+        table.wait_for_state(id, "dead");
+        id
+    };
+    says(reject("kind, lane", "'echo', 'nolane'"), &["failed for good: ", "nolane", "its lane is not in the settings"]);
+    says(reject("kind, run_at", "'echo', 1767225600"), &["failed for good: ", "it never ran", "mended by SQL"]);
+    table.execute(
+        "INSERT INTO tasks(kind, state, runs, finished_at, error) VALUES ('echo', 'dead', 3, 1, 'no disk')",
+        [],
+    );
+    says(table.0.last_insert_rowid(), &["it failed for good: no disk; `laneway task retry` queues it again"]);
+
+    // Its worker does not listen, and so is not told of the end of the broker.
+    worker.signal("STOP");
+    says(first, &[" runs it since ", ", and may for 14 min more"]);
+    broker.kill();
+    let broker = Broker::start(&place);
+    says(
+        first,
+        &["has not come back since the broker was started; it runs since ", "its lease ends in 14 min, and unless it"],
+    );
+    worker.signal("CONT");
+    wait_until("the worker to be back", || explain(&place, first).contains(" runs it since "));
+    worker.signal("STOP");
+    laneway(&place, &["task", "cancel", &first.to_string()]).is(0, "");
+    wait_until("the cancel", || explain(&place, first).contains(", was told to stop, and may for "));
+    broker.kill();
+    let said = Said::by(&place, &[], &["task", "explain", &first.to_string(), "--db", "tasks.db"]).out;
+    assert!(said.contains(", which was asked to stop; its timeout of 15 min ends in 14 min"), "{said}");
+}

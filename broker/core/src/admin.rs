@@ -16,6 +16,7 @@ use crate::event::{Asker, ReplyTo};
 use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX};
 use crate::page;
 use crate::settle::{Pending, RowsAsked};
+use crate::task::Running;
 use crate::time::Now;
 use crate::worker::{Session, SessionId};
 use crate::workflow::waits_for;
@@ -193,8 +194,10 @@ impl Broker {
             TaskState::Running => self.explain_running(id, row, now),
             TaskState::Queued => self.explain_queued(id, row, now),
             TaskState::Done => format!("it is done{}", twin(row)),
-            TaskState::Dead if row.twin.is_some() => format!("it failed for good{}", twin(row)),
-            TaskState::Dead => "it failed for good; `laneway task retry` queues it again".into(),
+            TaskState::Dead => {
+                let why = row.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+                format!("it failed for good{why}{}", self.way_back(row))
+            }
             TaskState::Cancelled => {
                 let why = row.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
                 format!("it was cancelled{why}{}", twin(row))
@@ -202,16 +205,48 @@ impl Broker {
         }
     }
 
+    /// Of a dead task: what somebody can do about it.
+    fn way_back(&self, row: &TaskRow) -> String {
+        let has_lane = |lane: &String| LaneName::new(lane).is_ok_and(|lane| self.dispatch.lane(&lane).is_some());
+        if row.twin.is_some() {
+            return twin(row);
+        }
+        if row.lane.as_ref().is_some_and(|lane| !has_lane(lane)) {
+            return "; its lane is not in the settings: once it is, `laneway task retry` queues the task again".into();
+        }
+        if row.runs == 0 {
+            // It was rejected as it came, and would be again.
+            return "; it never ran: once its row is mended by SQL, `laneway task retry` queues it again".into();
+        }
+        "; `laneway task retry` queues it again".into()
+    }
+
     fn explain_running(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         let connected = |session| self.workers.get(session).worker();
+        // A run that began under an earlier broker is older than this one knows.
+        let since = |task: &Running| {
+            let known = now.mono.since(task.since);
+            span(row.started_at.map_or(known, |at| known.max(now.wall.0.saturating_sub(at).max(0).unsigned_abs())))
+        };
         match self.running.get(&id).map(|task| (task, task.session.map(connected))) {
             Some((task, None)) => {
-                format!("its worker {} has not come back since the broker was started", task.worker)
+                let (worker, since) = (&task.worker, since(task));
+                let lease = span(task.deadline.since(now.mono));
+                // A worker that says no HELLO keeps its tasks until their leases end.
+                let next = if self.before.get(worker) == Some(&true) {
+                    format!("its lease ends in {lease}")
+                } else {
+                    let back = span(self.grace.until.min(task.deadline).since(now.mono));
+                    format!("its lease ends in {lease}, and unless it comes back the task does in {back}")
+                };
+                format!(
+                    "its worker {worker} has not come back since the broker was started; it runs since {since}, {next}"
+                )
             }
-            Some((task, Some(worker))) if task.stop.is_some() => format!("its worker {worker} was told to stop"),
             Some((task, Some(worker))) => {
-                let (since, left) = (now.mono.since(task.since), task.deadline.since(now.mono));
-                format!("worker {worker} runs it since {}, and may for {} more", span(since), span(left))
+                let (since, left) = (since(task), span(task.deadline.since(now.mono)));
+                let stop = if task.stop.is_some() { ", was told to stop" } else { "" };
+                format!("worker {worker} runs it since {since}{stop}, and may for {left} more")
             }
             None => format!(
                 "worker {} has just ended it, or the row was changed by SQL",
@@ -276,6 +311,11 @@ impl Broker {
             Some(n @ ..AHEAD_MAX) => format!(", behind {n} {whose}"),
             Some(n) => format!(", behind more than {n} {whose}"),
         };
+        if row.losses > 0 && !self.takes_suspects(kind.as_str()) {
+            return format!(
+                "a worker died while it ran, so it goes to one that runs no other such task, and each that can run it has one{behind}"
+            );
+        }
         if self.dispatch.is_read_ahead(id) {
             return format!("it is among the next{behind}; every worker that can run it is busy");
         }
@@ -316,6 +356,12 @@ impl Broker {
         self.workers.iter().filter(|(_, session)| can(session)).all(|(id, _)| self.drain_of(id).is_some())
     }
 
+    /// Whether some process that can run a kind could take a suspect of it now.
+    fn takes_suspects(&self, kind: &str) -> bool {
+        let can = |session: &Session| self.kinds_of(session).iter().any(|own| own.as_str() == kind);
+        self.workers.iter().any(|(_, session)| session.suspect.is_none() && can(session))
+    }
+
     pub(crate) fn workers_of(&self, kind: &str) -> u64 {
         self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count()
             as u64
@@ -328,7 +374,7 @@ fn twin(row: &TaskRow) -> String {
 }
 
 /// A length of time for a sentence.
-pub(crate) fn span(millis: u64) -> String {
+pub fn span(millis: u64) -> String {
     match millis {
         0..10_000 => format!("{millis} ms"),
         10_000..600_000 => format!("{} s", millis / 1_000),

@@ -57,6 +57,7 @@ pub use action::{
     Action, BulkSlice, BulkSliced, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted, Op,
     OpResult, Started, WorkerEvent, WorkerName,
 };
+pub use admin::span;
 pub use broker::{Broker, Start};
 pub use dump::{Dump, DumpedLane, DumpedLease};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};

@@ -327,9 +327,12 @@ fn what_becomes_of_a_running_task_is_told() {
     assert_eq!(explain(&mut world, 1), why);
     world.ask(9, Request::Cancel(Tasks { tasks: vec![id(1)] }));
     world.commit();
-    assert_eq!(explain(&mut world, 1), "its worker w (pid 1, session w) was told to stop");
+    let why = "worker w (pid 1, session w) runs it since 12 s, was told to stop, and may for 5000 ms more";
+    assert_eq!(explain(&mut world, 1), why);
     world.restart(true);
-    assert_eq!(explain(&mut world, 1), "its worker w has not come back since the broker was started");
+    let why = "its worker w has not come back since the broker was started; it runs since 0 ms, its lease ends in 48 s, and unless it \
+               comes back the task does in 15 s";
+    assert_eq!(explain(&mut world, 1), why);
     world.overtake(1, Some(TaskState::Running));
     assert_eq!(explain(&mut world, 1), "worker w has just ended it, or the row was changed by SQL");
 }

@@ -1,7 +1,7 @@
 //! Looks tasks up, for the core, for those who wait and for people. Changes nothing; shared by the store and the offline
 //! commands.
 
-use laneway_core::{Ending, FoundTask, Now, OpResult};
+use laneway_core::{Ending, FoundTask, Now, OpResult, span};
 use laneway_protocol::limits::{BATCH_MAX, WAITS_FOR_MAX};
 use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
@@ -334,8 +334,7 @@ pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &Paused, now: N
     match row.state {
         TaskState::Waiting => laneway_core::waits_for(row),
         TaskState::Queued => explain_queued(row, judge, paused, now),
-        TaskState::Running if row.cancel_requested => "runs; its worker was asked to stop".into(),
-        TaskState::Running => format!("runs in worker {}", row.worker.as_deref().unwrap_or("unknown")),
+        TaskState::Running => explain_running(row, now),
         TaskState::Done => format!("ended well{twin}"),
         TaskState::Dead => {
             format!("given up after {} attempts and {} losses: {}{twin}", row.attempts, row.losses, error())
@@ -343,6 +342,23 @@ pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &Paused, now: N
         TaskState::Cancelled if row.error.is_some() => format!("cancelled: {}{twin}", error()),
         TaskState::Cancelled => format!("cancelled on request{twin}"),
     }
+}
+
+/// Since when and for how long, where the row says it.
+fn explain_running(row: &TaskRow, now: Now) -> String {
+    let since_ms = row.started_at.map(|at| now.wall.0.saturating_sub(at).max(0).unsigned_abs());
+    let since = since_ms.map_or_else(String::new, |ms| format!(" since {}", span(ms)));
+    let asked = if row.cancel_requested { ", which was asked to stop" } else { "" };
+    let worker = row.worker.as_deref().unwrap_or("unknown");
+    let lease = match (row.timeout_ms, since_ms) {
+        (Some(timeout), Some(since)) if since < timeout => {
+            format!("; its timeout of {} ends in {}", span(timeout), span(timeout - since))
+        }
+        (Some(timeout), Some(_)) => format!("; its timeout of {} is over", span(timeout)),
+        (Some(timeout), None) => format!("; its timeout is {}", span(timeout)),
+        (None, _) => String::new(),
+    };
+    format!("runs in worker {worker}{since}{asked}{lease}")
 }
 
 fn explain_queued(row: &TaskRow, judge: &Judge, paused: &Paused, now: Now) -> String {
