@@ -21,7 +21,7 @@ use crate::error::Error;
   laneway group wait 7 --limit 5m
   laneway group cancel 7")]
 pub(super) enum GroupCommand {
-    Submit(SubmitArgs),
+    Submit(Box<SubmitArgs>),
     /// Show where a group stands: its tasks by state
     #[command(after_help = "Example:\n  laneway group show 7 -o json | jq .done")]
     Show(OneGroup),
@@ -89,15 +89,15 @@ pub(super) struct WaitArgs {
 
 pub(super) fn run(common: &Common, command: GroupCommand) -> Result<(), Error> {
     match command {
-        GroupCommand::Submit(args) => submit(common, args),
+        GroupCommand::Submit(args) => submit(common, &args),
         GroupCommand::Show(OneGroup { group }) => print(&Remote::expect(common)?.group(group)?, common.output),
         GroupCommand::Cancel(OneGroup { group }) => print(&Remote::expect(common)?.cancel_group(group)?, common.output),
         GroupCommand::Wait(WaitArgs { group, limit }) => wait(&Remote::expect(common)?, group, limit, common.output),
     }
 }
 
-fn submit(common: &Common, args: SubmitArgs) -> Result<(), Error> {
-    let (tasks, group) = new_group(&args)?;
+fn submit(common: &Common, args: &SubmitArgs) -> Result<(), Error> {
+    let (tasks, group) = new_group(args)?;
     let Some(remote) = Remote::reach(common)? else {
         let (stored, number) = offline::open(common)?.submit_group(&tasks, &group)?;
         print_stored(number, &stored, &group, common.output)?;

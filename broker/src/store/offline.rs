@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::checkpoint::wal_of;
 use super::lock;
-use super::sqlite::{self, Judged, SCHEMA_VERSION};
+use super::sqlite::{self, Judged, SCHEMA_VERSION, Said};
 use super::validate::Judge;
 use super::{Bad, Rules, StoreError};
 
@@ -169,11 +169,7 @@ pub(crate) fn submit_group(
     Ok(stored.map(|(stored, number)| (stored, number.expect("a list that is to be a group has become one"))))
 }
 
-fn insert(
-    path: &Path,
-    tasks: &[NewTask],
-    group: Option<&NewGroup>,
-) -> Result<Judged<(Vec<Stored>, Option<u64>)>, StoreError> {
+fn insert(path: &Path, tasks: &[NewTask], group: Option<&NewGroup>) -> Result<Judged<Said>, StoreError> {
     let (mut conn, judge) = open(path)?;
     let mut tasks = tasks.to_vec();
     tasks.iter_mut().for_each(derive_key);

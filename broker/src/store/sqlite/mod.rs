@@ -57,7 +57,7 @@ use super::{
 pub(super) use self::query::{list, paused_lanes, show};
 pub(super) use self::schema::{NAMES, names_are_free, version};
 pub(crate) use self::schema::{SCHEMA_VERSION, connect, migrate};
-pub(super) use self::submit::{Judged, insert_all};
+pub(super) use self::submit::{Judged, Said, insert_all};
 
 /// How long `begin` retries on a locked database. Apps hold the lock for the length of a transaction.
 const LOCKED_MAX: Duration = Duration::from_secs(2);

@@ -118,7 +118,7 @@ pub(crate) fn insert_all(
     tasks: &[NewTask],
     group: Option<&NewGroup>,
     now: Now,
-) -> Result<Judged<(Vec<Stored>, Option<u64>)>, StoreError> {
+) -> Result<Judged<Said>, StoreError> {
     let list = NewList { tasks, group, ..NewList::default() };
     Ok(insert_list(conn, judge, list, now)?.map(|inserted| (inserted.stored, inserted.group)))
 }
@@ -398,8 +398,8 @@ fn given_out(id: i64) -> Result<TaskId, StoreError> {
 const MET: u64 = 1 << 63;
 const REPLACED: u64 = 1 << 62;
 
-/// What a request was answered with: its tasks, and their group if they are one.
-type Said = (Vec<Stored>, Option<u64>);
+/// What a list is answered with: its tasks, and their group if they are one.
+pub(crate) type Said = (Vec<Stored>, Option<u64>);
 
 fn said_before(conn: &Connection, request: RequestId, now: Now) -> Result<Option<Said>, StoreError> {
     let sql = "SELECT tasks, group_id FROM laneway_requests WHERE request = ?1 AND at > ?2";
