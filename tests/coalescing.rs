@@ -10,9 +10,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use harness::{Broker, Place, Table, WorkerProcess};
+use harness::{Broker, Place, Random, Table, WorkerProcess};
 use laneway::protocol::Code;
-use laneway::{Client, Error, OnConflict, Task, TaskId, TaskState};
+use laneway::{Client, Error, OnConflict, Stored, Task, TaskId, TaskState};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -156,6 +156,83 @@ fn race(client: &Client, caller: u32) {
         }
         assert_eq!(client.wait(first.task).unwrap().result::<u32>().unwrap(), last, "{key}");
     }
+}
+
+/// The same, and no key is had twice, while the broker is killed again and again and others ask to be refused.
+#[test]
+fn replaced_and_refused_hold_when_the_broker_is_killed() {
+    let place = Place::new();
+    let random = Random::new();
+    let mut broker = Broker::start(&place);
+    let _worker = WorkerProcess::start(&place, "slots=2");
+    let callers: Vec<_> = (0..3)
+        .map(|caller| {
+            let client = broker.client();
+            thread::spawn(move || {
+                (0..30).map(|round| race_with_kills(&client, &format!("{caller}-{round}"))).sum::<i64>()
+            })
+        })
+        .collect();
+    while callers.iter().any(|caller| !caller.is_finished()) {
+        thread::sleep(Duration::from_millis(100 + random.below(400)));
+        broker.kill();
+        broker = Broker::start(&place);
+    }
+    let made: i64 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+    // What was said to be new is a row, and nothing else is; but for a submit that was asked for again, and had been stored.
+    let table = Table::open(&place);
+    let rows = table.count("1");
+    assert!(made <= rows, "{made} were new, and there are {rows} rows");
+    table.wait_for_count("state = 'done'", rows);
+}
+
+/// Asks again as long as a broker is away. Gives also whether an earlier try may have been stored.
+fn insist(client: &Client, task: &Task) -> (Result<Stored, Error>, bool) {
+    let mut in_doubt = false;
+    loop {
+        match client.submit(task.clone()) {
+            Err(error) if error.retry() => in_doubt = true,
+            answer => return (answer, in_doubt),
+        }
+    }
+}
+
+/// One key: submitted, replaced in haste, and asked for by one who wants it alone. How many tasks were new.
+fn race_with_kills(client: &Client, key: &str) -> i64 {
+    let task = |n: u32| Task::new("echo").payload(&n).unique_key(key).on_conflict(OnConflict::Replace);
+    let first = insist(client, &task(0)).0.unwrap();
+    let mut made = 1;
+    // More than one only where an answer was lost.
+    let mut may_run = vec![0];
+    for n in 1..4 {
+        let (stored, in_doubt) = insist(client, &task(n));
+        let stored = stored.unwrap();
+        if stored.replaced {
+            may_run = vec![n];
+        } else if in_doubt {
+            may_run.push(n);
+        }
+        if stored.task != first.task {
+            made += i64::from(stored.new);
+            break;
+        }
+    }
+    match insist(client, &task(9).on_conflict(OnConflict::Reject)).0 {
+        Ok(stored) => {
+            assert!(stored.new, "{key}: {stored:?}");
+            made += 1;
+        }
+        Err(Error::Refused(refused)) => assert_eq!(refused.code, Code::Conflict, "{key}: {refused}"),
+        Err(error) => panic!("{key}: {error}"),
+    }
+    let ran = loop {
+        match client.wait(first.task) {
+            Err(error) if error.retry() => {}
+            ended => break ended.unwrap().result::<u32>().unwrap(),
+        }
+    };
+    assert!(may_run.contains(&ran), "{key}: {ran} ran, and not one of {may_run:?}");
+    made
 }
 
 /// Refused with the id of the one that has the key, or answered with the result of one that is done.
