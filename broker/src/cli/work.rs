@@ -17,9 +17,10 @@ use crate::work::{self, Job, Program, ResultFormat};
 ///
 /// One process for each task. It gets the payload on standard input; what it writes to standard output is the result. It ends
 /// with 0 when the task is done, with 65 when it can never be done (dead at once), with anything else when this attempt has
-/// failed; the last lines of standard error are the reason. Lines on descriptor 3 tell progress: `3 10 resized`, `30%`, or any
-/// words. LANEWAY_TASK, LANEWAY_KIND, LANEWAY_LANE, LANEWAY_ATTEMPT and LANEWAY_MAX_ATTEMPTS say which task it is, TRACEPARENT and
-/// TRACESTATE which trace it belongs to. On a cancel or a timeout it gets SIGTERM, then SIGKILL, with everything that it has started.
+/// failed; the last lines of standard error are the reason. Lines on descriptor 3 (LANEWAY_PROGRESS_FD) tell progress: `3 10 resized`,
+/// `30%`, or any words, which leave the count as it is. LANEWAY_TASK, LANEWAY_KIND, LANEWAY_LANE, LANEWAY_ATTEMPT and LANEWAY_MAX_ATTEMPTS say which task it is, TRACEPARENT and
+/// TRACESTATE which trace it belongs to. On a cancel or a timeout it gets SIGTERM, then SIGKILL, with everything that it has started
+/// and that has not moved into a session of its own.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
