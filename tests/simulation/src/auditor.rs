@@ -6,7 +6,8 @@
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
-//! only; each slot of a schedule is fired once and in time; and
+//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; each slot of a schedule
+//! is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
@@ -16,6 +17,7 @@ mod bulk;
 mod dispatch;
 mod kept;
 mod limits;
+mod news;
 mod runs;
 mod schedules;
 mod shares;
@@ -71,6 +73,7 @@ pub(crate) struct Auditor {
     /// The broker that runs now was told to hand nothing out.
     quiet: bool,
     kept: kept::Kept,
+    heard: news::Heard,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
 }
@@ -176,10 +179,11 @@ impl Auditor {
         self.requeued.extend(tasks.iter().map(|task| id(*task)));
     }
 
-    pub(crate) fn on_start(&mut self, now: u64, table: &Table) {
+    pub(crate) fn on_start(&mut self, now: u64, epoch: u64, table: &Table) {
         self.tally.starts += 1;
         (self.now, self.quiet) = (now, false);
         (self.rows, self.edges) = (rows(table), table.edges());
+        self.news_on_start(epoch);
         self.disturbed(now);
         self.peers = Peers::default();
         let waits = self.rows.iter().filter(|(_, row)| row.state == TaskState::Waiting);

@@ -70,7 +70,7 @@ impl World {
         (self.host.frozen_until, self.host.last_turn) = (0, self.now);
         self.note(format_args!("broker starts: {} unclean {}", start.epoch, start.unclean));
         self.durable = vec![self.table.copy()];
-        self.auditor.on_start(self.now, &self.table);
+        self.auditor.on_start(self.now, start.epoch.0, &self.table);
         self.auditor.on_limits(&start.kinds, &start.lanes, &start.paused, &start.fair_keys);
         let (core, actions) = Broker::new(self.plan.settings(), start, now);
         self.host.parts = Some(Parts {

@@ -31,6 +31,7 @@ pub(crate) struct Row {
     pub(crate) payload: Option<String>,
     pub(crate) result: Option<String>,
     pub(crate) group: Option<i64>,
+    pub(crate) progress: Option<i64>,
 }
 
 pub(crate) fn rows(table: &Table) -> BTreeMap<i64, Row> {
@@ -67,5 +68,6 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         payload: text("payload"),
         result: text("result"),
         group: int("group_id"),
+        progress: int("progress_done"),
     }
 }

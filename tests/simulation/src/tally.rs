@@ -36,6 +36,10 @@ pub struct Tally {
     pub quiet: u64,
     /// Hand-outs beside which a lane with a share had something at hand for sure.
     pub owed: u64,
+    /// Words of progress that were told, answers with a gap, and answers without room for every word.
+    pub words: u64,
+    pub gaps: u64,
+    pub cut_short: u64,
 }
 
 impl AddAssign for Tally {
@@ -59,5 +63,8 @@ impl AddAssign for Tally {
         self.abandoned += other.abandoned;
         self.quiet += other.quiet;
         self.owed += other.owed;
+        self.words += other.words;
+        self.gaps += other.gaps;
+        self.cut_short += other.cut_short;
     }
 }

@@ -98,7 +98,9 @@ impl World {
         }
         Some(match dice {
             ..70 => {
-                let (tasks, abandon) = (some(self), self.chance.chance(40));
+                // Of many at once, too, whose words find no room in one answer.
+                let all = self.chance.chance(40);
+                let (tasks, abandon) = (if all { known.clone() } else { some(self) }, self.chance.chance(40));
                 let wait = WaitFor { tasks, kind: None, unique_key: None, cursor: None, wait_ms, abandon, group: None };
                 (Request::WaitFor(wait), wait_ms)
             }
@@ -325,8 +327,14 @@ impl World {
                 self.clients[at].batch = begun.or(self.clients[at].batch);
                 false
             }
-            // Some leave before the end.
-            Answer::WaitFor(waited) => !waited.pending.is_empty() && !self.chance.chance(15),
+            // Some leave before the end; the others go on behind what they have heard.
+            Answer::WaitFor(waited) => {
+                let asking = self.clients[at].asking.as_mut().expect("just looked at");
+                if let (Request::WaitFor(question), None) = (&mut asking.request, &waited.group) {
+                    (question.cursor, question.tasks) = (Some(waited.cursor), waited.pending.clone());
+                }
+                !waited.pending.is_empty() && !self.chance.chance(15)
+            }
             Answer::Error(error) => error.retry,
             _ => false,
         };

@@ -84,6 +84,9 @@ fn the_seeds_are_not_idle() {
         abandoned,
         quiet,
         owed,
+        words,
+        gaps,
+        cut_short,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -105,6 +108,9 @@ fn the_seeds_are_not_idle() {
         ("abandoned", abandoned),
         ("told to be quiet", quiet),
         ("hand-outs that owed a lane its share", owed),
+        ("words of progress", words),
+        ("gaps", gaps),
+        ("answers cut short", cut_short),
     ] {
         assert!(n >= 5, "{what}: {n} in {SEEDS_LOOKED_AT} seeds: {seen:?}");
     }

@@ -30,6 +30,7 @@ impl Auditor {
             }
             (Request::Progress(progress), Answer::Progress(_)) => {
                 self.is_current(id(progress.task), progress.lease.value(), "progress is taken");
+                self.on_progress_taken(progress);
             }
             (Request::Drain(drain), Answer::Drain(drained)) => {
                 if let Some(worker) = &drain.worker {
@@ -60,6 +61,7 @@ impl Auditor {
             }
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
             | (Request::Group(_), Answer::Group(row)) => self.check_group(row),
+            (Request::WaitFor(question), Answer::WaitFor(waited)) => self.check_news(question, waited),
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),

@@ -99,6 +99,8 @@ impl World {
         let before = self.workers[at].slots[slot].line.conn;
         let again = self.net.between(50, 400);
         self.due_in(again, Due::Say { worker: at, slot, held });
+        // Most words are as long as a word may be.
+        let note = self.net.chance(80).then(|| "x".repeat(8_000));
         let Some(conn) = self.connect(peer, before) else { return };
         self.workers[at].slots[slot].line.conn = Some(conn);
         let progress = Progress {
@@ -107,7 +109,7 @@ impl World {
             lease: held.1,
             done: Some(self.now),
             total: None,
-            note: None,
+            note,
             extend_ms: None,
             data: None,
             log: None,

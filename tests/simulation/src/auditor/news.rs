@@ -1,0 +1,116 @@
+//! What those who wait hear: every word of progress once and in order, or a gap; after a restart a gap and what the row says; and
+//! an end for each task, behind all its words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use laneway_protocol::message::{Progress, WaitFor, Waited};
+use laneway_protocol::{TaskId, TaskState};
+
+use super::{Auditor, id};
+
+/// The progress that the broker which runs now has taken in.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Task and count, in order. The first has number 1.
+    log: Vec<(i64, u64)>,
+    /// The epoch of this broker, and those of the cursors that it gave.
+    epoch: u64,
+    given: BTreeSet<u64>,
+    /// What it found when it started, which a start brings to the disk.
+    found: BTreeMap<i64, TaskState>,
+}
+
+impl Auditor {
+    pub(super) fn news_on_start(&mut self, epoch: u64) {
+        let found = self.rows.iter().map(|(task, row)| (*task, row.state)).collect();
+        self.heard = Heard { epoch, found, ..Heard::default() };
+    }
+
+    pub(super) fn on_progress_taken(&mut self, progress: &Progress) {
+        self.heard.log.extend(progress.done.map(|done| (id(progress.task), done)));
+    }
+
+    pub(super) fn check_news(&mut self, question: &WaitFor, waited: &Waited) {
+        let wrong = self.wrong_news(question, waited);
+        self.heard.given.insert(waited.cursor.epoch.0);
+        self.tally.words += waited.events.len() as u64;
+        self.tally.gaps += u64::from(waited.gap);
+        self.tally.cut_short += u64::from(self.told_to(waited) < self.heard.log.len());
+        if let Some(wrong) = wrong {
+            self.fail(format!("{wrong}: {question:?} is answered with {waited:?}"));
+        }
+    }
+
+    /// So many of the words that this broker has taken in are told or passed over: none while it still tells of rows.
+    fn told_to(&self, waited: &Waited) -> usize {
+        let n = if waited.cursor.epoch.0 == self.heard.epoch { waited.cursor.n } else { 0 };
+        usize::try_from(n).expect("there are not so many")
+    }
+
+    fn wrong_news(&self, question: &WaitFor, waited: &Waited) -> Option<String> {
+        let own = question.cursor.filter(|cursor| self.heard.given.contains(&cursor.epoch.0));
+        if question.cursor.is_some() && own.is_none() && !waited.gap {
+            return Some("a cursor of another broker is no gap".into());
+        }
+        let after = own.filter(|cursor| cursor.epoch.0 == self.heard.epoch).map_or(0, |cursor| cursor.n);
+        let (after, to) = (usize::try_from(after).expect("there are not so many"), self.told_to(waited));
+        if to < after {
+            return Some("the cursor goes back".into());
+        }
+        let finals: Vec<TaskId> = waited.finals.iter().map(|end| end.task).collect();
+        let lists = [&finals, &waited.pending, &waited.not_found, &waited.pruned];
+        let mut named: Vec<TaskId> = lists.into_iter().flatten().copied().collect();
+        named.sort_unstable();
+        let asked: BTreeSet<TaskId> = question.tasks.iter().copied().collect();
+        if !named.iter().eq(asked.iter()) {
+            return Some("not every task is answered once".into());
+        }
+        for task in finals.iter().chain(&waited.pending).copied() {
+            let of = |words: &[(i64, u64)]| -> Vec<u64> {
+                words.iter().filter(|(of, _)| *of == id(task)).map(|(_, done)| *done).collect()
+            };
+            let said = of(&self.heard.log[after..to]);
+            let is_word = |n: u64, done| {
+                let at = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+                at.and_then(|at| self.heard.log.get(at)) == Some(&(id(task), done))
+            };
+            let events = waited.events.iter().filter(|event| event.task == task);
+            let events: Vec<(u64, u64)> = events.map(|event| (event.n, event.done.unwrap_or(0))).collect();
+            let (told, rows): (Vec<_>, Vec<_>) = events.iter().partition(|(n, done)| is_word(*n, *done));
+            let told: Vec<u64> = told.iter().map(|(_, done)| *done).collect();
+            let may_miss = waited.gap || question.cursor.is_none();
+            if told != said && !(may_miss && said.ends_with(&told)) {
+                return Some(format!("of task {task} {said:?} was said, and {told:?} is told"));
+            }
+            let goes_on = own.is_some_and(|cursor| cursor.epoch.0 == self.heard.epoch);
+            if rows.len() > usize::from(!goes_on) || rows.first().is_some_and(|row| events[0] != *row) {
+                return Some(format!("of task {task} a row tells {rows:?}"));
+            }
+            let odd = self.touched.contains(&id(task)) || self.requeued.contains(&id(task));
+            if finals.contains(&task) && !odd && !of(&self.heard.log[to..]).is_empty() {
+                return Some(format!("the end of task {task} comes before its last words"));
+            }
+        }
+        // Who begins anew with another broker hears what the rows say.
+        let silent = |task: &&TaskId| {
+            let shows = self.rows.get(&id(**task)).is_some_and(|row| row.progress.is_some());
+            let spoke = self.heard.log.iter().any(|(of, _)| *of == id(**task));
+            let is_told = waited.events.iter().any(|event| event.task == **task);
+            shows && !spoke && !is_told && !self.touched.contains(&id(**task))
+        };
+        let is_whole = waited.cursor.epoch.0 == self.heard.epoch;
+        let anew = own.is_none() && is_whole;
+        let silent = waited.pending.iter().find(silent).filter(|_| anew);
+        if let Some(task) = silent {
+            return Some(format!("what the row of task {task} says is not told"));
+        }
+        let wrong_end = waited.finals.iter().find(|end| {
+            let task = id(end.task);
+            let odd = self.touched.contains(&task) || self.requeued.contains(&task);
+            let on_disk = [self.synced.get(&task).map(|row| row.state), self.heard.found.get(&task).copied()];
+            // A cancel or an expiry that a power cut takes back comes again by itself; a result would not.
+            end.state == TaskState::Done && !odd && !self.is_gone(task) && !on_disk.contains(&Some(end.state))
+        });
+        wrong_end.map(|end| format!("the end of task {} is not what is on disk", end.task))
+    }
+}
