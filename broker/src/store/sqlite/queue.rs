@@ -109,7 +109,9 @@ pub(super) fn intake(conn: &Connection, state: &mut State, rows: usize, now: Now
     turns_later.extend(let_go.turns_later);
     found.turns = turns.into_iter().collect();
     found.turns_later = turns_later.into_iter().collect();
+    // In an order that does not change from one run to the next: what is marked first is read first.
     found.due = due.into_iter().collect();
+    found.due.sort_unstable();
     found.later = later.into_iter().collect();
     found.let_go = state.dependencies.tell();
     Ok(found)

@@ -57,6 +57,7 @@ impl Auditor {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;
                 self.check_start(id(started.task));
+                self.shares_on_start(started);
                 let (task, lease) = (id(started.task), started.lease.value());
                 let before = self.leases.of.get(&task).cloned().unwrap_or_default();
                 let made = self.rows.get(&task).map_or(0, |row| row.created_at);

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::{Action, Event, Now};
+use laneway_core::{Action, Event, Now, Started};
 use laneway_protocol::message::{Ready, Request};
 
-use super::{Auditor, id};
+use super::{Auditor, Open, id};
 use crate::plan::LANES;
 
 /// A whole hand-out, where shares are per cent.
@@ -61,12 +61,25 @@ impl Auditor {
         }
     }
 
-    /// A task was handed out to a slot that was ready in this way.
-    pub(super) fn count_shares(&mut self, ready: &Ready, task: i64, rank: usize, now: Now) {
-        let Some((kinds, lanes)) = self.ability(ready) else { return };
-        for (rank, share) in self.limits.shares.iter().filter(|(rank, _)| lanes.contains(rank)) {
+    /// The core has chosen a task for a slot. Which slot is not told, so that any lane may be owed more for it.
+    pub(super) fn shares_on_start(&mut self, started: &Started) {
+        for (rank, share) in &self.limits.shares {
             *self.owed.most.entry(*rank).or_default() += u64::from(*share);
         }
+        // A hand-out that is committed first is told later, behind others: its lane pays for it now.
+        let waits = |open: &Open| matches!(&open.request, Request::Ready(ready) if ready.committed && ready.session == started.worker);
+        if let Some(rank) = LANES.iter().position(|name| *name == started.lane.as_str())
+            && self.open.values().any(waits)
+        {
+            let owed = self.owed.least.entry(rank).or_default();
+            *owed = owed.saturating_sub(WHOLE);
+        }
+        self.owed.at_hand.remove(&id(started.task));
+    }
+
+    /// A task was handed out to a slot that was ready in this way.
+    pub(super) fn count_shares(&mut self, ready: &Ready, rank: usize, now: Now) {
+        let Some((kinds, lanes)) = self.ability(ready).filter(|_| !ready.committed) else { return };
         let has = |lane: usize| {
             self.owed.at_hand.iter().filter_map(|task| Some((*task, self.waiting.told.1.get(task)?))).any(
                 |(task, row)| {
@@ -93,7 +106,6 @@ impl Auditor {
                 self.found.get_or_insert(format!("lane {} is owed {owed} hundredths of a hand-out", LANES[lane]));
             }
         }
-        self.owed.at_hand.remove(&task);
     }
 
     /// A lower lane went first. Whether its share can explain that; it pays for it.
