@@ -78,6 +78,7 @@ mod tests {
         let s = |time: Duration| time.as_secs();
         let per_s = GUESSES_MAX as u128 * 1_000 / GUESS_TIME.as_millis();
         assert_eq!(per_s, 32, "the comment beside GUESS_TIME");
+        assert_eq!(LIVE_SHARE, 4, "a quarter");
         vec![
             (
                 &["CONNECTIONS_MAX", "STREAMS_MAX", "WAITERS_MAX"],
@@ -111,6 +112,8 @@ mod tests {
                     n(DEAD_ROWS_MAX)
                 ),
             ),
+            (&["SCHEDULE_ROWS"], format!("a page of schedules | {SCHEDULE_ROWS} rows |")),
+            (&["LIVE_SHARE", "PARTS_MAX"], format!("a quarter of the time for looks; {PARTS_MAX} parts kept")),
             (&["SHOWN_BYTES_MAX"], format!("payload or a result on a page | {} KiB |", SHOWN_BYTES_MAX >> 10)),
             (&["METRIC_KINDS_MAX"], format!("kinds by name in the metrics | {METRIC_KINDS_MAX} |")),
             (
