@@ -1,6 +1,6 @@
 //! Operations that wait for a turn: the steps of tasks' lives in the order in which they were asked for, and behind them what
 //! only people ask, lists and counts. A turn takes so many that its rows are bounded; a flood of questions delays questions and
-//! no task.
+//! no task. A question never goes before a step that was asked before it: what is counted behind a change confirms the change.
 //!
 //! A hand-out waits a moment for its end, for the two together are one write. Nobody waits for its record, and should the broker
 //! die meanwhile, the lease itself tells the next one. It never comes behind anything that could tell the difference.
@@ -31,21 +31,34 @@ pub(super) struct Docket {
     starts: IdMap<TaskId, Ordered>,
     /// The first of them is no hand-out.
     steps: VecDeque<Ordered>,
-    questions: VecDeque<Ordered>,
+    /// How many have left the front of `steps`, less those that came back to it.
+    n_left: u64,
+    /// Each with how many must have left before it.
+    questions: VecDeque<(u64, Ordered)>,
 }
 
 impl Docket {
     pub(super) fn extend(&mut self, ops: Vec<Ordered>, now: Millis) {
         for op in ops {
-            if is_question(&op.1) { self.questions.push_back(op) } else { self.steps.push_back(op) }
+            if is_question(&op.1) { self.questions.push_back((self.n_asked(), op)) } else { self.steps.push_back(op) }
         }
         self.hold(now);
     }
 
+    /// Steps that were asked so far.
+    fn n_asked(&self) -> u64 {
+        self.n_left + self.steps.len() as u64
+    }
+
     /// Takes the operations of one turn: steps of about `rows` rows, and questions behind them.
     pub(super) fn take(&mut self, rows: usize, now: Millis) -> Vec<Ordered> {
-        let steps = take(&mut self.steps, rows);
-        let questions = take(&mut self.questions, READ_ROWS);
+        let n_steps = fitting(self.steps.iter(), rows);
+        let steps: Vec<Ordered> = self.steps.drain(..n_steps).collect();
+        self.n_left += n_steps as u64;
+        let n_left = self.n_left;
+        let ripe = self.questions.iter().take_while(|(after, _)| *after <= n_left).map(|(_, question)| question);
+        let n_questions = fitting(ripe, READ_ROWS);
+        let questions: Vec<Ordered> = self.questions.drain(..n_questions).map(|(_, question)| question).collect();
         let mut taken = Vec::with_capacity(steps.len() + questions.len());
         let seen = !questions.is_empty() || steps.iter().any(|(_, op)| sees_starts(op));
         if seen {
@@ -73,15 +86,25 @@ impl Docket {
     pub(super) fn put_back(&mut self, taken: Vec<Ordered>) {
         // What was held since then comes behind it.
         self.let_go();
-        for op in taken.into_iter().rev() {
-            if is_question(&op.1) { self.questions.push_front(op) } else { self.steps.push_front(op) }
+        let (questions, steps): (Vec<Ordered>, Vec<Ordered>) = taken.into_iter().partition(|(_, op)| is_question(op));
+        for step in steps.into_iter().rev() {
+            self.push_front(step);
         }
+        let n_asked = self.n_asked();
+        for question in questions.into_iter().rev() {
+            self.questions.push_front((n_asked, question));
+        }
+    }
+
+    fn push_front(&mut self, step: Ordered) {
+        self.steps.push_front(step);
+        self.n_left -= 1;
     }
 
     /// Holds no hand-out any longer: nothing more will come.
     pub(super) fn let_go(&mut self) {
         for start in self.take_held(|_| true).into_iter().rev() {
-            self.steps.push_front(start);
+            self.push_front(start);
         }
     }
 
@@ -109,6 +132,7 @@ impl Docket {
             let task = started.task;
             self.held.push_back((now, task));
             self.starts.extend(self.steps.pop_front().map(|start| (task, start)));
+            self.n_left += 1;
         }
     }
 
@@ -133,9 +157,10 @@ fn sees_starts(op: &Op) -> bool {
     }
 }
 
-fn take(from: &mut VecDeque<Ordered>, rows: usize) -> Vec<Ordered> {
+/// How many of them, from the first on, have about so many rows; at least one.
+fn fitting<'o>(ops: impl Iterator<Item = &'o Ordered>, rows: usize) -> usize {
     let (mut left, mut n) = (rows, 0);
-    for (_, op) in from.iter() {
+    for (_, op) in ops {
         let weight = weight(op);
         if n > 0 && weight > left {
             break;
@@ -143,7 +168,7 @@ fn take(from: &mut VecDeque<Ordered>, rows: usize) -> Vec<Ordered> {
         left = left.saturating_sub(weight);
         n += 1;
     }
-    from.drain(..n).collect()
+    n
 }
 
 /// Whether nothing but an answer depends on it.
@@ -217,6 +242,30 @@ mod tests {
         assert_eq!(docket.take(4_096, NOW), [find(1), list(512), list(512)]);
         assert_eq!(docket.take(4_096, NOW), [list(512), list(512)]);
         assert_eq!(docket.len(), 96);
+    }
+
+    #[test]
+    fn what_is_asked_behind_a_change_is_answered_behind_it() {
+        // Proves that a question which confirms a step waits for that step's turn, also when one of the two turns is undone, and
+        // that steps which came later do not hold it up.
+        let change = || (None, Op::PauseLane { lane: LaneName::new("low").unwrap(), paused: true });
+        let mut docket = Docket::default();
+        docket.extend(vec![find(4), change(), list(1)], NOW);
+        let taken = docket.take(4, NOW);
+        assert_eq!(taken, [find(4)]);
+        docket.extend(vec![find(4)], NOW);
+        docket.put_back(taken);
+        assert_eq!(docket.take(4, NOW), [find(4)]);
+        let taken = docket.take(4, NOW);
+        assert_eq!(taken, [change(), list(1)]);
+        docket.put_back(taken);
+        assert_eq!(docket.take(1, NOW), [change()]);
+        assert_eq!(
+            docket.take(4, NOW),
+            [find(4), list(1)],
+            "what was undone comes back behind all that was asked by then"
+        );
+        assert!(docket.is_empty());
     }
 
     fn started(n: u64) -> Ordered {
