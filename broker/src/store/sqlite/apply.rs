@@ -11,6 +11,7 @@ use super::edit::edit;
 use super::refused::unless_refused;
 use super::row::{SqlPayload, sql_id, sql_u64};
 use super::run::{Hot, end, or_refused, run, start_or_refuse};
+use super::schema::has_app_trigger;
 use super::series::Series;
 use super::submit::{NewList, submit};
 use super::unique;
@@ -36,7 +37,7 @@ pub(super) fn apply(
         if series.is_some() {
             let are_possible = match are_series_possible {
                 Some(known) => known,
-                None => *are_series_possible.insert(Series::are_possible(conn)?),
+                None => *are_series_possible.insert(!has_app_trigger(conn)?),
             };
             series = series.filter(|_| are_possible);
         }

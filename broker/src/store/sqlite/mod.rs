@@ -12,6 +12,7 @@ mod dependencies;
 mod edit;
 mod group;
 mod guard;
+mod insert;
 mod limits;
 mod news;
 mod prune;

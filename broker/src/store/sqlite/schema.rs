@@ -56,6 +56,13 @@ pub(crate) fn connect(path: &Path, create: bool) -> Result<Connection, StoreErro
     Ok(conn)
 }
 
+/// Whether an app has a trigger on the table of tasks. Our own is of changes that neither an insert nor an outcome makes.
+pub(super) fn has_app_trigger(conn: &Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema \
+               WHERE type = 'trigger' AND tbl_name = 'tasks' COLLATE NOCASE AND name <> 'tasks_moved')";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// Switches to WAL, which is kept in the file, and applies the migrations that are missing.
 ///
 /// # Errors

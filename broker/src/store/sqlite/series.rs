@@ -49,13 +49,6 @@ impl<'o> Series<'o> {
         (runs.len() >= RUNS_MIN).then_some(Self { runs, ops: from..until })
     }
 
-    /// Not where an app has a trigger on the table. Our own is of columns that no outcome changes.
-    pub(super) fn are_possible(conn: &Connection) -> Result<bool, StoreError> {
-        let sql = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema \
-                   WHERE type = 'trigger' AND tbl_name = 'tasks' COLLATE NOCASE AND name <> 'tasks_moved')";
-        Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-    }
-
     /// Writes what it can. Gives for each run whether it is written; the rows of all others are as they were.
     pub(super) fn write<'c>(
         &self,
@@ -214,6 +207,7 @@ mod tests {
     use laneway_protocol::{Kind, LaneName, Lease, SessionName, TaskId};
 
     use super::super::apply::partners;
+    use super::super::schema::has_app_trigger;
     use super::super::tests::{NOW, opened};
     use super::*;
     use crate::store::{Store as _, Sync};
@@ -306,7 +300,7 @@ mod tests {
                         UPDATE tasks SET state = 'cancelled' WHERE id = 2; DELETE FROM tasks WHERE id = 7;";
             store.conn.execute_batch(&format!("{rows} {trigger}")).unwrap();
             let has_trigger = trigger.starts_with("CREATE TRIGGER");
-            assert_eq!(Series::are_possible(&store.conn).unwrap(), !has_trigger, "our own triggers stand in no way");
+            assert_eq!(has_app_trigger(&store.conn).unwrap(), has_trigger, "our own triggers stand in no way");
             let mut ops = ops(&(1..=8).map(run).collect::<Vec<_>>());
             if !is_series {
                 ops = ops.into_iter().flat_map(|op| [op, Op::Counts]).collect();

@@ -2,13 +2,14 @@
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
 use laneway_protocol::message::{NewGroup, NewTask, OnConflict, Stored};
-use laneway_protocol::{FairKey, LaneName, RequestId, TaskId};
-use rusqlite::{Connection, OptionalExtension, Statement, params};
+use laneway_protocol::{FairKey, RequestId, TaskId};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
 use super::dependencies::{depend, state_of, walk};
 use super::group::{end_unborn, group_exists, group_of, is_to_end, new_group, waiting_last};
-use super::row::{SqlPayload, sql_id, sql_u64};
+use super::insert::Inserts;
+use super::row::{sql_id, sql_u64};
 use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
 use crate::store::dependencies::{is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before};
@@ -179,17 +180,31 @@ fn insert_plain(
     now: Now,
     inserted: &mut Inserted,
 ) -> Result<Judged<()>, StoreError> {
-    let mut insert = conn.prepare_cached(INSERT)?;
-    for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
-        if let Some(twin) = twin(conn, task, now)? {
-            match meet(conn, judge, list, at, twin, inserted)? {
-                Ok(()) => continue,
-                Err(bad) => return Ok(Err(bad)),
+    let mut inserts = Inserts::of(conn, list.tasks.len(), now)?;
+    let mut keys = keys.into_iter();
+    let mut at = 0;
+    while at < list.tasks.len() {
+        let task = &list.tasks[at];
+        let several = inserts.rows(&list.tasks[at..])?;
+        if several.is_none()
+            && let Some(twin) = twin(conn, task, now)?
+        {
+            if let Err(bad) = meet(conn, judge, list, at, twin, inserted)? {
+                return Ok(Err(bad));
             }
+            keys.next();
+            at += 1;
+            continue;
         }
-        let id = insert_row(conn, &mut insert, task, "queued", None, now)?;
-        inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
-        inserted.stored.push(Stored::new(given_out(id)?));
+        let (first, n) = match several {
+            Some(rows) => rows,
+            None => (inserts.row(task, "queued", None)?, 1),
+        };
+        for ((id, task), key) in (first..).zip(&list.tasks[at..at + n]).zip(&mut keys) {
+            inserted.queued.push((key, id, task.fair_key.clone(), task.run_at.map(UnixMillis)));
+            inserted.stored.push(Stored::new(given_out(id)?));
+        }
+        at += n;
     }
     Ok(Ok(()))
 }
@@ -246,7 +261,7 @@ fn insert_related(
         Some(id) if spawner_group.is_some() => is_to_end(conn, id)?,
         _ => false,
     };
-    let mut insert = conn.prepare_cached(INSERT)?;
+    let mut inserts = Inserts::one_by_one(conn, now)?;
     let final_at = list.group.and_then(|group| group.last).map(|number| number as usize);
     let mut joined = Vec::new();
     for (at, (task, key)) in list.tasks.iter().zip(keys).enumerate() {
@@ -269,7 +284,7 @@ fn insert_related(
             return Ok(Err((at, missing_group(named))));
         }
         if too_late && task.join && group == spawner_group {
-            let id = insert_row(conn, &mut insert, task, "waiting", group, now)?;
+            let id = inserts.row(task, "waiting", group)?;
             end_unborn(conn, id, now)?;
             inserted.waiting.push(id);
             inserted.stored.push(Stored::new(given_out(id)?));
@@ -277,7 +292,7 @@ fn insert_related(
         }
         let waits = !(task.after.is_empty() && (final_at != Some(at) || list.tasks.len() == 1));
         let state = if waits { "waiting" } else { "queued" };
-        let id = insert_row(conn, &mut insert, task, state, group, now)?;
+        let id = inserts.row(task, state, group)?;
         if waits {
             inserted.waiting.push(id);
         } else {
@@ -293,39 +308,6 @@ fn insert_related(
         conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[at].task)])?;
     }
     join(conn, &joined, list.tasks)
-}
-
-/// What [`insert_row`] runs.
-const INSERT: &str = "INSERT INTO tasks (kind, lane, payload, run_at, unique_key, max_attempts, timeout_ms, expires_at, trace, \
-                      created_at, state, group_id, fair_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-
-/// Gives the id of the new row.
-fn insert_row(
-    conn: &Connection,
-    insert: &mut Statement<'_>,
-    task: &NewTask,
-    state: &str,
-    group: Option<i64>,
-    now: Now,
-) -> Result<i64, StoreError> {
-    insert.execute(params![
-        task.kind.as_str(),
-        task.lane.as_ref().map(LaneName::as_str),
-        SqlPayload(task.payload.as_ref()),
-        task.run_at,
-        task.unique_key,
-        task.max_attempts,
-        task.timeout_ms.map(sql_u64),
-        task.expires_at,
-        task.trace,
-        now.wall.0,
-        state,
-        group,
-        task.fair_key.as_ref().map(FairKey::as_str),
-    ])?;
-    let id = conn.last_insert_rowid();
-    keep_for(conn, id, task)?;
-    Ok(id)
 }
 
 /// The edges of new tasks. Those that were met instead of made wait for what they waited for.
