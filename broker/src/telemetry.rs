@@ -4,7 +4,7 @@
 //! events of tasks go as small structs in batches to a thread of their own, which formats them and keeps to
 //! `log_tasks_per_second_max`. `run` starts it first and ends it last. It takes no settings but [`Config`]'s.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -34,6 +34,8 @@ pub(crate) use worker_log::{tell_abandoned, tell_worker};
 
 /// Lines that wait for a slow disk or terminal; beyond this they are dropped.
 const LINES_WAITING_MAX: usize = 16_384;
+/// Lines that are waiting go to the disk or terminal in blocks of so many bytes, a system call each.
+const BLOCK_BYTES: usize = 16 * 1024;
 /// Batches of task events that wait for the formatting thread.
 const BATCHES_WAITING_MAX: usize = 64;
 /// How long the end of the process may wait for the formatting thread.
@@ -182,9 +184,10 @@ fn writer(file: Option<LogFile>) -> (NonBlocking, WorkerGuard, bool) {
     let builder =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).thread_name("log-writer");
     let is_terminal = file.is_none() && io::stderr().is_terminal();
+    // Flushed whenever no line waits, so that none stays here.
     let (writer, guard) = match file {
-        Some(file) => builder.finish(file),
-        None => builder.finish(io::stderr()),
+        Some(file) => builder.finish(BufWriter::with_capacity(BLOCK_BYTES, file)),
+        None => builder.finish(BufWriter::with_capacity(BLOCK_BYTES, io::stderr())),
     };
     (writer, guard, is_terminal)
 }

@@ -1,4 +1,4 @@
-//! The log file, on the thread that writes it: appended to line by line, opened anew when told so, and rotated when it is full or old:
+//! The log file, on the thread that writes it: appended to by whole lines, opened anew when told so, and rotated when it is full or old:
 //! NAME becomes NAME.1, that becomes NAME.2, and so on. Nothing that goes wrong with a name costs a line: the open file goes on.
 
 use std::fs::{self, File, OpenOptions};
@@ -100,13 +100,13 @@ impl LogFile {
         found.map_or(true, |found| (found.dev(), found.ino()) != (own.dev(), own.ino()))
     }
 
-    fn is_due(&self, line_bytes: u64) -> bool {
+    fn is_due(&self, more_bytes: u64) -> bool {
         if self.bytes == 0 || self.rests_until.is_some_and(|until| Instant::now() < until) {
             return false;
         }
         let Rotation { bytes_max, age_ms, .. } = &*self.rotation;
         let (bytes_max, age_ms) = (bytes_max.load(Ordering::Relaxed), age_ms.load(Ordering::Relaxed));
-        let is_full = bytes_max > 0 && self.bytes + line_bytes > bytes_max;
+        let is_full = bytes_max > 0 && self.bytes + more_bytes > bytes_max;
         is_full || (age_ms > 0 && unix_ms(SystemTime::now()).saturating_sub_unsigned(age_ms) >= self.begun)
     }
 
@@ -132,8 +132,8 @@ impl LogFile {
 }
 
 impl Write for LogFile {
-    /// Takes a line, and never fails: an error would end the thread that writes.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+    /// Takes whole lines, and never fails: an error would end the thread that writes.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let follows = self.rotator == Rotator::Another && self.is_moved();
         if self.reopen.swap(false, Ordering::Relaxed) || follows {
             // Failing that, the old file goes on: its lines can still be found.
@@ -142,7 +142,7 @@ impl Write for LogFile {
                 Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
             }
         }
-        if self.rotator == Rotator::This && self.is_due(line.len() as u64) {
+        if self.rotator == Rotator::This && self.is_due(lines.len() as u64) {
             match self.rotate() {
                 Ok(()) => self.rests_until = None,
                 Err(error) => self.rest(&error),
@@ -152,16 +152,20 @@ impl Write for LogFile {
             self.begun = unix_ms(SystemTime::now());
         }
         // A full disk must not end the writing thread, so that lines come again when there is room.
-        match self.file.write_all(line) {
-            Ok(()) => self.bytes += line.len() as u64,
-            Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
+        match self.file.write_all(lines) {
+            Ok(()) => self.bytes += lines.len() as u64,
+            Err(_) => _ = self.failed.fetch_add(n_lines(lines), Ordering::Relaxed),
         }
-        Ok(line.len())
+        Ok(lines.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+fn n_lines(lines: &[u8]) -> u64 {
+    lines.split(|byte| *byte == b'\n').count() as u64 - 1
 }
 
 fn append(path: &Path) -> Result<File, io::Error> {
@@ -370,7 +374,7 @@ mod tests {
         let path = PathBuf::from("/dev/full");
         let mut log = LogFile::open(&path, Rotator::This, Arc::default(), Arc::default(), Arc::default()).unwrap();
         log.write_all(b"one\n").unwrap();
-        log.write_all(b"two\n").unwrap();
-        assert_eq!(log.failed.load(Ordering::Relaxed), 2);
+        log.write_all(b"two\nthree\n").unwrap();
+        assert_eq!(log.failed.load(Ordering::Relaxed), 3);
     }
 }
