@@ -26,8 +26,9 @@ pub(super) struct Scale {
     pub(super) crowd: u32,
     pub(super) latency_samples: u32,
     pub(super) makespan_tasks: u32,
-    /// Bulk tasks of 1 ms that keep the workers busy while urgent ones come.
+    /// Bulk tasks that keep the workers busy while urgent ones come: of 1 ms, and without anything to do.
     pub(super) urgent_bulk: u32,
+    pub(super) urgent_noops: u32,
     pub(super) queued_rows: u32,
     pub(super) idle_time: Duration,
     /// Tasks that are drained beside open dashboards, of `queued_rows`: one at a time, and in batches.
@@ -56,6 +57,7 @@ impl Scale {
         latency_samples: 1_000,
         makespan_tasks: 2_000,
         urgent_bulk: 20_000,
+        urgent_noops: 30_000,
         queued_rows: 1_000_000,
         idle_time: Duration::from_secs(5),
         watched_tasks_alone: 150_000,
@@ -81,6 +83,7 @@ impl Scale {
         latency_samples: 100,
         makespan_tasks: 200,
         urgent_bulk: 2_000,
+        urgent_noops: 3_000,
         queued_rows: 50_000,
         idle_time: Duration::from_secs(1),
         watched_tasks_alone: 5_000,

@@ -9,10 +9,11 @@ use laneway::Task;
 use rusqlite::Connection;
 
 use super::Bench;
+use super::drain;
 use super::figure::{Figure, Report, Unit, percentile};
 use super::limits;
 use super::stage::{Durability, Stage};
-use super::worker::{SLEEP, STAMP, now_ns};
+use super::worker::{NOOP, SLEEP, STAMP, now_ns};
 use crate::error::Error;
 
 /// About 200 tasks a second: the system is idle between two.
@@ -65,9 +66,7 @@ fn by_wire(bench: &Bench, report: &mut Report, durability: Durability) -> Result
     let mut submitted = Inserted::default();
     for _ in 0..samples {
         thread::sleep(PAUSE);
-        let before = now_ns();
-        let stored = stage.client().submit(Task::new(STAMP))?;
-        submitted.0.insert(stored.task.value().cast_signed(), (before, now_ns()));
+        submitted.submit(&stage, Task::new(STAMP))?;
     }
     stage.await_end()?;
     let (mut whole, _) = submitted.waits(&app)?;
@@ -86,8 +85,37 @@ fn by_wire(bench: &Bench, report: &mut Report, durability: Durability) -> Result
     Ok(())
 }
 
-/// Urgent tasks by SQL while tasks of 1 ms keep every slot busy.
 pub(super) fn urgent(bench: &Bench, report: &mut Report) -> Result<(), Error> {
+    urgent_by_wire(bench, report)?;
+    urgent_by_sql(bench, report)
+}
+
+/// While tasks that do nothing keep every slot busy: what `bench/run` asks of every other system.
+fn urgent_by_wire(bench: &Bench, report: &mut Report) -> Result<(), Error> {
+    let bulk = bench.scale.urgent_noops;
+    let mut stage = Stage::open(bench, Durability::Full)?;
+    stage.pause(&[BULK_LANE], true)?;
+    stage.insert(NOOP, Some(BULK_LANE), bulk, |_| drain::payload())?;
+    stage.hire(BUSY_SLOTS, 1)?;
+    stage.await_queued(bulk)?;
+    stage.pause(&[BULK_LANE], false)?;
+    let mut submitted = Inserted::default();
+    // Stops well before the bulk work is over, else the last ones would find idle slots.
+    while stage.client().stats()?.done < u64::from(bulk / 10 * 9) {
+        thread::sleep(URGENT_PAUSE);
+        submitted.submit(&stage, Task::new(STAMP).lane(URGENT_LANE))?;
+    }
+    let n_urgent = u32::try_from(submitted.0.len()).unwrap_or(u32::MAX);
+    stage.await_end()?;
+    let (mut whole, _) = submitted.waits(&stage.app()?)?;
+    report.count(stage.tally_done(bulk + n_urgent)?);
+    let name = format!("wire submit to start, {BUSY_SLOTS} slots busy with no-ops, full");
+    add_waits(report, "urgent", &name, &mut whole);
+    Ok(())
+}
+
+/// An app's own commits, while tasks of 1 ms keep every slot busy.
+fn urgent_by_sql(bench: &Bench, report: &mut Report) -> Result<(), Error> {
     let bulk = bench.scale.urgent_bulk;
     let mut stage = Stage::open(bench, Durability::Full)?;
     stage.pause(&[BULK_LANE], true)?;
@@ -123,6 +151,13 @@ fn add_waits(report: &mut Report, part: &'static str, name: &str, waits: &mut [f
 }
 
 impl Inserted {
+    fn submit(&mut self, stage: &Stage<'_>, task: Task) -> Result<(), Error> {
+        let before = now_ns();
+        let stored = stage.client().submit(task)?;
+        self.0.insert(stored.task.value().cast_signed(), (before, now_ns()));
+        Ok(())
+    }
+
     fn insert(&mut self, app: &Connection, lane: Option<&str>) -> Result<(), Error> {
         let fail = |error| Error::database("insert a task", error);
         let mut statement = app.prepare_cached("INSERT INTO tasks (kind, lane) VALUES (?1, ?2)").map_err(fail)?;
