@@ -32,7 +32,7 @@ const SYNC_SLOW: Duration = Duration::from_millis(20);
 const AHEAD_MAX_MS: i64 = 60_000;
 /// The clocks of machines without a battery begin here or before.
 const YEAR_2025_MS: i64 = 1_735_689_600_000;
-/// Watches on folders that one user may have.
+/// Watchers of folders that one user may have.
 const WATCHES: &str = "/proc/sys/fs/inotify/max_user_instances";
 const WATCHES_LOW: u64 = 16;
 
@@ -152,7 +152,12 @@ impl Findings {
     }
 
     fn file_system(&mut self, folder: &Path) {
-        let Ok(FsType(kind)) = statfs(folder).map(|stat| stat.filesystem_type()) else { return };
+        if let Ok(FsType(kind)) = statfs(folder).map(|stat| stat.filesystem_type()) {
+            self.file_system_is(folder, kind);
+        }
+    }
+
+    fn file_system_is(&mut self, folder: &Path, kind: i64) {
         let remote = REMOTE.iter().find(|(number, _)| *number == kind);
         if let Some((_, name)) = remote {
             let fix = "put the database on a local disk; share the broker by its port, not its file";
@@ -175,7 +180,10 @@ impl Findings {
 
     fn space(&mut self, folder: &Path) {
         let Ok(stat) = statfs(folder) else { return };
-        let free = stat.blocks_available().saturating_mul(u64::try_from(stat.block_size()).unwrap_or(0));
+        self.free(stat.blocks_available().saturating_mul(u64::try_from(stat.block_size()).unwrap_or(0)));
+    }
+
+    fn free(&mut self, free: u64) {
         let what = format!("{} MB free", free / 1_000_000);
         let fix = "make room, or let rows go earlier: retention.done_age_ms, retention.done_count_max";
         match free {
@@ -186,7 +194,12 @@ impl Findings {
     }
 
     fn syncs(&mut self, folder: &Path) {
-        let Ok(median) = median_sync(folder) else { return };
+        if let Ok(median) = median_sync(folder) {
+            self.sync_takes(median);
+        }
+    }
+
+    fn sync_takes(&mut self, median: Duration) {
         let what = format!("a sync takes {:.1} ms", median.as_secs_f64() * 1_000.0);
         if median > SYNC_SLOW {
             let fix = "each acknowledged submit waits for one: a faster disk, many tasks in one submit, or durability = \"normal\"";
@@ -350,8 +363,13 @@ impl Findings {
         } else {
             self.good("limits", format!("{most} open files are allowed, {wanted} needed at most"));
         }
-        let watches = fs::read_to_string(WATCHES).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        if let Some(n) = watches.filter(|n| *n < WATCHES_LOW) {
+        if let Some(n) = fs::read_to_string(WATCHES).ok().and_then(|text| text.trim().parse().ok()) {
+            self.watchers(n);
+        }
+    }
+
+    fn watchers(&mut self, n: u64) {
+        if n < WATCHES_LOW {
             let what = format!("a user may have {n} inotify watchers; without one the broker polls for new rows");
             self.odd("limits", what, "sysctl fs.inotify.max_user_instances=128".into());
         }
@@ -410,4 +428,36 @@ fn median_sync(folder: &Path) -> std::io::Result<Duration> {
     }
     took.sort_unstable();
     Ok(took[SYNCS / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How it is judged, and that all but a good one comes with a fix.
+    fn judged(look: impl FnOnce(&mut Findings)) -> Option<Health> {
+        let mut found = Findings::default();
+        look(&mut found);
+        let finding = found.0.pop()?;
+        assert_eq!(finding.fix.is_none(), finding.health == Health::Good, "{finding:?}");
+        Some(finding.health)
+    }
+
+    #[test]
+    fn what_no_test_can_make_of_a_machine_is_judged() {
+        // Proves the findings of a full disk, a slow one, a remote file system and a machine that is out of watchers.
+        let free = |bytes| judged(|found| found.free(bytes));
+        assert_eq!(free(FREE_BYTES_BAD - 1), Some(Health::Bad));
+        assert_eq!(free(FREE_BYTES_BAD), Some(Health::Odd));
+        assert_eq!(free(FREE_BYTES_LOW), Some(Health::Good));
+        let sync = |time| judged(|found| found.sync_takes(time));
+        assert_eq!(sync(SYNC_SLOW), Some(Health::Good));
+        assert_eq!(sync(SYNC_SLOW * 2), Some(Health::Odd));
+        let kind = |kind| judged(|found| found.file_system_is(Path::new("/srv"), kind));
+        assert!(REMOTE.iter().all(|(remote, _)| kind(*remote) == Some(Health::Bad)));
+        assert_eq!((kind(FUSE), kind(MEMORY[0])), (Some(Health::Odd), Some(Health::Odd)));
+        assert_eq!(kind(0xef53), Some(Health::Good), "ext4");
+        assert_eq!(judged(|found| found.watchers(WATCHES_LOW - 1)), Some(Health::Odd));
+        assert_eq!(judged(|found| found.watchers(WATCHES_LOW)), None);
+    }
 }
