@@ -48,7 +48,8 @@ pub(crate) async fn workers(visit: Visit) -> Answered {
 
 pub(crate) async fn tasks(visit: Visit, Query(fields): Query) -> Answered {
     let filter = filter(&fields)?;
-    let snapshot = visit.app.live.look().await;
+    // Of the picture only the names of lanes and workers are used, which change seldom.
+    let snapshot = visit.app.live.glance().await;
     let limit = fields.number("limit")?.map_or(Ok(PAGE_ROWS), usize::try_from);
     let rows_max = limit.ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
     let rows_max = rows_max.ok_or_else(|| Failure::bad("limit", format!("must be 1 to {PAGE_ROWS_MAX}")))?;

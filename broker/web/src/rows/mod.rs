@@ -19,7 +19,7 @@ pub(crate) mod testing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
@@ -69,8 +69,10 @@ impl Rows {
         look: impl FnOnce(&mut Table) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
+        let asked = Instant::now();
         let job = Box::new(move |table: &mut Table| {
             if !reply.is_closed() {
+                table.asked(asked);
                 drop(reply.send(look(table)));
             }
         });
@@ -86,7 +88,9 @@ impl Rows {
     pub(crate) fn oldest(&self, facts: &Facts) -> Option<BTreeMap<String, i64>> {
         let queues = oldest::queues(&facts.lanes, &facts.kinds);
         let (reply, answer) = bounded(1);
+        let asked = Instant::now();
         let job = Box::new(move |table: &mut Table| {
+            table.asked(asked);
             drop(reply.send(oldest::oldest(table, &queues)));
         });
         self.jobs.try_send(job).ok()?;

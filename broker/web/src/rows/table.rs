@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::limits::QUERY_TIME;
+use crate::limits::{QUERY_TIME, QUERY_TIME_MIN};
 
 /// How long a look waits for a lock. In WAL mode a reader waits for nobody but a checkpoint that starts over.
 const BUSY_TIME: Duration = Duration::from_millis(50);
@@ -42,16 +42,24 @@ pub(crate) struct Table {
     path: PathBuf,
     open: Option<Connection>,
     begin: Instant,
+    /// When whoever looks now has asked for it.
+    asked: Instant,
     /// In microseconds from `begin`.
     deadline: Arc<AtomicU64>,
 }
 
 impl Table {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, open: None, begin: Instant::now(), deadline: Arc::new(AtomicU64::new(u64::MAX)) }
+        let now = Instant::now();
+        Self { path, open: None, begin: now, asked: now, deadline: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
-    /// One look, of [`QUERY_TIME`] at most.
+    /// The looks that follow were asked for at this moment.
+    pub(super) fn asked(&mut self, at: Instant) {
+        self.asked = at;
+    }
+
+    /// One look, over [`QUERY_TIME`] after it was asked for, and [`QUERY_TIME_MIN`] after it begins at the earliest.
     pub(crate) fn look<T>(
         &mut self,
         look: impl FnOnce(&Connection, &Clock) -> rusqlite::Result<T>,
@@ -59,7 +67,7 @@ impl Table {
         if self.open.is_none() {
             self.open = Some(self.connect()?);
         }
-        let until = self.begin.elapsed() + QUERY_TIME;
+        let until = (self.asked + QUERY_TIME).max(Instant::now() + QUERY_TIME_MIN).duration_since(self.begin);
         self.deadline.store(micros(until), Ordering::Relaxed);
         let clock = Clock { begin: self.begin, until };
         let conn = self.open.as_ref().ok_or_else(|| Trouble::Sql("no connection".into()))?;
@@ -131,6 +139,22 @@ mod tests {
         assert_eq!(found, Err(Trouble::TooBroad));
         assert!(started.elapsed() < QUERY_TIME * 20, "{:?}", started.elapsed());
         assert_eq!(table.look(|conn, _| conn.query_row("SELECT 1", [], |row| row.get(0))), Ok(1));
+    }
+
+    #[test]
+    fn a_look_that_has_waited_is_shorter() {
+        // Proves that the time is counted from the question, so that looks which meet do not add up, and that the last one in a
+        // long row of them has some, too.
+        let place = testing::Place::new();
+        let mut table = Table::new(place.db());
+        let (now, begin) = (Instant::now(), table.begin);
+        let mut until = |waited: Duration| {
+            table.asked(now.checked_sub(waited).unwrap());
+            begin + table.look(|_, clock| Ok(clock.until)).unwrap()
+        };
+        assert!(until(Duration::ZERO) >= now + QUERY_TIME);
+        let late = until(QUERY_TIME * 9);
+        assert!((now + QUERY_TIME_MIN..=Instant::now() + QUERY_TIME_MIN).contains(&late));
     }
 
     #[test]

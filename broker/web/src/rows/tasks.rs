@@ -240,11 +240,13 @@ fn seek(conn: &Connection, sources: &[Source], query: &PageQuery) -> rusqlite::R
 fn walk(conn: &Connection, clock: &Clock, source: &Source, query: &PageQuery) -> rusqlite::Result<Page> {
     let end = |which| conn.query_row(&format!("SELECT {which}(id) FROM tasks"), [], |row| row.get::<_, Option<i64>>(0));
     let (Some(first), Some(last)) = (end("min")?, end("max")?) else { return Ok(Page::default()) };
-    let mut before = query.before.unwrap_or(i64::MAX).min(last.saturating_add(1));
+    let start = query.before.unwrap_or(i64::MAX).min(last.saturating_add(1));
+    let mut before = start;
     let mut page = Page::default();
     let mut ids = SLICE_IDS;
     while before > first {
-        if clock.left() < SLICE_TIME {
+        // One slice there is in any case: a page that never goes on would lead nowhere.
+        if before < start && clock.left() < SLICE_TIME {
             return Ok(Page { next: Some(before), is_partial: true, ..page });
         }
         let (from, left) = (before.saturating_sub(ids), clock.left());
