@@ -320,6 +320,13 @@ fn a_submit_that_a_trigger_of_the_app_refuses_costs_nothing_else() {
     assert_eq!(table.count("1"), 0, "all or none");
     client.submit(good()).unwrap();
     assert_eq!(table.count("kind = 'good'"), 1);
+
+    // Of a long list the messages before it are stored, and a few behind it that were on their way: each whole or not at all.
+    let kind = |n| if n == 10 * 512 + 7 { "bad" } else { "listed" };
+    let refused = client.submit_many((0..20 * 512).map(|n| laneway::Task::new(kind(n)))).unwrap_err();
+    assert!(refused.to_string().contains("not in this shop"), "{refused}");
+    let listed = table.count("kind = 'listed'");
+    assert!((10..=13).contains(&(listed / 512)) && listed % 512 == 0, "{listed} are stored");
 }
 
 /// Triggers that refuse what people ask the broker to do, to cancel, to queue again, to keep progress, cost those rows and nothing else.

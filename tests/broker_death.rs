@@ -142,6 +142,31 @@ fn submit_until(endpoint: &str, client: usize, stop: &AtomicBool) -> Vec<(u64, S
 }
 
 #[test]
+fn a_long_list_is_stored_once_and_in_order_though_the_broker_dies() {
+    // Proves that the messages of a list, of which several are on their way at once, are each stored once, in the order of the list,
+    // when the broker dies in their midst, twice.
+    const N: usize = 40_000;
+    let place = Place::new();
+    let mut broker = Broker::start_with(&place, &["restart_hold_ms=0"]);
+    let table = Table::open(&place);
+    let client = Client::connect_with(broker.endpoint(), harness::DEADLINE).unwrap();
+    let submit =
+        std::thread::spawn(move || client.submit_many((0..N).map(|n| Task::new("later").payload(&n))).unwrap());
+    for after in [2_000, 12_000] {
+        wait_until("some of the list is stored", || table.count("1") >= after);
+        broker.kill();
+        assert!(table.count("1") < i64::try_from(N).unwrap(), "the list was stored before the broker died");
+        broker = Broker::start_with(&place, &["restart_hold_ms=0"]);
+    }
+    let stored = submit.join().unwrap();
+    assert_eq!(stored.len(), N);
+    assert!(stored.is_sorted_by(|a, b| a.task < b.task), "the ids are not in the order of the list");
+    let wrong = "SELECT count(*) FROM (SELECT payload, row_number() OVER (ORDER BY id) - 1 AS place FROM tasks) \
+                 WHERE CAST(payload AS INTEGER) <> place";
+    assert_eq!((table.count("1"), table.one::<i64>(wrong, [])), (i64::try_from(N).unwrap(), 0));
+}
+
+#[test]
 fn what_was_acknowledged_is_on_disk_when_the_broker_dies() {
     // Proves, by a kill right after each answer, that an id, an `ok` to an outcome, and `settled` are said after the commit.
     let place = Place::new();

@@ -7,6 +7,7 @@ mod admin;
 mod change;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use laneway_protocol::message::{
 use laneway_protocol::{Answer, Code, Kind, Payload, Request, RequestId, TaskId, TaskState, WireError};
 use serde::de::DeserializeOwned;
 
+use crate::ahead;
 use crate::conn::{Address, Conn, Miss, Patience};
 use crate::curve::Curve;
 use crate::error::Error;
@@ -35,6 +37,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const WAIT_PARKED: Duration = Duration::from_secs(10);
 /// Body bytes kept for everything but the tasks.
 const SUBMIT_RESERVE_BYTES: usize = 1024;
+/// So many pages are worth a second connection.
+const AHEAD_PAGES_MIN: usize = 4;
 /// Rows that surely fit one answer.
 const STATUS_PAGE: usize = 64;
 /// Rows with payload, result and failures in one answer.
@@ -147,7 +151,8 @@ impl Client {
     }
 
     /// Stores many tasks, in order. They go in pages of at most 512, each stored whole or not at all; when one fails the
-    /// earlier ones are stored.
+    /// earlier ones are stored, and of a list of thousands up to three behind it may be, which were on their way. The order is also
+    /// that of the ids, unless the broker turns a page away because it is full.
     pub fn submit_many(&self, tasks: impl IntoIterator<Item = Task>) -> Result<Vec<Stored>, Error> {
         let mut tasks = tasks.into_iter().map(Task::into_new_task).collect::<Result<Vec<_>, _>>()?;
         // Before the pages are cut: what a task carries takes room in them.
@@ -249,16 +254,24 @@ impl Client {
 
     /// Each page stored whole or not at all.
     fn submit_pages(&self, tasks: Vec<NewTask>) -> Result<Vec<Stored>, Error> {
-        let mut stored = Vec::with_capacity(tasks.len());
-        for page in pages(tasks) {
-            let n_tasks = page.len();
-            let answered = self.submit_page(page, Duration::ZERO, false, None)?.tasks;
-            if answered.len() != n_tasks {
-                return Err(Error::BadAnswer(format!("{} ids for {n_tasks} tasks", answered.len())));
+        let mut all = Vec::with_capacity(tasks.len());
+        let page = |tasks| Ok(Submit { request: request_id()?, tasks, wait_ms: 0, abandon: false, group: None });
+        let pages = pages(tasks).into_iter().map(page).collect::<Result<Vec<_>, Error>>()?;
+        let mut early = EarlyAnswers::default();
+        for (at, page) in pages.iter().enumerate() {
+            let stored = if let Some(stored) = early.take(at) {
+                stored
+            } else {
+                let stored = self.submit_page(page.clone(), Duration::ZERO)?.tasks;
+                early.ask(self, &pages, at + 1);
+                stored
+            };
+            if stored.len() != page.tasks.len() {
+                return Err(Error::BadAnswer(format!("{} ids for {} tasks", stored.len(), page.tasks.len())));
             }
-            stored.extend(answered);
+            all.extend(stored);
         }
-        Ok(stored)
+        Ok(all)
     }
 
     /// One message, with a span of its own.
@@ -270,20 +283,14 @@ impl Client {
         group: Option<NewGroup>,
     ) -> Result<Submitted, Error> {
         let sending = Sending::begin(&self.endpoint, &mut tasks);
-        let answered = self.submit_page(tasks, wait, abandon, group);
+        let page = request_id().map(|request| Submit { request, tasks, wait_ms: millis(wait), abandon, group });
+        let answered = page.and_then(|page| self.submit_page(page, wait));
         sending.end(answered.as_ref().map(|submitted| submitted.tasks.as_slice()));
         answered
     }
 
-    fn submit_page(
-        &self,
-        tasks: Vec<NewTask>,
-        wait: Duration,
-        abandon: bool,
-        group: Option<NewGroup>,
-    ) -> Result<Submitted, Error> {
-        let submit = Submit { request: request_id()?, tasks, wait_ms: millis(wait), abandon, group };
-        match self.ask(&Request::Submit(submit), wait)? {
+    fn submit_page(&self, page: Submit, wait: Duration) -> Result<Submitted, Error> {
+        match self.ask(&Request::Submit(page), wait)? {
             Answer::Submit(submitted) => Ok(submitted),
             other => Err(unexpected(&other)),
         }
@@ -351,6 +358,38 @@ impl Away {
 
     fn lasts(&self) -> Duration {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// What the pages of a long list were answered with that were sent ahead.
+#[derive(Debug, Default)]
+struct EarlyAnswers {
+    stored: HashMap<usize, Vec<Stored>>,
+    /// It brought nothing once: some thing between that takes no second connection, or a broker that is leaving.
+    is_in_vain: bool,
+}
+
+impl EarlyAnswers {
+    fn take(&mut self, at: usize) -> Option<Vec<Stored>> {
+        self.stored.remove(&at)
+    }
+
+    /// Sends the pages from `first` on ahead, when they are many, until all are stored or something goes wrong.
+    fn ask(&mut self, client: &Client, pages: &[Submit], first: usize) {
+        let left = pages.get(first..).unwrap_or_default();
+        if left.len() < AHEAD_PAGES_MIN || self.is_in_vain {
+            return;
+        }
+        let conn = lock(&client.conn).sibling();
+        let requests = left.iter().map(|page| Request::Submit(page.clone()));
+        let heard = |place, answer| {
+            let Answer::Submit(submitted) = answer else { return false };
+            self.stored.insert(first + place, submitted.tasks);
+            true
+        };
+        // What has no answer is asked again, and whatever is wrong is told then.
+        drop(ahead::ask(&conn, requests, client.timeout.min(ANSWER_SLACK), heard));
+        self.is_in_vain = self.stored.is_empty();
     }
 }
 

@@ -1,4 +1,5 @@
-//! One REQ socket that asks a question and gets its answer, or says why there is none.
+//! One socket that asks a question and gets its answer, or says why there is none. A REQ socket, but where several questions are to be
+//! on their way at once ([`ahead`](crate::ahead)).
 //!
 //! It never waits longer than a slice without asking its caller whether to go on, notices that the connection is gone
 //! instead of waiting for the rest of the time, and heals itself: an abandoned question is simply followed by the next
@@ -42,6 +43,7 @@ pub(crate) struct Address {
 pub(crate) struct Conn {
     context: zmq::Context,
     address: Address,
+    sort: zmq::SocketType,
     socket: Option<zmq::Socket>,
     /// Only where somebody asks why there is no connection: it is a socket more.
     watch: Option<Watch>,
@@ -86,6 +88,7 @@ impl Conn {
         Self {
             context,
             address,
+            sort: zmq::REQ,
             socket: None,
             watch: None,
             is_watched: false,
@@ -103,6 +106,11 @@ impl Conn {
     /// Another one to the same endpoint, not watched.
     pub(crate) fn sibling(&self) -> Self {
         Self::new(self.context.clone(), self.address.clone())
+    }
+
+    /// Another one to the same endpoint that does not wait for answers before it sends; its user numbers its questions.
+    pub(crate) fn dealer(&self) -> Self {
+        Self { sort: zmq::DEALER, ..self.sibling() }
     }
 
     /// Opens the socket now, to find out whether the endpoint can be used. A broker need not be there.
@@ -161,7 +169,13 @@ impl Conn {
         asked
     }
 
-    fn send(&mut self, frames: Vec<Vec<u8>>, connect: Duration, go_on: &mut dyn FnMut() -> bool) -> Result<(), Miss> {
+    /// Sends a whole message, once there is a connection.
+    pub(crate) fn send(
+        &mut self,
+        frames: Vec<Vec<u8>>,
+        connect: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Miss> {
         let Some(socket) = &self.socket else { return Err(Miss::NotConnected) };
         let until = Instant::now() + connect;
         let last = frames.len() - 1;
@@ -193,6 +207,15 @@ impl Conn {
     }
 
     fn receive(&self, answer: Duration, go_on: &mut dyn FnMut() -> bool) -> Result<Answer, Miss> {
+        decode_answer(self.receive_frames(answer, go_on)?).map_err(Miss::Unreadable)
+    }
+
+    /// The next message, whole.
+    pub(crate) fn receive_frames(
+        &self,
+        answer: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Vec<u8>>, Miss> {
         let Some(socket) = &self.socket else { return Err(Miss::NotConnected) };
         let until = Instant::now() + answer;
         let mut frame = zmq::Message::new();
@@ -215,15 +238,17 @@ impl Conn {
             socket.recv(&mut frame, 0).map_err(Miss::Socket)?;
             frames.push(frame.to_vec());
         }
-        decode_answer(frames).map_err(Miss::Unreadable)
+        Ok(frames)
     }
 
     fn socket(&mut self) -> Result<&zmq::Socket, zmq::Error> {
         if self.socket.is_none() {
             crate::seed_libzmq();
-            let socket = self.context.socket(zmq::REQ)?;
-            socket.set_req_relaxed(true)?;
-            socket.set_req_correlate(true)?;
+            let socket = self.context.socket(self.sort)?;
+            if self.sort == zmq::REQ {
+                socket.set_req_relaxed(true)?;
+                socket.set_req_correlate(true)?;
+            }
             socket.set_immediate(true)?;
             socket.set_linger(0)?;
             socket.set_reconnect_ivl(RECONNECT_MS)?;

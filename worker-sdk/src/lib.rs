@@ -65,6 +65,7 @@
 
 #![warn(missing_docs)]
 
+mod ahead;
 mod barrier;
 mod batch;
 mod client;
