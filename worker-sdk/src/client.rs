@@ -460,7 +460,7 @@ mod tests {
         // Count, body bytes and payload bytes each end a page; no task is left out.
         let cases = [
             (vec![task(1, 1); 1100], 512),
-            (vec![task(1, 500); 300], 98),
+            (vec![task(1, 500); 300], 110),
             (vec![task(MESSAGE_BYTES_MAX / 3 + 1, 1); 4], 2),
         ];
         for (tasks, longest_max) in cases {

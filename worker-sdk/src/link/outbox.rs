@@ -6,16 +6,17 @@
 use std::collections::VecDeque;
 
 use laneway_protocol::limits::{BATCH_MAX, BODY_BYTES_MAX, MESSAGE_BYTES_MAX, PAYLOAD_FRAMES_MAX, TEXT_BYTES_MAX};
-use laneway_protocol::message::{End, Held, NewTask, Outcome, OutcomeCode};
-use laneway_protocol::{Code, WireError};
+use laneway_protocol::message::{End, Held, NewTask, OnConflict, Outcome, OutcomeCode};
+use laneway_protocol::{Code, FairKey, LaneName, WireError};
 
 /// Bytes of the body kept for everything but the outcomes: names, numbers, lanes.
 const BODY_RESERVE_BYTES: usize = 12 * 1024;
 /// Keys and numbers of one outcome in the body, at most.
 const OUTCOME_BODY_BYTES: usize = 112;
-/// Keys and numbers of one spawned task in the body, at most.
+/// Of a new task in the body: the name of a field, of at most 17 letters, with a number, a word or the length of a text; and one of
+/// those that it waits for.
+const FIELD_BODY_BYTES: usize = 27;
 const AFTER_BODY_BYTES: usize = 40;
-const SPAWN_BODY_BYTES: usize = 160;
 
 /// What one message may carry at most.
 #[derive(Debug, Clone, Copy)]
@@ -252,10 +253,11 @@ impl Outbox {
         }
         let Size { body, payload, frames } = size(outcome);
         let body_max = BODY_BYTES_MAX - BODY_RESERVE_BYTES;
-        if body > body_max || payload > MESSAGE_BYTES_MAX || frames > PAYLOAD_FRAMES_MAX {
-            let n = outcome.spawn.len();
+        let n = outcome.spawn.len();
+        if body > body_max || payload > MESSAGE_BYTES_MAX || frames > PAYLOAD_FRAMES_MAX || n > BATCH_MAX {
             return Err(format!(
-                "the {n} spawned tasks do not fit one message of {body_max} bytes; let a spawned task spawn the rest"
+                "the {n} spawned tasks do not fit one message, which has {BATCH_MAX} at most and {body_max} bytes; let a spawned task \
+                 spawn the rest"
             ));
         }
         Ok(())
@@ -287,12 +289,29 @@ fn size(outcome: &Outcome) -> Size {
 
 /// An upper bound for what a new task takes in the body of a message.
 pub(crate) fn new_task_body_bytes(task: &NewTask) -> usize {
-    SPAWN_BODY_BYTES
-        + task.kind.as_str().len()
-        + task.lane.as_ref().map_or(0, |lane| lane.as_str().len())
-        + task.unique_key.as_ref().map_or(0, String::len)
-        + task.trace.as_ref().map_or(0, String::len)
-        + task.after.len() * AFTER_BODY_BYTES
+    let texts = [
+        Some(task.kind.as_str()),
+        task.lane.as_ref().map(LaneName::as_str),
+        task.unique_key.as_deref(),
+        task.trace.as_deref(),
+        task.fair_key.as_ref().map(FairKey::as_str),
+    ];
+    let others = [
+        task.payload.is_some(),
+        task.run_at.is_some(),
+        task.max_attempts.is_some(),
+        task.timeout_ms.is_some(),
+        task.expires_at.is_some(),
+        task.on_conflict != OnConflict::Keep,
+        task.unique_for_ms.is_some(),
+        task.unique_by_payload,
+        !task.after.is_empty(),
+        task.group.is_some(),
+        task.join,
+    ];
+    let texts = texts.into_iter().flatten().map(|text| FIELD_BODY_BYTES + text.len()).sum::<usize>();
+    let others = others.into_iter().filter(|is_there| *is_there).count() * FIELD_BODY_BYTES;
+    texts + others + task.after.len() * AFTER_BODY_BYTES
 }
 
 /// Stands in for an outcome that cannot be sent. Dead at once: another run would end in the same way.
@@ -313,7 +332,9 @@ pub(super) fn is_content(code: Code) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use laneway_protocol::{Kind, Lease, Payload, TaskId};
+    use laneway_protocol::codec::encode_request;
+    use laneway_protocol::message::{After, Submit};
+    use laneway_protocol::{Kind, Lease, Payload, Request, RequestId, TaskId};
 
     use super::*;
 
@@ -323,6 +344,42 @@ mod tests {
 
     fn ids(said: &Said) -> Vec<u64> {
         said.outcomes.iter().map(|outcome| outcome.task.value()).collect()
+    }
+
+    #[test]
+    fn a_new_task_takes_no_more_of_a_message_than_is_reckoned() {
+        // Proves the bound by which lists are cut, for tasks with nothing but a kind and with everything there is, numbers as long as
+        // they can be.
+        let text = |bytes: usize| "x".repeat(bytes);
+        let after = After { task: Some(TaskId::new(TaskId::MAX).unwrap()), anyway: true, ..After::default() };
+        let least = NewTask::new(Kind::new("k").unwrap(), None);
+        let most = NewTask {
+            lane: Some(LaneName::new("low").unwrap()),
+            payload: Some(Payload::bin(vec![0; 100_000])),
+            run_at: Some(i64::MIN),
+            unique_key: Some(text(200)),
+            max_attempts: Some(u32::MAX),
+            timeout_ms: Some(u64::MAX),
+            expires_at: Some(i64::MIN),
+            trace: Some(text(300)),
+            fair_key: Some(FairKey::new(text(100)).unwrap()),
+            on_conflict: OnConflict::Replace,
+            unique_for_ms: Some(u64::MAX),
+            unique_by_payload: true,
+            after: vec![after; 9],
+            group: Some(u64::MAX),
+            join: true,
+            ..least.clone()
+        };
+        let body_bytes = |tasks: Vec<NewTask>| {
+            let submit = Submit { request: RequestId([0; 16]), tasks, wait_ms: 0, abandon: false, group: None };
+            encode_request(Request::Submit(submit)).unwrap()[1].len()
+        };
+        for task in [least, most] {
+            let takes = body_bytes(vec![task.clone(); 2]) - body_bytes(vec![task.clone()]);
+            let reckoned = new_task_body_bytes(&task);
+            assert!((takes..takes * 4).contains(&reckoned), "{takes} of {reckoned}: {task:?}");
+        }
     }
 
     #[test]
