@@ -145,7 +145,7 @@ fn submit_until(endpoint: &str, client: usize, stop: &AtomicBool) -> Vec<(u64, S
 fn a_long_list_is_stored_once_and_in_order_though_the_broker_dies() {
     // Proves that the messages of a list, of which several are on their way at once, are each stored once, in the order of the list,
     // when the broker dies in their midst, twice.
-    const N: usize = 40_000;
+    const N: usize = 80_000;
     let place = Place::new();
     let mut broker = Broker::start_with(&place, &["restart_hold_ms=0"]);
     let table = Table::open(&place);
