@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use laneway_protocol::message::{
-    Answer, BulkFilter, FairKeyValues, Filter, Final, GroupRow, KindValues, LaneValues, NewGroup, NewTask,
+    Answer, BulkFilter, FairKeyValues, Filter, Final, GroupRow, Held, KindValues, LaneValues, NewGroup, NewTask,
     ScheduleRows, Schedules, StatusRows, Stored, Verdict,
 };
 use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, RequestId, SessionName, TaskId, TaskState};
@@ -116,9 +116,9 @@ pub enum Op {
         tasks: Vec<NewTask>,
         /// They become a group of their own.
         group: Option<Box<NewGroup>>,
-        /// Queued tasks that nobody will start before this is applied: only these may be replaced. Afterwards they are to be
-        /// read ahead again.
-        secured: Vec<TaskId>,
+        /// Queued tasks that nobody will start before this is applied: only these may be replaced. Each with the mark that its row
+        /// gets as its lease when it is. Afterwards they are to be read ahead again.
+        secured: Vec<Held>,
     },
     /// Queued ones end at once; running ones are marked. Synced. -> [`OpResult::Verdicts`]
     Cancel(Vec<TaskId>),

@@ -1,6 +1,7 @@
 //! Whole-state consistency, asserted after each event in tests and in the simulation. Slow on purpose.
 
 use laneway_protocol::TaskId;
+use laneway_protocol::message::Held;
 
 use crate::abandon::promised_marks;
 use crate::broker::Broker;
@@ -94,7 +95,7 @@ impl Broker {
             _ => None,
         });
         let mut n_secured = 0;
-        for task in secured.flatten() {
+        for Held(task, _) in secured.flatten() {
             n_secured += 1;
             assert!(self.secured.contains(*task), "task {task} is to be replaced and may start");
             assert!(!self.dispatch.is_read_ahead(*task), "task {task} is to be replaced and read ahead");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use laneway_protocol::limits::{ANSWER_SLACK_MS, WAIT_MS_MAX};
 use laneway_protocol::message::{
-    Answer, Final, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
+    Answer, Final, Held, Progress, ProgressEvent, ProgressNoted, Stored, Submit, Submitted, WaitFor, Waited,
 };
 use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 
@@ -60,7 +60,7 @@ impl Broker {
         &mut self,
         (reply, conn, until): (ReplyTo, ConnId, Millis),
         submit: Submit,
-        secured: Vec<TaskId>,
+        secured: Vec<Held>,
     ) {
         let promised = promised_marks(&submit);
         let Submit { request, tasks, group, .. } = submit;

@@ -29,6 +29,12 @@ impl LeaseKey {
         hasher.write_u32(run);
         Lease::new(hasher.finish().max(1).cast_signed())
     }
+
+    /// What a queued row has for a lease once it was replaced in this epoch: of hand-outs that no row shows, those that an earlier epoch
+    /// made have the payload from before. No worker ever holds it, for runs are counted from 1.
+    pub(crate) fn mark(&self, task: TaskId, created_at: UnixMillis) -> Lease {
+        self.lease(task, created_at, 0)
+    }
 }
 
 // A secret never reaches a log.

@@ -10,6 +10,7 @@ use crate::action::{Op, Started};
 use crate::broker::Broker;
 use crate::event::{FoundTask, ReplyTo};
 use crate::id_map::IdMap;
+use crate::lease::LeaseKey;
 use crate::settle::Question;
 use crate::task::{RunEnd, Running, Stop, left_ms, timeout_ms};
 use crate::time::{Millis, Now};
@@ -184,9 +185,7 @@ impl Broker {
             return if found.lease == Some(lease) { Claim::Ended } else { Claim::Stale };
         }
         let recorded = found.state == TaskState::Running && found.lease == Some(lease);
-        // The one hand-out that an earlier epoch made and could not record.
-        let unrecorded = found.state == TaskState::Queued
-            && self.past_keys.iter().any(|key| key.lease(id, found.created_at, found.runs + 1) == lease);
+        let unrecorded = self.is_unrecorded(&found, lease);
         if !(recorded || unrecorded) {
             return Claim::Stale;
         }
@@ -210,6 +209,22 @@ impl Broker {
             self.store(Op::Started(started));
         }
         Claim::Current
+    }
+
+    /// Whether this is the one hand-out of a queued row that an earlier epoch made and could not record. Not once the row was
+    /// replaced, or is about to be: what its worker has is the payload from before.
+    fn is_unrecorded(&self, found: &FoundTask, lease: Lease) -> bool {
+        if found.state != TaskState::Queued || self.secured.contains(found.id) {
+            return false;
+        }
+        let marks = |key: &LeaseKey| found.lease == Some(key.mark(found.id, found.created_at));
+        let n_since = match found.lease {
+            None => self.past_keys.len(),
+            // In the epoch of the mark the row may have been handed out behind it.
+            Some(_) => self.past_keys.iter().position(marks).map_or(0, |place| place + 1),
+        };
+        let made = |key: &LeaseKey| key.lease(found.id, found.created_at, found.runs + 1) == lease;
+        self.past_keys[..n_since].iter().any(made)
     }
 
     /// A running task belongs to this session, which says that it has received it.

@@ -81,7 +81,7 @@ pub(crate) enum Pending {
         conn: ConnId,
         until: Millis,
         /// What it may replace.
-        secured: Vec<TaskId>,
+        secured: Vec<Held>,
         /// So many tasks may be marked; 0 when none is to be.
         promised: usize,
     },

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use laneway_protocol::message::{NewTask, OnConflict, Submit};
+use laneway_protocol::message::{Held, NewTask, OnConflict, Submit};
 use laneway_protocol::{Format, Kind, TaskId, TaskState};
 use sha2::{Digest, Sha256};
 
@@ -85,15 +85,15 @@ impl Broker {
                 continue;
             }
             self.secured.add(row.id);
-            secured.push(row.id);
+            secured.push(Held(row.id, self.key.mark(row.id, row.created_at)));
             self.take_out(row.id);
         }
         self.submit((reply, conn, until), submit, secured);
     }
 
     /// The submit has come to its end. The store reads these tasks ahead again by itself.
-    pub(crate) fn release_secured(&mut self, secured: &[TaskId]) {
-        for &task in secured {
+    pub(crate) fn release_secured(&mut self, secured: &[Held]) {
+        for &Held(task, _) in secured {
             self.secured.remove(task);
         }
     }

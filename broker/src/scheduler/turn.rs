@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use laneway_core::{Ended, Event, Loaded, Next, Now, Op, OpId, OpResult, QueueKey};
-use laneway_protocol::message::{Final, Verdict};
+use laneway_protocol::message::{Final, Held, Verdict};
 use laneway_protocol::{FairKey, TaskId};
 
 use super::lines::{is_routine, let_go_event, task_event, tell_ended, tell_fired};
@@ -235,12 +235,12 @@ impl<S: Store> Scheduler<S> {
 
     /// Tasks that a submit was free to replace are to be read ahead again. The store has told the queues of those that it
     /// replaced; the others are few, and anywhere.
-    fn give_back(&mut self, secured: &[TaskId], result: Option<&OpResult>) {
-        let replaced = |task: &TaskId| {
+    fn give_back(&mut self, secured: &[Held], result: Option<&OpResult>) {
+        let replaced = |Held(task, _): &Held| {
             let Some(OpResult::Submitted(stored) | OpResult::SubmittedGroup(stored, _)) = result else { return false };
             stored.iter().any(|stored| stored.replaced && stored.task == *task)
         };
-        for task in secured {
+        for Held(task, _) in secured {
             self.out.remove(task);
         }
         if !secured.iter().all(replaced) {

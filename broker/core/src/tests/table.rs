@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use laneway_protocol::message::{
-    FairKeyValues, Final, GroupRow, KindValues, LaneValues, NewTask, OnConflict, ScheduleRows, StatusRows, Stored,
-    TaskRow, Verdict,
+    FairKeyValues, Final, GroupRow, Held, KindValues, LaneValues, NewTask, OnConflict, ScheduleRows, StatusRows,
+    Stored, TaskRow, Verdict,
 };
 use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
@@ -295,9 +295,9 @@ impl Table {
         EndedAs::Written(row.state)
     }
 
-    fn submit(&mut self, tasks: Vec<NewTask>, secured: &[TaskId], now: Now) -> OpResult {
+    fn submit(&mut self, tasks: Vec<NewTask>, secured: &[Held], now: Now) -> OpResult {
         // To be read again, replaced or not.
-        for task in secured {
+        for Held(task, _) in secured {
             self.out.remove(task);
         }
 
@@ -310,10 +310,12 @@ impl Table {
             let twin = task.unique_key.as_ref().and(self.rows.iter().find(|(_, row)| live(row)).map(|(&id, _)| id));
             if let Some(id) = twin {
                 let row = self.rows.get_mut(&id).expect("just found");
+                let mark = secured.iter().find(|held| held.0 == id).map(|held| held.1);
                 let replaced =
-                    task.on_conflict == OnConflict::Replace && secured.contains(&id) && row.state == TaskState::Queued;
+                    task.on_conflict == OnConflict::Replace && mark.is_some() && row.state == TaskState::Queued;
                 if replaced {
                     row.payload.clone_from(&task.payload);
+                    row.lease = mark;
                     row.queued_in = self.turn;
                 }
                 stored.push(Stored { replaced, ..Stored::met(id) });

@@ -115,7 +115,9 @@ fn op_line(op: &Op) -> String {
         }
         Op::Noted(noted) => format!("noted {} {:?}", noted.task, noted.done),
         Op::Submit { tasks, secured, .. } if secured.is_empty() => format!("submit {}", tasks.len()),
-        Op::Submit { tasks, secured, .. } => format!("submit {} replacing {}", tasks.len(), join(secured)),
+        Op::Submit { tasks, secured, .. } => {
+            format!("submit {} replacing {}", tasks.len(), join(&secured.iter().map(|held| held.0).collect::<Vec<_>>()))
+        }
         Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
         Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
         Op::Edit { edit, tasks } => format!("edit {edit:?} {}", join(tasks)),

@@ -2,7 +2,7 @@
 //! step, every cell of every row must be the same.
 
 use laneway_core::{BulkSlice, Cause, Count, Edit, Ended, FairRules, IdSet, Next, Noted, Op, OpResult, UnixMillis};
-use laneway_protocol::message::{After, BulkFilter, NewTask, OnConflict, Payload};
+use laneway_protocol::message::{After, BulkFilter, Held, NewTask, OnConflict, Payload};
 use laneway_protocol::{FairKey, Lease, RequestId, SessionName, TaskId, TaskState};
 use proptest::prelude::*;
 use rusqlite::types::Value;
@@ -138,7 +138,8 @@ impl RandomOp {
                 checkpoint: done.map(|done| Payload::json(done.to_string())),
             }),
             Self::Submit { request, tasks: new, secured } => {
-                let (request, tasks, secured) = (RequestId([*request; 16]), new.clone(), tasks(secured));
+                let secured = secured.iter().map(|id| Held(task(*id), Lease::new(7))).collect();
+                let (request, tasks) = (RequestId([*request; 16]), new.clone());
                 Op::Submit { request, tasks, group: None, secured }
             }
             Self::FindTwins(keys) => {

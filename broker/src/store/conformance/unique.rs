@@ -1,8 +1,8 @@
 //! Unique keys: windows after the end, submits that are refused, and rows that are replaced.
 
 use laneway_core::{Op, OpResult};
-use laneway_protocol::message::{NewTask, OnConflict, Payload, Stored};
-use laneway_protocol::{RequestId, TaskState};
+use laneway_protocol::message::{Held, NewTask, OnConflict, Payload, Stored};
+use laneway_protocol::{Lease, RequestId, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{Subject, World, key, kind, new_task, task, text};
@@ -96,7 +96,7 @@ pub(super) fn a_spawned_task_can_be_refused_and_replaces_none<T: Subject>(world:
 }
 
 pub(super) fn a_queued_row_is_replaced_when_it_is_secured<T: Subject>(world: &mut World<T>) {
-    // Payload and time, nothing else; another id, a running row and a plain submit leave it alone.
+    // Payload and time, and the mark in place of a lease; another id, a running row and a plain submit leave it alone.
     let id = world.submit_one(keyed(|task| task.max_attempts = Some(7)));
     let at = world.now.wall.0 + 50;
     let other = keyed(|task| {
@@ -106,15 +106,15 @@ pub(super) fn a_queued_row_is_replaced_when_it_is_secured<T: Subject>(world: &mu
     let mut request = 0;
     let mut replace = |world: &mut World<T>, secured: &[i64]| {
         request += 1;
-        let (tasks, secured) = (vec![other.clone()], secured.iter().map(|id| task(*id)).collect());
+        let (tasks, secured) = (vec![other.clone()], secured.iter().map(|id| Held(task(*id), Lease::new(7))).collect());
         stored(world.ask(Op::Submit { request: RequestId([request; 16]), tasks, group: None, secured }))
     };
     assert_eq!(replace(world, &[]), [Stored::met(task(id))]);
     assert_eq!(replace(world, &[id + 1]), [Stored::met(task(id))]);
-    assert_eq!(world.cell(id, "run_at"), Value::Null);
+    assert_eq!((world.cell(id, "run_at"), world.cell(id, "lease")), (Value::Null, Value::Null));
     assert_eq!(replace(world, &[id]), [Stored { replaced: true, ..Stored::met(task(id)) }]);
     assert_eq!((world.cell(id, "payload"), world.cell(id, "run_at")), (text("2"), Value::Integer(at)));
-    assert_eq!(world.cell(id, "max_attempts"), Value::Integer(7));
+    assert_eq!((world.cell(id, "max_attempts"), world.cell(id, "lease")), (Value::Integer(7), Value::Integer(7)));
     assert!(world.load(&key("normal", "k"), 9).tasks.is_empty(), "it is due later now");
     world.later(50);
     let read = world.load(&key("normal", "k"), 9).tasks.remove(0);
@@ -129,7 +129,8 @@ pub(super) fn a_replaced_row_is_told_to_its_queue<T: Subject>(world: &mut World<
     let id = world.submit_one(keyed(|_| ()));
     world.turn(|store, now| store.intake(10, now).unwrap());
     let tasks = vec![keyed(|task| (task.on_conflict, task.run_at) = (OnConflict::Replace, Some(1_900_000_000_000)))];
-    let submit = Op::Submit { request: RequestId([9; 16]), tasks, group: None, secured: vec![task(id)] };
+    let submit =
+        Op::Submit { request: RequestId([9; 16]), tasks, group: None, secured: vec![Held(task(id), Lease::new(7))] };
     let replaced = [Stored { replaced: true, ..Stored::met(task(id)) }];
     assert_eq!(stored(world.ask(submit.clone())), replaced);
     let intake = world.turn(|store, now| store.intake(10, now).unwrap());

@@ -1,7 +1,7 @@
 //! The model's lists of tasks that say something of each other, and its groups.
 
 use laneway_core::{FoundGroup, Now, OpResult};
-use laneway_protocol::message::{GroupRow, NewGroup, NewTask, Stored};
+use laneway_protocol::message::{GroupRow, Held, NewGroup, NewTask, Stored};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct NewList<'a> {
     pub(super) tasks: &'a [NewTask],
     pub(super) group: Option<&'a NewGroup>,
     pub(super) spawned_by: Option<i64>,
-    pub(super) secured: &'a [TaskId],
+    pub(super) secured: &'a [Held],
 }
 
 impl Step<'_> {

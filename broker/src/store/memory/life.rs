@@ -293,7 +293,7 @@ impl Step<'_> {
             && *at > now.wall.0 - 600_000
         {
             let again = submitted(stored.clone(), *group);
-            list.secured.iter().for_each(|task| self.tell_again(sql(*task)));
+            list.secured.iter().for_each(|held| self.tell_again(sql(held.0)));
             return again;
         }
         let before = (self.db.clone(), self.news.clone());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use laneway_core::{FoundTask, Now, UnixMillis};
-use laneway_protocol::message::{NewTask, OnConflict, Stored};
-use laneway_protocol::{Kind, TaskId, TaskState};
+use laneway_protocol::message::{Held, NewTask, OnConflict, Stored};
+use laneway_protocol::{Kind, Lease, TaskState};
 use rusqlite::types::Value;
 
 use super::cells::{cell, fair_key, found, int, sql, sql_payload, state, task_id, text};
@@ -41,7 +41,7 @@ impl Step<'_> {
         task: &NewTask,
         twin: i64,
         before: &[Stored],
-        secured: &[TaskId],
+        secured: &[Held],
         now: Now,
     ) -> Result<Stored, Bad> {
         let own = before.iter().position(|stored| stored.new && sql(stored.task) == twin);
@@ -52,9 +52,9 @@ impl Step<'_> {
             let own = own.map(|number| format!("task number {number} of the same message"));
             return Err(Bad::taken(task, &own.unwrap_or_else(|| format!("task {twin}"))));
         }
-        let replaced = task.on_conflict == OnConflict::Replace
-            && secured.iter().any(|task| sql(*task) == twin)
-            && self.replace(task, twin, now);
+        let mark = secured.iter().find(|held| sql(held.0) == twin).map(|held| held.1);
+        let mark = mark.filter(|_| task.on_conflict == OnConflict::Replace);
+        let replaced = mark.is_some_and(|mark| self.replace(task, twin, mark, now));
         self.keep_for(twin, task);
         Ok(Stored { replaced, ..Stored::met(task_id(twin)) })
     }
@@ -82,7 +82,7 @@ impl Step<'_> {
         }
     }
 
-    fn replace(&mut self, task: &NewTask, id: i64, now: Now) -> bool {
+    fn replace(&mut self, task: &NewTask, id: i64, mark: Lease, now: Now) -> bool {
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         let Ok(queue) = self.judge.key(cell(row, "kind"), cell(row, "lane")) else { return false };
         if state(row) != TaskState::Queued {
@@ -91,6 +91,7 @@ impl Step<'_> {
         row.insert("payload", sql_payload(task.payload.as_ref()));
         row.insert("run_at", task.run_at.map_or(Value::Null, Value::Integer));
         row.insert("checkpoint", Value::Null);
+        row.insert("lease", Value::Integer(mark.value()));
         let fair_key = fair_key(row);
         self.queued(queue, fair_key, task.run_at.map(UnixMillis), now);
         self.db.moved(id);

@@ -1,7 +1,7 @@
 //! New rows by the store's own hand: submits, said once or twice, and the tasks that an outcome spawns.
 
 use laneway_core::{Now, OpResult, QueueKey, UnixMillis};
-use laneway_protocol::message::{NewGroup, NewTask, OnConflict, Stored};
+use laneway_protocol::message::{Held, NewGroup, NewTask, OnConflict, Stored};
 use laneway_protocol::{FairKey, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -55,8 +55,8 @@ pub(super) fn submit(
 }
 
 /// What the first saying has replaced was kept from being read ahead for this one too: its queues are told again.
-fn tell_again(conn: &Connection, state: &mut State, secured: &[TaskId]) -> Result<(), StoreError> {
-    for task in secured {
+fn tell_again(conn: &Connection, state: &mut State, secured: &[Held]) -> Result<(), StoreError> {
+    for Held(task, _) in secured {
         if let Some((key, fair_key)) = queue_of(conn, &state.judge, sql_id(*task))? {
             state.look_at(key, fair_key, None);
         }
@@ -78,8 +78,8 @@ pub(super) struct NewList<'a> {
     pub(super) group: Option<&'a NewGroup>,
     /// The task that spawns them.
     pub(super) spawned_by: Option<i64>,
-    /// Queued tasks that may be replaced, for nobody can start them meanwhile.
-    pub(super) secured: &'a [TaskId],
+    /// Queued tasks that may be replaced, for nobody can start them meanwhile; with the marks for their rows.
+    pub(super) secured: &'a [Held],
 }
 
 /// Its queue, its id, its fair key, and when it is due.
@@ -232,8 +232,8 @@ fn meet(
     }
     let mut stored = Stored::met(given_out(twin)?);
     if task.on_conflict == OnConflict::Replace
-        && list.secured.contains(&stored.task)
-        && let Some((key, fair_key)) = replace(conn, judge, twin, task)?
+        && let Some(Held(_, mark)) = list.secured.iter().find(|held| held.0 == stored.task)
+        && let Some((key, fair_key)) = replace(conn, judge, twin, task, *mark)?
     {
         stored.replaced = true;
         inserted.replaced.push((key, twin, fair_key, task.run_at.map(UnixMillis)));

@@ -3,7 +3,7 @@
 
 use laneway_core::{FoundTask, Now, QueueKey};
 use laneway_protocol::message::NewTask;
-use laneway_protocol::{FairKey, Kind, TaskId};
+use laneway_protocol::{FairKey, Kind, Lease, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::row::{self, SqlPayload, sql_u64};
@@ -48,16 +48,18 @@ pub(super) fn find_twins(
 }
 
 /// Gives a row that nobody can start meanwhile the payload and the time of the task that replaces it; what it had saved belongs
-/// to the old payload. Gives its queue; `None` when it is not queued where a worker could find it.
+/// to the old payload, and so do hand-outs that no row shows, which the mark in place of the lease tells. Gives its queue; `None` when it is not queued where a worker could find it.
 pub(super) fn replace(
     conn: &Connection,
     judge: &Judge,
     id: i64,
     task: &NewTask,
+    mark: Lease,
 ) -> Result<Option<(QueueKey, Option<FairKey>)>, StoreError> {
     let Some(found) = queue_of(conn, judge, id)? else { return Ok(None) };
-    let sql = "UPDATE tasks SET payload = ?2, run_at = ?3, checkpoint = NULL WHERE id = ?1 AND state = 'queued'";
-    conn.prepare_cached(sql)?.execute(params![id, SqlPayload(task.payload.as_ref()), task.run_at])?;
+    let sql =
+        "UPDATE tasks SET payload = ?2, run_at = ?3, lease = ?4, checkpoint = NULL WHERE id = ?1 AND state = 'queued'";
+    conn.prepare_cached(sql)?.execute(params![id, SqlPayload(task.payload.as_ref()), task.run_at, mark.value()])?;
     Ok(Some(found))
 }
 
