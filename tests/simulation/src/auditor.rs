@@ -6,7 +6,8 @@
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
-//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; each slot of a schedule
+//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; a submit is answered with the one task
+//! that has its key, or had it within its window, and what was replaced does not run; a row stays for its window; who waits by key finds the newest; each slot of a schedule
 //! is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
@@ -14,15 +15,19 @@
 mod abandon;
 mod answers;
 mod bulk;
+mod by_key;
 mod dispatch;
 mod kept;
+mod keys;
 mod limits;
 mod news;
+mod replaced;
 mod runs;
 mod schedules;
 mod shares;
 mod table;
 mod waits;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,6 +79,12 @@ pub(crate) struct Auditor {
     quiet: bool,
     kept: kept::Kept,
     heard: news::Heard,
+    keys: keys::Keys,
+    void: replaced::Void,
+    /// For how long after its end a task was promised to stay.
+    windows: BTreeMap<i64, i64>,
+    /// Waits by key, with the newest task that had it when they came.
+    by_key: BTreeMap<ReplyTo, Option<i64>>,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
 }
@@ -184,6 +195,8 @@ impl Auditor {
         (self.now, self.quiet) = (now, false);
         (self.rows, self.edges) = (rows(table), table.edges());
         self.news_on_start(epoch);
+        self.keys_on_start();
+        self.by_key.clear();
         self.disturbed(now);
         self.peers = Peers::default();
         let waits = self.rows.iter().filter(|(_, row)| row.state == TaskState::Waiting);
@@ -239,6 +252,11 @@ impl Auditor {
         if let Some(session) = session.filter(|session| self.peers.shaken.contains(session.as_str())) {
             // It may have been lost, and be another one now.
             self.peers.drained.remove(session.as_str());
+        }
+        match request {
+            Request::Submit(submit) => self.on_submit_asked(submit),
+            Request::WaitFor(wait) => self.on_key_asked(reply, wait),
+            _ => {}
         }
         if let Request::Hello(hello) = request {
             self.peers.hello.insert(hello.session.to_string(), hello.clone());

@@ -40,6 +40,16 @@ pub struct Tally {
     pub words: u64,
     pub gaps: u64,
     pub cut_short: u64,
+    /// Tasks for which a live one with their key stands, or one done within their window, and submits refused for a key.
+    pub met: u64,
+    pub met_done: u64,
+    pub rejected: u64,
+    /// Tasks that got another payload.
+    pub replaced: u64,
+    /// Waits that named a key.
+    pub found_by_key: u64,
+    /// Rows that were deleted after their window.
+    pub windows_over: u64,
 }
 
 impl AddAssign for Tally {
@@ -66,5 +76,11 @@ impl AddAssign for Tally {
         self.words += other.words;
         self.gaps += other.gaps;
         self.cut_short += other.cut_short;
+        self.met += other.met;
+        self.met_done += other.met_done;
+        self.rejected += other.rejected;
+        self.replaced += other.replaced;
+        self.found_by_key += other.found_by_key;
+        self.windows_over += other.windows_over;
     }
 }

@@ -1,5 +1,7 @@
 //! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
 
+mod asks;
+
 use std::collections::BTreeMap;
 
 use laneway_broker::internals::Value;
@@ -12,6 +14,8 @@ use laneway_protocol::{RequestId, TaskId, TaskState};
 
 use crate::plan::{FAIR_KEYS, Fault, KINDS, LANES, fair_key, kind, lane, rate};
 use crate::world::{Due, Peer, Tag, World};
+
+pub(crate) use asks::Asks;
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
 /// On top of what the broker may take; then the answer was lost, and the same is asked again.
@@ -102,7 +106,7 @@ impl World {
                 let all = self.chance.chance(40);
                 let (tasks, abandon) = (if all { known.clone() } else { some(self) }, self.chance.chance(40));
                 let wait = WaitFor { tasks, kind: None, unique_key: None, cursor: None, wait_ms, abandon, group: None };
-                (Request::WaitFor(wait), wait_ms)
+                (Request::WaitFor(self.by_key(wait)), wait_ms)
             }
             70..80 => (Request::Cancel(Tasks { tasks: some(self) }), 0),
             80..87 => {
@@ -307,6 +311,7 @@ impl World {
             task.on_conflict = *self.chance.pick(&wishes);
             task.unique_for_ms = self.chance.chance(20).then(|| self.chance.between(1, 2_000));
         }
+        self.coalesce(&mut task);
         task
     }
 
@@ -332,6 +337,7 @@ impl World {
                 let asking = self.clients[at].asking.as_mut().expect("just looked at");
                 if let (Request::WaitFor(question), None) = (&mut asking.request, &waited.group) {
                     (question.cursor, question.tasks) = (Some(waited.cursor), waited.pending.clone());
+                    (question.kind, question.unique_key) = (None, None);
                 }
                 !waited.pending.is_empty() && !self.chance.chance(15)
             }

@@ -15,7 +15,7 @@ use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::worker::{CONTROL, Worker};
-use crate::workload::Client;
+use crate::workload::{Asks, Client};
 
 /// An autumn morning of 2027.
 const START: i64 = 1_820_000_000_000;
@@ -90,6 +90,7 @@ pub(crate) struct World {
     pub(crate) cron_random: Random,
     pub(crate) fair_random: Random,
     pub(crate) quiet_random: Random,
+    pub(crate) asks: Asks,
     pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) table: Table,
@@ -130,6 +131,7 @@ impl World {
             cron_random: Random::new(seed, 6),
             fair_random: Random::new(seed, 13),
             quiet_random: Random::new(seed, 15),
+            asks: Asks::new(seed),
             conns: BTreeMap::new(),
             next_conn: 0,
             table,

@@ -87,6 +87,12 @@ fn the_seeds_are_not_idle() {
         words,
         gaps,
         cut_short,
+        met,
+        met_done,
+        rejected,
+        replaced,
+        found_by_key,
+        windows_over,
     } = seen;
     for (what, n) in [
         ("starts", starts),
@@ -111,6 +117,12 @@ fn the_seeds_are_not_idle() {
         ("words of progress", words),
         ("gaps", gaps),
         ("answers cut short", cut_short),
+        ("met by key", met),
+        ("met within a window", met_done),
+        ("rejected for a key", rejected),
+        ("replaced", replaced),
+        ("found by key", found_by_key),
+        ("deleted after their window", windows_over),
     ] {
         assert!(n >= 5, "{what}: {n} in {SEEDS_LOOKED_AT} seeds: {seen:?}");
     }

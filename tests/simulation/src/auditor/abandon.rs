@@ -7,6 +7,7 @@ use laneway_core::{Event, Op, OpId, OpResult};
 use laneway_protocol::message::{Answer, Request};
 use laneway_protocol::{RequestId, TaskId};
 
+use super::by_key::has_key;
 use super::{Auditor, Open, id};
 use crate::plan::{ABANDON_GRACE_MS, RESUME_GRACE_MS};
 
@@ -142,7 +143,7 @@ impl Auditor {
             // Whatever stood in the way of a turn, or of the store, is over for as long as nothing is given up after it.
             let excused = self.stakes.away.max(self.disturbed) + RESUME_GRACE_MS + ABANDON_GRACE_MS;
             let odd = self.touched.contains(task) || self.requeued.contains(task) || self.cancelled.contains(task);
-            !odd && !self.waited_with_group(**task) && self.now > (since + ABANDON_GRACE_MS).max(excused) + SLACK_MS
+            !odd && !self.waited_otherwise(**task) && self.now > (since + ABANDON_GRACE_MS).max(excused) + SLACK_MS
         });
         if let Some((task, stake)) = late {
             let found = format!("task {task} is at stake, nobody waits, and it is not given up: {stake:?}");
@@ -158,14 +159,15 @@ impl Auditor {
         self.open.values().any(|open| !open.gone && (names(open, task) || submitted(open)))
     }
 
-    /// Somebody asks for its group, and may wait for it.
-    fn waited_with_group(&self, task: i64) -> bool {
-        let group = self.rows.get(&task).and_then(|row| row.group);
+    /// Somebody asks for its group, or by its key, and may wait for it.
+    fn waited_otherwise(&self, task: i64) -> bool {
+        let Some(row) = self.rows.get(&task) else { return false };
         let asks = |open: &Open| {
             let Request::WaitFor(wait) = &open.request else { return false };
-            wait.group.and_then(|group| i64::try_from(group).ok()) == group
+            has_key(row, wait)
+                || row.group.is_some() && wait.group.and_then(|group| i64::try_from(group).ok()) == row.group
         };
-        group.is_some() && self.open.values().any(asks)
+        self.open.values().any(asks)
     }
 }
 

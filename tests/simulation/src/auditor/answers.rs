@@ -1,8 +1,8 @@
 //! What is said: to those who ask, and what they may rely on from then on.
 
 use laneway_core::{Now, ReplyTo};
-use laneway_protocol::TaskState;
 use laneway_protocol::message::{Answer, Drained, End, HandedTask, Outcome, OutcomeCode, Request, Waited};
+use laneway_protocol::{Code, TaskState};
 
 use super::{Auditor, held, id};
 use crate::plan::LANES;
@@ -14,7 +14,9 @@ impl Auditor {
         };
         self.stakes_on_answer(&open.request, answer);
         match (&open.request, answer) {
-            (Request::Submit(_), Answer::Submit(stored)) => {
+            (Request::Submit(submit), Answer::Submit(stored)) => {
+                self.check_submitted(submit, stored);
+                self.on_window_promised(submit, stored);
                 for task in stored.tasks.iter().map(|stored| id(stored.task)) {
                     if !self.synced.contains_key(&task) && !self.is_gone(task) {
                         self.fail(format!("task {task} is acknowledged and not on disk"));
@@ -64,7 +66,13 @@ impl Auditor {
             }
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
             | (Request::Group(_), Answer::Group(row)) => self.check_group(row),
-            (Request::WaitFor(question), Answer::WaitFor(waited)) => self.check_news(question, waited),
+            (Request::WaitFor(question), Answer::WaitFor(waited)) => {
+                self.check_found(reply, question, waited);
+                self.check_news(question, waited);
+            }
+            (Request::WaitFor(question), Answer::Error(error)) if error.code == Code::NotFound => {
+                self.check_not_found(reply, question);
+            }
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),

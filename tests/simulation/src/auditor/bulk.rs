@@ -79,6 +79,7 @@ impl Auditor {
             let Event::Committed(results) = event else { continue };
             for (number, result) in results {
                 self.on_report(*number, result);
+                self.keys_on_report(*number, result);
             }
         }
     }

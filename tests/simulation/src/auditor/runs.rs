@@ -53,6 +53,8 @@ impl Auditor {
         self.on_limit_op(op);
         self.kept_on_op(op);
         self.stakes_on_op(number, op);
+        self.keys_on_op(number, op);
+        self.replaced_on_op(op);
         match op {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;
@@ -132,7 +134,8 @@ impl Auditor {
 
     /// A run is taken back: nobody whom this broker has welcomed and never lost may hold it.
     fn not_held(&mut self, task: i64, lease: i64, workers: &[Worker]) {
-        if self.touched.contains(&task) {
+        // Whoever has the payload from before a replacement is told so when it is back.
+        if self.touched.contains(&task) || self.void.contains(task, lease) {
             return;
         }
         let holds = |worker: &&Worker| {

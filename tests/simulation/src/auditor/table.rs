@@ -47,6 +47,9 @@ impl Auditor {
         self.on_said(&before);
         let edges = std::mem::replace(&mut self.edges, table.edges());
         self.check_needed(&before, &edges);
+        self.check_windows(&before);
+        let replaced = self.check_keys(&before);
+        self.check_replaced(&before, &replaced);
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
                 self.check_wait(*task, &before, &new);
@@ -102,6 +105,8 @@ impl Auditor {
         let before = std::mem::replace(&mut self.rows, rows(table));
         self.edges = table.edges();
         self.on_lost_rows(&before);
+        self.keys_on_power_loss();
+        self.replaced_on_power_loss();
         self.synced = self.rows.clone();
         self.slots_on_power_loss(table);
         self.check_promises();
