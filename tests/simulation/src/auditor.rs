@@ -6,7 +6,8 @@
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
-//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; a submit is answered with the one task
+//! only; those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its words; a
+//! row keeps the last checkpoint, and each hand-out carries it; a child is told how its parents ended; a submit is answered with the one task
 //! that has its key, or had it within its window, and what was replaced does not run; a row stays for its window; who waits by key finds the newest; each slot of a schedule
 //! is fired once and in time; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
@@ -16,11 +17,13 @@ mod abandon;
 mod answers;
 mod bulk;
 mod by_key;
+mod checkpoints;
 mod dispatch;
 mod kept;
 mod keys;
 mod limits;
 mod news;
+mod parents;
 mod replaced;
 mod runs;
 mod schedules;
@@ -79,12 +82,15 @@ pub(crate) struct Auditor {
     quiet: bool,
     kept: kept::Kept,
     heard: news::Heard,
+    saved: checkpoints::Saved,
     keys: keys::Keys,
     void: replaced::Void,
     /// For how long after its end a task was promised to stay.
     windows: BTreeMap<i64, i64>,
     /// Waits by key, with the newest task that had it when they came.
     by_key: BTreeMap<ReplyTo, Option<i64>>,
+    /// Questions after parents, of those who ran the task when they asked.
+    asked_by_holders: BTreeSet<ReplyTo>,
     /// The last moment at which something was wrong that excuses a delay.
     disturbed: u64,
 }
@@ -195,8 +201,10 @@ impl Auditor {
         (self.now, self.quiet) = (now, false);
         (self.rows, self.edges) = (rows(table), table.edges());
         self.news_on_start(epoch);
+        self.checkpoints_on_start();
         self.keys_on_start();
         self.by_key.clear();
+        self.asked_by_holders.clear();
         self.disturbed(now);
         self.peers = Peers::default();
         let waits = self.rows.iter().filter(|(_, row)| row.state == TaskState::Waiting);
@@ -254,6 +262,7 @@ impl Auditor {
             self.peers.drained.remove(session.as_str());
         }
         match request {
+            Request::Progress(progress) => self.on_parents_asked(reply, progress),
             Request::Submit(submit) => self.on_submit_asked(submit),
             Request::WaitFor(wait) => self.on_key_asked(reply, wait),
             _ => {}

@@ -88,6 +88,8 @@ pub struct Plan {
     /// How long done and cancelled rows are kept, and whether dead ones go like them; `None`: for ever.
     pub kept_ms: Option<u64>,
     pub kept_dead: bool,
+    /// Handlers say more than how far they are.
+    pub words: bool,
     /// Clients ask for the same again and again, by keys.
     pub callers: bool,
     /// Every line of the trace is printed as it comes.
@@ -121,6 +123,7 @@ impl Plan {
             quiet: Random::new(seed, 14).chance(40),
             kept_ms: *Random::new(seed, 9).pick(&[None, None, Some(0), Some(300), Some(2_000)]),
             kept_dead: Random::new(seed, 10).chance(60),
+            words: Random::new(seed, 40).chance(60),
             callers: Random::new(seed, 42).chance(50),
             aloud: false,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use laneway_broker::internals::{Table, Value};
-use laneway_protocol::TaskState;
+use laneway_protocol::{Payload, TaskState};
 
 use crate::plan::rank;
 
@@ -29,6 +29,7 @@ pub(crate) struct Row {
     pub(crate) unique_key: Option<String>,
     pub(crate) fair_key: Option<String>,
     pub(crate) payload: Option<String>,
+    pub(crate) checkpoint: Option<Payload>,
     pub(crate) result: Option<String>,
     pub(crate) group: Option<i64>,
     pub(crate) progress: Option<i64>,
@@ -66,6 +67,11 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         unique_key: text("unique_key"),
         fair_key: text("fair_key"),
         payload: text("payload"),
+        checkpoint: match &cells["checkpoint"] {
+            Value::Text(text) => Some(Payload::json(text.clone())),
+            Value::Blob(bytes) => Some(Payload::bin(bytes.clone())),
+            _ => None,
+        },
         result: text("result"),
         group: int("group_id"),
         progress: int("progress_done"),

@@ -40,6 +40,12 @@ pub struct Tally {
     pub words: u64,
     pub gaps: u64,
     pub cut_short: u64,
+    /// Words with a piece of a result or of a log.
+    pub pieces: u64,
+    /// Hand-outs with what an earlier run had saved.
+    pub checkpoints: u64,
+    /// Ends of parents that children were told.
+    pub parents: u64,
     /// Tasks for which a live one with their key stands, or one done within their window, and submits refused for a key.
     pub met: u64,
     pub met_done: u64,
@@ -76,6 +82,9 @@ impl AddAssign for Tally {
         self.words += other.words;
         self.gaps += other.gaps;
         self.cut_short += other.cut_short;
+        self.pieces += other.pieces;
+        self.checkpoints += other.checkpoints;
+        self.parents += other.parents;
         self.met += other.met;
         self.met_done += other.met_done;
         self.rejected += other.rejected;

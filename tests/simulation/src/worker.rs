@@ -1,6 +1,7 @@
 //! Worker processes: the SDK's link, driven as its threads drive it, with handlers that do what the seed says.
 
 mod handlers;
+mod words;
 
 use laneway::link::{Heard, Next, Question, Session, Slot, SlotSettings};
 use laneway_protocol::message::{Answer, End, Held, Hello, Outcome, Request};

@@ -30,9 +30,13 @@ impl Auditor {
                     self.peers.welcome.insert(hello.session.to_string());
                 }
             }
+            (Request::Progress(progress), Answer::Progress(noted)) if progress.parents.is_some() => {
+                self.check_parents(reply, progress, noted);
+            }
             (Request::Progress(progress), Answer::Progress(_)) => {
                 self.is_current(id(progress.task), progress.lease.value(), "progress is taken");
                 self.on_progress_taken(progress);
+                self.on_checkpoint_taken(progress);
             }
             (Request::Drain(drain), Answer::Drain(drained)) => {
                 if let Some(worker) = &drain.worker {
@@ -48,6 +52,7 @@ impl Auditor {
                 self.on_outcomes(&ready.outcomes, &tasks.outcomes);
                 for task in &tasks.tasks {
                     self.has_payload_of_row(task);
+                    self.has_checkpoint_of_row(task);
                     let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
                     self.count_shares(ready, rank, now);
                     if is_chosen_now

@@ -1,9 +1,9 @@
-//! What those who wait hear: every word of progress once and in order, or a gap; after a restart a gap and what the row says; and
+//! What those who wait hear: every word, of progress, of a result or of a log, once, whole and in order, or a gap; after a restart a gap and what the row says; and
 //! an end for each task, behind all its words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_protocol::message::{Progress, WaitFor, Waited};
+use laneway_protocol::message::{Progress, ProgressEvent, WaitFor, Waited};
 use laneway_protocol::{TaskId, TaskState};
 
 use super::{Auditor, id};
@@ -11,8 +11,8 @@ use super::{Auditor, id};
 /// The progress that the broker which runs now has taken in.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Task and count, in order. The first has number 1.
-    log: Vec<(i64, u64)>,
+    /// In order, as they are to be told. The first has number 1.
+    log: Vec<ProgressEvent>,
     /// The epoch of this broker, and those of the cursors that it gave.
     epoch: u64,
     given: BTreeSet<u64>,
@@ -27,7 +27,12 @@ impl Auditor {
     }
 
     pub(super) fn on_progress_taken(&mut self, progress: &Progress) {
-        self.heard.log.extend(progress.done.map(|done| (id(progress.task), done)));
+        let Progress { task, done, total, note, data, log, .. } = progress.clone();
+        let n = self.heard.log.len() as u64 + 1;
+        let event = ProgressEvent { n, task, done, total, note: note.map(cut), data, log: log.map(cut) };
+        let is_silent = !tells_standing(&event) && event.data.is_none() && event.log.is_none();
+        self.tally.pieces += u64::from(event.data.is_some() || event.log.is_some());
+        self.heard.log.extend((!is_silent).then_some(event));
     }
 
     pub(super) fn check_news(&mut self, question: &WaitFor, waited: &Waited) {
@@ -66,18 +71,17 @@ impl Auditor {
             return Some("not every task is answered once".into());
         }
         for task in finals.iter().chain(&waited.pending).copied() {
-            let of = |words: &[(i64, u64)]| -> Vec<u64> {
-                words.iter().filter(|(of, _)| *of == id(task)).map(|(_, done)| *done).collect()
+            let of = |words: &[ProgressEvent]| -> Vec<u64> {
+                words.iter().filter(|word| word.task == task).map(|word| word.n).collect()
             };
             let said = of(&self.heard.log[after..to]);
-            let is_word = |n: u64, done| {
-                let at = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
-                at.and_then(|at| self.heard.log.get(at)) == Some(&(id(task), done))
+            let is_word = |event: &&ProgressEvent| {
+                let at = usize::try_from(event.n).ok().and_then(|n| n.checked_sub(1));
+                at.and_then(|at| self.heard.log.get(at)) == Some(event)
             };
-            let events = waited.events.iter().filter(|event| event.task == task);
-            let events: Vec<(u64, u64)> = events.map(|event| (event.n, event.done.unwrap_or(0))).collect();
-            let (told, rows): (Vec<_>, Vec<_>) = events.iter().partition(|(n, done)| is_word(*n, *done));
-            let told: Vec<u64> = told.iter().map(|(_, done)| *done).collect();
+            let events: Vec<&ProgressEvent> = waited.events.iter().filter(|event| event.task == task).collect();
+            let (told, rows): (Vec<&ProgressEvent>, Vec<_>) = events.iter().partition(|event| is_word(event));
+            let told: Vec<u64> = told.iter().map(|event| event.n).collect();
             let may_miss = waited.gap || question.cursor.is_none();
             if told != said && !(may_miss && said.ends_with(&told)) {
                 return Some(format!("of task {task} {said:?} was said, and {told:?} is told"));
@@ -94,7 +98,7 @@ impl Auditor {
         // Who begins anew with another broker hears what the rows say.
         let silent = |task: &&TaskId| {
             let shows = self.rows.get(&id(**task)).is_some_and(|row| row.progress.is_some());
-            let spoke = self.heard.log.iter().any(|(of, _)| *of == id(**task));
+            let spoke = self.heard.log.iter().any(|word| word.task == **task && tells_standing(word));
             let is_told = waited.events.iter().any(|event| event.task == **task);
             shows && !spoke && !is_told && !self.touched.contains(&id(**task))
         };
@@ -113,4 +117,16 @@ impl Auditor {
         });
         wrong_end.map(|end| format!("the end of task {} is not what is on disk", end.task))
     }
+}
+
+/// As its row does.
+fn tells_standing(word: &ProgressEvent) -> bool {
+    word.done.is_some() || word.total.is_some() || word.note.is_some()
+}
+
+/// Longer texts are told up to the last whole character within 8 KiB.
+fn cut(mut text: String) -> String {
+    let end = (0..=text.len().min(8_192)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
+    text
 }

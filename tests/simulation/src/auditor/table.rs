@@ -50,6 +50,7 @@ impl Auditor {
         self.check_windows(&before);
         let replaced = self.check_keys(&before);
         self.check_replaced(&before, &replaced);
+        self.check_checkpoints(&before, &replaced);
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
                 self.check_wait(*task, &before, &new);
@@ -105,6 +106,7 @@ impl Auditor {
         let before = std::mem::replace(&mut self.rows, rows(table));
         self.edges = table.edges();
         self.on_lost_rows(&before);
+        self.checkpoints_on_power_loss();
         self.keys_on_power_loss();
         self.replaced_on_power_loss();
         self.synced = self.rows.clone();
@@ -139,6 +141,7 @@ impl Auditor {
         if self.disturbed > self.now {
             return;
         }
+        self.every_checkpoint_is_kept();
         let ours = |task: &&i64| !self.touched.contains(task);
         let told: BTreeMap<i64, i64> = (self.leases.sure.iter().filter(ours))
             .filter_map(|task| Some((*task, *self.leases.of.get(task)?.first()?)))

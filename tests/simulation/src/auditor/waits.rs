@@ -100,7 +100,7 @@ impl Auditor {
         }
     }
 
-    fn parents(&self, task: i64) -> Vec<(i64, bool)> {
+    pub(super) fn parents(&self, task: i64) -> Vec<(i64, bool)> {
         self.edges.range((task, i64::MIN)..=(task, i64::MAX)).map(|((_, parent), anyway)| (*parent, *anyway)).collect()
     }
 

@@ -116,6 +116,7 @@ impl World {
             checkpoint: None,
             parents: None,
         };
-        self.send(conn, Tag::Progress(held), Request::Progress(progress));
+        let word = self.word(progress);
+        self.send(conn, Tag::Progress(held), Request::Progress(word));
     }
 }

@@ -1,0 +1,107 @@
+//! Checkpoints: a row keeps the last that its runs saved, in the order in which they did, until its payload is replaced; every hand-out
+//! carries what the row has; and whatever a run was told to be saved is there once the broker has nothing left to write.
+
+use std::collections::BTreeMap;
+
+use laneway_protocol::message::{HandedTask, NewTask, Progress};
+use laneway_protocol::{Payload, TaskState};
+
+use super::{Auditor, id};
+use crate::row::Row;
+
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    /// Of each task, in the order in which they were taken, in any life of the broker.
+    said: BTreeMap<i64, Vec<Payload>>,
+    /// Which of these the row is known to have got.
+    reached: BTreeMap<i64, usize>,
+    /// The last that this broker has taken, with the lease under which.
+    last: BTreeMap<i64, (i64, Payload)>,
+}
+
+impl Auditor {
+    pub(super) fn checkpoints_on_start(&mut self) {
+        self.saved.last.clear();
+    }
+
+    pub(super) fn checkpoints_on_power_loss(&mut self) {
+        // The row may have gone back to any of them.
+        self.saved.reached.clear();
+    }
+
+    /// A run was told that this is taken.
+    pub(super) fn on_checkpoint_taken(&mut self, progress: &Progress) {
+        let Some(checkpoint) = &progress.checkpoint else { return };
+        let task = id(progress.task);
+        self.saved.said.entry(task).or_default().push(checkpoint.clone());
+        self.saved.last.insert(task, (progress.lease.value(), checkpoint.clone()));
+    }
+
+    /// What a turn did to the checkpoints of rows. `replaced` are those with another payload.
+    pub(super) fn check_checkpoints(&mut self, before: &BTreeMap<i64, Row>, replaced: &BTreeMap<i64, NewTask>) {
+        // What was saved belongs to the payload from before.
+        self.saved.last.retain(|task, _| !replaced.contains_key(task));
+        let mut wrong = None;
+        for (task, row) in self.rows.iter().filter(|(task, _)| !self.touched.contains(task)) {
+            let old = before.get(task).and_then(|row| row.checkpoint.as_ref());
+            if old == row.checkpoint.as_ref() && !(replaced.contains_key(task) && old.is_some()) {
+                continue;
+            }
+            let from = self.saved.reached.get(task).map_or(0, |reached| reached + 1);
+            let said = self.saved.said.get(task).map_or(&[][..], Vec::as_slice);
+            let place = (from..said.len()).find(|at| Some(&said[*at]) == row.checkpoint.as_ref());
+            let right = match (&row.checkpoint, place) {
+                (None, _) => replaced.contains_key(task),
+                (Some(_), Some(place)) if !replaced.contains_key(task) => {
+                    self.saved.reached.insert(*task, place);
+                    true
+                }
+                _ => false,
+            };
+            if !right {
+                let (old, new) = (shown(old), shown(row.checkpoint.as_ref()));
+                wrong = Some(format!("the checkpoint of task {task} went from {old} to {new}"));
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.fail(wrong);
+        }
+    }
+
+    pub(super) fn has_checkpoint_of_row(&mut self, handed: &HandedTask) {
+        let task = id(handed.task);
+        if self.touched.contains(&task) {
+            return;
+        }
+        self.tally.checkpoints += u64::from(handed.checkpoint.is_some());
+        let row = self.rows.get(&task);
+        if let Some(row) = row.filter(|row| row.checkpoint != handed.checkpoint) {
+            let (handed, row) = (shown(handed.checkpoint.as_ref()), shown(row.checkpoint.as_ref()));
+            return self.fail(format!("task {task} is handed out with the checkpoint {handed}, its row has {row}"));
+        }
+        // A run that a cancel has overtaken leaves nothing.
+        let odd = self.requeued.contains(&task) || self.cancelled.contains(&task);
+        let last = self.saved.last.get(&task).map(|(_, last)| last).filter(|_| !odd);
+        if let Some(last) = last.filter(|last| Some(*last) != handed.checkpoint.as_ref()) {
+            let (handed, last) = (shown(handed.checkpoint.as_ref()), shown(Some(last)));
+            self.fail(format!("task {task} is handed out with the checkpoint {handed} and has saved {last}"));
+        }
+    }
+
+    /// Nothing is left to write.
+    pub(super) fn every_checkpoint_is_kept(&mut self) {
+        let lost = self.saved.last.iter().find(|(task, (lease, last))| {
+            let row = self.rows.get(task).filter(|row| row.state == TaskState::Running && row.lease == Some(*lease));
+            row.is_some_and(|row| row.checkpoint.as_ref() != Some(last)) && !self.touched.contains(task)
+        });
+        if let Some((task, (_, last))) = lost {
+            let saved = shown(Some(last));
+            self.fail(format!("task {task} has saved {saved}, nothing is to be written, and its row has not got it"));
+        }
+    }
+}
+
+/// Its beginning says who saved it, and when.
+fn shown(checkpoint: Option<&Payload>) -> String {
+    checkpoint.map_or("none".into(), |it| String::from_utf8_lossy(&it.bytes).chars().take(30).collect())
+}
