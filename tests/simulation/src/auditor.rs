@@ -3,7 +3,8 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; none
+//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; a change of
+//! many meets those that its filter describes, and a dry run none; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
 //! only; those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its words; a
@@ -15,6 +16,7 @@
 
 mod abandon;
 mod answers;
+mod batches;
 mod bulk;
 mod by_key;
 mod checkpoints;
@@ -22,6 +24,7 @@ mod dispatch;
 mod kept;
 mod keys;
 mod limits;
+mod moving;
 mod news;
 mod parents;
 mod replaced;
@@ -71,6 +74,8 @@ pub(crate) struct Auditor {
     slots: schedules::Slots,
     open: BTreeMap<ReplyTo, Open>,
     edits: bulk::Edits,
+    batches: batches::Batches,
+    moving: moving::Moving,
     /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     limits: limits::Limits,
@@ -212,6 +217,7 @@ impl Auditor {
         self.open.clear();
         self.cancels.clear();
         self.edits.on_start();
+        (self.batches, self.moving) = (batches::Batches::default(), moving::Moving::default());
         self.stakes_on_start(now);
         self.leases.newest_run.clear();
         self.leases.of.clear();

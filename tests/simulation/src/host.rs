@@ -228,6 +228,7 @@ impl World {
         let before = parts.actions.len();
         self.auditor.ends_runs(&event);
         self.auditor.stakes_on_event(&event);
+        self.auditor.batches_on_event(&event);
         self.auditor.reads_ahead(&event);
         parts.core.handle(event, self.clocks(), &mut parts.actions);
         parts.core.check();

@@ -92,6 +92,8 @@ pub struct Plan {
     pub words: bool,
     /// Clients ask for the same again and again, by keys.
     pub callers: bool,
+    /// Somebody looks after the whole table, beside the clients.
+    pub operator: bool,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -125,6 +127,7 @@ impl Plan {
             kept_dead: Random::new(seed, 10).chance(60),
             words: Random::new(seed, 40).chance(60),
             callers: Random::new(seed, 42).chance(50),
+            operator: Random::new(seed, 50).chance(60),
             aloud: false,
         }
     }

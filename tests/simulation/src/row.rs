@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) result: Option<String>,
     pub(crate) group: Option<i64>,
     pub(crate) progress: Option<i64>,
+    pub(crate) error: Option<String>,
+    pub(crate) worker: Option<String>,
 }
 
 pub(crate) fn rows(table: &Table) -> BTreeMap<i64, Row> {
@@ -75,5 +77,7 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         result: text("result"),
         group: int("group_id"),
         progress: int("progress_done"),
+        error: text("error"),
+        worker: text("worker"),
     }
 }

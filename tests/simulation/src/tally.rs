@@ -26,6 +26,9 @@ pub struct Tally {
     pub failed_with_parent: u64,
     /// Answers that a batch of theirs is over.
     pub batches: u64,
+    /// Rows that batches have met by their filters, and those that a dry run would have changed.
+    pub met: u64,
+    pub tried: u64,
     /// Rows past the time that they are kept, deleted.
     pub pruned: u64,
     /// Workers that were told to leave alone.
@@ -74,6 +77,8 @@ impl AddAssign for Tally {
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
         self.batches += other.batches;
+        self.met += other.met;
+        self.tried += other.tried;
         self.pruned += other.pruned;
         self.drained += other.drained;
         self.abandoned += other.abandoned;

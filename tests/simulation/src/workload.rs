@@ -1,6 +1,7 @@
 //! What people do with it meanwhile: clients on the wire, apps in SQL, and apps that are rough with rows.
 
 mod asks;
+mod operator;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     groups: Vec<u64>,
     /// The number of the last batch that it began.
     batch: Option<u64>,
+    /// Until then it asks nothing.
+    rests_until: u64,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,9 @@ impl World {
             && let Some(request) = self.loosen.pop()
         {
             return Some((request, 0));
+        }
+        if self.plan.operator && at == self.plan.clients {
+            return self.next_operation(at);
         }
         if self.tasks_left == 0 && self.calm {
             return None;

@@ -92,6 +92,7 @@ pub(crate) struct World {
     pub(crate) quiet_random: Random,
     pub(crate) word_random: Random,
     pub(crate) asks: Asks,
+    pub(crate) operator_random: Random,
     pub(crate) conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     pub(crate) table: Table,
@@ -134,6 +135,7 @@ impl World {
             quiet_random: Random::new(seed, 15),
             word_random: Random::new(seed, 41),
             asks: Asks::new(seed),
+            operator_random: Random::new(seed, 51),
             conns: BTreeMap::new(),
             next_conn: 0,
             table,
@@ -154,7 +156,7 @@ impl World {
         for worker in 0..world.plan.workers {
             world.add_worker(worker);
         }
-        for client in 0..world.plan.clients {
+        for client in 0..world.plan.clients + usize::from(world.plan.operator) {
             world.clients.push(Client::default());
             world.drive_in(5, Peer::Client(client));
         }

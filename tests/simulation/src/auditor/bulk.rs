@@ -7,6 +7,7 @@ use laneway_core::{BulkSlice, Edit, Event, Op, OpId, OpResult};
 use laneway_protocol::message::{Bulk, BulkFilter, Bulked, Change, Verdict};
 use laneway_protocol::{TaskId, TaskState};
 
+use super::batches::meets;
 use super::{Auditor, id};
 use crate::plan::LANES;
 use crate::row::Row;
@@ -97,6 +98,8 @@ impl Auditor {
                     self.fail(format!("a slice of {} rows has {} verdicts", slice.rows, sliced.verdicts.len()));
                     return;
                 }
+                let slice = slice.clone();
+                self.check_slice(&slice, sliced);
                 if slice.dry_run {
                     return;
                 }
@@ -106,6 +109,7 @@ impl Auditor {
         };
         let rank = if let Edit::Move(lane) = &edit { rank_of(lane.as_str()) } else { None };
         for (task, verdict) in said {
+            self.moves(&[task]);
             let task = id(task);
             self.edits.said.push((task, verdict, rank));
             match verdict {
@@ -212,6 +216,7 @@ impl Auditor {
             if batch.seen != batch.changed + batch.unchanged + batch.twins + batch.needed || batch.at > batch.until {
                 self.fail(format!("a batch does not add up: {batch:?}"));
             }
+            self.check_batch(batch);
         }
         self.check_purges();
     }
@@ -226,11 +231,4 @@ impl Auditor {
 
 fn rank_of(lane: &str) -> Option<usize> {
     LANES.iter().position(|name| *name == lane)
-}
-
-/// But for its age.
-fn meets(filter: &BulkFilter, row: &Row) -> bool {
-    filter.state.is_none_or(|state| state == row.state)
-        && filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
-        && filter.lane.as_ref().is_none_or(|lane| row.rank == rank_of(lane))
 }

@@ -55,6 +55,8 @@ impl Auditor {
         self.stakes_on_op(number, op);
         self.keys_on_op(number, op);
         self.replaced_on_op(op);
+        self.moving_on_op(op);
+        self.batches_on_op(number, op);
         match op {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;

@@ -23,6 +23,7 @@ impl Auditor {
 
     /// The turn looked at everything that was there when it began.
     pub(crate) fn turn_is_whole(&mut self) {
+        self.moving_when_whole();
         if self.disturbed <= self.now {
             self.waiting.whole = Some(self.waiting.begun.clone());
         }
@@ -44,6 +45,7 @@ impl Auditor {
 
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
+        self.check_tried(&before);
         self.on_said(&before);
         let edges = std::mem::replace(&mut self.edges, table.edges());
         self.check_needed(&before, &edges);

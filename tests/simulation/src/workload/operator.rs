@@ -1,0 +1,67 @@
+//! Somebody who looks after the whole table: changes many tasks at once by what their rows say, and looks at what comes of it.
+
+use laneway_protocol::message::{Bulk, BulkFilter, Change, Request};
+
+use crate::plan::{LANES, lane};
+use crate::random::Random;
+use crate::row::Row;
+use crate::world::{Peer, World};
+
+impl World {
+    pub(super) fn next_operation(&mut self, at: usize) -> Option<(Request, u64)> {
+        if self.calm {
+            return None;
+        }
+        if self.clients[at].rests_until > self.now {
+            let ms = self.clients[at].rests_until - self.now;
+            self.drive_in(ms, Peer::Client(at));
+            return None;
+        }
+        self.clients[at].rests_until = self.now + self.operator_random.between(50, 600);
+        if let Some(number) = self.clients[at].batch.filter(|_| self.operator_random.chance(60)) {
+            let stop = self.operator_random.chance(10);
+            return Some((Request::Bulk(Bulk { batch: Some(number), stop, ..Bulk::default() }), 0));
+        }
+        Some((self.change_many(), 0))
+    }
+
+    /// Of what is like a row that is there.
+    fn change_many(&mut self) -> Request {
+        let rows: Vec<Row> = self.auditor.rows.values().cloned().collect();
+        if rows.is_empty() {
+            return Request::Ping;
+        }
+        let random = &mut self.operator_random;
+        let filter = described(&rows[random.index(rows.len())], random);
+        let change = *random.pick(&Change::ALL);
+        let lane = (change == Change::Move).then(|| lane(random.pick::<&str>(&LANES)));
+        let dry_run = random.chance(40);
+        let bulk = Bulk { change: Some(change), lane, filter: Some(Box::new(filter)), dry_run, ..Bulk::default() };
+        self.auditor.on_bulk(&bulk);
+        Request::Bulk(bulk)
+    }
+}
+
+/// What a row may be found by: some of what it says.
+fn described(row: &Row, random: &mut Random) -> BulkFilter {
+    let attempts = u32::try_from(row.attempts).expect("attempts are few");
+    let mut filter = BulkFilter::default();
+    for _ in 0..random.between(1, 3) {
+        match random.below(11) {
+            0 => filter.state = Some(row.state),
+            1 => filter.kind = Some(row.kind.clone()),
+            2 => filter.lane = row.rank.map(|rank| LANES[rank].to_owned()),
+            3 => filter.older_ms = Some(random.below(1_500)),
+            4 => filter.error = row.error.as_ref().and_then(|error| Some(error.split(' ').next_back()?.to_owned())),
+            5 => filter.error_line = Some(row.error.clone().unwrap_or_default()),
+            6 => filter.unique_key.clone_from(&row.unique_key),
+            7 => filter.fair_key.clone_from(&row.fair_key),
+            8 => filter.group = row.group.and_then(|group| u64::try_from(group).ok()),
+            9 => filter.workers.extend(row.worker.as_ref().map(|name| name[..name.len() - random.index(3)].to_owned())),
+            _ if random.chance(50) => filter.attempts_min = Some(attempts),
+            _ => filter.attempts_max = Some(attempts),
+        }
+    }
+    filter.all = filter.is_open();
+    filter
+}
