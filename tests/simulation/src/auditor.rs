@@ -4,7 +4,8 @@
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; a change of
-//! many meets those that its filter describes, and a dry run none; none
+//! many meets those that its filter describes, and a dry run none; what is shown of a task or a group is what the table said since
+//! that was asked; nobody is cancelled whom nobody meant, and a cancelled group is as a whole; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
 //! only; those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its words; a
@@ -20,10 +21,13 @@ mod batches;
 mod bulk;
 mod by_key;
 mod checkpoints;
+mod cancels;
 mod dispatch;
+mod groups;
 mod kept;
 mod keys;
 mod limits;
+mod looks;
 mod moving;
 mod news;
 mod parents;
@@ -31,6 +35,7 @@ mod replaced;
 mod runs;
 mod schedules;
 mod shares;
+mod status;
 mod table;
 mod waits;
 mod windows;
@@ -67,6 +72,9 @@ pub(crate) struct Auditor {
     requeued: BTreeSet<i64>,
     /// A cancel was asked for, at some time.
     cancelled: BTreeSet<i64>,
+    cancelled_groups: groups::Cancelled,
+    /// Running and asked to stop: since when, and which run.
+    stopping: BTreeMap<i64, (u64, i64)>,
     promises: Promises,
     leases: Current,
     peers: Peers,
@@ -76,6 +84,7 @@ pub(crate) struct Auditor {
     edits: bulk::Edits,
     batches: batches::Batches,
     moving: moving::Moving,
+    looks: looks::Looks,
     /// Cancels and other changes on their way to the store.
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     limits: limits::Limits,
@@ -217,6 +226,7 @@ impl Auditor {
         self.open.clear();
         self.cancels.clear();
         self.edits.on_start();
+        self.looks_on_start();
         (self.batches, self.moving) = (batches::Batches::default(), moving::Moving::default());
         self.stakes_on_start(now);
         self.leases.newest_run.clear();
@@ -285,6 +295,10 @@ impl Auditor {
         {
             self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }
+        self.looks_on_asked(reply, request);
+        if let Request::Group(about) = request {
+            self.on_group_asked(about);
+        }
         self.stakes_on_asked(request);
         self.on_limit_asked(reply);
         let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
@@ -304,6 +318,7 @@ impl Auditor {
     }
 
     pub(crate) fn on_forget(&mut self, reply: ReplyTo) {
+        self.take_look(reply);
         if self.open.remove(&reply).is_none() {
             self.fail(format!("{reply:?} is forgotten and was not there"));
         }

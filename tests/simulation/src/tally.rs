@@ -29,6 +29,11 @@ pub struct Tally {
     /// Rows that batches have met by their filters, and those that a dry run would have changed.
     pub met: u64,
     pub tried: u64,
+    /// Rows that STATUS has shown of which every column was known.
+    pub shown: u64,
+    /// Groups whose counts were known when they were told, and those with live tasks that were cancelled.
+    pub counted: u64,
+    pub groups_cancelled: u64,
     /// Rows past the time that they are kept, deleted.
     pub pruned: u64,
     /// Workers that were told to leave alone.
@@ -79,6 +84,9 @@ impl AddAssign for Tally {
         self.batches += other.batches;
         self.met += other.met;
         self.tried += other.tried;
+        self.shown += other.shown;
+        self.counted += other.counted;
+        self.groups_cancelled += other.groups_cancelled;
         self.pruned += other.pruned;
         self.drained += other.drained;
         self.abandoned += other.abandoned;

@@ -67,6 +67,8 @@ impl Step<'_> {
         let shown = |task: &TaskId| {
             let mut row = task_row(sql(*task), &self.db.rows[&sql(*task)], &self.judge.rules);
             if detail {
+                let cells = &self.db.rows[&sql(*task)];
+                (row.payload, row.result) = (payload(&cells["payload"]), payload(&cells["result"]));
                 row.twin = self.twin(&row);
                 if row.state == TaskState::Waiting {
                     let open = self.open_edges(sql(*task));

@@ -78,7 +78,15 @@ impl Auditor {
             (Request::WaitFor(question), Answer::Error(error)) if error.code == Code::NotFound => {
                 self.check_not_found(reply, question);
             }
+            | (Request::Group(_), Answer::Group(row)) => {
+                self.check_group(row);
+                if let Request::Group(about) = &open.request {
+                    self.on_group_answer(reply, about, row);
+                }
+            }
+            (Request::WaitFor(question), Answer::WaitFor(waited)) => self.check_news(question, waited),
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
+            (Request::Status(question), Answer::Status(rows)) => self.check_status(reply, question, rows),
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),
             _ => {}

@@ -14,11 +14,13 @@ impl Auditor {
     /// An app has written.
     pub(crate) fn on_table(&mut self, table: &Table) {
         (self.rows, self.edges) = (rows(table), table.edges());
+        self.looks_on_rows();
     }
 
     pub(crate) fn turn_begins(&mut self, table: &Table, now: Now) {
         (self.rows, self.edges) = (rows(table), table.edges());
         self.waiting.begun = (now.wall.0, self.rows.clone());
+        self.looks_on_rows();
     }
 
     /// The turn looked at everything that was there when it began.
@@ -45,8 +47,10 @@ impl Auditor {
 
     pub(crate) fn on_commit(&mut self, table: &Table, synced: bool) {
         let before = std::mem::replace(&mut self.rows, rows(table));
+        self.looks_on_rows();
         self.check_tried(&before);
         self.on_said(&before);
+        self.check_cancels(&before);
         let edges = std::mem::replace(&mut self.edges, table.edges());
         self.check_needed(&before, &edges);
         self.check_windows(&before);

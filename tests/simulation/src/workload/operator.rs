@@ -1,6 +1,7 @@
 //! Somebody who looks after the whole table: changes many tasks at once by what their rows say, and looks at what comes of it.
 
-use laneway_protocol::message::{Bulk, BulkFilter, Change, Request};
+use laneway_protocol::TaskId;
+use laneway_protocol::message::{AboutGroup, Bulk, BulkFilter, Change, Filter, Request, Status};
 
 use crate::plan::{LANES, lane};
 use crate::random::Random;
@@ -22,7 +23,43 @@ impl World {
             let stop = self.operator_random.chance(10);
             return Some((Request::Bulk(Bulk { batch: Some(number), stop, ..Bulk::default() }), 0));
         }
-        Some((self.change_many(), 0))
+        let request = match self.operator_random.below(100) {
+            ..40 => self.look_at_tasks(),
+            40..55 => self.ask_of_group(),
+            _ => self.change_many(),
+        };
+        Some((request, 0))
+    }
+
+    fn ask_of_group(&mut self) -> Request {
+        let mut groups: Vec<i64> = self.auditor.rows.values().filter_map(|row| row.group).collect();
+        groups.dedup();
+        let random = &mut self.operator_random;
+        if groups.is_empty() {
+            return Request::Stats;
+        }
+        let group = random.pick(&groups).unsigned_abs();
+        Request::Group(AboutGroup { group, cancel: random.chance(30) })
+    }
+
+    /// By their ids, some of which nobody has, or a page of those that are like a row.
+    fn look_at_tasks(&mut self) -> Request {
+        let rows: Vec<(i64, Row)> = self.auditor.rows.iter().map(|(id, row)| (*id, row.clone())).collect();
+        let random = &mut self.operator_random;
+        if rows.is_empty() || random.chance(50) {
+            let newest = rows.last().map_or(0, |(id, _)| id.unsigned_abs());
+            let tasks = (0..random.between(1, 16)).filter_map(|_| TaskId::new(random.between(1, newest + 1))).collect();
+            return Request::Status(Status { tasks, filter: None, detail: random.chance(60) });
+        }
+        let (_, row) = random.pick(&rows);
+        let filter = Filter {
+            state: random.chance(50).then_some(row.state),
+            kind: random.chance(30).then(|| row.kind.clone()),
+            lane: row.rank.filter(|_| random.chance(30)).map(|rank| LANES[rank].to_owned()),
+            before: random.chance(40).then(|| TaskId::new(random.pick(&rows).0.unsigned_abs())).flatten(),
+            limit: *random.pick(&[0, 1, 3, 20]),
+        };
+        Request::Status(Status { tasks: Vec::new(), filter: Some(filter), detail: false })
     }
 
     /// Of what is like a row that is there.
