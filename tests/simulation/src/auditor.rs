@@ -3,7 +3,7 @@
 //!
 //! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept; a change of
+//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept, or is one more than are; a change of
 //! many meets those that its filter describes, and a dry run none; what is shown of a task or a group is what the table said since
 //! that was asked; nobody is cancelled whom nobody meant, and a cancelled group is as a whole; none
 //! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
@@ -22,6 +22,7 @@ mod bulk;
 mod by_key;
 mod checkpoints;
 mod cancels;
+mod counts;
 mod dispatch;
 mod groups;
 mod kept;
@@ -95,6 +96,7 @@ pub(crate) struct Auditor {
     /// The broker that runs now was told to hand nothing out.
     quiet: bool,
     kept: kept::Kept,
+    counts: counts::Counts,
     heard: news::Heard,
     saved: checkpoints::Saved,
     keys: keys::Keys,
@@ -296,6 +298,7 @@ impl Auditor {
             self.waiting.cancelling.extend(bulk.tasks.iter().map(|task| id(*task)));
         }
         self.looks_on_asked(reply, request);
+        self.counts_on_asked(request);
         if let Request::Group(about) = request {
             self.on_group_asked(about);
         }

@@ -36,6 +36,8 @@ pub struct Tally {
     pub groups_cancelled: u64,
     /// Rows past the time that they are kept, deleted.
     pub pruned: u64,
+    /// Rows beyond as many as are kept of their kind, deleted.
+    pub surplus: u64,
     /// Workers that were told to leave alone.
     pub drained: u64,
     /// Tasks that nobody waited for any more.
@@ -88,6 +90,7 @@ impl AddAssign for Tally {
         self.counted += other.counted;
         self.groups_cancelled += other.groups_cancelled;
         self.pruned += other.pruned;
+        self.surplus += other.surplus;
         self.drained += other.drained;
         self.abandoned += other.abandoned;
         self.quiet += other.quiet;

@@ -27,6 +27,8 @@ pub(super) struct Edits {
     said: Vec<(i64, Verdict, Option<usize>)>,
     /// When the last run of a task ended, by the core's word: it may be on disk for no longer than a turn.
     pub(super) ends: BTreeMap<i64, i64>,
+    /// Rows that left the table in this turn because there were too many.
+    pub(super) counted: BTreeSet<i64>,
     /// Rows that left the table because somebody asked for it.
     pub(super) purged: BTreeSet<i64>,
     /// Of these it was answered.
@@ -169,6 +171,10 @@ impl Auditor {
         } else if self.is_past(task, old) {
             self.tally.pruned += 1;
             self.edits.purged.insert(task);
+        } else if has_ended && self.is_counted(old) {
+            self.tally.surplus += 1;
+            self.edits.purged.insert(task);
+            self.edits.counted.insert(task);
         } else {
             self.fail(format!("task {task} has left the table"));
         }

@@ -52,7 +52,8 @@ impl Auditor {
         if let Op::SetKind { kind, values, .. } = op {
             let before = || BTreeSet::from([None]);
             self.kept.set.entry(kind.to_string()).or_insert_with(before).insert(values.done_age_ms);
-            self.kept.ever_set |= values.done_age_ms.is_some();
+            let counts = [values.done_count_max, values.cancelled_count_max, values.dead_count_max];
+            self.kept.ever_set |= values.done_age_ms.is_some() || counts != [None; 3];
         }
     }
 

@@ -212,6 +212,7 @@ impl Auditor {
         fair_keys: &[(FairKey, FairKeyValues)],
     ) {
         self.kept_on_start(kinds);
+        self.counts_on_start(kinds);
         let mut found: BTreeMap<Place, Said> = BTreeMap::new();
         for (kind, paused, values) in kinds {
             found.insert(Place::Kind(kind.to_string()), Said::of_kind(*paused, values));

@@ -52,6 +52,7 @@ impl Auditor {
         self.note_held();
         self.on_limit_op(op);
         self.kept_on_op(op);
+        self.counts_on_op(op);
         self.stakes_on_op(number, op);
         self.keys_on_op(number, op);
         self.replaced_on_op(op);

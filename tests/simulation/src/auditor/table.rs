@@ -13,7 +13,9 @@ use crate::row::rows;
 impl Auditor {
     /// An app has written.
     pub(crate) fn on_table(&mut self, table: &Table) {
-        (self.rows, self.edges) = (rows(table), table.edges());
+        let before = std::mem::replace(&mut self.rows, rows(table));
+        self.edges = table.edges();
+        self.counts_on_rows(&before);
         self.looks_on_rows();
     }
 
@@ -92,6 +94,7 @@ impl Auditor {
                 self.found.get_or_insert(found);
             }
         }
+        self.check_counts(&before);
         let mut keys = BTreeSet::new();
         for (task, row) in self.rows.iter().filter(|(_, row)| !row.state.is_final()) {
             if let Some(key) = &row.unique_key

@@ -1,9 +1,11 @@
 //! Somebody who looks after the whole table: changes many tasks at once by what their rows say, and looks at what comes of it.
 
 use laneway_protocol::TaskId;
-use laneway_protocol::message::{AboutGroup, Bulk, BulkFilter, Change, Filter, Request, Status};
+use laneway_protocol::message::{
+    AboutGroup, Bulk, BulkFilter, Change, Filter, KindValues, Kinds, Request, SetKind, Status,
+};
 
-use crate::plan::{LANES, lane};
+use crate::plan::{KINDS, LANES, kind, lane};
 use crate::random::Random;
 use crate::row::Row;
 use crate::world::{Peer, World};
@@ -26,9 +28,20 @@ impl World {
         let request = match self.operator_random.below(100) {
             ..40 => self.look_at_tasks(),
             40..55 => self.ask_of_group(),
+            55..62 => self.set_counts(),
             _ => self.change_many(),
         };
         Some((request, 0))
+    }
+
+    /// How many ended tasks of a kind are kept.
+    fn set_counts(&mut self) -> Request {
+        let random = &mut self.operator_random;
+        let kind = kind(random.pick::<&str>(&KINDS));
+        let mut count = || random.chance(60).then(|| random.below(4));
+        let (done_count_max, cancelled_count_max, dead_count_max) = (count(), count(), count());
+        let values = KindValues { done_count_max, cancelled_count_max, dead_count_max, ..KindValues::default() };
+        Request::Kinds(Kinds { set: vec![SetKind { kind, values }], ..Kinds::default() })
     }
 
     fn ask_of_group(&mut self) -> Request {
