@@ -1,7 +1,7 @@
 //! Holds the truth and says what was done against it. It knows the table, the words on the wire and the operations that the
 //! core asked for; it decides nothing and shares no code with what it watches. Where it cannot know, it lets pass.
 //!
-//! Its rules: what was answered is on disk; a lease is given once; nothing ends or speaks under a lease that is not the
+//! Its rules: what was answered is on disk; a lease is given once, with the attempts and the timeout of its row or its kind, and ends by them; nothing ends or speaks under a lease that is not the
 //! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept, or is one more than are; a change of
 //! many meets those that its filter describes, and a dry run none; what is shown of a task or a group is what the table said since
@@ -23,6 +23,7 @@ mod by_key;
 mod checkpoints;
 mod cancels;
 mod counts;
+mod defaults;
 mod dispatch;
 mod groups;
 mod kept;
@@ -97,6 +98,7 @@ pub(crate) struct Auditor {
     quiet: bool,
     kept: kept::Kept,
     counts: counts::Counts,
+    defaults: defaults::Defaults,
     heard: news::Heard,
     saved: checkpoints::Saved,
     keys: keys::Keys,
@@ -190,6 +192,7 @@ impl Auditor {
             kept: kept::Kept::new(plan),
             window_rows_max: plan.window_rows_max,
             limits: limits::Limits::new(plan),
+            defaults: defaults::Defaults::new(plan),
             ..Self::default()
         }
     }

@@ -156,7 +156,7 @@ impl Plan {
             resume_grace_ms: RESUME_GRACE_MS,
             restart_hold_ms: 400,
             disconnect_grace_ms: DISCONNECT_GRACE_MS,
-            cancel_grace_ms: 200,
+            cancel_grace_ms: CANCEL_GRACE_MS,
             abandon_grace_ms: ABANDON_GRACE_MS,
             beat_ms: 400,
             payload_bytes_max: 10_000,
@@ -229,6 +229,7 @@ impl Plan {
 }
 
 pub(crate) const RESUME_GRACE_MS: u64 = 1_500;
+pub(crate) const CANCEL_GRACE_MS: u64 = 200;
 pub(crate) const ABANDON_GRACE_MS: u64 = 600;
 pub(crate) const DISCONNECT_GRACE_MS: u64 = 150;
 /// A gap in the router's loop over this is a stall.

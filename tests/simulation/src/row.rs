@@ -35,6 +35,8 @@ pub(crate) struct Row {
     pub(crate) progress: Option<i64>,
     pub(crate) error: Option<String>,
     pub(crate) worker: Option<String>,
+    pub(crate) max_attempts: Option<i64>,
+    pub(crate) timeout_ms: Option<i64>,
 }
 
 pub(crate) fn rows(table: &Table) -> BTreeMap<i64, Row> {
@@ -79,5 +81,7 @@ fn row(cells: &BTreeMap<&'static str, Value>) -> Row {
         progress: int("progress_done"),
         error: text("error"),
         worker: text("worker"),
+        max_attempts: int("max_attempts"),
+        timeout_ms: int("timeout_ms"),
     }
 }

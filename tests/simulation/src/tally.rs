@@ -14,6 +14,8 @@ pub struct Tally {
     pub dead: u64,
     pub cancelled: u64,
     pub losses: u64,
+    /// Runs whose failure was followed to the retry or the end that it must have.
+    pub failures: u64,
     /// Words of a lease that was not the current one any more.
     pub stale: u64,
     /// Rows that people have deleted, and put into other lanes.
@@ -77,6 +79,7 @@ impl AddAssign for Tally {
         self.dead += other.dead;
         self.cancelled += other.cancelled;
         self.losses += other.losses;
+        self.failures += other.failures;
         self.stale += other.stale;
         self.purged += other.purged;
         self.moved += other.moved;

@@ -53,6 +53,7 @@ impl Auditor {
                 for task in &tasks.tasks {
                     self.has_payload_of_row(task);
                     self.has_checkpoint_of_row(task);
+                    self.check_told(task);
                     let rank = LANES.iter().position(|lane| *lane == task.lane.as_str()).expect("one of ours");
                     self.count_shares(ready, rank, now);
                     if is_chosen_now

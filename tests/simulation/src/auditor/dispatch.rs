@@ -123,6 +123,9 @@ impl Auditor {
         if let Some(found) = self.waits_in_vain() {
             self.fail(found);
         }
+        if let Some(found) = self.runs_too_long() {
+            self.fail(found);
+        }
         if let Some(found) = self.runs_in_spite() {
             self.fail(found);
         }

@@ -213,6 +213,7 @@ impl Auditor {
     ) {
         self.kept_on_start(kinds);
         self.counts_on_start(kinds);
+        self.defaults_on_start(kinds);
         let mut found: BTreeMap<Place, Said> = BTreeMap::new();
         for (kind, paused, values) in kinds {
             found.insert(Place::Kind(kind.to_string()), Said::of_kind(*paused, values));

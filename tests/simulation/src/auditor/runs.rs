@@ -53,6 +53,7 @@ impl Auditor {
         self.on_limit_op(op);
         self.kept_on_op(op);
         self.counts_on_op(op);
+        self.defaults_on_op(op);
         self.stakes_on_op(number, op);
         self.keys_on_op(number, op);
         self.replaced_on_op(op);
@@ -165,7 +166,7 @@ impl Auditor {
     }
 }
 
-fn words(request: &Request) -> &[Outcome] {
+pub(super) fn words(request: &Request) -> &[Outcome] {
     match request {
         Request::Ready(ready) => &ready.outcomes,
         Request::Bye(bye) => &bye.outcomes,

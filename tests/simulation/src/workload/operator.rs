@@ -29,6 +29,7 @@ impl World {
             ..40 => self.look_at_tasks(),
             40..55 => self.ask_of_group(),
             55..62 => self.set_counts(),
+            62..70 => self.set_defaults(),
             _ => self.change_many(),
         };
         Some((request, 0))
@@ -41,6 +42,20 @@ impl World {
         let mut count = || random.chance(60).then(|| random.below(4));
         let (done_count_max, cancelled_count_max, dead_count_max) = (count(), count(), count());
         let values = KindValues { done_count_max, cancelled_count_max, dead_count_max, ..KindValues::default() };
+        Request::Kinds(Kinds { set: vec![SetKind { kind, values }], ..Kinds::default() })
+    }
+
+    /// What holds for those of a kind whose rows do not say.
+    fn set_defaults(&mut self) -> Request {
+        let random = &mut self.operator_random;
+        let kind = kind(random.pick::<&str>(&KINDS));
+        let values = KindValues {
+            max_attempts: random.chance(50).then(|| *random.pick(&[1, 2, 4])),
+            timeout_ms: random.chance(50).then(|| *random.pick(&[100, 400, 2_500])),
+            backoff_base_ms: random.chance(50).then(|| *random.pick(&[0, 30, 200])),
+            backoff_max_ms: random.chance(50).then(|| *random.pick(&[20, 100, 1_000])),
+            ..KindValues::default()
+        };
         Request::Kinds(Kinds { set: vec![SetKind { kind, values }], ..Kinds::default() })
     }
 
