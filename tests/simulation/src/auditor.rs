@@ -12,6 +12,8 @@
 //! row keeps the last checkpoint, and each hand-out carries it; a child is told how its parents ended; a submit is answered with the one task
 //! that has its key, or had it within its window, and what was replaced does not run; a row stays for its window; who waits by key finds the newest; each slot of a schedule
 //! is fired once and in time; and
+//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; each slot of a schedule
+//! is fired once and in time, and a schedule is what the last of those who were answered has made it; and
 //! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
 //! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
@@ -23,6 +25,7 @@ mod by_key;
 mod checkpoints;
 mod cancels;
 mod counts;
+mod cron;
 mod defaults;
 mod dispatch;
 mod groups;
@@ -82,6 +85,7 @@ pub(crate) struct Auditor {
     peers: Peers,
     waiting: Waiting,
     slots: schedules::Slots,
+    cron: cron::Cron,
     open: BTreeMap<ReplyTo, Open>,
     edits: bulk::Edits,
     batches: batches::Batches,
@@ -232,6 +236,7 @@ impl Auditor {
         self.cancels.clear();
         self.edits.on_start();
         self.looks_on_start();
+        self.cron_on_start();
         (self.batches, self.moving) = (batches::Batches::default(), moving::Moving::default());
         self.stakes_on_start(now);
         self.leases.newest_run.clear();
@@ -307,6 +312,7 @@ impl Auditor {
         }
         self.stakes_on_asked(request);
         self.on_limit_asked(reply);
+        self.cron_on_asked(reply);
         let open = Open { conn, at: now, wait_ms, gone: false, request: request.clone() };
         if self.open.insert(reply, open).is_some() {
             self.fail(format!("{reply:?} was used twice"));

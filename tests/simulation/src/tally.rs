@@ -23,6 +23,8 @@ pub struct Tally {
     pub moved: u64,
     /// Of schedules, that were fired.
     pub slots: u64,
+    /// Changes of schedules over the wire that were answered.
+    pub schedules_told: u64,
     /// Tasks that were queued, or cancelled, because of their parents.
     pub let_go: u64,
     pub failed_with_parent: u64,
@@ -84,6 +86,7 @@ impl AddAssign for Tally {
         self.purged += other.purged;
         self.moved += other.moved;
         self.slots += other.slots;
+        self.schedules_told += other.schedules_told;
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
         self.batches += other.batches;

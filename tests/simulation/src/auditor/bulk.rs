@@ -78,6 +78,7 @@ impl Auditor {
     /// A turn is committed and tells this; the core has not heard it.
     pub(crate) fn on_reports(&mut self, events: &[Event]) {
         self.edits.said.clear();
+        self.cron_on_reports(events);
         for event in events {
             let Event::Committed(results) = event else { continue };
             for (number, result) in results {

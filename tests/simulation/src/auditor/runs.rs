@@ -54,6 +54,7 @@ impl Auditor {
         self.kept_on_op(op);
         self.counts_on_op(op);
         self.defaults_on_op(op);
+        self.cron_on_op(number, op);
         self.stakes_on_op(number, op);
         self.keys_on_op(number, op);
         self.replaced_on_op(op);

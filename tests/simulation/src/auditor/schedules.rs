@@ -1,7 +1,7 @@
 //! Slots of schedules: each is fired once for ever and makes a task that stays, none is left out but by the policy of its
 //! schedule, and whatever is due is fired in the turn that sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_broker::internals::{Table, Value};
 
@@ -16,14 +16,30 @@ pub(super) struct Slots {
     fired: BTreeMap<(i64, i64), (i64, bool)>,
     /// The last slot of each schedule that no app has changed since.
     last: BTreeMap<i64, i64>,
+    going: BTreeSet<i64>,
 }
 
 impl Auditor {
     pub(crate) fn on_schedule_changed(&mut self, id: i64) {
-        self.slots.last.remove(&id);
+        self.cron_on_app(id);
+        self.forget_last_slot(id);
     }
 
     pub(crate) fn on_schedule_deleted(&mut self, id: i64) {
+        self.cron_on_app(id);
+        self.forget_slots(id);
+    }
+
+    /// Somebody wants it deleted: a power cut may have done it, though nobody was told.
+    pub(super) fn may_go(&mut self, id: i64) {
+        self.slots.going.insert(id);
+    }
+
+    pub(super) fn forget_last_slot(&mut self, id: i64) {
+        self.slots.last.remove(&id);
+    }
+
+    pub(super) fn forget_slots(&mut self, id: i64) {
         self.slots.last.remove(&id);
         self.slots.fired.retain(|(schedule, _), _| *schedule != id);
     }
@@ -52,14 +68,20 @@ impl Auditor {
             }
         }
         self.slots.fired = shown;
+        self.check_cron(table);
     }
 
     /// What the disk has kept is the truth from here on; commits of apps may be gone.
     pub(super) fn slots_on_power_loss(&mut self, table: &Table) {
         let left = table.slots().into_iter().map(|(schedule, slot, task, new)| ((schedule, slot), (task, new)));
         let left: BTreeMap<_, _> = left.collect();
+        let there = table.schedules();
+        for id in std::mem::take(&mut self.slots.going).into_iter().filter(|id| !there.contains_key(id)) {
+            self.forget_slots(id);
+        }
         self.no_slot_changes(&left);
-        self.slots = Slots { fired: left, last: BTreeMap::new() };
+        self.slots = Slots { fired: left, ..Slots::default() };
+        self.check_cron(table);
     }
 
     fn no_slot_changes(&mut self, shown: &BTreeMap<(i64, i64), (i64, bool)>) {

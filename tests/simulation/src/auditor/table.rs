@@ -21,6 +21,7 @@ impl Auditor {
 
     pub(crate) fn turn_begins(&mut self, table: &Table, now: Now) {
         (self.rows, self.edges) = (rows(table), table.edges());
+        self.cron_on_turn(table);
         self.waiting.begun = (now.wall.0, self.rows.clone());
         self.looks_on_rows();
     }

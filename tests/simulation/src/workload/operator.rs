@@ -2,7 +2,8 @@
 
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{
-    AboutGroup, Bulk, BulkFilter, Change, Filter, KindValues, Kinds, Request, SetKind, Status,
+    AboutGroup, Bulk, BulkFilter, CatchUp, Change, Filter, KindValues, Kinds, NewSchedule, Request, Schedules, SetKind,
+    Status,
 };
 
 use crate::plan::{KINDS, LANES, kind, lane};
@@ -20,16 +21,17 @@ impl World {
             self.drive_in(ms, Peer::Client(at));
             return None;
         }
-        self.clients[at].rests_until = self.now + self.operator_random.between(50, 600);
-        if let Some(number) = self.clients[at].batch.filter(|_| self.operator_random.chance(60)) {
+        self.clients[at].rests_until = self.now + self.operator_random.between(30, 400);
+        if let Some(number) = self.clients[at].batch.filter(|_| self.operator_random.chance(40)) {
             let stop = self.operator_random.chance(10);
             return Some((Request::Bulk(Bulk { batch: Some(number), stop, ..Bulk::default() }), 0));
         }
         let request = match self.operator_random.below(100) {
-            ..40 => self.look_at_tasks(),
-            40..55 => self.ask_of_group(),
-            55..62 => self.set_counts(),
-            62..70 => self.set_defaults(),
+            ..25 => self.look_at_tasks(),
+            25..40 => self.ask_of_group(),
+            40..50 => self.set_counts(),
+            50..60 => self.set_defaults(),
+            60..75 if self.plan.schedules > 0 => self.change_schedules(),
             _ => self.change_many(),
         };
         Some((request, 0))
@@ -57,6 +59,29 @@ impl World {
             ..KindValues::default()
         };
         Request::Kinds(Kinds { set: vec![SetKind { kind, values }], ..Kinds::default() })
+    }
+
+    /// Adds, changes, pauses, resumes or removes one of its own, or one of an app; or looks at them.
+    fn change_schedules(&mut self) -> Request {
+        let random = &mut self.operator_random;
+        let name = (*random.pick(&["w1", "w2", "w3", "s1", "s2"])).to_owned();
+        let mut asked = Schedules::default();
+        match random.below(10) {
+            ..5 if name.starts_with('w') => {
+                let cron = format!("*/{} * * * * *", random.pick(&[1, 2, 3, 5]));
+                let mut new = NewSchedule::new(name, cron, kind(random.pick::<&str>(&KINDS)), None);
+                new.lane = random.chance(40).then(|| lane(random.pick::<&str>(&LANES)));
+                new.unique_key = random.chance(40).then(|| "slot".to_owned());
+                new.catch_up = Some(*random.pick(&[CatchUp::Skip, CatchUp::One, CatchUp::All]));
+                new.catch_up_max = Some(*random.pick(&[2, 5, 20]));
+                asked.put = Some(Box::new(new));
+            }
+            ..6 => asked.resume.push(name),
+            6 | 7 => asked.pause.push(name),
+            8 => asked.remove.push(name),
+            _ => asked.name = random.chance(50).then_some(name),
+        }
+        Request::Schedules(asked)
     }
 
     fn ask_of_group(&mut self) -> Request {
