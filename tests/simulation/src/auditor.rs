@@ -6,7 +6,7 @@
 //! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept, or is one more than are; a change of
 //! many meets those that its filter describes, and a dry run none; what is shown of a task or a group is what the table said since
 //! that was asked; nobody is cancelled whom nobody meant, and a cancelled group is as a whole; none
-//! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first; no slot
+//! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first, and within a lane the fair keys take turns; no slot
 //! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
 //! only; those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its words; a
 //! row keeps the last checkpoint, and each hand-out carries it; a child is told how its parents ended; a submit is answered with the one task
@@ -42,6 +42,7 @@ mod schedules;
 mod shares;
 mod status;
 mod table;
+mod turns;
 mod waits;
 mod windows;
 
@@ -95,6 +96,7 @@ pub(crate) struct Auditor {
     cancels: BTreeMap<OpId, Vec<TaskId>>,
     limits: limits::Limits,
     owed: shares::Owed,
+    turns: turns::Turns,
     stakes: abandon::Stakes,
     now: u64,
     window_rows_max: usize,
@@ -197,6 +199,7 @@ impl Auditor {
             window_rows_max: plan.window_rows_max,
             limits: limits::Limits::new(plan),
             defaults: defaults::Defaults::new(plan),
+            turns: turns::Turns::new(plan),
             ..Self::default()
         }
     }
@@ -236,6 +239,7 @@ impl Auditor {
         self.cancels.clear();
         self.edits.on_start();
         self.looks_on_start();
+        self.turns_on_start();
         self.cron_on_start();
         (self.batches, self.moving) = (batches::Batches::default(), moving::Moving::default());
         self.stakes_on_start(now);

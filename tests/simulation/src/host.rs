@@ -229,6 +229,7 @@ impl World {
         self.auditor.ends_runs(&event);
         self.auditor.stakes_on_event(&event);
         self.auditor.batches_on_event(&event);
+        self.auditor.turns_on_event(&event);
         self.auditor.reads_ahead(&event);
         parts.core.handle(event, self.clocks(), &mut parts.actions);
         parts.core.check();
@@ -240,6 +241,7 @@ impl World {
         }
         self.auditor.on_ends();
         self.auditor.gives_back(&parts.actions[before..]);
+        self.auditor.check_turns(&parts.actions[before..], self.clocks());
         for action in &parts.actions[before..] {
             match action {
                 Action::Answer { to, answer } => self.auditor.on_answer(*to, answer, self.clocks()),

@@ -94,6 +94,8 @@ pub struct Plan {
     pub callers: bool,
     /// Somebody looks after the whole table, beside the clients.
     pub operator: bool,
+    /// Tasks of one kind, lane and moment, of several fair keys.
+    pub crowd: u64,
     /// Every line of the trace is printed as it comes.
     pub aloud: bool,
 }
@@ -128,6 +130,7 @@ impl Plan {
             words: Random::new(seed, 40).chance(60),
             callers: Random::new(seed, 42).chance(50),
             operator: Random::new(seed, 50).chance(60),
+            crowd: *Random::new(seed, 52).pick(&[0, 20, 40]),
             aloud: false,
         }
     }

@@ -50,6 +50,8 @@ pub struct Tally {
     pub quiet: u64,
     /// Hand-outs beside which a lane with a share had something at hand for sure.
     pub owed: u64,
+    /// Hand-outs to one of two fair keys that take turns for sure.
+    pub turns: u64,
     /// Words of progress that were told, answers with a gap, and answers without room for every word.
     pub words: u64,
     pub gaps: u64,
@@ -101,6 +103,7 @@ impl AddAssign for Tally {
         self.abandoned += other.abandoned;
         self.quiet += other.quiet;
         self.owed += other.owed;
+        self.turns += other.turns;
         self.words += other.words;
         self.gaps += other.gaps;
         self.cut_short += other.cut_short;

@@ -113,6 +113,7 @@ impl Auditor {
         let rank = if let Edit::Move(lane) = &edit { rank_of(lane.as_str()) } else { None };
         for (task, verdict) in said {
             self.moves(&[task]);
+            self.turns_on_verdict(task, verdict);
             let task = id(task);
             self.edits.said.push((task, verdict, rank));
             match verdict {

@@ -76,7 +76,9 @@ impl Auditor {
                     self.fail(format!("lease {lease:x} of task {task} is given out twice"));
                 }
                 let adopted = before.contains(&lease);
-                if !adopted {
+                if adopted {
+                    self.turns_on_adopted(started);
+                } else {
                     self.check_quiet(task);
                     for other in before {
                         self.not_held(task, other, workers);

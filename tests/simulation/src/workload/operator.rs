@@ -1,12 +1,13 @@
 //! Somebody who looks after the whole table: changes many tasks at once by what their rows say, and looks at what comes of it.
 
+use laneway_broker::internals::Value;
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{
     AboutGroup, Bulk, BulkFilter, CatchUp, Change, Filter, KindValues, Kinds, NewSchedule, Request, Schedules, SetKind,
     Status,
 };
 
-use crate::plan::{KINDS, LANES, kind, lane};
+use crate::plan::{FAIR_KEYS, KINDS, LANES, kind, lane};
 use crate::random::Random;
 use crate::row::Row;
 use crate::world::{Peer, World};
@@ -20,6 +21,9 @@ impl World {
             let ms = self.clients[at].rests_until - self.now;
             self.drive_in(ms, Peer::Client(at));
             return None;
+        }
+        if self.plan.fair && self.plan.crowd > 0 && self.now > self.plan.chaos_ms / 4 {
+            self.let_crowd_in();
         }
         self.clients[at].rests_until = self.now + self.operator_random.between(30, 400);
         if let Some(number) = self.clients[at].batch.filter(|_| self.operator_random.chance(40)) {
@@ -93,6 +97,22 @@ impl World {
         }
         let group = random.pick(&groups).unsigned_abs();
         Request::Group(AboutGroup { group, cancel: random.chance(30) })
+    }
+
+    /// Once: more than the slots take at a time, so that keys have to take turns.
+    fn let_crowd_in(&mut self) {
+        let random = &mut self.operator_random;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let (kind, lane) = (text(random.pick::<&str>(&KINDS)), text(random.pick::<&str>(&LANES)));
+        for _ in 0..std::mem::take(&mut self.plan.crowd) {
+            let key = text(self.operator_random.pick::<&str>(&FAIR_KEYS));
+            let created_at = Value::Integer(self.clocks().wall.0);
+            let cells = [("kind", kind.clone()), ("lane", lane.clone()), ("fair_key", key), ("created_at", created_at)];
+            let id = self.table.insert(&cells);
+            self.note(format_args!("one of a crowd: {id:?} {cells:?}"));
+        }
+        self.auditor.on_table(&self.table);
+        self.scheduler_soon(1);
     }
 
     /// By their ids, some of which nobody has, or a page of those that are like a row.
