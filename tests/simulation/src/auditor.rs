@@ -79,8 +79,8 @@ pub(crate) struct Auditor {
     /// A cancel was asked for, at some time.
     cancelled: BTreeSet<i64>,
     cancelled_groups: groups::Cancelled,
-    /// Running and asked to stop: since when, and which run.
-    stopping: BTreeMap<i64, (u64, i64)>,
+    /// Runs that are to stop, by lease: the task, and since when.
+    stopping: BTreeMap<i64, (i64, Option<u64>)>,
     promises: Promises,
     leases: Current,
     peers: Peers,

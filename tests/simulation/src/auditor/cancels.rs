@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use laneway_protocol::TaskState;
 
-use super::{Auditor, LATE_MS};
-use crate::plan::RESUME_GRACE_MS;
+use super::Auditor;
+use super::defaults::SLACK_MS;
+use crate::plan::CANCEL_GRACE_MS;
 use crate::row::Row;
 
 impl Auditor {
@@ -28,15 +29,23 @@ impl Auditor {
         }
     }
 
-    /// A run that goes on though everybody wants its end.
+    /// The core is told that a run is to stop.
+    pub(super) fn is_to_stop(&mut self, task: i64) {
+        for lease in self.leases.of.get(&task).into_iter().flatten() {
+            self.stopping.entry(*lease).or_insert((task, None));
+        }
+    }
+
+    /// A run that goes on though it was to stop, of this broker.
     pub(super) fn runs_in_spite(&mut self) -> Option<String> {
-        let stops = |row: &Row| row.state == TaskState::Running && row.cancel_requested;
-        let rows = &self.rows;
-        self.stopping.retain(|task, (_, run)| rows.get(task).is_some_and(|row| stops(row) && row.runs == *run));
-        for (task, row) in rows.iter().filter(|(task, row)| stops(row) && !self.touched.contains(task)) {
-            let (since, _) = *self.stopping.entry(*task).or_insert((self.now, row.runs));
-            if self.now.saturating_sub(since.max(self.disturbed)) > LATE_MS + RESUME_GRACE_MS {
-                return Some(format!("task {task} was asked to stop at {since} and runs"));
+        let goes_on = |lease: &i64, task: &i64| self.leases.of.get(task).is_some_and(|leases| leases.contains(lease));
+        // Leases from before a stall are not ended until the workers have had their time to come back.
+        let is_young = |lease: &i64| self.defaults.handed_at(*lease).is_some_and(|at| at > self.disturbed);
+        self.stopping.retain(|lease, (task, _)| goes_on(lease, task) && is_young(lease));
+        for (lease, (task, since)) in &mut self.stopping {
+            let since = *since.get_or_insert(self.now);
+            if self.now > since + CANCEL_GRACE_MS + SLACK_MS {
+                return Some(format!("task {task} was to stop at {since} and runs under {lease:x}"));
             }
         }
         None

@@ -12,7 +12,7 @@ use super::{Auditor, id};
 use crate::plan::{CANCEL_GRACE_MS, Plan};
 
 /// A turn of the router behind the deadline.
-const SLACK_MS: u64 = 100;
+pub(super) const SLACK_MS: u64 = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct Defaults {
@@ -44,6 +44,11 @@ impl Defaults {
             ..KindValues::default()
         };
         Self { all, ..Self::default() }
+    }
+
+    /// When this broker has handed a run out.
+    pub(super) fn handed_at(&self, lease: i64) -> Option<u64> {
+        self.runs.get(&lease).map(|run| run.at)
     }
 
     /// Something said of the kind, or of all.

@@ -16,6 +16,12 @@ impl Auditor {
         let tasks: Vec<TaskId> = match event {
             Event::Overtaken(ended) => ended.iter().map(|(task, _)| *task).collect(),
             Event::EndedByStore(ended) => ended.iter().map(|end| end.task).collect(),
+            Event::CancelRequested(tasks) => {
+                for task in tasks {
+                    self.is_to_stop(id(*task));
+                }
+                return;
+            }
             Event::Committed(results) => results.iter().flat_map(|(op, result)| self.cancelled(*op, result)).collect(),
             _ => return,
         };
@@ -44,6 +50,9 @@ impl Auditor {
             }
             _ => return Vec::new(),
         };
+        for (task, _) in said.iter().filter(|(_, verdict)| *verdict == Verdict::Requested) {
+            self.is_to_stop(id(*task));
+        }
         said.into_iter().filter(ends).map(|(task, _)| task).collect()
     }
 
