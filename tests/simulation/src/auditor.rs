@@ -1,29 +1,32 @@
 //! Holds the truth and says what was done against it. It knows the table, the words on the wire and the operations that the
 //! core asked for; it decides nothing and shares no code with what it watches. Where it cannot know, it lets pass.
 //!
-//! Its rules: what was answered is on disk; a lease is given once, with the attempts and the timeout of its row or its kind, and ends by them; nothing ends or speaks under a lease that is not the
-//! current one; a run that its worker holds is not taken back; a loss is somebody's death; counters add up; no task leaves the
-//! table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows are kept, or is one more than are; a change of
-//! many meets those that its filter describes, and a dry run none; what is shown of a task or a group is what the table said since
-//! that was asked; nobody is cancelled whom nobody meant, and a cancelled group is as a whole; none
-//! leaves that a child or its group still needs; no two live rows share a key; no task goes before those that it waits for, and none waits for nobody; the higher lane goes first, and within a lane the fair keys take turns; no slot
-//! is idle beside work; a broker that was told to be quiet starts nothing, and one that was told to go on does; everybody is answered; a task goes with the last of those who wait for it when one of them said so, and then
-//! only; those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its words; a
-//! row keeps the last checkpoint, and each hand-out carries it; a child is told how its parents ended; a submit is answered with the one task
-//! that has its key, or had it within its window, and what was replaced does not run; a row stays for its window; who waits by key finds the newest; each slot of a schedule
-//! is fired once and in time; and
-//! only; those who wait hear every word of progress once and in order, or of a gap, and every end after its words; each slot of a schedule
-//! is fired once and in time, and a schedule is what the last of those who were answered has made it; and
-//! whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state
-//! after a restart" means here: the same tasks running under the same leases, every other one queued or ended.
+//! Its rules:
+//! - What was answered is on disk.
+//! - A lease is given once, with the attempts and the timeout of its row or its kind, and ends by them. Nothing ends or speaks under one
+//!   that is not current. A run that its worker holds is not taken back; a loss is somebody's death; counters add up.
+//! - No task leaves the table or its lane unless somebody asked for that and it was in a state for it, or it ended longer ago than rows
+//!   are kept, or is one more than are. None leaves that a child, its group or a window still needs. No two live rows share a key.
+//! - A change of many meets those that its filter describes, a dry run none. Nobody is cancelled whom nobody meant, a cancelled group as
+//!   a whole. What is shown of a task or a group is what the table said since that was asked.
+//! - No task goes before those that it waits for, and none waits for nobody; a child is told how its parents ended.
+//! - The higher lane goes first, and within a lane the fair keys take turns; no slot is idle beside work. A broker that was told to be
+//!   quiet starts nothing, and one that was told to go on does.
+//! - Everybody is answered, a submit with the one task that has its key, or had it within its window; what was replaced does not run. Who
+//!   waits by key finds the newest. A task goes with the last of those who wait for it when one of them said so, and then only.
+//! - Those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its
+//!   words. A row keeps the last checkpoint, and each hand-out carries it.
+//! - Each slot of a schedule is fired once and in time, and a schedule is what the last of those who were answered has made it.
+//! - Whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state after a
+//!   restart" means here: the same tasks running under the same leases, every other one queued or ended.
 
 mod abandon;
 mod answers;
 mod batches;
 mod bulk;
 mod by_key;
-mod checkpoints;
 mod cancels;
+mod checkpoints;
 mod counts;
 mod cron;
 mod defaults;

@@ -30,8 +30,8 @@ pub struct Tally {
     pub failed_with_parent: u64,
     /// Answers that a batch of theirs is over.
     pub batches: u64,
-    /// Rows that batches have met by their filters, and those that a dry run would have changed.
-    pub met: u64,
+    /// Rows that batches have matched by their filters, and those that a dry run would have changed.
+    pub matched: u64,
     pub tried: u64,
     /// Rows that STATUS has shown of which every column was known.
     pub shown: u64,
@@ -92,7 +92,7 @@ impl AddAssign for Tally {
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
         self.batches += other.batches;
-        self.met += other.met;
+        self.matched += other.matched;
         self.tried += other.tried;
         self.shown += other.shown;
         self.counted += other.counted;

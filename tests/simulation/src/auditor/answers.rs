@@ -71,7 +71,12 @@ impl Auditor {
                 self.on_limit_answered(reply);
             }
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
-            | (Request::Group(_), Answer::Group(row)) => self.check_group(row),
+            | (Request::Group(_), Answer::Group(row)) => {
+                self.check_group(row);
+                if let Request::Group(about) = &open.request {
+                    self.on_group_answer(reply, about, row);
+                }
+            }
             (Request::WaitFor(question), Answer::WaitFor(waited)) => {
                 self.check_found(reply, question, waited);
                 self.check_news(question, waited);
@@ -79,13 +84,6 @@ impl Auditor {
             (Request::WaitFor(question), Answer::Error(error)) if error.code == Code::NotFound => {
                 self.check_not_found(reply, question);
             }
-            | (Request::Group(_), Answer::Group(row)) => {
-                self.check_group(row);
-                if let Request::Group(about) = &open.request {
-                    self.on_group_answer(reply, about, row);
-                }
-            }
-            (Request::WaitFor(question), Answer::WaitFor(waited)) => self.check_news(question, waited),
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Status(question), Answer::Status(rows)) => self.check_status(reply, question, rows),
             (Request::Schedules(_), Answer::Schedules(_)) => self.cron_on_answer(reply),

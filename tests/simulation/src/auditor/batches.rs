@@ -81,7 +81,7 @@ impl Auditor {
         if met.keys().any(|task| !(after + 1..=at).contains(task)) || (sliced.over && sliced.at != sliced.until) {
             self.found.get_or_insert(format!("a slice ends elsewhere: {sliced:?} of {slice:?}"));
         }
-        self.tally.met += met.len() as u64;
+        self.tally.matched += met.len() as u64;
         if slice.dry_run {
             self.tally.tried += met.values().filter(|verdict| is_change(**verdict)).count() as u64;
             self.batches.tried.extend(met.keys());
