@@ -34,8 +34,9 @@ pub(crate) use worker_log::{tell_abandoned, tell_worker};
 
 /// Lines that wait for a slow disk or terminal; beyond this they are dropped.
 const LINES_WAITING_MAX: usize = 16_384;
-/// Lines that are waiting go to the disk or terminal in blocks of so many bytes, a system call each.
-const BLOCK_BYTES: usize = 16 * 1024;
+/// Lines that are waiting go to the disk or terminal in blocks of so many bytes, a system call each. As many as the smallest file may
+/// have: it is rotated between two blocks.
+const BLOCK_BYTES: usize = 4 * 1024;
 /// Batches of task events that wait for the formatting thread.
 const BATCHES_WAITING_MAX: usize = 64;
 /// How long the end of the process may wait for the formatting thread.
