@@ -4,9 +4,9 @@ use std::thread::JoinHandle;
 
 use crate::error::Error;
 
-/// On the scale of nice(1), where 19 gives way to everybody. Beside a busy thread one of 7 has a fifth of its time, which is enough
+/// On the scale of nice(1), where 19 gives way to everybody. Beside a busy thread one of 10 has a tenth of its time, which is enough
 /// for a page.
-const NICE: i32 = 7;
+const NICE: i32 = 10;
 
 /// Starts the thread of this name.
 pub(crate) fn start(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
