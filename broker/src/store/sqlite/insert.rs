@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_list_is_stored_as_its_tasks_one_by_one() {
         // Proves that rows of one statement have the values and the ids that each would have had alone: beside keys that are new and
-        // keys that are taken, a payload that is too large for the others' company, and triggers of an app that add and drop rows.
+        // keys that are taken, a payload that is too large for the others' company, and a trigger of an app that adds a row between.
         let mut tasks: Vec<NewTask> = (0..120).map(task).collect();
         tasks[70].payload = Some(Payload::json(format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX))));
         let adding = "CREATE TRIGGER app AFTER INSERT ON tasks WHEN new.payload = '50' \
