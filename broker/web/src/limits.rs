@@ -48,8 +48,10 @@ pub(crate) const PAGE_TIME: Duration = Duration::from_millis(50);
 pub(crate) const BROKER_TIME: Duration = Duration::from_secs(2);
 /// How long a look into the table may take, with the wait for those before it: nobody waits for two whole ones.
 pub(crate) const QUERY_TIME: Duration = Duration::from_millis(100);
-/// What a look has of that however long it waited.
-pub(crate) const QUERY_TIME_MIN: Duration = Duration::from_millis(40);
+/// What a look has of a processor before it is broken off, however long it waited for that or for its turn.
+pub(crate) const QUERY_WORK: Duration = Duration::from_millis(40);
+/// And how long that may take.
+pub(crate) const QUERY_TIME_MAX: Duration = Duration::from_millis(500);
 /// Points of history, about one a second.
 pub(crate) const HISTORY_POINTS_MAX: usize = 300;
 /// And how far it goes back.
@@ -107,11 +109,12 @@ mod tests {
             ),
             (&["STALLED_TIME"], format!("that takes nothing | {} s |", s(STALLED_TIME))),
             (
-                &["QUERY_TIME", "QUERY_TIME_MIN", "PAGE_ROWS", "PAGE_ROWS_MAX", "DEAD_ROWS_MAX"],
+                &["QUERY_TIME", "QUERY_WORK", "QUERY_TIME_MAX", "PAGE_ROWS", "PAGE_ROWS_MAX", "DEAD_ROWS_MAX"],
                 format!(
-                    "{} ms with its wait, {} ms at least; {PAGE_ROWS} rows, {PAGE_ROWS_MAX} by the API; the newest {} |",
+                    "{} ms with its wait, {} ms of a processor at least, {} ms at most; {PAGE_ROWS} rows, {PAGE_ROWS_MAX} by the API; the newest {} |",
                     QUERY_TIME.as_millis(),
-                    QUERY_TIME_MIN.as_millis(),
+                    QUERY_WORK.as_millis(),
+                    QUERY_TIME_MAX.as_millis(),
                     n(DEAD_ROWS_MAX)
                 ),
             ),

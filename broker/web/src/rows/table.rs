@@ -9,8 +9,9 @@ use laneway_protocol::message::error_line;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::limits::{QUERY_TIME, QUERY_TIME_MIN};
+use crate::limits::{QUERY_TIME, QUERY_TIME_MAX, QUERY_WORK};
 
 /// How long a look waits for a lock. In WAL mode a reader waits for nobody but a checkpoint that starts over.
 const BUSY_TIME: Duration = Duration::from_millis(50);
@@ -44,14 +45,35 @@ pub(crate) struct Table {
     begin: Instant,
     /// When whoever looks now has asked for it.
     asked: Instant,
-    /// In microseconds from `begin`.
-    deadline: Arc<AtomicU64>,
+    bound: Arc<Bound>,
+}
+
+/// When the look that goes on is broken off. In microseconds: the first two from the table's `begin`, the last of the thread's
+/// time on a processor.
+#[derive(Default)]
+struct Bound {
+    until: AtomicU64,
+    until_at_most: AtomicU64,
+    work: AtomicU64,
+}
+
+impl Bound {
+    fn set(&self, until: Duration, until_at_most: Duration, work: Duration) {
+        self.until.store(micros(until), Ordering::Relaxed);
+        self.until_at_most.store(micros(until_at_most), Ordering::Relaxed);
+        self.work.store(micros(work), Ordering::Relaxed);
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        let is_behind = |bound: &AtomicU64, now| micros(now) > bound.load(Ordering::Relaxed);
+        is_behind(&self.until, now) && (is_behind(&self.until_at_most, now) || is_behind(&self.work, worked()))
+    }
 }
 
 impl Table {
     pub(crate) fn new(path: PathBuf) -> Self {
         let now = Instant::now();
-        Self { path, open: None, begin: now, asked: now, deadline: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self { path, open: None, begin: now, asked: now, bound: Arc::default() }
     }
 
     /// The looks that follow were asked for at this moment.
@@ -59,7 +81,8 @@ impl Table {
         self.asked = at;
     }
 
-    /// One look, over [`QUERY_TIME`] after it was asked for, and [`QUERY_TIME_MIN`] after it begins at the earliest.
+    /// One look. It is broken off [`QUERY_TIME`] after it was asked for if it has had [`QUERY_WORK`] of a processor by then, and
+    /// otherwise once it has, or [`QUERY_TIME_MAX`] after it began: what is short is told however busy the machine is.
     pub(crate) fn look<T>(
         &mut self,
         look: impl FnOnce(&Connection, &Clock) -> rusqlite::Result<T>,
@@ -67,8 +90,9 @@ impl Table {
         if self.open.is_none() {
             self.open = Some(self.connect()?);
         }
-        let until = (self.asked + QUERY_TIME).max(Instant::now() + QUERY_TIME_MIN).duration_since(self.begin);
-        self.deadline.store(micros(until), Ordering::Relaxed);
+        let now = self.begin.elapsed();
+        let until = (self.asked + QUERY_TIME).duration_since(self.begin).max(now + QUERY_WORK);
+        self.bound.set(until, now + QUERY_TIME_MAX, worked() + QUERY_WORK);
         let clock = Clock { begin: self.begin, until };
         let conn = self.open.as_ref().ok_or_else(|| Trouble::Sql("no connection".into()))?;
         let found = look(conn, &clock).map_err(Trouble::from);
@@ -88,8 +112,8 @@ impl Table {
         // The log is the broker's to move.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         add_functions(&conn)?;
-        let (begin, deadline) = (self.begin, Arc::clone(&self.deadline));
-        conn.progress_handler(STEPS, Some(move || micros(begin.elapsed()) > deadline.load(Ordering::Relaxed)))?;
+        let (begin, bound) = (self.begin, Arc::clone(&self.bound));
+        conn.progress_handler(STEPS, Some(move || bound.is_over(begin.elapsed())))?;
         Ok(conn)
     }
 }
@@ -117,6 +141,12 @@ pub(super) fn add_functions(conn: &Connection) -> rusqlite::Result<()> {
 /// The look's time was over.
 pub(super) fn is_broken_off(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
+}
+
+/// What this thread has had of a processor.
+fn worked() -> Duration {
+    // The time since a thread's start is never before it.
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn micros(time: Duration) -> u64 {
@@ -154,7 +184,26 @@ mod tests {
         };
         assert!(until(Duration::ZERO) >= now + QUERY_TIME);
         let late = until(QUERY_TIME * 9);
-        assert!((now + QUERY_TIME_MIN..=Instant::now() + QUERY_TIME_MIN).contains(&late));
+        assert!((now + QUERY_WORK..=Instant::now() + QUERY_WORK).contains(&late));
+    }
+
+    #[test]
+    fn a_look_that_gets_no_processor_is_not_taken_for_a_long_one() {
+        // Proves that a short statement is answered on a machine that is busy with others, and that even then there is an end.
+        let place = testing::Place::new();
+        let mut table = Table::new(place.db());
+        let mut look = |wait: Duration, n: u32| {
+            let count = format!(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {n}) SELECT count(*) FROM n"
+            );
+            table.look(|conn, _| {
+                std::thread::sleep(wait);
+                conn.query_row(&count, [], |row| row.get::<_, u32>(0))
+            })
+        };
+        let some = u32::try_from(STEPS).unwrap();
+        assert_eq!(look(QUERY_TIME + QUERY_WORK, some), Ok(some));
+        assert_eq!(look(QUERY_TIME_MAX, some), Err(Trouble::TooBroad));
     }
 
     #[test]
