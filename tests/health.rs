@@ -351,6 +351,13 @@ fn each_fault_of_a_dashboard_is_found_before_its_start() {
         dashboard_fault(&place, &settings, says);
     }
 
+    // Of several --check-config tells all.
+    let db = place.path("no/such/folder/laneway.db").display().to_string();
+    let flags = ["--web", "127.0.0.1:0", "--set", &format!("web.access_file={wide}")];
+    let checked = Said::by(&place, &[], &[&["broker", "--db", &db, "--check-config"][..], &flags].concat());
+    checked.is(7, "is not a folder");
+    checked.is(7, "other users of this machine may read it");
+
     let words = format!("{any}\nbase_path = \"laneway/\"\naccess_file = \"{good}\"\nlink_key_file = \"{key}\"\n");
     let file = place.path("web.toml");
     std::fs::write(&file, format!("bind = [{:?}]\n[web]\n{words}", place.endpoint())).unwrap();

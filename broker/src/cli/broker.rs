@@ -98,29 +98,35 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
     }
     if args.check_config {
         resolved.warnings.iter().for_each(|warning| output::note(&format!("laneway: {warning}")));
-        check_folders(&resolved)?;
-        crate::access::check(&resolved.config.curve)?;
-        if let Some(wrong) = check_web(&resolved.config, doctor::running(&resolved.config).is_some()).into_iter().next()
-        {
-            return Err(Error::Dashboard(wrong));
-        }
-        return output::line("the settings are fine");
+        let mut faults = faults_outside(&resolved);
+        // The last is told as every error is, with its exit code.
+        let last = faults.pop();
+        faults.iter().for_each(|fault| output::note(&format!("laneway: {}", fault.chain())));
+        return last.map_or_else(|| output::line("the settings are fine"), Err);
     }
     start(common, args, resolved)
 }
 
-/// Where the database and the log are to be made must be folders.
-fn check_folders(resolved: &Resolved) -> Result<(), ConfigError> {
-    for (name, file) in [("db", Some(&resolved.config.db)), ("log_file", resolved.config.log_file.as_ref())] {
-        let Some(file) = file else { continue };
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            let origin = resolved.origins.get(name).cloned().unwrap_or(Origin::Default);
-            let reason = format!("{} is not a folder: make it, or choose another", folder.display());
-            return Err(ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason });
-        }
+/// What is wrong with the files and addresses that the settings name.
+fn faults_outside(resolved: &Resolved) -> Vec<Error> {
+    let Resolved { config, .. } = resolved;
+    let files = [("db", Some(&config.db)), ("log_file", config.log_file.as_ref())];
+    let mut faults: Vec<Error> =
+        files.iter().filter_map(|(name, file)| check_folder(resolved, name, (*file)?).err()).map(Error::from).collect();
+    faults.extend(crate::access::check(&config.curve).err().map(Error::from));
+    faults.extend(check_web(config, doctor::running(config).is_some()).into_iter().map(Error::Dashboard));
+    faults
+}
+
+/// Where a file is to be made must be a folder.
+fn check_folder(resolved: &Resolved, name: &str, file: &Path) -> Result<(), ConfigError> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    let origin = resolved.origins.get(name).cloned().unwrap_or(Origin::Default);
+    let reason = format!("{} is not a folder: make it, or choose another", folder.display());
+    Err(ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason })
 }
 
 fn start(common: &Common, args: &BrokerArgs, resolved: Resolved) -> Result<(), Error> {

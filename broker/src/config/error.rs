@@ -65,6 +65,30 @@ pub(crate) enum ConfigError {
         value: String,
         reason: String,
     },
+    /// Two or more, each on a line of its own.
+    Several(Vec<ConfigError>),
+}
+
+/// What is wrong with settings that stand alone, so that whoever mends them is told of all at once.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<ConfigError>);
+
+impl Faults {
+    /// Gives what is right, and keeps what is not.
+    pub(super) fn keep<T>(&mut self, checked: Result<T, ConfigError>) -> Option<T> {
+        checked.map_err(|fault| self.0.push(fault)).ok()
+    }
+
+    pub(super) fn all(mut self) -> Result<(), ConfigError> {
+        match (self.0.pop(), self.0.is_empty()) {
+            (None, _) => Ok(()),
+            (Some(only), true) => Err(only),
+            (Some(last), false) => {
+                self.0.push(last);
+                Err(ConfigError::Several(self.0))
+            }
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -88,6 +112,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "{name} is {value} ({origin}), must be {min} to {max}")
             }
             ConfigError::Invalid { origin, name, value, reason } => write!(f, "{name} is {value} ({origin}): {reason}"),
+            ConfigError::Several(faults) => {
+                write!(f, "{} settings are wrong", faults.len())?;
+                faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use laneway_protocol::message::FairKeyValues;
 use laneway_protocol::{FairKey, Kind, LaneName};
 use toml::{Table, Value};
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Faults, Origin};
 use super::field::Refusal;
 use super::settings::{FAIR_KEY_SETTINGS, KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
 use super::{KindSettings, LaneLimits, Resolved};
@@ -59,18 +59,21 @@ const FAIR_KEYS_WANTED: &str =
 /// Sections that have sections of single names.
 const NAMED: [&str; 3] = ["kinds", "lane_limits", "fair_keys"];
 
+/// Fails with all that no setting can be made of.
 pub(super) fn apply(resolved: &mut Resolved, sources: &Sources) -> Result<(), ConfigError> {
+    let mut faults = Faults::default();
     if let Some(path) = &sources.file {
-        apply_file(resolved, path)?;
+        apply_file(resolved, path, &mut faults)?;
     }
-    apply_environment(resolved, &sources.environment)?;
+    apply_environment(resolved, &sources.environment, &mut faults);
     for Flag { written, name, values } in &sources.flags {
-        apply_text(resolved, name, &values.join(","), &Origin::Flag((*written).into()))?;
+        faults.keep(apply_text(resolved, name, &values.join(","), &Origin::Flag((*written).into())));
     }
-    Ok(())
+    faults.all()
 }
 
-fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
+/// Fails where nothing of the file can be read.
+fn apply_file(resolved: &mut Resolved, path: &Path, faults: &mut Faults) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let table: Table = text
         .parse()
@@ -79,43 +82,46 @@ fn apply_file(resolved: &mut Resolved, path: &Path) -> Result<(), ConfigError> {
     for (key, value) in &table {
         match value {
             Value::Table(named) if NAMED.contains(&key.as_str()) => {
-                apply_named(resolved, key, named, &origin)?;
+                for (name, section) in named {
+                    apply_named(resolved, key, name, section, &origin, faults);
+                }
             }
             Value::Table(section) => {
                 for (inner, value) in section {
-                    apply_value(resolved, &format!("{key}.{inner}"), value, &origin)?;
+                    faults.keep(apply_value(resolved, &format!("{key}.{inner}"), value, &origin));
                 }
             }
             value if NAMED.contains(&key.as_str()) => {
-                let (name, value, wanted) = (key.clone(), value.to_string(), wanted(key));
-                return Err(ConfigError::WrongType { origin, name, value, wanted });
+                let (origin, name, value) = (origin.clone(), key.clone(), value.to_string());
+                faults.keep::<()>(Err(ConfigError::WrongType { origin, name, value, wanted: wanted(key) }));
             }
-            value => apply_value(resolved, key, value, &origin)?,
+            value => {
+                faults.keep(apply_value(resolved, key, value, &origin));
+            }
         }
     }
     Ok(())
 }
 
-/// Sections of single kinds, lanes or fair keys.
-fn apply_named(resolved: &mut Resolved, key: &str, named: &Table, origin: &Origin) -> Result<(), ConfigError> {
-    for (name, section) in named {
-        let Value::Table(section) = section else {
-            let (name, value) = (format!("{key}.{name}"), section.to_string());
-            return Err(ConfigError::WrongType { origin: origin.clone(), name, value, wanted: wanted(key) });
-        };
-        if key == "kinds" {
-            // An empty section still makes the kind known.
-            kind_settings(resolved, name, origin)?;
-        }
-        for (inner, value) in section {
-            match key {
-                "kinds" => apply_kind_value(resolved, name, inner, value, origin)?,
-                "fair_keys" => apply_fair_key_value(resolved, name, inner, value, origin)?,
-                _ => apply_lane_value(resolved, name, inner, value, origin)?,
-            }
-        }
+/// The section of a single kind, lane or fair key.
+fn apply_named(resolved: &mut Resolved, key: &str, name: &str, section: &Value, origin: &Origin, faults: &mut Faults) {
+    let Value::Table(section) = section else {
+        let (name, value) = (format!("{key}.{name}"), section.to_string());
+        let fault = ConfigError::WrongType { origin: origin.clone(), name, value, wanted: wanted(key) };
+        faults.keep::<()>(Err(fault));
+        return;
+    };
+    // An empty section still makes the kind known. Of one that cannot be a kind nothing else is worth telling.
+    if key == "kinds" && faults.keep(kind_settings(resolved, name, origin).map(drop)).is_none() {
+        return;
     }
-    Ok(())
+    for (inner, value) in section {
+        faults.keep(match key {
+            "kinds" => apply_kind_value(resolved, name, inner, value, origin),
+            "fair_keys" => apply_fair_key_value(resolved, name, inner, value, origin),
+            _ => apply_lane_value(resolved, name, inner, value, origin),
+        });
+    }
 }
 
 fn wanted(key: &str) -> &'static str {
@@ -126,7 +132,7 @@ fn wanted(key: &str) -> &'static str {
     }
 }
 
-fn apply_environment(resolved: &mut Resolved, variables: &[(String, String)]) -> Result<(), ConfigError> {
+fn apply_environment(resolved: &mut Resolved, variables: &[(String, String)], faults: &mut Faults) {
     for (variable, text) in variables {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         if text.is_empty() || OTHER_VARIABLES.contains(&rest) {
@@ -135,16 +141,16 @@ fn apply_environment(resolved: &mut Resolved, variables: &[(String, String)]) ->
         let origin = Origin::Environment(variable.clone());
         if let Some(setting) = SETTINGS.iter().find(|setting| variable_of(setting.name) == *variable) {
             let value = (setting.field)(&mut resolved.config).form().value(text);
-            apply_value(resolved, setting.name, &value, &origin)?;
+            faults.keep(apply_value(resolved, setting.name, &value, &origin));
         } else if let Some(near) = suggest(variable, SETTINGS.iter().map(|setting| variable_of(setting.name))) {
-            return Err(ConfigError::UnknownKey { origin, key: variable.clone(), suggestion: Some(near) });
+            let fault = ConfigError::UnknownKey { origin, key: variable.clone(), suggestion: Some(near) };
+            faults.keep::<()>(Err(fault));
         } else {
             // Not an error: Kubernetes, for one, sets LANEWAY_PORT and LANEWAY_SERVICE_HOST by itself beside a service
             // called laneway.
             resolved.warnings.push(format!("the environment variable {variable} is no setting and is not used"));
         }
     }
-    Ok(())
 }
 
 /// The environment variable of a setting.

@@ -209,7 +209,8 @@ pub(crate) struct Resolved {
 }
 
 impl Config {
-    /// Lays the sources over the defaults and checks the outcome. Fails at the first wrong key or value.
+    /// Lays the sources over the defaults and checks the outcome. Fails with every wrong key and value, and, where there is none, with
+    /// what does not go together.
     pub(crate) fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         let mut resolved = Resolved { config: Config::unbound(), origins: BTreeMap::new(), warnings: Vec::new() };
         layers::apply(&mut resolved, sources)?;

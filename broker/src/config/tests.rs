@@ -226,6 +226,23 @@ fn wrong_values_name_field_value_and_bound() {
 }
 
 #[test]
+fn whoever_mends_settings_is_told_of_all_faults_at_once() {
+    // Proves that no wrong key, type or bound hides another, and that relations are looked at when all of them are right.
+    let (_dir, mut sources) = file("baet_ms = 1\nstall_ms = \"long\"\n[kinds.resize]\ncap = -1\n[kinds.\"\"]\ncap = 1");
+    sources.environment = vec![("LANEWAY_POLL_US".into(), "soon".into())];
+    sources.flags = vec![set("lanes", "a,a")];
+    let error = Config::resolve(&sources).unwrap_err().to_string();
+    assert!(error.starts_with("5 settings are wrong\n  "), "{error}");
+    for says in ["'baet_ms' (file", "stall_ms is", "kinds.resize.cap is -1", "kinds is \"\"", "poll_us is"] {
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    let error = from_flags(&[("beat_ms", "5"), ("kinds.resize.cap", "9999999"), ("lanes", "a,a")]).unwrap_err();
+    assert!(error.starts_with("2 settings") && error.contains("beat_ms") && error.contains("resize.cap"), "{error}");
+    let error = from_flags(&[("lanes", "a,a"), ("heartbeat_timeout_ms", "5000")]).unwrap_err();
+    assert!(error.contains("stands twice") && error.contains("heartbeat_timeout_ms"), "{error}");
+}
+
+#[test]
 fn what_is_printed_reads_back_the_same() {
     // Proves that `--print-config` makes a file for `--config`, odd names included.
     let text = "db = \"a \\\"b\\\".db\"\n[retention]\ndone_count_max = 1\n[kinds.\"a.b c\"]\nlane = \"high\"\nrate = \"1/h\"\n[lane_limits.low]\nshare = 5\n[fair_keys.\"*\"]\nweight = 2";

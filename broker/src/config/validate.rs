@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use laneway_protocol::limits::SHARE_MAX;
 
 use super::endpoint::{self, Reach};
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Faults, Origin};
 use super::settings::{FAIR_KEY_SETTINGS, KIND_SETTINGS, LANE_SETTINGS, SETTINGS, Setting};
 use super::{Config, Resolved};
 use crate::telemetry;
@@ -20,36 +20,38 @@ const OPEN: &str = "is open to other machines, and whoever reaches it could run 
                     curve.bind (`laneway keygen`, docs/security.md), use ipc or a loopback address such as 127.0.0.1, or \
                     say --anyone-on-the-network-may-do-anything";
 
+/// Fails with all that is out of its bounds or, where nothing is, with the first of each sort that does not go together.
 pub(super) fn validate(resolved: &mut Resolved) -> Result<(), ConfigError> {
+    let mut faults = Faults::default();
     for setting in SETTINGS {
-        in_bounds(setting, setting.name, &mut resolved.config, &resolved.origins)?;
+        faults.keep(in_bounds(setting, setting.name, &mut resolved.config, &resolved.origins));
     }
     for (kind, settings) in &mut resolved.config.kinds {
         for setting in KIND_SETTINGS {
-            in_bounds(setting, &format!("kinds.{kind}.{}", setting.name), settings, &resolved.origins)?;
+            faults.keep(in_bounds(setting, &format!("kinds.{kind}.{}", setting.name), settings, &resolved.origins));
         }
     }
     for (key, values) in &mut resolved.config.fair_keys {
         for setting in FAIR_KEY_SETTINGS {
-            in_bounds(setting, &format!("fair_keys.{key}.{}", setting.name), values, &resolved.origins)?;
+            faults.keep(in_bounds(setting, &format!("fair_keys.{key}.{}", setting.name), values, &resolved.origins));
         }
     }
     for (lane, limits) in &mut resolved.config.lane_limits {
         for setting in LANE_SETTINGS {
-            in_bounds(setting, &format!("lane_limits.{lane}.{}", setting.name), limits, &resolved.origins)?;
+            let name = format!("lane_limits.{lane}.{}", setting.name);
+            faults.keep(in_bounds(setting, &name, limits, &resolved.origins));
         }
     }
+    std::mem::take(&mut faults).all()?;
     let check = Check { config: &resolved.config, origins: &resolved.origins };
-    let open = check.bind()?;
-    check.curve()?;
-    check.web()?;
-    check.lanes()?;
-    check.times()?;
-    check.log()?;
-    check.kinds()?;
-    check.lane_limits()?;
-    resolved.warnings.extend(open);
-    Ok(())
+    let open = faults.keep(check.bind());
+    let rest =
+        [check.curve(), check.web(), check.lanes(), check.times(), check.log(), check.kinds(), check.lane_limits()];
+    for checked in rest {
+        faults.keep(checked);
+    }
+    resolved.warnings.extend(open.into_iter().flatten());
+    faults.all()
 }
 
 type Origins = std::collections::BTreeMap<String, Origin>;
