@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,7 @@ struct Drained {
 
 impl Drained {
     /// From the moment when the first task may be handed out until so many are done, while so many tabs are open and one more
-    /// person goes through all pages.
+    /// person goes through all pages. The tabs are opened before, all at once.
     fn measure(bench: &Bench, report: &mut Report, max: u32, tasks: u32, tabs: u32) -> Result<Self, Error> {
         let rows = bench.scale.queued_rows;
         let (mut stage, address) = if tabs == 0 {
@@ -73,13 +74,20 @@ impl Drained {
         let over = AtomicBool::new(false);
         let (took, visits) = thread::scope(|scope| {
             let (over, address) = (&over, address.as_str());
-            let open = |tab: u32| move || follow(address, &sights.tab(tab, tabs), over);
+            let (opened, is_open) = mpsc::channel();
+            let open = |tab: u32| {
+                let opened = opened.clone();
+                move || follow(address, &sights.tab(tab, tabs), opened, over)
+            };
+            let all: Vec<_> = (0..tabs).map(|tab| scope.spawn(open(tab))).collect();
+            drop(opened);
+            // One that fails says nothing, and why when it is joined.
+            is_open.iter().for_each(drop);
             let person = (tabs > 0).then(|| scope.spawn(move || open_pages(address, &sights.pages(), over)));
-            let tabs: Vec<_> = (0..tabs).map(|tab| scope.spawn(open(tab))).collect();
             let started = Instant::now();
             let ended = stage.pause(&[LANE], false).and_then(|()| stage.await_counted_done(tasks));
             over.store(true, Ordering::Relaxed);
-            tabs.into_iter().try_for_each(join)?;
+            all.into_iter().try_for_each(join)?;
             let visits = person.map(join).transpose()?.unwrap_or_default();
             Ok::<_, Error>((ended?.duration_since(started), visits))
         })?;
@@ -91,13 +99,20 @@ impl Drained {
     }
 }
 
-/// One tab: its page, then its live parts, until it is over.
-fn follow(address: &str, (path, live): &(String, String), over: &AtomicBool) -> Result<(), Error> {
+/// One tab: its page, then its live parts, until it is over. Lets go of `opened` when they have begun.
+fn follow(
+    address: &str,
+    (path, live): &(String, String),
+    opened: mpsc::Sender<()>,
+    over: &AtomicBool,
+) -> Result<(), Error> {
     open_page(address, path)?;
     let fail = |error| Error::other("follow the dashboard", error);
     let mut stream = ask(address, &format!("/events?page={live}")).map_err(fail)?;
-    stream.set_read_timeout(Some(LOOK)).map_err(fail)?;
     let mut piece = [0; 16 * 1024];
+    stream.read(&mut piece).map_err(fail)?;
+    drop(opened);
+    stream.set_read_timeout(Some(LOOK)).map_err(fail)?;
     while !over.load(Ordering::Relaxed) {
         match stream.read(&mut piece) {
             Ok(0) => return Err(fail(io::Error::from(io::ErrorKind::UnexpectedEof))),
