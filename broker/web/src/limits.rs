@@ -38,6 +38,8 @@ pub(crate) const BODY_TIME: Duration = Duration::from_secs(20);
 pub(crate) const STALLED_TIME: Duration = Duration::from_secs(20);
 /// How old a picture of the broker may be that is shown as the present one.
 pub(crate) const FRESH: Duration = Duration::from_millis(900);
+/// And one that a page may begin with, whose stream brings the next within a second.
+pub(crate) const RECENT: Duration = Duration::from_secs(2);
 /// After how long without a look one is taken for the history.
 pub(crate) const UNSEEN_TIME: Duration = Duration::from_secs(10);
 /// How long a program's question, the first page, and the one after a change wait for a picture.
@@ -47,7 +49,7 @@ pub(crate) const PAGE_TIME: Duration = Duration::from_millis(50);
 /// How long one question to the broker is tried.
 pub(crate) const BROKER_TIME: Duration = Duration::from_secs(2);
 /// How long a look into the table may take, with the wait for those before it: nobody waits for two whole ones.
-pub(crate) const QUERY_TIME: Duration = Duration::from_millis(100);
+pub(crate) const QUERY_TIME: Duration = Duration::from_millis(60);
 /// What a look has of a processor before it is broken off, however long it waited for that or for its turn.
 pub(crate) const QUERY_WORK: Duration = Duration::from_millis(40);
 /// And how long that may take.
@@ -96,7 +98,9 @@ mod tests {
             ),
             (
                 &["BROKER_QUESTIONS_MAX", "ROW_QUESTIONS_MAX"],
-                format!("to the broker; to the table | {BROKER_QUESTIONS_MAX}; {ROW_QUESTIONS_MAX} |"),
+                format!(
+                    "to the broker; to the table | {BROKER_QUESTIONS_MAX}; {ROW_QUESTIONS_MAX}, and as many of live tabs |"
+                ),
             ),
             (
                 &["HEAD_BYTES_MAX", "BODY_BYTES_MAX", "HEAD_TIME", "BODY_TIME"],
@@ -127,7 +131,7 @@ mod tests {
                 format!("the last {HISTORY_POINTS_MAX} points, {} minutes |", HISTORY_MS / 60_000),
             ),
             // How long is waited, and how often looked: a pace, and nothing that anybody meets as a bound.
-            (&["FRESH", "UNSEEN_TIME", "LOOK_TIME", "PAGE_TIME", "BROKER_TIME"], String::new()),
+            (&["FRESH", "RECENT", "UNSEEN_TIME", "LOOK_TIME", "PAGE_TIME", "BROKER_TIME"], String::new()),
         ]
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::limits::{
-    BROKER_QUESTIONS_MAX, BROKER_TIME, FRESH, HISTORY_MS, HISTORY_POINTS_MAX, LOOK_TIME, PAGE_TIME, UNSEEN_TIME,
+    BROKER_QUESTIONS_MAX, BROKER_TIME, FRESH, HISTORY_MS, HISTORY_POINTS_MAX, LOOK_TIME, PAGE_TIME, RECENT, UNSEEN_TIME,
 };
 use crate::rows::Rows;
 use crate::settings::Settings;
@@ -78,6 +78,16 @@ impl Live {
 
     /// For a page, which comes at once whatever the broker does: the stream of live updates brings what is newer a moment later.
     pub(crate) async fn glance(&self) -> Arc<Snapshot> {
+        let last = self.last();
+        if last.is_taken && (FRESH..RECENT).contains(&last.taken.elapsed()) {
+            self.order_look();
+            return last;
+        }
+        self.follow().await
+    }
+
+    /// For what is live: the next picture, if it comes soon.
+    pub(crate) async fn follow(&self) -> Arc<Snapshot> {
         let is_first = !self.seen.borrow().is_taken;
         self.look_within(if is_first { LOOK_TIME } else { PAGE_TIME }).await
     }
@@ -88,11 +98,16 @@ impl Live {
         if last.taken.elapsed() < FRESH && last.is_taken {
             return last;
         }
+        self.order_look();
+        drop(tokio::time::timeout(time, seen.changed()).await);
+        self.last()
+    }
+
+    /// Unless one is under way, or too much else is asked for.
+    fn order_look(&self) {
         if !self.looks.swap(true, Ordering::SeqCst) && self.jobs.try_send(Job::Look).is_err() {
             self.looks.store(false, Ordering::SeqCst);
         }
-        drop(tokio::time::timeout(time, seen.changed()).await);
-        self.last()
     }
 
     /// Changes something, and takes a new picture: the page that follows shows what has become of it.
@@ -104,9 +119,7 @@ impl Live {
         // Whatever is taken from here on is taken after the change, for the thread does one thing after the other.
         let mut seen = self.seen.clone();
         seen.mark_unchanged();
-        if !self.looks.swap(true, Ordering::SeqCst) && self.jobs.try_send(Job::Look).is_err() {
-            self.looks.store(false, Ordering::SeqCst);
-        }
+        self.order_look();
         drop(tokio::time::timeout(LOOK_TIME, seen.changed()).await);
         changed
     }

@@ -31,6 +31,8 @@ use crate::threads;
 const STOP_TIME: Duration = Duration::from_millis(500);
 /// And the threads that it waits for so long on top.
 const JOIN_TIME: Duration = Duration::from_millis(400);
+/// Steps of connections between two looks at what has come in: whoever opens a page does not wait for all the tabs that are due.
+const TURNS_UNSEEN: u32 = 4;
 /// After an accept that failed: the descriptors are used up, and they come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
@@ -59,7 +61,7 @@ pub fn start(mut settings: Settings) -> Result<Web, Error> {
     settings.bind = listener.local_addr().map_err(no_use)?;
     let address = settings.bind;
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().event_interval(TURNS_UNSEEN).enable_all().build();
     let runtime = runtime.map_err(|source| Error::Start { part: "runtime", source })?;
     let (stop, told) = watch::channel(false);
     let (rows, rows_thread) = Rows::start(settings.db.clone())?;

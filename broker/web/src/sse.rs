@@ -26,6 +26,7 @@ use crate::kept::Kept;
 use crate::limits::{FRESH, LIVE_SHARE, PARTS_MAX, STALLED_TIME};
 use crate::pages::{self, Part};
 use crate::request::Query;
+use crate::rows;
 
 /// Between two messages of one stream.
 const BEAT: Duration = Duration::from_secs(1);
@@ -136,9 +137,9 @@ async fn render(app: &App, page: &str, may_change: bool) -> Arc<Vec<Part>> {
     let parts = &app.parts.0;
     let look = || async {
         // The picture is of all pages and costs this one nothing.
-        let snapshot = app.live.glance().await;
+        let snapshot = app.live.follow().await;
         let begun = Instant::now();
-        let found = Arc::new(pages::parts(app, &snapshot, page, may_change).await);
+        let found = Arc::new(rows::at_leisure(pages::parts(app, &snapshot, page, may_change)).await);
         Ok((found, fresh_for(begun.elapsed(), parts.wanted())))
     };
     parts.get(&(page.to_owned(), may_change), look).await.unwrap_or_default()

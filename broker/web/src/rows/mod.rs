@@ -45,22 +45,35 @@ const OLDEST_TIME: Duration = Duration::from_millis(300);
 
 type Job = Box<dyn FnOnce(&mut Table) + Send>;
 
+tokio::task_local! {
+    /// Set around the looks that nobody waits for: those of live streams.
+    static AT_LEISURE: ();
+}
+
+/// Looks of this come behind those that somebody waits for.
+pub(crate) async fn at_leisure<F: Future>(looks: F) -> F::Output {
+    AT_LEISURE.scope((), looks).await
+}
+
 /// The other threads' end.
 #[derive(Clone)]
 pub(crate) struct Rows {
-    jobs: Sender<Job>,
+    /// What somebody waits for, and what may come later.
+    awaited: Sender<Job>,
+    leisurely: Sender<Job>,
 }
 
 impl Rows {
     pub(crate) fn start(db: PathBuf) -> Result<(Self, JoinHandle<()>), Error> {
-        let (jobs, inbox): (Sender<Job>, Receiver<Job>) = bounded(ROW_QUESTIONS_MAX);
+        let (awaited, first) = bounded(ROW_QUESTIONS_MAX);
+        let (leisurely, then) = bounded(ROW_QUESTIONS_MAX);
         let body = move || {
             let mut table = Table::new(db);
-            for job in inbox {
+            while let Some(job) = next(&first, &then) {
                 job(&mut table);
             }
         };
-        Ok((Self { jobs }, threads::start("rows", body)?))
+        Ok((Self { awaited, leisurely }, threads::start("rows", body)?))
     }
 
     /// Looks something up.
@@ -76,7 +89,8 @@ impl Rows {
                 drop(reply.send(look(table)));
             }
         });
-        match self.jobs.try_send(job) {
+        let jobs = if AT_LEISURE.try_with(|()| ()).is_ok() { &self.leisurely } else { &self.awaited };
+        match jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Failure::busy()),
             Err(TrySendError::Disconnected(_)) => return Err(Failure::stopping()),
@@ -93,8 +107,16 @@ impl Rows {
             table.asked(asked);
             drop(reply.send(oldest::oldest(table, &queues)));
         });
-        self.jobs.try_send(job).ok()?;
+        self.leisurely.try_send(job).ok()?;
         answer.recv_timeout(OLDEST_TIME).ok()?.ok()
+    }
+}
+
+/// `None` when nobody can ask any more.
+fn next(first: &Receiver<Job>, then: &Receiver<Job>) -> Option<Job> {
+    crossbeam_channel::select_biased! {
+        recv(first) -> job => job.ok(),
+        recv(then) -> job => job.ok(),
     }
 }
 
@@ -109,5 +131,43 @@ impl From<Trouble> for Failure {
             Trouble::NoDatabase(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_database", text),
             Trouble::Sql(text) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "database", text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn looks_of_streams_come_behind_those_that_somebody_waits_for() {
+        // Proves that a page which is opened waits for one look of fifty open tabs at most.
+        let place = testing::Place::new();
+        let (rows, _thread) = Rows::start(place.db()).unwrap();
+        let (say, said) = mpsc::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let look = |what: &'static str| {
+            let (rows, say) = (rows.clone(), say.clone());
+            async move {
+                rows.ask(move |_| {
+                    say.send(what).unwrap();
+                    Ok(())
+                })
+                .await
+                .unwrap();
+            }
+        };
+        let held = rows.clone();
+        let held = tokio::spawn(async move { held.ask(move |_| Ok(gone.recv().is_ok())).await });
+        let stream = tokio::spawn(at_leisure(look("stream")));
+        let page = tokio::spawn(look("page"));
+        // Each is asked when it is first polled, in this order.
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+        assert!(held.await.unwrap().unwrap());
+        stream.await.unwrap();
+        page.await.unwrap();
+        assert_eq!([said.recv(), said.recv()], [Ok("page"), Ok("stream")]);
     }
 }
