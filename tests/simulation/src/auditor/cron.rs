@@ -60,7 +60,8 @@ impl Cron {
 
 impl Auditor {
     pub(super) fn cron_on_start(&mut self) {
-        self.cron = Cron { told: std::mem::take(&mut self.cron.told), ..Cron::default() };
+        let Cron { told, ids, .. } = std::mem::take(&mut self.cron);
+        self.cron = Cron { told, ids, ..Cron::default() };
     }
 
     pub(super) fn cron_on_asked(&mut self, reply: ReplyTo) {
