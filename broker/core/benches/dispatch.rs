@@ -186,6 +186,7 @@ impl Bench {
             checkpoint: None,
             trace: None,
             fair_key: None,
+            group: None,
         }
     }
 }

@@ -151,7 +151,8 @@ pub enum Op {
     },
     /// -> [`OpResult::Counts`]
     Counts,
-    /// Where a group stands, with up to `live` of its tasks that have not ended. -> [`OpResult::Group`]
+    /// Where a group stands, with up to `live` of its tasks that have not ended; with 0 nothing but where it stands. ->
+    /// [`OpResult::Group`]
     Group {
         group: u64,
         live: usize,
@@ -375,8 +376,10 @@ pub enum OpResult {
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundGroup {
     pub row: GroupRow,
-    /// Some of its tasks that have not ended; all, when they are fewer than were asked for.
+    /// Some of its tasks that have not ended, those that run first; all, when they are fewer than were asked for.
     pub live: Vec<TaskId>,
+    /// How its last task ended, when tasks were asked for and all have ended.
+    pub last: Option<Final>,
 }
 
 /// What the row says after an [`Ended`].

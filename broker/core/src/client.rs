@@ -16,13 +16,14 @@ use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::outcome::cut;
 use crate::page::{self, Told};
 use crate::place::Place;
-use crate::progress::Events;
+use crate::progress::{Events, in_order};
 use crate::ready::hello_first;
 use crate::settle::{Pending, Question};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::unique::{derive_key, replaces};
 use crate::waiter::{Asked, Waiter};
+use crate::workflow::GroupWait;
 
 impl Broker {
     pub(crate) fn on_submit(&mut self, from: Asker, mut submit: Submit, now: Now) {
@@ -164,7 +165,7 @@ impl Broker {
 
     /// The store told which of a waiter's tasks had ended before it came.
     pub(crate) fn on_checked(&mut self, reply: ReplyTo, endings: Vec<(TaskId, Ending)>, now: Now) {
-        let mut stored = Vec::new();
+        let mut rows = Vec::new();
         for (task, ending) in endings {
             if self.waiters.get(reply).is_none_or(|waiter| !waiter.pending.contains(&task)) {
                 continue;
@@ -180,7 +181,7 @@ impl Broker {
                 Ending::Live { done, total, note } => {
                     if (done.is_some() || total.is_some() || note.is_some()) && self.wants_row(reply, task) {
                         let n = task.value();
-                        stored.push(ProgressEvent { n, task, done, total, note, data: None, log: None });
+                        rows.push(ProgressEvent { n, task, done, total, note, data: None, log: None });
                     }
                 }
                 ending @ (Ending::Pruned | Ending::NotFound) => {
@@ -195,15 +196,20 @@ impl Broker {
         let missed = self.has_missed(reply);
         let Some(waiter) = self.waiters.get_mut(reply) else { return };
         match &mut waiter.asked {
-            Asked::Group { checked, .. } => *checked = true,
-            Asked::WaitFor { checked, gap, .. } => (*checked, *gap) = (true, *gap || missed),
+            Asked::Group { checked, gap, .. } | Asked::WaitFor { checked, gap, .. } => {
+                (*checked, *gap) = (true, *gap || missed);
+            }
             Asked::Submit(..) => {}
         }
         let alarm = std::mem::replace(&mut waiter.alarm, waiter.until);
         self.timers.clear(alarm, Timer::Waiter(reply));
         self.timers.set(waiter.until, Timer::Waiter(reply));
-        if waiter.until <= now.mono || !stored.is_empty() || self.has_news(reply) {
-            return self.answer_waiter(reply, stored);
+        if let Asked::Group { row, .. } = &waiter.asked {
+            let group = row.group;
+            return self.on_group_looked(reply, group, rows, now);
+        }
+        if waiter.until <= now.mono || !rows.is_empty() || self.has_news(reply) {
+            return self.answer_waiter(reply, rows);
         }
         if let Some(Waiter { asked: Asked::WaitFor { place, .. }, .. }) = self.waiters.get_mut(reply) {
             // Nothing is left to be told of what was said until now.
@@ -213,14 +219,17 @@ impl Broker {
 
     /// Whether the progress in the row of a task is news for a waiter: it is the latest that is known, and was not told.
     fn wants_row(&self, reply: ReplyTo, task: TaskId) -> bool {
-        let Some(Waiter { asked: Asked::WaitFor { place, .. }, .. }) = self.waiters.get(reply) else { return false };
-        place.wants_row(task) && !self.events_of(task).is_some_and(Events::tell_standing)
+        let place = self.waiters.get(reply).and_then(|waiter| waiter.asked.place());
+        place.is_some_and(|place| place.wants_row(task)) && !self.events_of(task).is_some_and(Events::tell_standing)
     }
 
     /// Whether events of a waiter's tasks behind its place are not kept any more. Who has heard nothing yet misses nothing.
     fn has_missed(&self, reply: ReplyTo) -> bool {
         let Some(waiter) = self.waiters.get(reply) else { return false };
-        let Asked::WaitFor { place, .. } = waiter.asked else { return false };
+        let Some(place) = waiter.asked.place() else { return false };
+        if let Asked::Group { row, .. } = &waiter.asked {
+            return self.has_missed_of_group(row.group, place);
+        }
         let mut tasks = waiter.pending.iter().copied().chain(waiter.finals.iter().map(|ended| ended.task));
         place != Place::Rows(0) && tasks.any(|task| self.gap_after(task, place.events_after()))
     }
@@ -306,7 +315,7 @@ impl Broker {
             let text = format!("task {id} is no longer held under this lease");
             return self.refuse(from.reply, WireError::new(Code::Stale, text).field("lease"));
         }
-        let parents = progress.parents;
+        let (parents, group, before) = (progress.parents, self.running[&id].group, self.event_n);
         let cancel = self.note_progress(progress, now);
         match parents {
             None => self.answer(from.reply, Answer::Progress(ProgressNoted { cancel, ..ProgressNoted::default() })),
@@ -314,6 +323,9 @@ impl Broker {
         }
         for reply in self.waiters.of_task(id) {
             self.answer_waiter_if_news(reply);
+        }
+        if let Some(group) = group.filter(|_| self.event_n > before) {
+            self.on_said_in_group(group);
         }
     }
 
@@ -382,6 +394,7 @@ impl Broker {
         let Some(waiter) = self.waiters.get(reply) else { return false };
         match &waiter.asked {
             Asked::Submit(..) => waiter.pending.is_empty(),
+            // What its tasks say is told as they say it.
             Asked::Group { checked, .. } => *checked && waiter.pending.is_empty(),
             Asked::WaitFor { checked: false, .. } => false,
             Asked::WaitFor { place, gap, not_found, pruned, .. } => {
@@ -394,35 +407,29 @@ impl Broker {
     }
 
     /// Answers with all that there is, `rows` first: the progress that the table shows and that is news.
-    fn answer_waiter(&mut self, reply: ReplyTo, rows: Vec<ProgressEvent>) {
+    pub(crate) fn answer_waiter(&mut self, reply: ReplyTo, mut rows: Vec<ProgressEvent>) {
         let Some(waiter) = self.drop_waiter(reply) else { return };
         let Waiter { conn, until, finals, mut pending, asked, .. } = waiter;
         let answer = match asked {
-            Asked::Group { group, .. } => return self.ask_group_again(reply, conn, group, until),
+            Asked::Group { row, place, gap, .. } => {
+                return self.ask_group_again(row.group, vec![(reply, GroupWait { conn, until, place, gap })]);
+            }
             Asked::Submit(tasks, group) => {
-                let Told { finals, .. } = page::told(finals, Vec::new(), &mut pending);
+                let Told { finals, .. } = page::told(finals, std::iter::empty(), &mut pending);
                 Answer::Submit(Submitted { tasks, finals, group })
             }
             Asked::WaitFor { place, gap, not_found, pruned, .. } => {
                 let tasks = pending.iter().copied().chain(finals.iter().map(|ended| ended.task));
-                let (n_rows, mut events) = (rows.len(), rows);
-                events.sort_by_key(|event| event.n);
-                events.extend(self.events_for(tasks, place.events_after()));
+                rows.sort_by_key(|event| event.n);
+                let said: Vec<&Events> = tasks.filter_map(|id| self.events_of(id)).collect();
+                let events = rows.iter().chain(in_order(said.into_iter(), place.events_after()));
                 let Told { finals, events, cut_short } = page::told(finals, events, &mut pending);
-                let cursor = place.behind(&events, n_rows, cut_short, self.event_n).cursor(self.epoch);
+                let cursor = place.behind(&events, rows.len(), cut_short, self.event_n).cursor(self.epoch);
                 let pending = pending.into_iter().collect();
                 Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned, group: None })
             }
         };
         self.answer(reply, answer);
-    }
-
-    /// The events of these tasks behind number `n`, in order.
-    fn events_for(&self, tasks: impl Iterator<Item = TaskId>, n: u64) -> Vec<ProgressEvent> {
-        let events = tasks.filter_map(|id| self.events_of(id)).flat_map(|events| events.after(n).cloned());
-        let mut events: Vec<ProgressEvent> = events.collect();
-        events.sort_by_key(|event| event.n);
-        events
     }
 
     /// What is kept of a task's progress, whether it runs or has run.

@@ -105,6 +105,8 @@ pub struct QueuedTask {
     pub checkpoint: Option<Payload>,
     pub trace: Option<String>,
     pub fair_key: Option<FairKey>,
+    /// Whose waiters hear what it says.
+    pub group: Option<u64>,
 }
 
 /// A row looked up by id, as the core needs it to resume or adopt a hand-out.
@@ -115,6 +117,7 @@ pub struct FoundTask {
     /// The row's own lane, or the default of its kind.
     pub lane: LaneName,
     pub fair_key: Option<FairKey>,
+    pub group: Option<u64>,
     pub state: TaskState,
     pub lease: Option<Lease>,
     pub runs: u32,

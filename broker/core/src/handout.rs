@@ -254,6 +254,7 @@ impl Broker {
             kind: kind.clone(),
             lane: lane.clone(),
             fair_key: task.fair_key,
+            group: task.group,
             lease,
             run,
             attempts: task.attempts,

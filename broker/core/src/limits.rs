@@ -47,7 +47,8 @@ pub(crate) const FAIR_KEYS_SET_MAX: usize = 10_000;
 pub(crate) const SLOTS_PER_SESSION_MAX: usize = 4_096;
 /// Hand-outs remembered until the socket is known to have taken them.
 pub(crate) const RECENT_HANDOUTS_MAX: usize = 4_096;
-/// Live tasks of a group that are watched at once for those who wait for it; and those that one operation cancels.
+/// Live tasks of a group that are watched at once for those who wait for it, and whose rows they hear of; and those that one
+/// operation cancels.
 pub(crate) const GROUP_WATCHED_MAX: usize = BATCH_MAX;
 pub(crate) const GROUP_CANCELLED_MAX: usize = BATCH_MAX;
 /// Ends of parents that one question of a child looks at.

@@ -209,7 +209,7 @@ impl Broker {
         let mut running = self.running.remove(&id).expect("only a running task ends");
         self.timers.clear(running.deadline, Timer::Lease(id));
         self.leave_gates(&running);
-        self.last_words.keep(id, std::mem::take(&mut running.events));
+        self.last_words.keep(id, running.group, std::mem::take(&mut running.events));
         if let Some(at) = running.note_at() {
             self.timers.clear(at, Timer::Note(id));
             // The last word of a run stays in its row, however it ends.

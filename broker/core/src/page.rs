@@ -64,33 +64,72 @@ pub(crate) struct Told {
 
 /// As many events as fit in two thirds of the room, in order, then ends. An end without room is pending again, and so is one of
 /// a task of which an event was left out: whoever hears the end asks no more.
-pub(crate) fn told(finals: Vec<Final>, events: Vec<ProgressEvent>, pending: &mut BTreeSet<TaskId>) -> Told {
+pub(crate) fn told<'a>(
+    finals: Vec<Final>,
+    mut events: impl Iterator<Item = &'a ProgressEvent>,
+    pending: &mut BTreeSet<TaskId>,
+) -> Told {
     let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
-    let mut for_events = Room::with_reserved(ANSWER_LIST_BYTES + BODY_BYTES_MAX / 4);
-    let mut told = Told { finals: Vec::with_capacity(finals.len()), events: Vec::new(), cut_short: false };
-    let mut events = events.into_iter();
-    let mut left_out = BTreeSet::new();
-    for mut event in events.by_ref() {
-        if !(for_events.take_event(&mut event) && room.take_event(&mut event)) {
-            told.cut_short = true;
-            left_out.insert(event.task);
-            break;
-        }
-        told.events.push(event);
-    }
-    left_out.extend(events.map(|event| event.task));
+    let (events_told, left) = with_room(&mut room, &mut events);
+    let left_out: BTreeSet<TaskId> = left.into_iter().chain(events).map(|event| event.task).collect();
+    let mut told = Told { finals: Vec::with_capacity(finals.len()), events: events_told, cut_short: left.is_some() };
     let mut bytes = 0;
     for mut ended in finals {
-        bytes += ended.result.as_ref().map_or(0, |result| result.bytes.len());
-        ended.error = ended.error.map(cut);
-        let fits = bytes <= FINALS_BYTES_MAX && room.take_final(&mut ended);
-        // What is too large for any answer is told alone.
-        let is_alone = told.finals.is_empty() && told.events.is_empty();
-        if !left_out.contains(&ended.task) && (fits || is_alone) {
-            told.finals.push(ended);
-        } else {
+        if left_out.contains(&ended.task) || !has_room(&told, &mut room, &mut bytes, &mut ended) {
             pending.insert(ended.task);
+        } else {
+            told.finals.push(ended);
         }
     }
     told
+}
+
+/// The same of a group, with the end of its last task when the group has ended. Whoever hears that nothing is pending asks no more,
+/// so while an event was left out, or the end, something is.
+pub(crate) fn told_of_group<'a>(
+    last: Option<Final>,
+    mut events: impl Iterator<Item = &'a ProgressEvent>,
+    pending: &mut BTreeSet<TaskId>,
+) -> Told {
+    let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
+    let (events, left) = with_room(&mut room, &mut events);
+    let mut told = Told { finals: Vec::new(), events, cut_short: left.is_some() };
+    match (left, last) {
+        (Some(event), _) if pending.is_empty() => _ = pending.insert(event.task),
+        (None, Some(mut ended)) if pending.is_empty() => {
+            if has_room(&told, &mut room, &mut 0, &mut ended) {
+                told.finals.push(ended);
+            } else {
+                pending.insert(ended.task);
+            }
+        }
+        _ => {}
+    }
+    told
+}
+
+/// The events that fit, and the first that does not. Nothing behind that is looked at.
+fn with_room<'a>(
+    room: &mut Room,
+    events: &mut impl Iterator<Item = &'a ProgressEvent>,
+) -> (Vec<ProgressEvent>, Option<&'a ProgressEvent>) {
+    let mut for_events = Room::with_reserved(ANSWER_LIST_BYTES + BODY_BYTES_MAX / 4);
+    let mut told = Vec::new();
+    for event in events {
+        let mut copy = event.clone();
+        if !(for_events.take_event(&mut copy) && room.take_event(&mut copy)) {
+            return (told, Some(event));
+        }
+        told.push(copy);
+    }
+    (told, None)
+}
+
+/// Whether an end fits beside what is told; `bytes` are those of the results until then. What is too large for any answer is told
+/// alone.
+fn has_room(told: &Told, room: &mut Room, bytes: &mut usize, ended: &mut Final) -> bool {
+    *bytes += ended.result.as_ref().map_or(0, |result| result.bytes.len());
+    ended.error = ended.error.take().map(cut);
+    let fits = *bytes <= FINALS_BYTES_MAX && room.take_final(ended);
+    fits || (told.finals.is_empty() && told.events.is_empty())
 }

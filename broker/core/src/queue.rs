@@ -430,6 +430,7 @@ mod tests {
             checkpoint: Some(Payload::bin(vec![0; bytes - bytes / 2])),
             trace: None,
             fair_key: None,
+            group: None,
         }
     }
 

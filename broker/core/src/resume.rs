@@ -131,6 +131,7 @@ impl Broker {
             kind: found.kind,
             lane: found.lane,
             fair_key: found.fair_key,
+            group: found.group,
             lease,
             run: found.runs,
             attempts: found.attempts,

@@ -144,9 +144,9 @@ pub(crate) enum Pending {
         conn: ConnId,
         until: Millis,
     },
+    /// For all who ask the same of one group at the same moment.
     Group {
-        reply: ReplyTo,
-        ask: GroupAsk,
+        asks: Vec<(ReplyTo, GroupAsk)>,
     },
     CancelGroup {
         reply: ReplyTo,
@@ -332,7 +332,7 @@ impl Broker {
             }
             (Pending::FairKeys { reply, after }, OpResult::Counts(_)) => self.on_fair_keys_set(reply, after.as_ref()),
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
-            (Pending::Group { reply, ask }, OpResult::Group(found)) => self.on_group_found(reply, ask, found, now),
+            (Pending::Group { asks }, OpResult::Group(found)) => self.on_group_found(asks, found, now),
             (Pending::CancelGroup { reply, group }, OpResult::GroupCancelled { more }) => {
                 self.on_group_cancelled(reply, group, more);
             }

@@ -26,6 +26,7 @@ pub(crate) struct Running {
     pub(crate) kind: Kind,
     pub(crate) lane: LaneName,
     pub(crate) fair_key: Option<FairKey>,
+    pub(crate) group: Option<u64>,
     pub(crate) lease: Lease,
     pub(crate) run: u32,
     /// Attempts and losses before this run.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use laneway_protocol::TaskId;
-use laneway_protocol::message::{Final, Stored};
+use laneway_protocol::message::{Final, GroupRow, Stored};
 
 use crate::event::{ConnId, ReplyTo};
 use crate::id_map::{IdMap, IdSet};
@@ -26,17 +26,30 @@ pub(crate) struct Waiter {
 pub(crate) enum Asked {
     /// `SUBMIT` with `wait_ms`: answered when all have ended.
     Submit(Vec<Stored>, Option<u64>),
-    /// `WAIT_FOR` a group: these are some of its live tasks, and once all have ended the group is asked about again.
-    Group { group: u64, checked: bool },
+    /// `WAIT_FOR` a group: these are some of its live tasks. Once all have ended, or any task of the group has said something behind
+    /// the place, the group is asked about again. `row` is from just before those tasks were looked at.
+    Group { row: Box<GroupRow>, place: Place, gap: bool, checked: bool },
     /// `WAIT_FOR`: answered at the first news behind its place. A gap is news, too; whether there is one is known for certain
     /// once it is checked, for from then on every event is told at once.
     WaitFor { place: Place, gap: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
+}
+
+impl Asked {
+    /// How far the one who waits has been told, if progress is told at all.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Submit(..) => None,
+            Self::Group { place, .. } | Self::WaitFor { place, .. } => Some(*place),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     all: IdMap<ReplyTo, Waiter>,
     by_task: IdMap<TaskId, IdSet<ReplyTo>>,
+    /// Those who hear at once when a task of their group says something.
+    by_group: IdMap<u64, IdSet<ReplyTo>>,
     /// Those who will wait once the store has answered are here already.
     by_conn: BTreeSet<(ConnId, ReplyTo)>,
 }
@@ -71,6 +84,14 @@ impl Waiters {
     pub(crate) fn remove(&mut self, reply: ReplyTo) -> Option<(Waiter, Vec<TaskId>)> {
         let waiter = self.all.remove(&reply)?;
         self.by_conn.remove(&(waiter.conn, reply));
+        if let Asked::Group { row, .. } = &waiter.asked
+            && let Some(replies) = self.by_group.get_mut(&row.group)
+        {
+            replies.remove(&reply);
+            if replies.is_empty() {
+                self.by_group.remove(&row.group);
+            }
+        }
         let left = waiter.pending.iter().copied().filter(|&task| self.unlink(task, reply)).collect();
         Some((waiter, left))
     }
@@ -97,6 +118,11 @@ impl Waiters {
         }
     }
 
+    /// One who waits for a group has been told everything up to now.
+    pub(crate) fn listen(&mut self, reply: ReplyTo, group: u64) {
+        self.by_group.entry(group).or_default().insert(reply);
+    }
+
     pub(crate) fn get_mut(&mut self, reply: ReplyTo) -> Option<&mut Waiter> {
         self.all.get_mut(&reply)
     }
@@ -107,6 +133,13 @@ impl Waiters {
 
     pub(crate) fn of_task(&self, task: TaskId) -> Vec<ReplyTo> {
         let mut replies: Vec<ReplyTo> = self.by_task.get(&task).into_iter().flatten().copied().collect();
+        replies.sort_unstable();
+        replies
+    }
+
+    /// Those who listen to a group.
+    pub(crate) fn of_group(&self, group: u64) -> Vec<ReplyTo> {
+        let mut replies: Vec<ReplyTo> = self.by_group.get(&group).into_iter().flatten().copied().collect();
         replies.sort_unstable();
         replies
     }
@@ -128,6 +161,17 @@ impl Waiters {
         for (reply, waiter) in &self.all {
             for task in &waiter.pending {
                 assert!(self.by_task[task].contains(reply), "waiter {reply:?} is missing at task {task}");
+            }
+            if let Asked::Group { row, place, checked: true, .. } = &waiter.asked {
+                let listens = self.by_group.get(&row.group).is_some_and(|replies| replies.contains(reply));
+                assert!(listens, "waiter {reply:?} does not listen to group {} from {place:?} on", row.group);
+            }
+        }
+        for (group, replies) in &self.by_group {
+            assert!(!replies.is_empty(), "group {group} has no listeners");
+            for reply in replies {
+                let listens = matches!(&self.all[reply].asked, Asked::Group { row, .. } if row.group == *group);
+                assert!(listens, "group {group} names one who does not wait for it");
             }
         }
         for (task, replies) in &self.by_task {

@@ -1,9 +1,11 @@
-//! Groups and dependencies as far as the core has to do with them: it passes questions on and waits with those who wait for a
-//! group. Tasks that wait for others are the store's; the core first sees them when they are queued.
+//! Groups and dependencies as far as the core has to do with them: it passes questions on, waits with those who wait for a group, and
+//! tells them what its tasks say. Tasks that wait for others are the store's; the core first sees them when they are queued.
+
+use std::collections::BTreeSet;
 
 use laneway_protocol::codec::Room;
 use laneway_protocol::limits::{ANSWER_SLACK_MS, WAITS_FOR_MAX};
-use laneway_protocol::message::{AboutGroup, Answer, Cursor, Final, ProgressNoted, TaskRow, WaitFor, Waited};
+use laneway_protocol::message::{AboutGroup, Answer, Final, ProgressEvent, ProgressNoted, TaskRow, WaitFor, Waited};
 use laneway_protocol::{Code, TaskId, TaskState, WireError};
 
 use crate::action::{Ending, FoundGroup, Op};
@@ -11,6 +13,9 @@ use crate::broker::Broker;
 use crate::event::{Asker, ConnId, ReplyTo};
 use crate::limits::{ANSWER_LIST_BYTES, FINALS_BYTES_MAX, GROUP_CANCELLED_MAX, GROUP_WATCHED_MAX, PARENTS_TOLD_MAX};
 use crate::outcome::cut;
+use crate::page::{self, Told};
+use crate::place::Place;
+use crate::progress::{Events, in_order};
 use crate::settle::Pending;
 use crate::time::{Millis, Now};
 use crate::waiter::{Asked, Waiter};
@@ -19,14 +24,24 @@ use crate::waiter::{Asked, Waiter};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum GroupAsk {
     Show,
-    Wait { conn: ConnId, until: Millis },
+    Wait(GroupWait),
+}
+
+/// One who waits for a group while the store is asked about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupWait {
+    pub(crate) conn: ConnId,
+    pub(crate) until: Millis,
+    /// What is behind it is to be told.
+    pub(crate) place: Place,
+    pub(crate) gap: bool,
 }
 
 impl Broker {
     pub(crate) fn on_group(&mut self, from: Asker, about: &AboutGroup, now: Now) {
         let AboutGroup { group, cancel } = *about;
         if !cancel {
-            let pending = Pending::Group { reply: from.reply, ask: GroupAsk::Show };
+            let pending = Pending::Group { asks: vec![(from.reply, GroupAsk::Show)] };
             return self.ask_store(from.reply, Op::Group { group, live: 0 }, pending, now);
         }
         if let Some(error) = self.intake_refusal() {
@@ -42,7 +57,7 @@ impl Broker {
             let op = Op::CancelGroup { group, rows: GROUP_CANCELLED_MAX };
             self.store_for(op, Pending::CancelGroup { reply, group });
         } else {
-            self.store_for(Op::Group { group, live: 0 }, Pending::Group { reply, ask: GroupAsk::Show });
+            self.store_for(Op::Group { group, live: 0 }, Pending::Group { asks: vec![(reply, GroupAsk::Show)] });
         }
     }
 
@@ -51,48 +66,127 @@ impl Broker {
             let text = "a group is waited for alone: leave tasks, kind and unique_key out";
             return self.refuse(from.reply, WireError::new(Code::BadBody, text).field("group"));
         }
-        self.ask_group_again(from.reply, from.conn, group, until);
+        let (place, gap) = Place::of(wait.cursor, self.epoch);
+        self.ask_group_again(group, vec![(from.reply, GroupWait { conn: from.conn, until, place, gap })]);
     }
 
-    pub(crate) fn ask_group_again(&mut self, reply: ReplyTo, conn: ConnId, group: u64, until: Millis) {
-        self.hold_question(reply, until.after(ANSWER_SLACK_MS));
-        let pending = Pending::Group { reply, ask: GroupAsk::Wait { conn, until } };
-        self.store_for(Op::Group { group, live: GROUP_WATCHED_MAX }, pending);
+    /// Asks the store where a group stands, once for all of these.
+    pub(crate) fn ask_group_again(&mut self, group: u64, waits: Vec<(ReplyTo, GroupWait)>) {
+        for (reply, wait) in &waits {
+            self.hold_question(*reply, wait.until.after(ANSWER_SLACK_MS));
+            self.waiters.expect(wait.conn, *reply);
+        }
+        let asks = waits.into_iter().map(|(reply, wait)| (reply, GroupAsk::Wait(wait))).collect();
+        self.store_for(Op::Group { group, live: GROUP_WATCHED_MAX }, Pending::Group { asks });
     }
 
-    pub(crate) fn on_group_found(&mut self, reply: ReplyTo, ask: GroupAsk, found: Option<FoundGroup>, now: Now) {
-        if !self.close_question(reply) {
-            return;
+    pub(crate) fn on_group_found(&mut self, asks: Vec<(ReplyTo, GroupAsk)>, found: Option<FoundGroup>, now: Now) {
+        for (reply, ask) in asks {
+            if let GroupAsk::Wait(wait) = ask {
+                self.waiters.unexpect(wait.conn, reply);
+            }
+            if !self.close_question(reply) {
+                continue;
+            }
+            let Some(found) = found.clone() else {
+                let text = "no task is in this group, and no row of task_groups tells of it";
+                self.refuse(reply, WireError::new(Code::NotFound, text).field("group"));
+                continue;
+            };
+            match ask {
+                GroupAsk::Show => self.answer(reply, Answer::Group(found.row)),
+                GroupAsk::Wait(wait) => self.on_group_stands(reply, wait, found, now),
+            }
         }
-        let Some(FoundGroup { row, live }) = found else {
-            let text = "no task is in this group, and no row of task_groups tells of it";
-            return self.refuse(reply, WireError::new(Code::NotFound, text).field("group"));
-        };
-        let (conn, until) = match ask {
-            GroupAsk::Show => return self.answer(reply, Answer::Group(row)),
-            GroupAsk::Wait { conn, until } => (conn, until),
-        };
-        if live.is_empty() || until <= now.mono {
-            return self.answer(
-                reply,
-                Answer::WaitFor(Waited {
-                    cursor: Cursor { epoch: self.epoch, n: self.event_n },
-                    gap: false,
-                    events: Vec::new(),
-                    finals: Vec::new(),
-                    pending: live,
-                    not_found: Vec::new(),
-                    pruned: Vec::new(),
-                    group: Some(row),
-                }),
-            );
+    }
+
+    /// What the store tells of a group that somebody waits for.
+    fn on_group_stands(&mut self, reply: ReplyTo, mut wait: GroupWait, found: FoundGroup, now: Now) {
+        let (group, GroupWait { conn, until, place, .. }) = (found.row.group, wait);
+        wait.gap |= self.has_missed_of_group(group, place);
+        let tells_rows = matches!(place, Place::Rows(_));
+        let has_news = wait.gap || until <= now.mono || self.has_said(group, place);
+        if found.live.is_empty() || (!tells_rows && has_news) {
+            return self.tell_group(reply, wait, found, Vec::new());
         }
-        // First on the list, then the look, as for single tasks; then the group is asked about anew, for others may have joined.
-        let asked = Asked::Group { group: row.group, checked: false };
+        // First on the list, then the look, as for single tasks; it shows which have ended since, and the progress in the rows.
+        let FoundGroup { row, live, .. } = found;
+        let asked = Asked::Group { row: Box::new(row), place, gap: wait.gap, checked: false };
         let pending = live.iter().copied().collect();
         let alarm = until.after(ANSWER_SLACK_MS);
         self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, alarm, asked });
         self.store_for(Op::Endings(live), Pending::Check { reply });
+    }
+
+    /// The live tasks of a group were looked at for one who waits for it; `rows` is what is to be told of their progress.
+    pub(crate) fn on_group_looked(&mut self, reply: ReplyTo, group: u64, rows: Vec<ProgressEvent>, now: Now) {
+        let event_n = self.event_n;
+        let waiter = self.waiters.get(reply).expect("the caller has looked it up");
+        let Waiter { until, asked: Asked::Group { place, gap, .. }, .. } = waiter else { return };
+        let has_news = *gap || *until <= now.mono || !rows.is_empty() || self.has_said(group, *place);
+        if waiter.pending.is_empty() {
+            // Others may have joined.
+            return self.answer_waiter(reply, Vec::new());
+        }
+        if has_news {
+            let Some(Waiter { conn, until, pending, asked, .. }) = self.drop_waiter(reply) else { return };
+            let Asked::Group { row, place, gap, .. } = asked else { return };
+            let found = FoundGroup { row: *row, live: pending.into_iter().collect(), last: None };
+            return self.tell_group(reply, GroupWait { conn, until, place, gap }, found, rows);
+        }
+        self.waiters.listen(reply, group);
+        if let Some(Waiter { asked: Asked::Group { place, .. }, .. }) = self.waiters.get_mut(reply) {
+            // Nothing is left to be told of what was said until now.
+            *place = Place::Events(event_n);
+        }
+    }
+
+    /// A task of this group has said something: whoever listens is told, with where the group stands then.
+    pub(crate) fn on_said_in_group(&mut self, group: u64) {
+        let mut waits = Vec::new();
+        for reply in self.waiters.of_group(group) {
+            let Some(Waiter { conn, until, asked, .. }) = self.drop_waiter(reply) else { continue };
+            if let Asked::Group { place, gap, .. } = asked {
+                waits.push((reply, GroupWait { conn, until, place, gap }));
+            }
+        }
+        if !waits.is_empty() {
+            self.ask_group_again(group, waits);
+        }
+    }
+
+    /// Answers one who waits for a group, `rows` first: the progress that the table shows and that is news.
+    fn tell_group(&mut self, reply: ReplyTo, wait: GroupWait, found: FoundGroup, mut rows: Vec<ProgressEvent>) {
+        let GroupWait { place, gap, .. } = wait;
+        let FoundGroup { row, live, last } = found;
+        rows.sort_by_key(|event| event.n);
+        let mut pending: BTreeSet<TaskId> = live.into_iter().collect();
+        let events = rows.iter().chain(in_order(self.words_of_group(row.group), place.events_after()));
+        let Told { finals, events, cut_short } = page::told_of_group(last, events, &mut pending);
+        let cursor = place.behind(&events, rows.len(), cut_short, self.event_n).cursor(self.epoch);
+        let pending = pending.into_iter().collect();
+        let (not_found, pruned, group) = (Vec::new(), Vec::new(), Some(row));
+        self.answer(reply, Answer::WaitFor(Waited { cursor, gap, events, finals, pending, not_found, pruned, group }));
+    }
+
+    /// What is kept of what the tasks of a group have said.
+    fn words_of_group(&self, group: u64) -> impl Iterator<Item = &Events> {
+        let running = self.running.values().filter(move |task| task.group == Some(group)).map(|task| &task.events);
+        running.chain(self.last_words.of_group(group))
+    }
+
+    /// Whether a task of a group has said something behind this place.
+    fn has_said(&self, group: u64, place: Place) -> bool {
+        let after = place.events_after();
+        self.words_of_group(group).any(|events| events.after(after).next().is_some())
+    }
+
+    /// Whether events of a group's tasks behind this place are not kept any more. Who has heard nothing yet misses nothing.
+    pub(crate) fn has_missed_of_group(&self, group: u64, place: Place) -> bool {
+        let after = place.events_after();
+        place != Place::Rows(0)
+            && (self.last_words.gap_of_groups_after(after)
+                || self.words_of_group(group).any(|events| events.gap_after(after)))
     }
 
     pub(crate) fn ask_parents(&mut self, reply: ReplyTo, task: TaskId, cancel: bool, after: u64, now: Now) {

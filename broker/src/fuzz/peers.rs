@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use laneway_core::{
-    Action, Asker, Broker, BulkSliced, ConnId, Counts, EndedAs, Ending, Event, Loaded, Millis, Now, Op, OpId, OpResult,
-    QueueKey, QueuedTask, ReplyTo, Start, UnixMillis,
+    Action, Asker, Broker, BulkSliced, ConnId, Counts, EndedAs, Ending, Event, FoundGroup, Loaded, Millis, Now, Op,
+    OpId, OpResult, QueueKey, QueuedTask, ReplyTo, Start, UnixMillis,
 };
-use laneway_protocol::message::{ScheduleRows, StatusRows, Stored, Verdict};
+use laneway_protocol::message::{GroupRow, ScheduleRows, StatusRows, Stored, Verdict};
 use laneway_protocol::{Answer, Epoch, FairKey, Payload, TaskId, TaskState, codec};
 
 use super::Input;
@@ -159,6 +159,7 @@ impl World {
                 checkpoint: None,
                 trace: None,
                 fair_key: FairKey::new(["x", "y"][usize::from(choice % 2)]).ok().filter(|_| choice.is_multiple_of(3)),
+                group: choice.is_multiple_of(4).then_some(1),
             }
         });
         let loaded = Loaded {
@@ -246,7 +247,10 @@ impl World {
             | Op::Noted(_)
             | Op::SessionUp { .. }
             | Op::SessionGone { .. } => OpResult::Paused,
-            Op::Group { .. } => OpResult::Group(None),
+            Op::Group { group, .. } => {
+                let row = GroupRow { group, ..GroupRow::default() };
+                OpResult::Group((group == 1).then_some(FoundGroup { row, live: Vec::new(), last: None }))
+            }
             Op::CancelGroup { .. } => OpResult::GroupCancelled { more: false },
             Op::Parents { .. } => OpResult::Parents { endings: Vec::new(), more: false },
         }

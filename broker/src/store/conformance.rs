@@ -145,6 +145,8 @@ suite! {
         what_a_list_may_not_say_is_refused_whole
         a_task_that_was_met_is_waited_for_and_waits_for_nothing_new
         a_group_is_counted_and_its_last_task_waits_for_all
+        those_of_a_group_that_run_are_shown_first_and_how_its_last_task_ended
+        the_group_is_read_with_the_row
         a_last_task_is_cancelled_with_a_failure_or_runs_anyway
         a_whole_group_is_cancelled_in_parts
         what_a_run_spawns_may_wait_and_join

@@ -1,5 +1,6 @@
 //! The bounds of what a task may wait for, and the words for what it may not. Shared by every store.
 
+use laneway_protocol::TaskState;
 use laneway_protocol::limits::GROUP_NAME_BYTES_MAX;
 use laneway_protocol::message::{After, NewGroup, NewTask};
 
@@ -11,6 +12,8 @@ pub(crate) const PARENTS_MAX: usize = 10_000;
 pub(crate) const WALK_MAX: usize = 10_000;
 /// Edges that one turn follows.
 pub(crate) const EDGES_PER_TURN: usize = 4_096;
+/// The states of those that have not ended, in the order in which those who wait for a group look at its tasks.
+pub(crate) const LIVE_STATES: [TaskState; 3] = [TaskState::Running, TaskState::Queued, TaskState::Waiting];
 /// The error of a task that was spawned into its group by one that had been asked to end with it.
 pub(crate) const JOINED_TOO_LATE: &str = "its group was cancelled before the task that spawns it had ended";
 /// Ids of a ring that are named.

@@ -24,7 +24,7 @@ pub struct WaitFor {
     /// not that one says it too. Forgotten with a restart of the broker, so say it each time. Not for a group.
     #[serde(default, skip_serializing_if = "is_false")]
     pub abandon: bool,
-    /// Instead of tasks: a group, until none of its tasks is live any more.
+    /// Instead of tasks: a group, until none of its tasks is live any more and all that they said is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u64>,
 }
@@ -44,10 +44,10 @@ pub struct Waited {
     pub gap: bool,
     #[serde(default)]
     pub events: Vec<ProgressEvent>,
-    /// Tasks that have ended; ask no more for these.
+    /// Tasks that have ended; ask no more for these. Of a group its last task alone, when all have ended.
     #[serde(default)]
     pub finals: Vec<Final>,
-    /// Still to end.
+    /// Still to end. Of a group some of those; ask no more when there are none.
     #[serde(default)]
     pub pending: Vec<TaskId>,
     /// Never existed.

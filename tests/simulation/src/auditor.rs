@@ -15,7 +15,7 @@
 //! - Everybody is answered, a submit with the one task that has its key, or had it within its window; what was replaced does not run. Who
 //!   waits by key finds the newest. A task goes with the last of those who wait for it when one of them said so, and then only.
 //! - Those who wait hear every word of progress, of a result or of a log once, whole and in order, or of a gap, and every end after its
-//!   words. A row keeps the last checkpoint, and each hand-out carries it.
+//!   words; of a group the end of its last task, after those of all. A row keeps the last checkpoint, and each hand-out carries it.
 //! - Each slot of a schedule is fired once and in time, and a schedule is what the last of those who were answered has made it.
 //! - Whenever the broker has nothing left to write, the table alone says all that it knows, which is what "an equivalent state after a
 //!   restart" means here: the same tasks running under the same leases, every other one queued or ended.
@@ -31,6 +31,7 @@ mod counts;
 mod cron;
 mod defaults;
 mod dispatch;
+mod group_news;
 mod groups;
 mod kept;
 mod keys;

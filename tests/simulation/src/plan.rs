@@ -90,6 +90,8 @@ pub struct Plan {
     pub kept_dead: bool,
     /// Handlers say more than how far they are.
     pub words: bool,
+    /// Clients wait for groups, and longer than a word may take.
+    pub groups: bool,
     /// Clients ask for the same again and again, by keys.
     pub callers: bool,
     /// Somebody looks after the whole table, beside the clients.
@@ -128,6 +130,7 @@ impl Plan {
             kept_ms: *Random::new(seed, 9).pick(&[None, None, Some(0), Some(300), Some(2_000)]),
             kept_dead: Random::new(seed, 10).chance(60),
             words: Random::new(seed, 40).chance(60),
+            groups: Random::new(seed, 60).chance(50),
             callers: Random::new(seed, 42).chance(50),
             operator: Random::new(seed, 50).chance(60),
             crowd: *Random::new(seed, 52).pick(&[0, 20, 40]),

@@ -56,6 +56,8 @@ pub struct Tally {
     pub words: u64,
     pub gaps: u64,
     pub cut_short: u64,
+    /// Words that were told to those who wait for a group.
+    pub group_words: u64,
     /// Words with a piece of a result or of a log.
     pub pieces: u64,
     /// Hand-outs with what an earlier run had saved.
@@ -106,6 +108,7 @@ impl AddAssign for Tally {
         self.turns += other.turns;
         self.words += other.words;
         self.gaps += other.gaps;
+        self.group_words += other.group_words;
         self.cut_short += other.cut_short;
         self.pieces += other.pieces;
         self.checkpoints += other.checkpoints;

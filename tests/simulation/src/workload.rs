@@ -106,6 +106,11 @@ impl World {
         if let Some(number) = self.clients[at].batch.filter(|_| self.chance.chance(20)) {
             return Some((Request::Bulk(self.look_at_batch(number)), 0));
         }
+        let groups = self.clients[at].groups.clone();
+        if self.plan.groups && !groups.is_empty() && self.chance.chance(30) {
+            let wait_ms = *self.chance.pick(&[0, 1_000, 6_000]);
+            return Some((self.wait_for_group(&groups, wait_ms), wait_ms));
+        }
         Some(match dice {
             ..70 => {
                 // Of many at once, too, whose words find no room in one answer.
@@ -137,25 +142,21 @@ impl World {
                 (Request::Drain(Drain { release, off: off || self.calm, worker }), 0)
             }
             96 => (Request::Status(Status { tasks: some(self), filter: None, detail: true }), 0),
-            97..99 if !self.clients[at].groups.is_empty() => {
-                let groups = self.clients[at].groups.clone();
-                let group = *self.chance.pick(&groups);
+            97..99 if !groups.is_empty() => {
                 if self.chance.chance(60) {
-                    let wait = WaitFor {
-                        tasks: Vec::new(),
-                        kind: None,
-                        unique_key: None,
-                        cursor: None,
-                        wait_ms,
-                        abandon: false,
-                        group: Some(group),
-                    };
-                    return Some((Request::WaitFor(wait), wait_ms));
+                    return Some((self.wait_for_group(&groups, wait_ms), wait_ms));
                 }
+                let group = *self.chance.pick(&groups);
                 (Request::Group(AboutGroup { group, cancel: self.chance.chance(30) }), 0)
             }
             _ => (Request::Stats, 0),
         })
+    }
+
+    fn wait_for_group(&mut self, groups: &[u64], wait_ms: u64) -> Request {
+        let group = Some(*self.chance.pick(groups));
+        let (kind, unique_key, cursor) = (None, None, None);
+        Request::WaitFor(WaitFor { tasks: Vec::new(), kind, unique_key, cursor, wait_ms, abandon: false, group })
     }
 
     /// Somebody bounds, pauses or frees a kind or a lane.
@@ -341,9 +342,11 @@ impl World {
             // Some leave before the end; the others go on behind what they have heard.
             Answer::WaitFor(waited) => {
                 let asking = self.clients[at].asking.as_mut().expect("just looked at");
-                if let (Request::WaitFor(question), None) = (&mut asking.request, &waited.group) {
-                    (question.cursor, question.tasks) = (Some(waited.cursor), waited.pending.clone());
-                    (question.kind, question.unique_key) = (None, None);
+                if let Request::WaitFor(question) = &mut asking.request {
+                    question.cursor = Some(waited.cursor);
+                    if waited.group.is_none() {
+                        (question.tasks, question.kind, question.unique_key) = (waited.pending.clone(), None, None);
+                    }
                 }
                 !waited.pending.is_empty() && !self.chance.chance(15)
             }

@@ -10,6 +10,7 @@ mod dispatch;
 mod drain;
 mod dump;
 mod fair;
+mod groups;
 mod limits;
 mod listings;
 mod outcomes;

@@ -76,6 +76,8 @@ pub(super) struct Table {
     pub(super) counts: Counts,
     /// Which tasks are in which group, and which came before which.
     pub(super) groups: BTreeMap<u64, Vec<TaskId>>,
+    /// The last tasks of groups.
+    pub(super) lasts: BTreeMap<u64, TaskId>,
     pub(super) parents: BTreeMap<TaskId, Vec<TaskId>>,
     pub(super) schedules: ScheduleRows,
 }
@@ -135,6 +137,7 @@ impl Table {
         let count = |wanted| rows.iter().filter(|(_, state)| *state == wanted).count() as u64;
         let row = GroupRow {
             group,
+            last: self.lasts.get(&group).copied(),
             queued: count(TaskState::Queued),
             running: count(TaskState::Running),
             done: count(TaskState::Done),
@@ -142,8 +145,12 @@ impl Table {
             cancelled: count(TaskState::Cancelled),
             ..GroupRow::default()
         };
-        let ids = rows.iter().filter(|(_, state)| !state.is_final()).map(|(id, _)| *id).take(live);
-        Some(FoundGroup { row, live: ids.collect() })
+        let of_state = |wanted| rows.iter().filter(move |(_, state)| *state == wanted).map(|(id, _)| *id);
+        let states = [TaskState::Running, TaskState::Queued, TaskState::Waiting];
+        let ids: Vec<TaskId> = states.into_iter().flat_map(of_state).take(live).collect();
+        let last = row.last.filter(|_| live > 0 && ids.is_empty()).map(|last| self.ending(last));
+        let last = if let Some(Ending::Final(end)) = last { Some(end) } else { None };
+        Some(FoundGroup { row, live: ids, last })
     }
 
     /// As the real one: rows are marked, and ended by the next look at them.
@@ -407,6 +414,7 @@ impl Table {
             kind: row.kind.clone(),
             lane: row.lane.clone(),
             fair_key: row.fair_key.clone(),
+            group: group_of(&self.groups, id),
             state: row.state,
             lease: row.lease,
             runs: row.runs,
@@ -512,7 +520,9 @@ impl Table {
             }
             *fresh = false;
             *rows = if more { 0 } else { *rows - due.len() };
-            let tasks = due.iter().map(|(due, id)| queued(*id, &self.rows[id], *due)).collect();
+            let task =
+                |(due, id): &(UnixMillis, TaskId)| queued(*id, &self.rows[id], *due, group_of(&self.groups, *id));
+            let tasks = due.iter().map(task).collect();
             self.out.extend(due.iter().map(|&(_, id)| id));
             loads.push(Loaded { key: key.clone(), tasks, more, left, passed });
         }
@@ -570,7 +580,11 @@ fn by_turns<'a>(
     (taken, more, left, closed.into_keys().flatten().collect())
 }
 
-fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
+fn group_of(groups: &BTreeMap<u64, Vec<TaskId>>, id: TaskId) -> Option<u64> {
+    groups.iter().find(|(_, tasks)| tasks.contains(&id)).map(|(group, _)| *group)
+}
+
+fn queued(id: TaskId, row: &Row, due: UnixMillis, group: Option<u64>) -> QueuedTask {
     QueuedTask {
         id,
         due,
@@ -585,5 +599,6 @@ fn queued(id: TaskId, row: &Row, due: UnixMillis) -> QueuedTask {
         checkpoint: row.checkpoint.clone(),
         trace: row.trace.clone(),
         fair_key: row.fair_key.clone(),
+        group,
     }
 }

@@ -5,7 +5,7 @@ use laneway_protocol::message::{After, NewGroup, NewTask, Payload, Stored};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
-use super::subject::{Subject, World, key, new_task, task};
+use super::subject::{Subject, World, key, new_task, rules, task};
 use crate::store::Store;
 use crate::store::dependencies::JOINED_TOO_LATE;
 
@@ -143,6 +143,59 @@ pub(super) fn a_group_is_counted_and_its_last_task_waits_for_all<T: Subject>(wor
     // Whoever joins a group whose last task has gone is counted, and that is all.
     world.list(vec![NewTask { group: Some(number), ..new_task("k") }]);
     assert_eq!(world.counts_of(number).0, [0, 1, 0, 4, 0, 0]);
+}
+
+pub(super) fn those_of_a_group_that_run_are_shown_first_and_how_its_last_task_ended<T: Subject>(world: &mut World<T>) {
+    // To those alone who ask for live tasks; then those that are queued, then those that wait. The end is shown when none is live.
+    let group = NewGroup { name: None, last: Some(3), anyway: false };
+    let (list, number) = world.batch(vec![new_task("k"); 4], group);
+    world.intake();
+    let run = world.started(list[1]);
+    let shown = |world: &mut World<T>, live| match world.ask(Op::Group { group: number, live }) {
+        OpResult::Group(Some(found)) => (found.live, found.last),
+        other => panic!("no group: {other:?}"),
+    };
+    let order = [1, 0, 2, 3].map(|at| task(list[at]));
+    assert_eq!(shown(world, 9), (order.to_vec(), None));
+    for live in 0..=4 {
+        assert_eq!(shown(world, live).0, order[..live]);
+    }
+    world.end(run.ended(Next::Done(None), Count::Attempt));
+    world.ended(list[0], Next::Done(None));
+    world.ended(list[2], Next::Done(None));
+    world.ended(list[3], Next::Done(Some(Payload::json("[7]"))));
+    let (live, end) = shown(world, 9);
+    let end = end.expect("all have ended");
+    assert_eq!((live.len(), end.task, end.state, end.result), (0, task(list[3]), Done, Some(Payload::json("[7]"))));
+    assert_eq!(shown(world, 0), (Vec::new(), None), "nobody waits");
+    // Without a last task there is nothing to show.
+    let alone = world.insert(&[("kind", Value::Text("k".into())), ("group_id", 99.into())]);
+    world.intake();
+    world.ended(alone, Next::Dead);
+    match world.ask(Op::Group { group: 99, live: 9 }) {
+        OpResult::Group(Some(found)) => assert_eq!((found.row.dead, found.last), (1, None)),
+        other => panic!("no group: {other:?}"),
+    }
+}
+
+pub(super) fn the_group_is_read_with_the_row<T: Subject>(world: &mut World<T>) {
+    // By load, by look-up and after a restart; what is no number of a group is none.
+    let insert =
+        |world: &mut World<T>, group: Value| world.insert(&[("kind", Value::Text("k".into())), ("group_id", group)]);
+    let id = insert(world, 7.into());
+    insert(world, (-7).into());
+    insert(world, Value::Null);
+    world.intake();
+    let groups: Vec<_> = world.load(&key("normal", "k"), 9).tasks.iter().map(|task| task.group).collect();
+    assert_eq!(groups, [Some(7), None, None]);
+    world.started(id);
+    match world.ask(Op::Find(vec![task(id)])) {
+        OpResult::Found(found) => assert_eq!(found[0].group, Some(7)),
+        other => panic!("not found: {other:?}"),
+    }
+    let now = world.now;
+    let opened = world.subject.another(rules()).open_epoch([2; 16], now).unwrap();
+    assert_eq!(opened.running[0].group, Some(7));
 }
 
 pub(super) fn a_last_task_is_cancelled_with_a_failure_or_runs_anyway<T: Subject>(world: &mut World<T>) {

@@ -33,6 +33,10 @@ pub(super) fn fair_key(row: &Cells) -> Option<FairKey> {
     text(row, "fair_key").and_then(|key| FairKey::new(key).ok())
 }
 
+pub(super) fn group(row: &Cells) -> Option<u64> {
+    int(row, "group_id").and_then(|group| u64::try_from(group).ok())
+}
+
 pub(super) fn state(row: &Cells) -> TaskState {
     TaskState::parse(text(row, "state").unwrap()).unwrap()
 }
@@ -107,6 +111,7 @@ pub(super) fn found(id: i64, row: &Cells, judge: &Judge) -> Option<FoundTask> {
         worker: text(row, "worker").map(str::to_owned),
         cancel_requested: requested(row),
         fair_key: fair_key(row),
+        group: group(row),
     })
 }
 
@@ -146,7 +151,7 @@ pub(super) fn task_row(id: i64, row: &Cells, rules: &Rules) -> TaskRow {
         explain: None,
         ahead: None,
         twin: None,
-        group: int(row, "group_id").and_then(|n| u64::try_from(n).ok()),
+        group: group(row),
         waits_for: Vec::new(),
         waits_for_n: 0,
     }

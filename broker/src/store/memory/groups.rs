@@ -1,6 +1,6 @@
 //! The model's lists of tasks that say something of each other, and its groups.
 
-use laneway_core::{FoundGroup, Now, OpResult};
+use laneway_core::{Ending, FoundGroup, Now, OpResult};
 use laneway_protocol::message::{GroupRow, Held, NewGroup, NewTask, Stored};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
@@ -10,7 +10,7 @@ use super::cells::{int, sql, state, task_id};
 use super::dependencies::Edge;
 use super::{Group, Step};
 use crate::store::dependencies::{
-    JOINED_TOO_LATE, group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
+    JOINED_TOO_LATE, LIVE_STATES, group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
 };
 use crate::store::validate::Bad;
 
@@ -146,13 +146,16 @@ impl Step<'_> {
         if known.is_none() && row.total() == 0 {
             return None;
         }
-        let mut ids: Vec<(TaskState, TaskId)> = (self.db.rows.iter())
-            .filter(|(_, row)| of_group(row) && !state(row).is_final())
-            .map(|(id, row)| (state(row), task_id(*id)))
-            .collect();
-        // As the index has them.
-        ids.sort_by_key(|(state, id)| (state.as_str(), *id));
-        Some(FoundGroup { row, live: ids.into_iter().take(live).map(|(_, id)| id).collect() })
+        let of_state = |wanted| {
+            let rows = self.db.rows.iter().filter(move |(_, row)| of_group(row) && state(row) == wanted);
+            rows.map(|(id, _)| task_id(*id))
+        };
+        let ids = LIVE_STATES.into_iter().flat_map(of_state).take(live);
+        let ids: Vec<TaskId> = ids.collect();
+        let last = row.last.filter(|_| live > 0 && ids.is_empty());
+        let ending = last.and_then(|last| self.endings(&[last]).pop());
+        let last = if let Some((_, Ending::Final(end))) = ending { Some(end) } else { None };
+        Some(FoundGroup { row, live: ids, last })
     }
 
     pub(super) fn cancel_group(&mut self, group: u64, rows: usize) -> bool {

@@ -8,7 +8,7 @@ use laneway_protocol::message::Final;
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, fair_key, int, payload, requested, state, task_id, text, time, values};
+use super::cells::{cell, fair_key, group, int, payload, requested, state, task_id, text, time, values};
 use super::{Cells, Failure, QueueSpelling, Step};
 use crate::store::fair::{RawKey, Rows, load_by_turns};
 use crate::store::validate::{Bad, Good};
@@ -187,6 +187,7 @@ impl Step<'_> {
             checkpoint: payload(&row["checkpoint"]),
             trace: text(row, "trace").map(str::to_owned),
             fair_key: fair_key(row),
+            group: group(row),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The last counts of large groups. Those who wait for a group ask where it stands once a second, each of them, and again whenever
-//! the tasks have ended that are watched for them; to count a million rows each time would leave the scheduler no time for work.
+//! one of its tasks has said something, or the tasks have ended that are watched for them; to count all its rows each time would leave
+//! the scheduler no time for work.
 //!
 //! So a count is told again until a hundred times as long has passed as it took: counting takes a hundredth of the time at most.
 //! Whether the group lives is always looked at; that costs nothing.
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use laneway_protocol::message::GroupRow;
 
 /// A smaller group is counted each time.
-const ROWS_MIN: u64 = 10_000;
+const ROWS_MIN: u64 = 1_000;
 const REST: u32 = 100;
 
 #[derive(Debug, Default)]

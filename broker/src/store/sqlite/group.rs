@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use laneway_core::{FoundGroup, Now};
+use laneway_core::{Ending, FoundGroup, Now};
 use laneway_protocol::limits::GROUP_COUNT_MAX;
-use laneway_protocol::message::{GroupRow, NewGroup};
+use laneway_protocol::message::{Final, GroupRow, NewGroup};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counted::Counted;
 use super::edit::request_cancel;
+use super::query;
 use super::row::{self, sql_u64};
 use crate::store::StoreError;
-use crate::store::dependencies::{JOINED_TOO_LATE, group_name};
+use crate::store::dependencies::{JOINED_TOO_LATE, LIVE_STATES, group_name};
 
 pub(super) fn new_group(conn: &Connection, group: &NewGroup, now: Now) -> Result<i64, StoreError> {
     let sql = "INSERT INTO task_groups (name, anyway, created_at) VALUES (?1, ?2, ?3)";
@@ -65,20 +66,36 @@ pub(super) fn find(
     if live > 0
         && let Some(row) = counted.last(group, !found.is_empty(), begun)
     {
-        return Ok(Some(FoundGroup { row, live: found }));
+        let last = last_of(conn, &row, found.is_empty())?;
+        return Ok(Some(FoundGroup { row, live: found, last }));
     }
-    let row = stand(conn, group)?;
-    if let Some(row) = &row {
-        counted.keep(row, begun, Instant::now());
-    }
-    Ok(row.map(|row| FoundGroup { row, live: found }))
+    let Some(row) = stand(conn, group)? else { return Ok(None) };
+    counted.keep(&row, begun, Instant::now());
+    let last = last_of(conn, &row, live > 0 && found.is_empty())?;
+    Ok(Some(FoundGroup { row, live: found, last }))
 }
 
+/// Up to `rows` live tasks, those that run first: they are the ones that say something.
 fn live_of(conn: &Connection, group: u64, rows: usize) -> Result<Vec<TaskId>, StoreError> {
+    let mut found = Vec::new();
     let mut statement = conn.prepare_cached(const_sql::LIVE)?;
-    let limit = i64::try_from(rows).unwrap_or(i64::MAX);
-    let ids = statement.query_map(params![sql_u64(group), limit], |row| row::task_id(row, 0))?;
-    Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    for state in LIVE_STATES {
+        let limit = i64::try_from(rows - found.len()).unwrap_or(i64::MAX);
+        let ids = statement.query_map(params![sql_u64(group), state.as_str(), limit], |row| row::task_id(row, 0))?;
+        // A row whose id no task can have takes a place and is nobody's.
+        found.extend(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
+        if found.len() == rows {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// How the last task of a group ended, which has `ended`.
+fn last_of(conn: &Connection, group: &GroupRow, ended: bool) -> Result<Option<Final>, StoreError> {
+    let Some(last) = group.last.filter(|_| ended) else { return Ok(None) };
+    let ending = query::endings(conn, &[last])?.pop();
+    Ok(if let Some((_, Ending::Final(end))) = ending { Some(end) } else { None })
 }
 
 /// What is known of a group, counted.
@@ -142,7 +159,7 @@ pub(super) fn forget_if_empty(conn: &Connection, group: i64) -> Result<(), Store
 #[cfg(test)]
 pub(super) const PLANS: [(&str, &str); 3] = [
     (const_sql::COUNT, "group_id=? AND state=?"),
-    (const_sql::LIVE, "group_id=? AND state>?"),
+    (const_sql::LIVE, "group_id=? AND state=?"),
     (const_sql::CANCELLABLE, "group_id=? AND state>?"),
 ];
 
@@ -150,7 +167,7 @@ mod const_sql {
     pub(super) const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_group \
         WHERE group_id = ?1 AND group_id IS NOT NULL AND state = ?2 LIMIT ?3)";
     pub(super) const LIVE: &str = "SELECT id FROM tasks INDEXED BY tasks_group \
-        WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' LIMIT ?2";
+        WHERE group_id = ?1 AND group_id IS NOT NULL AND state = ?2 LIMIT ?3";
     pub(super) const CANCELLABLE: &str = "SELECT id FROM tasks INDEXED BY tasks_group \
         WHERE group_id = ?1 AND group_id IS NOT NULL AND state >= 'queued' AND cancel_requested = 0 LIMIT ?2";
 }

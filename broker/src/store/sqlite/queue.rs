@@ -386,6 +386,7 @@ pub(super) fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now)
         checkpoint: row::payload(row.get_ref(N_VALUES + 2)?),
         trace: row::text(row.get_ref(9)?),
         fair_key: row::fair_key(row.get_ref(10)?),
+        group: row::unsigned(row.get_ref(N_VALUES + 3)?),
     }))
 }
 
@@ -446,6 +447,6 @@ pub(super) mod const_sql {
     pub(in crate::store::sqlite) const HEAD: &str = "SELECT \
         run_at, created_at, runs, attempts, losses, max_attempts, timeout_ms, expires_at, unique_key, trace, \
         fair_key, typeof(payload), octet_length(payload), cancel_requested, \
-        CASE WHEN octet_length(payload) <= ?2 THEN payload END, checkpoint \
+        CASE WHEN octet_length(payload) <= ?2 THEN payload END, checkpoint, group_id \
         FROM tasks WHERE id = ?1 AND state = 'queued'";
 }

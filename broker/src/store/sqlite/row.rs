@@ -76,7 +76,7 @@ pub(super) fn state(value: ValueRef<'_>) -> Option<TaskState> {
 
 /// Columns of [`found`], in its order.
 pub(super) const FOUND: &str = "id, kind, lane, state, lease, runs, attempts, losses, max_attempts, timeout_ms, run_at, \
-                                created_at, started_at, worker, cancel_requested, fair_key";
+                                created_at, started_at, worker, cancel_requested, fair_key, group_id";
 
 /// A row of [`FOUND`]; `None` for a row whose id, kind or state no task can have.
 pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<FoundTask>> {
@@ -102,6 +102,7 @@ pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<Fou
         worker: text(row.get_ref(13)?),
         cancel_requested: requested(row.get_ref(14)?),
         fair_key: fair_key(row.get_ref(15)?),
+        group: unsigned(row.get_ref(16)?),
     }))
 }
 

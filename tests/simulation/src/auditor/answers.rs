@@ -73,13 +73,15 @@ impl Auditor {
             (Request::WaitFor(_), Answer::WaitFor(Waited { group: Some(row), .. }))
             | (Request::Group(_), Answer::Group(row)) => {
                 self.check_group(row);
-                if let Request::Group(about) = &open.request {
-                    self.on_group_answer(reply, about, row);
+                match (&open.request, answer) {
+                    (Request::Group(about), _) => self.on_group_answer(reply, about, row),
+                    (Request::WaitFor(question), Answer::WaitFor(waited)) => self.check_news(question, open.at, waited),
+                    _ => {}
                 }
             }
             (Request::WaitFor(question), Answer::WaitFor(waited)) => {
                 self.check_found(reply, question, waited);
-                self.check_news(question, waited);
+                self.check_news(question, open.at, waited);
             }
             (Request::WaitFor(question), Answer::Error(error)) if error.code == Code::NotFound => {
                 self.check_not_found(reply, question);

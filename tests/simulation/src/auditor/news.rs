@@ -1,9 +1,9 @@
 //! What those who wait hear: every word, of progress, of a result or of a log, once, whole and in order, or a gap; after a restart a gap and what the row says; and
-//! an end for each task, behind all its words.
+//! an end for each task, behind all its words. Of those who wait for a group the rules are in `group_news`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_protocol::message::{Progress, ProgressEvent, WaitFor, Waited};
+use laneway_protocol::message::{Cursor, Final, Progress, ProgressEvent, WaitFor, Waited};
 use laneway_protocol::{TaskId, TaskState};
 
 use super::{Auditor, id};
@@ -12,9 +12,11 @@ use super::{Auditor, id};
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     /// In order, as they are to be told. The first has number 1.
-    log: Vec<ProgressEvent>,
+    pub(super) log: Vec<ProgressEvent>,
+    /// When each was said, and the group of its task.
+    pub(super) said: Vec<(u64, Option<i64>)>,
     /// The epoch of this broker, and those of the cursors that it gave.
-    epoch: u64,
+    pub(super) epoch: u64,
     given: BTreeSet<u64>,
     /// What it found when it started, which a start brings to the disk.
     found: BTreeMap<i64, TaskState>,
@@ -32,11 +34,18 @@ impl Auditor {
         let event = ProgressEvent { n, task, done, total, note: note.map(cut), data, log: log.map(cut) };
         let is_silent = !tells_standing(&event) && event.data.is_none() && event.log.is_none();
         self.tally.pieces += u64::from(event.data.is_some() || event.log.is_some());
-        self.heard.log.extend((!is_silent).then_some(event));
+        if !is_silent {
+            let group = self.rows.get(&id(task)).and_then(|row| row.group);
+            self.heard.said.push((self.now, group));
+            self.heard.log.push(event);
+        }
     }
 
-    pub(super) fn check_news(&mut self, question: &WaitFor, waited: &Waited) {
-        let wrong = self.wrong_news(question, waited);
+    pub(super) fn check_news(&mut self, question: &WaitFor, asked_at: u64, waited: &Waited) {
+        let wrong = match &waited.group {
+            None => self.wrong_news(question, waited),
+            Some(row) => self.wrong_news_of_group(question, asked_at, waited, row),
+        };
         self.heard.given.insert(waited.cursor.epoch.0);
         self.tally.words += waited.events.len() as u64;
         self.tally.gaps += u64::from(waited.gap);
@@ -47,18 +56,51 @@ impl Auditor {
     }
 
     /// So many of the words that this broker has taken in are told or passed over: none while it still tells of rows.
-    fn told_to(&self, waited: &Waited) -> usize {
+    pub(super) fn told_to(&self, waited: &Waited) -> usize {
         let n = if waited.cursor.epoch.0 == self.heard.epoch { waited.cursor.n } else { 0 };
         usize::try_from(n).expect("there are not so many")
     }
 
+    /// The cursor of a question, if this broker has given it.
+    pub(super) fn own_cursor(&self, question: &WaitFor) -> Option<Cursor> {
+        question.cursor.filter(|cursor| self.heard.given.contains(&cursor.epoch.0))
+    }
+
+    /// So many words had been heard by whoever asks.
+    pub(super) fn heard_before(&self, question: &WaitFor) -> usize {
+        let own = self.own_cursor(question).filter(|cursor| cursor.epoch.0 == self.heard.epoch);
+        usize::try_from(own.map_or(0, |cursor| cursor.n)).expect("there are not so many")
+    }
+
+    /// Whether it is a word that this broker has taken in, as it was; else it tells what a row says.
+    pub(super) fn is_word(&self, event: &ProgressEvent) -> bool {
+        let at = usize::try_from(event.n).ok().and_then(|n| n.checked_sub(1));
+        at.and_then(|at| self.heard.log.get(at)) == Some(event)
+    }
+
+    /// Whether the row of a task says how far it is, which no word of this broker does, and the answer leaves it out.
+    pub(super) fn leaves_row_out(&self, task: TaskId, waited: &Waited) -> bool {
+        let shows = self.rows.get(&id(task)).is_some_and(|row| row.progress.is_some());
+        let spoke = self.heard.log.iter().any(|word| word.task == task && tells_standing(word));
+        let is_told = waited.events.iter().any(|event| event.task == task);
+        shows && !spoke && !is_told && !self.touched.contains(&id(task))
+    }
+
+    /// Whether a task is told to be done, and that is not on disk.
+    pub(super) fn is_wrong_end(&self, end: &Final) -> bool {
+        let task = id(end.task);
+        let odd = self.touched.contains(&task) || self.requeued.contains(&task);
+        let on_disk = [self.synced.get(&task).map(|row| row.state), self.heard.found.get(&task).copied()];
+        // A cancel or an expiry that a power cut takes back comes again by itself; a result would not.
+        end.state == TaskState::Done && !odd && !self.is_gone(task) && !on_disk.contains(&Some(end.state))
+    }
+
     fn wrong_news(&self, question: &WaitFor, waited: &Waited) -> Option<String> {
-        let own = question.cursor.filter(|cursor| self.heard.given.contains(&cursor.epoch.0));
+        let own = self.own_cursor(question);
         if question.cursor.is_some() && own.is_none() && !waited.gap {
             return Some("a cursor of another broker is no gap".into());
         }
-        let after = own.filter(|cursor| cursor.epoch.0 == self.heard.epoch).map_or(0, |cursor| cursor.n);
-        let (after, to) = (usize::try_from(after).expect("there are not so many"), self.told_to(waited));
+        let (after, to) = (self.heard_before(question), self.told_to(waited));
         if to < after {
             return Some("the cursor goes back".into());
         }
@@ -75,12 +117,8 @@ impl Auditor {
                 words.iter().filter(|word| word.task == task).map(|word| word.n).collect()
             };
             let said = of(&self.heard.log[after..to]);
-            let is_word = |event: &&ProgressEvent| {
-                let at = usize::try_from(event.n).ok().and_then(|n| n.checked_sub(1));
-                at.and_then(|at| self.heard.log.get(at)) == Some(event)
-            };
             let events: Vec<&ProgressEvent> = waited.events.iter().filter(|event| event.task == task).collect();
-            let (told, rows): (Vec<&ProgressEvent>, Vec<_>) = events.iter().partition(|event| is_word(event));
+            let (told, rows): (Vec<&ProgressEvent>, Vec<_>) = events.iter().partition(|event| self.is_word(event));
             let told: Vec<u64> = told.iter().map(|event| event.n).collect();
             let may_miss = waited.gap || question.cursor.is_none();
             if told != said && !(may_miss && said.ends_with(&told)) {
@@ -96,25 +134,13 @@ impl Auditor {
             }
         }
         // Who begins anew with another broker hears what the rows say.
-        let silent = |task: &&TaskId| {
-            let shows = self.rows.get(&id(**task)).is_some_and(|row| row.progress.is_some());
-            let spoke = self.heard.log.iter().any(|word| word.task == **task && tells_standing(word));
-            let is_told = waited.events.iter().any(|event| event.task == **task);
-            shows && !spoke && !is_told && !self.touched.contains(&id(**task))
-        };
         let is_whole = waited.cursor.epoch.0 == self.heard.epoch;
         let anew = own.is_none() && is_whole;
-        let silent = waited.pending.iter().find(silent).filter(|_| anew);
+        let silent = waited.pending.iter().find(|task| self.leaves_row_out(**task, waited)).filter(|_| anew);
         if let Some(task) = silent {
             return Some(format!("what the row of task {task} says is not told"));
         }
-        let wrong_end = waited.finals.iter().find(|end| {
-            let task = id(end.task);
-            let odd = self.touched.contains(&task) || self.requeued.contains(&task);
-            let on_disk = [self.synced.get(&task).map(|row| row.state), self.heard.found.get(&task).copied()];
-            // A cancel or an expiry that a power cut takes back comes again by itself; a result would not.
-            end.state == TaskState::Done && !odd && !self.is_gone(task) && !on_disk.contains(&Some(end.state))
-        });
+        let wrong_end = waited.finals.iter().find(|end| self.is_wrong_end(end));
         wrong_end.map(|end| format!("the end of task {} is not what is on disk", end.task))
     }
 }
