@@ -5,10 +5,12 @@
 
 mod harness;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use harness::{Broker, Place, Said, Table, wait_until};
-use laneway::{Batch, Client, Context, Error, Failure, Stopper, Task, TaskId, TaskState, Worker};
+use harness::{Broker, Place, Program, Said, Table, wait_until};
+use laneway::{Batch, Client, Context, Error, Failure, News, Stopper, Task, TaskId, TaskState, Worker};
 
 /// A worker of this process, stopped when dropped.
 struct Here(Stopper, Option<std::thread::JoinHandle<()>>);
@@ -37,6 +39,35 @@ impl Here {
             })
             .build()
             .unwrap();
+        Self::run(worker)
+    }
+
+    /// Runs tasks that say what their test has them say, each by its number: so much is done, and with 0 it ends.
+    fn start_speakers(place: &Place, n: i64) -> (Self, Vec<mpsc::Sender<u64>>) {
+        let (say, hear): (Vec<_>, Vec<_>) = (0..n).map(|_| mpsc::channel()).unzip();
+        let hear: HashMap<i64, _> = (0..n).zip(hear).collect();
+        let hear = Arc::new(Mutex::new(hear));
+        let worker = Worker::builder(place.endpoint())
+            .slots(4)
+            .handle("speak", move |n: i64, ctx: &Context| {
+                let words = hear.lock().unwrap().remove(&n).unwrap();
+                for done in words.iter().take_while(|done| *done > 0) {
+                    ctx.log(format!("{n}: {done}"))?;
+                    // The whole is said at once, however soon it comes.
+                    ctx.progress(done, done, "");
+                }
+                Ok::<_, Failure>(n)
+            })
+            .handle("sum", |(): (), ctx: &Context| {
+                let parents = ctx.parents()?;
+                Ok::<_, Failure>(parents.iter().map(laneway::Ended::result::<i64>).sum::<Result<i64, Error>>()?)
+            })
+            .build()
+            .unwrap();
+        (Self::run(worker), say)
+    }
+
+    fn run(worker: Worker) -> Self {
         let stopper = worker.stopper();
         Self(stopper, Some(std::thread::spawn(move || _ = worker.run().unwrap())))
     }
@@ -250,4 +281,104 @@ fn a_group_is_made_on_the_command_line() {
     let _here = Here::start(&place);
     table.wait_for_count("group_id = 3 AND state = 'done'", 2);
     assert_eq!(table.one::<i64>("SELECT CAST(result AS INTEGER) FROM tasks ORDER BY id DESC LIMIT 1", []), 7);
+}
+
+/// What was heard, in short: `N: DONE` for a line of a log, `DONE of task ID` for progress, and a word for the rest.
+fn in_short(news: &News) -> Option<String> {
+    match news {
+        News::Missed => Some("missed".into()),
+        News::Progress(word) => word.log.clone().or(word.done.map(|done| format!("{done} of task {}", word.task))),
+        News::Ended(end) => Some(format!("task {} {}: {:?}", end.task, end.state, end.result::<i64>().ok())),
+        _ => None,
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_group_hears_what_its_tasks_say() {
+    // Proves that the words of two tasks of a group come in order and once, across a broker that is killed with a gap and then how far
+    // they are by their rows, and the result of the last task at the end; with the Rust client and on the command line.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let (worker, say) = Here::start_speakers(&place, 2);
+    let batch = Batch::new().tasks([1, 2].map(|n| Task::new("speak").payload(&(n - 1)))).last(Task::new("sum"));
+    let stored = broker.client().submit_batch(batch).unwrap();
+    let (heard, told) = mpsc::channel();
+    let endpoint = place.endpoint();
+    let waiting = std::thread::spawn(move || {
+        let on_news = |news: &News| in_short(news).into_iter().for_each(|word| heard.send(word).unwrap());
+        Client::connect(endpoint).unwrap().wait_group_with(stored.group, Some(harness::DEADLINE), on_news).unwrap()
+    });
+    let said = place.path("said");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_laneway"));
+    command.args(["group", "wait", &stored.group.to_string(), "--endpoint", &place.endpoint()]);
+    let mut typed = Program::start_saying(&mut command, &said);
+    let lines = || std::fs::read_to_string(&said).unwrap();
+    let next = || told.recv_timeout(harness::DEADLINE).unwrap();
+
+    // One after the other, each heard before the next is said.
+    for (n, done) in [(0, 3), (1, 5), (0, 4), (0, 7), (1, 6)] {
+        say[n].send(done).unwrap();
+        assert_eq!([next(), next()], [format!("{n}: {done}"), format!("{done} of task {}", n + 1)]);
+        wait_until("the command line to have heard it", || {
+            lines().contains(&format!("task {}: {done} of {done}", n + 1))
+        });
+    }
+    for (id, done) in [(1, 7), (2, 6)] {
+        wait_until("the row to have it", || table.column::<Option<i64>>(id, "progress_done") == Some(done));
+    }
+    broker.kill();
+    let broker = Broker::start(&place);
+    assert_eq!([next(), next(), next()], ["missed", "7 of task 1", "6 of task 2"]);
+    wait_until("the command line to have heard of the gap", || lines().contains("some progress is missing"));
+
+    // All at once: in the order of each, and none twice.
+    (0..2).for_each(|n| (10..20).chain([0]).for_each(|done| say[n].send(done).unwrap()));
+    let row = waiting.join().unwrap();
+    assert_eq!((row.done, row.total()), (3, 3));
+    let mut rest: Vec<String> = told.iter().collect();
+    assert_eq!(rest.pop().unwrap(), "task 3 done: Some(1)");
+    for n in 0..2 {
+        let words = rest.iter().filter(|word| word.starts_with(&format!("{n}:")));
+        assert!(words.eq(&(10..20).map(|done| format!("{n}: {done}")).collect::<Vec<_>>()), "{rest:?}");
+        let last = rest.iter().rposition(|word| word.ends_with(&format!("of task {}", n + 1))).unwrap();
+        assert_eq!(rest[last], format!("19 of task {}", n + 1));
+    }
+    assert_eq!(typed.wait(), 0);
+    let of_first: Vec<String> = lines().lines().filter(|line| line.starts_with("task 1 | ")).map(Into::into).collect();
+    let expected = [3, 4, 7].into_iter().chain(10..20).map(|done| format!("task 1 | 0: {done}"));
+    assert_eq!(of_first, expected.collect::<Vec<_>>());
+    let late = laneway(&place, &["group", "wait", &stored.group.to_string(), "-o", "json"]).json();
+    assert_eq!((&late[0]["result"], &late[0]["done"]), (&1.into(), &3.into()));
+    drop(worker);
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn a_limit_ends_the_wait_for_a_group_that_never_falls_silent() {
+    // Proves that a client does not go on for as long as there is news.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let (worker, say) = Here::start_speakers(&place, 1);
+    let stored = broker.client().submit_batch(Batch::new().task(Task::new("speak").payload(&0))).unwrap();
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let goes_on = Arc::clone(&is_over);
+    let speaking = std::thread::spawn(move || {
+        let words = (1..).take_while(|_| !goes_on.load(std::sync::atomic::Ordering::SeqCst));
+        words.for_each(|done| {
+            say[0].send(done).unwrap();
+            std::thread::sleep(Duration::from_micros(200));
+        });
+        say[0].send(0).unwrap();
+    });
+    let client = broker.client();
+    let mut watch = client.watch_group(stored.group);
+    // As long as it takes to hear the first word, and not for another moment.
+    while !matches!(watch.next(Some(harness::DEADLINE)).unwrap(), Some(News::Progress(_))) {}
+    let n_heard = (0..10_000).take_while(|_| watch.next(Some(Duration::ZERO)).is_ok()).count();
+    assert!(n_heard < 10_000);
+    is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    speaking.join().unwrap();
+    drop(worker);
+    assert_eq!(broker.stop(), 0);
 }

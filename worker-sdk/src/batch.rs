@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use laneway_protocol::limits::BATCH_MAX;
-use laneway_protocol::message::{AboutGroup, GroupRow, NewGroup, Stored, WaitFor};
+use laneway_protocol::message::{AboutGroup, GroupRow, NewGroup, Stored};
 use laneway_protocol::{Answer, Request};
 
-use crate::client::{Away, Client, WAIT_PARKED, millis, unexpected};
+use crate::client::{Client, unexpected};
 use crate::error::Error;
 use crate::task::Task;
+use crate::watch::News;
 
 /// Tasks that are submitted together as a group, with one that runs last if there is one.
 ///
@@ -120,8 +121,8 @@ impl Client {
         self.about_group(group, true)
     }
 
-    /// Waits until no task of the group is live, those that join meanwhile among them, at most for `limit`. Calls `on_change`
-    /// when its counts have changed, about once a second.
+    /// Waits until no task of the group is live, those that join meanwhile among them, at most for `limit`. Gives where it stands then,
+    /// and calls `on_change` when its counts have changed, about once a second.
     ///
     /// Fails with [`Error::StillRunning`] when the limit is reached.
     pub fn wait_group(
@@ -130,37 +131,37 @@ impl Client {
         limit: Option<Duration>,
         mut on_change: impl FnMut(&GroupRow),
     ) -> Result<GroupRow, Error> {
+        self.wait_group_with(group, limit, |news| {
+            if let News::Group(row) = news {
+                on_change(row);
+            }
+        })
+    }
+
+    /// Like [`Client::wait_group`], and calls `on_news` for everything that there is to hear, as [`Client::watch_group`] gives it: what
+    /// the group's tasks say, and at the end how its last task ended, whose result is the group's.
+    pub fn wait_group_with(
+        &self,
+        group: u64,
+        limit: Option<Duration>,
+        mut on_news: impl FnMut(&News),
+    ) -> Result<GroupRow, Error> {
         let started = Instant::now();
-        let (mut away, mut told) = (Away::default(), None);
+        let (mut watch, mut stands) = (self.watch_group(group), None);
         loop {
-            let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()));
-            let parked = left.min(LOOK_EVERY);
-            let question = WaitFor {
-                tasks: Vec::new(),
-                kind: None,
-                unique_key: None,
-                cursor: None,
-                wait_ms: millis(parked),
-                abandon: false,
-                group: Some(group),
+            let news = match watch.next(limit.map(|limit| limit.saturating_sub(started.elapsed()))) {
+                Err(Error::StillRunning { tasks, .. }) => {
+                    return Err(Error::StillRunning { tasks, waited: started.elapsed() });
+                }
+                news => news?,
             };
-            let waited = match self.wait_for(question, parked, &mut away) {
-                Ok(waited) => waited,
-                Err(error) if error.retry() && self.may_wait(&away) && left > Duration::ZERO => continue,
-                Err(error) => return Err(error),
-            };
-            let row = waited.group.ok_or_else(|| Error::BadAnswer("no counts of the group".into()))?;
-            if told.as_ref() != Some(&row) {
-                on_change(&row);
+            let Some(news) = news else { break };
+            on_news(&news);
+            if let News::Group(row) = news {
+                stands = Some(row);
             }
-            if row.live() == 0 {
-                return Ok(row);
-            }
-            if left == Duration::ZERO {
-                return Err(Error::StillRunning { tasks: waited.pending, waited: started.elapsed() });
-            }
-            told = Some(row);
         }
+        stands.ok_or_else(|| Error::BadAnswer("no counts of the group".into()))
     }
 
     fn about_group(&self, group: u64, cancel: bool) -> Result<GroupRow, Error> {
@@ -170,9 +171,6 @@ impl Client {
         }
     }
 }
-
-/// How often a wait for a group tells where it stands.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn fits_one(n_tasks: usize) -> Result<(), Error> {
     if n_tasks > BATCH_MAX {

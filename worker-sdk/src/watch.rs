@@ -1,11 +1,12 @@
-//! Waiting for tasks: their progress and their ends, each told as it comes, over lost answers and restarts of the broker.
+//! Waiting for tasks, or for a group of them: their progress and their ends, each told as it comes, over lost answers and restarts of the
+//! broker.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use laneway_protocol::TaskId;
 use laneway_protocol::limits::BATCH_MAX;
-use laneway_protocol::message::{Cursor, ProgressEvent, WaitFor, Waited};
+use laneway_protocol::message::{Cursor, GroupRow, ProgressEvent, WaitFor, Waited};
 
 use crate::client::{Away, Client, Ended, WAIT_PARKED, millis};
 use crate::error::Error;
@@ -13,6 +14,8 @@ use crate::task::Task;
 
 /// With more tasks than one question takes, each of their questions comes about this often.
 const ROUND: Duration = Duration::from_secs(1);
+/// How often a wait for a group hears where it stands, when none of its tasks says anything.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is heard of tasks that are waited for.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,13 +26,16 @@ pub enum News {
     Missed,
     /// A word of progress, a piece of data or a line of a log; first of all how far a task was when nobody waited for it.
     Progress(ProgressEvent),
-    /// A task has ended, and everything that is known of its progress was told.
+    /// A task has ended, and everything that is known of its progress was told. Of a group that is waited for as a whole, its last task
+    /// alone, if it has one: what it returned is the group's result.
     Ended(Ended),
+    /// Where the group stands that is waited for, when that has changed.
+    Group(GroupRow),
     /// There is no such task, or its row is deleted. Nothing more is told of it.
     NotFound(TaskId),
 }
 
-/// A wait for any number of tasks, see [`Client::watch`].
+/// A wait for any number of tasks, see [`Client::watch`], or for a group, see [`Client::watch_group`].
 #[derive(Debug)]
 pub struct Watch<'a> {
     client: &'a Client,
@@ -37,14 +43,25 @@ pub struct Watch<'a> {
     pages: VecDeque<Page>,
     news: VecDeque<News>,
     away: Away,
+    /// The questions that are still to be asked although the time is over.
+    unseen: Option<usize>,
 }
 
 /// Tasks that are waited for by one question.
 #[derive(Debug)]
 struct Page {
     pending: Vec<TaskId>,
+    group: Option<GroupPage>,
     /// As the last answer had it. It alone says what was told, so no number of an event is looked at here.
     cursor: Option<Cursor>,
+}
+
+/// A group that is waited for; the pending tasks are some of it.
+#[derive(Debug)]
+struct GroupPage {
+    group: u64,
+    /// Where it stood when that was told.
+    told: Option<GroupRow>,
 }
 
 impl Client {
@@ -67,8 +84,35 @@ impl Client {
     pub fn watch(&self, tasks: &[TaskId]) -> Watch<'_> {
         let mut seen = HashSet::with_capacity(tasks.len());
         let tasks: Vec<TaskId> = tasks.iter().copied().filter(|task| seen.insert(*task)).collect();
-        let pages = tasks.chunks(BATCH_MAX).map(|page| Page { pending: page.to_vec(), cursor: None }).collect();
-        Watch { client: self, pages, news: VecDeque::new(), away: Away::default() }
+        let pages =
+            tasks.chunks(BATCH_MAX).map(|page| Page { pending: page.to_vec(), group: None, cursor: None }).collect();
+        Watch::new(self, pages)
+    }
+
+    /// Waits until no task of a group is live, those that join meanwhile among them, and gives what there is to hear, one piece after
+    /// the other: what its tasks say, in the order in which they say it ([`News::Progress`]), where the group stands
+    /// ([`News::Group`]), and at the end how its last task ended, if it has one ([`News::Ended`]).
+    ///
+    /// First comes how far its tasks were when nobody waited, for up to 512 that are live, those that run before the others.
+    ///
+    /// ```no_run
+    /// use laneway::{Client, News};
+    ///
+    /// # fn show(client: &Client, group: u64) -> Result<(), laneway::Error> {
+    /// let mut watch = client.watch_group(group);
+    /// while let Some(news) = watch.next(None)? {
+    ///     match news {
+    ///         News::Progress(word) => println!("task {}: {:?} {:?}", word.task, word.done, word.note),
+    ///         News::Ended(last) => println!("its result is {:?}", last.payload),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch_group(&self, group: u64) -> Watch<'_> {
+        let page = Page { pending: Vec::new(), group: Some(GroupPage { group, told: None }), cursor: None };
+        Watch::new(self, VecDeque::from([page]))
     }
 
     /// Submits a task and waits for its end, however long that takes, with what is heard of it on the way: [`Client::submit_awaited`]
@@ -118,58 +162,78 @@ impl Client {
             match news {
                 News::Ended(end) => _ = ends.insert(end.task, end),
                 News::NotFound(task) => return Err(Error::NotFound(task)),
-                News::Missed | News::Progress(_) => {}
+                News::Missed | News::Progress(_) | News::Group(_) => {}
             }
         }
         tasks.iter().map(|task| ends.get(task).cloned().ok_or(Error::NotFound(*task))).collect()
     }
 }
 
-impl Watch<'_> {
-    /// The next piece of news, waiting for it at most for `limit`; `None` when all tasks have ended and all is told.
+impl<'a> Watch<'a> {
+    fn new(client: &'a Client, pages: VecDeque<Page>) -> Self {
+        Self { client, pages, news: VecDeque::new(), away: Away::default(), unseen: None }
+    }
+
+    /// The next piece of news, waiting for it at most for `limit`; `None` when all tasks, or those of the group, have ended and all is
+    /// told.
     ///
     /// Fails with [`Error::StillRunning`] when the limit is over, and with [`Error::NoBroker`] when the broker is away for longer than
-    /// [`Client::away_max`]. Nothing is lost by that: the next call goes on.
+    /// [`Client::away_max`]; for a group that nobody knows with [`Error::Refused`], code `not_found`. Nothing is lost by that: the next
+    /// call goes on.
     pub fn next(&mut self, limit: Option<Duration>) -> Result<Option<News>, Error> {
         let started = Instant::now();
-        // Even without time each task is looked at once.
-        let mut unseen = self.pages.len();
         loop {
             if let Some(news) = self.news.pop_front() {
                 return Ok(Some(news));
             }
-            let Some(page) = self.pages.pop_front() else { return Ok(None) };
             let left = limit.map_or(WAIT_PARKED, |limit| limit.saturating_sub(started.elapsed()));
+            if !left.is_zero() {
+                self.unseen = None;
+            } else if !self.pages.is_empty() {
+                // Even without time each task is looked at once; and no more, though calls without time go on giving what is heard.
+                let unseen = self.unseen.get_or_insert(self.pages.len());
+                if *unseen == 0 {
+                    self.unseen = None;
+                    return Err(Error::StillRunning { tasks: self.pending().collect(), waited: started.elapsed() });
+                }
+                *unseen -= 1;
+            }
+            let Some(page) = self.pages.pop_front() else { return Ok(None) };
             let n_pages = u32::try_from(self.pages.len() + 1).unwrap_or(u32::MAX);
-            let parked = left.min(if n_pages == 1 { WAIT_PARKED } else { ROUND / n_pages });
+            let parked = left.min(match (n_pages, &page.group) {
+                (1, Some(_)) => LOOK_EVERY,
+                (1, None) => WAIT_PARKED,
+                _ => ROUND / n_pages,
+            });
             let asked = self.ask(&page, parked);
             self.pages.push_back(page);
             match asked {
+                Ok(waited) if self.is_of_a_group() => self.take_of_group(waited)?,
                 Ok(waited) => self.take(waited),
-                Err(error) if error.retry() && self.client.may_wait(&self.away) && !left.is_zero() => continue,
-                Err(error) => return Err(error),
-            }
-            unseen = unseen.saturating_sub(1);
-            if unseen == 0 && self.news.is_empty() && !self.pages.is_empty() && left.is_zero() {
-                return Err(Error::StillRunning { tasks: self.pending().collect(), waited: started.elapsed() });
+                Err(error) if error.retry() && self.client.may_wait(&self.away) && !left.is_zero() => {}
+                Err(error) => {
+                    self.unseen = None;
+                    return Err(error);
+                }
             }
         }
     }
 
-    /// The tasks that have not ended, as far as the broker has told.
+    /// The tasks that have not ended, as far as the broker has told; of a group some of them.
     pub fn pending(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.pages.iter().flat_map(|page| page.pending.iter().copied())
     }
 
     fn ask(&mut self, page: &Page, parked: Duration) -> Result<Waited, Error> {
+        let group = page.group.as_ref().map(|page| page.group);
         let question = WaitFor {
-            tasks: page.pending.clone(),
+            tasks: if group.is_some() { Vec::new() } else { page.pending.clone() },
             kind: None,
             unique_key: None,
             cursor: page.cursor,
             wait_ms: millis(parked),
-            abandon: self.client.abandons(),
-            group: None,
+            abandon: group.is_none() && self.client.abandons(),
+            group,
         };
         self.client.wait_for(question, parked, &mut self.away)
     }
@@ -189,6 +253,31 @@ impl Watch<'_> {
         self.news.extend(waited.events.into_iter().map(News::Progress));
         self.news.extend(waited.finals.into_iter().map(|end| News::Ended(end.into())));
         self.news.extend(lost.into_iter().map(News::NotFound));
+    }
+
+    /// Whether the question of the last page was about a group.
+    fn is_of_a_group(&self) -> bool {
+        self.pages.back().is_some_and(|page| page.group.is_some())
+    }
+
+    /// The same of a group: it is over when nothing is pending, and that is so when all is told.
+    fn take_of_group(&mut self, waited: Waited) -> Result<(), Error> {
+        let row = waited.group.ok_or_else(|| Error::BadAnswer("no counts of the group".into()))?;
+        let Some(Page { pending, group: Some(group), cursor }) = self.pages.back_mut() else { return Ok(()) };
+        (*pending, *cursor) = (waited.pending, Some(waited.cursor));
+        let is_over = pending.is_empty();
+        let has_changed = group.told.as_ref() != Some(&row);
+        if has_changed {
+            group.told = Some(row.clone());
+        }
+        if is_over {
+            self.pages.pop_back();
+        }
+        self.news.extend(waited.gap.then_some(News::Missed));
+        self.news.extend(waited.events.into_iter().map(News::Progress));
+        self.news.extend(has_changed.then_some(News::Group(row)));
+        self.news.extend(waited.finals.into_iter().map(|end| News::Ended(end.into())));
+        Ok(())
     }
 }
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use laneway::{Ended, News};
 use laneway_protocol::message::{GroupRow, NewGroup, NewTask, Stored};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{Table, or_dash};
 use super::remote::Remote;
 use super::submit::{standard_input, surrounding_trace};
-use super::{Common, Output, offline, output, task_lines, when};
+use super::{Common, Output, offline, output, task_lines, wait, when};
 use crate::error::Error;
 
 /// Submit groups of tasks, look at them, wait for them, cancel them
@@ -72,9 +73,10 @@ pub(super) struct OneGroup {
     group: u64,
 }
 
-/// Wait until every task of a group has ended, telling how far it is
+/// Wait until every task of a group has ended, telling how far it is and what its tasks say
 ///
-/// Fails when some of them are dead or cancelled then.
+/// Prints where the group stands then, with the result of its last task, if it has one. Fails when some tasks are dead or cancelled.
+/// Where words are missing, because the broker was restarted or more was said than it keeps, that is told.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  laneway group wait 7 --limit 5m")]
 pub(super) struct WaitArgs {
@@ -90,9 +92,11 @@ pub(super) struct WaitArgs {
 pub(super) fn run(common: &Common, command: GroupCommand) -> Result<(), Error> {
     match command {
         GroupCommand::Submit(args) => submit(common, &args),
-        GroupCommand::Show(OneGroup { group }) => print(&Remote::expect(common)?.group(group)?, common.output),
-        GroupCommand::Cancel(OneGroup { group }) => print(&Remote::expect(common)?.cancel_group(group)?, common.output),
-        GroupCommand::Wait(WaitArgs { group, limit }) => wait(&Remote::expect(common)?, group, limit, common.output),
+        GroupCommand::Show(OneGroup { group }) => print(&Remote::expect(common)?.group(group)?, None, common.output),
+        GroupCommand::Cancel(OneGroup { group }) => {
+            print(&Remote::expect(common)?.cancel_group(group)?, None, common.output)
+        }
+        GroupCommand::Wait(WaitArgs { group, limit }) => follow(&Remote::expect(common)?, group, limit, common.output),
     }
 }
 
@@ -108,7 +112,7 @@ fn submit(common: &Common, args: &SubmitArgs) -> Result<(), Error> {
     };
     let (stored, number) = remote.submit_group(tasks, group.clone())?;
     print_stored(number, &stored, &group, common.output)?;
-    args.wait.map_or(Ok(()), |limit| wait(&remote, number, limit, common.output))
+    args.wait.map_or(Ok(()), |limit| follow(&remote, number, limit, common.output))
 }
 
 /// The tasks of the file, and the last one behind them.
@@ -139,9 +143,15 @@ fn print_stored(number: u64, stored: &[Stored], group: &NewGroup, output: Output
     output::line(&number.to_string())
 }
 
-fn wait(remote: &Remote, group: u64, limit: Option<Duration>, output: Output) -> Result<(), Error> {
-    let row = remote.wait_group(group, limit, |row| output::note(&progress(row)))?;
-    print(&row, output)?;
+/// Shows what is heard of a group until it has ended, and then where it stands.
+fn follow(remote: &Remote, group: u64, limit: Option<Duration>, output: Output) -> Result<(), Error> {
+    let mut last = None;
+    let row = remote.wait_group(group, limit, |news| match news {
+        News::Group(row) => output::note(&progress(row)),
+        News::Ended(end) => last = Some(end.clone()),
+        news => wait::show(news, output),
+    })?;
+    print(&row, last.as_ref(), output)?;
     ended_well(&row)
 }
 
@@ -151,9 +161,14 @@ fn progress(row: &GroupRow) -> String {
     format!("group {}: {} of {} done{failed}", row.group, row.done, row.total())
 }
 
-fn print(row: &GroupRow, output: Output) -> Result<(), Error> {
+/// With the end of the last task, where that is known.
+fn print(row: &GroupRow, last: Option<&Ended>, output: Output) -> Result<(), Error> {
+    let (result, error) = last.map_or((None, None), |end| (end.payload.as_ref(), end.error.as_ref()));
     if output == Output::Json {
-        return output::json(row);
+        let mut object = output::to_object(row);
+        output::put_payload(&mut object, "result", result);
+        object.extend(error.map(|error| ("error".to_owned(), json!(error))));
+        return output::json(&Value::Object(object));
     }
     let mut table = Table::pairs();
     table.pair("group", &row.group);
@@ -172,6 +187,12 @@ fn print(row: &GroupRow, output: Output) -> Result<(), Error> {
     ];
     for (state, n) in states {
         table.pair(state, &n);
+    }
+    if let Some(result) = result {
+        table.pair("result", &output::payload_text(result));
+    }
+    if let Some(error) = error {
+        table.pair("error", error);
     }
     table.print()
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use laneway::{Curve, Task, Watch};
+use laneway::{Curve, News, Task, Watch};
 use laneway_protocol::message::{
     Batch, BulkFilter, Change, Drain, Drained, FairKeyRow, FairKeys, Filter, GroupRow, KindState, Kinds, LaneRow,
     Lanes, NewGroup, NewSchedule, NewTask, ScheduleRow, ScheduleRows, StatsReport, StatusRows, Stored, Verdict,
@@ -270,9 +270,9 @@ impl Remote {
         &self,
         group: u64,
         limit: Option<Duration>,
-        on_change: impl FnMut(&GroupRow),
+        on_news: impl FnMut(&News),
     ) -> Result<GroupRow, Error> {
-        Ok(self.client.wait_group(group, limit, on_change)?)
+        Ok(self.client.wait_group_with(group, limit, on_news)?)
     }
 
     pub(super) fn workers(&self) -> Result<Vec<WorkerRow>, Error> {

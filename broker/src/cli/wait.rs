@@ -81,12 +81,9 @@ fn follow(
     loop {
         let next = [limit, patience].into_iter().flatten().min();
         match watch.next(next.map(|limit| limit.saturating_sub(started.elapsed()))) {
-            Ok(Some(News::Missed)) => show_missed(output),
-            Ok(Some(News::Progress(event))) => show_progress(&event, output),
             Ok(Some(News::Ended(end))) => on_end(end)?,
             Ok(Some(News::NotFound(task))) => lost.push(task),
-            // A word of a newer library.
-            Ok(Some(_)) => {}
+            Ok(Some(news)) => show(&news, output),
             Ok(None) => return missing(&lost),
             Err(laneway::Error::StillRunning { tasks, .. }) => {
                 let waited = started.elapsed();
@@ -108,6 +105,16 @@ fn tell_why(remote: &Remote, tasks: &[TaskId]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What is heard on the way.
+pub(super) fn show(news: &News, output: Output) {
+    match news {
+        News::Missed => show_missed(output),
+        News::Progress(event) => show_progress(event, output),
+        // A word of a newer library.
+        _ => {}
+    }
 }
 
 fn show_missed(output: Output) {
