@@ -240,6 +240,7 @@ impl Broker {
         }
         self.feed_cleared(now);
         self.feed_gates(now);
+        self.keep_crowds(now);
         self.begin_abandon(now);
         std::mem::swap(&mut self.out, actions);
     }
@@ -323,6 +324,7 @@ impl Broker {
                 Timer::Away(session) => self.on_away_over(session, now),
                 Timer::Waiter(reply) => self.on_waiter_over(reply),
                 Timer::Abandon(task) => abandoned.push(task),
+                Timer::Crowd(group) => self.drop_crowd(group),
                 Timer::Question(reply) => self.on_question_late(reply),
                 Timer::Orphans => self.on_orphans_over(now),
                 Timer::Hold => self.end_hold(now),

@@ -26,6 +26,9 @@ impl Broker {
         self.check_gates();
         self.check_secured();
         self.check_abandon();
+        for (group, until) in self.waiters.crowds_kept() {
+            assert!(self.timers.contains(until, Timer::Crowd(group)), "the crowd of group {group} has no deadline");
+        }
         for (reply, question) in &self.questions {
             assert!(
                 self.timers.contains(question.late_at(), Timer::Question(*reply)),

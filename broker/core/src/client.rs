@@ -103,7 +103,7 @@ impl Broker {
             if wait.abandon {
                 return self.refuse(from.reply, group_stays());
             }
-            return self.wait_for_group(from, group, &wait, until);
+            return self.wait_for_group(from, group, &wait, until, now);
         }
         match (&wait.kind, &wait.unique_key) {
             (Some(kind), Some(unique_key)) => {
@@ -204,8 +204,7 @@ impl Broker {
         let alarm = std::mem::replace(&mut waiter.alarm, waiter.until);
         self.timers.clear(alarm, Timer::Waiter(reply));
         self.timers.set(waiter.until, Timer::Waiter(reply));
-        if let Asked::Group { row, .. } = &waiter.asked {
-            let group = row.group;
+        if let Asked::Group { group, .. } = waiter.asked {
             return self.on_group_looked(reply, group, rows, now);
         }
         if waiter.until <= now.mono || !rows.is_empty() || self.has_news(reply) {
@@ -227,8 +226,8 @@ impl Broker {
     fn has_missed(&self, reply: ReplyTo) -> bool {
         let Some(waiter) = self.waiters.get(reply) else { return false };
         let Some(place) = waiter.asked.place() else { return false };
-        if let Asked::Group { row, .. } = &waiter.asked {
-            return self.has_missed_of_group(row.group, place);
+        if let Asked::Group { group, .. } = waiter.asked {
+            return self.has_missed_of_group(group, place);
         }
         let mut tasks = waiter.pending.iter().copied().chain(waiter.finals.iter().map(|ended| ended.task));
         place != Place::Rows(0) && tasks.any(|task| self.gap_after(task, place.events_after()))
@@ -241,8 +240,13 @@ impl Broker {
             return;
         }
         self.out.push(Action::Unwatch(ended.task));
-        for reply in self.waiters.ended(ended) {
+        let replies = self.waiters.ended(ended);
+        let over = self.waiters.leave_crowds(ended.task);
+        for reply in replies {
             self.answer_waiter_if_news(reply);
+        }
+        for group in over {
+            self.on_crowd_over(group);
         }
     }
 
@@ -255,6 +259,14 @@ impl Broker {
                 pruned.push(task);
             }
             self.answer_waiter_if_news(reply);
+        }
+        let is_watched = self.waiters.is_watched(task);
+        let over = self.waiters.leave_crowds(task);
+        if is_watched && !self.waiters.is_watched(task) {
+            self.out.push(Action::Unwatch(task));
+        }
+        for group in over {
+            self.on_crowd_over(group);
         }
     }
 
@@ -325,7 +337,7 @@ impl Broker {
             self.answer_waiter_if_news(reply);
         }
         if let Some(group) = group.filter(|_| self.event_n > before) {
-            self.on_said_in_group(group);
+            self.ask_for_listeners(group);
         }
     }
 
@@ -394,9 +406,8 @@ impl Broker {
         let Some(waiter) = self.waiters.get(reply) else { return false };
         match &waiter.asked {
             Asked::Submit(..) => waiter.pending.is_empty(),
-            // What its tasks say is told as they say it.
-            Asked::Group { checked, .. } => *checked && waiter.pending.is_empty(),
-            Asked::WaitFor { checked: false, .. } => false,
+            // Its crowd is told of what there is.
+            Asked::Group { .. } | Asked::WaitFor { checked: false, .. } => false,
             Asked::WaitFor { place, gap, not_found, pruned, .. } => {
                 let after = place.events_after();
                 let has_events = |&id| self.events_of(id).is_some_and(|events| events.after(after).next().is_some());
@@ -411,8 +422,8 @@ impl Broker {
         let Some(waiter) = self.drop_waiter(reply) else { return };
         let Waiter { conn, until, finals, mut pending, asked, .. } = waiter;
         let answer = match asked {
-            Asked::Group { row, place, gap, .. } => {
-                return self.ask_group_again(row.group, vec![(reply, GroupWait { conn, until, place, gap })]);
+            Asked::Group { group, place, gap, .. } => {
+                return self.ask_group_again(group, vec![(reply, GroupWait { conn, until, place, gap })]);
             }
             Asked::Submit(tasks, group) => {
                 let Told { finals, .. } = page::told(finals, std::iter::empty(), &mut pending);
@@ -453,11 +464,16 @@ impl Broker {
     pub(crate) fn drop_waiter(&mut self, reply: ReplyTo) -> Option<Waiter> {
         let (waiter, unwatched) = self.waiters.remove(reply)?;
         self.timers.clear(waiter.alarm, Timer::Waiter(reply));
-        for task in unwatched {
+        self.unwatch(unwatched);
+        Some(waiter)
+    }
+
+    /// Nobody waits for these any more.
+    pub(crate) fn unwatch(&mut self, tasks: Vec<TaskId>) {
+        for task in tasks {
             self.leave_marked(task);
             self.out.push(Action::Unwatch(task));
         }
-        Some(waiter)
     }
 
     /// A task has ended, or is gone, for one who waits.

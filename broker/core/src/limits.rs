@@ -51,6 +51,8 @@ pub(crate) const RECENT_HANDOUTS_MAX: usize = 4_096;
 /// operation cancels.
 pub(crate) const GROUP_WATCHED_MAX: usize = BATCH_MAX;
 pub(crate) const GROUP_CANCELLED_MAX: usize = BATCH_MAX;
+/// How long live tasks of a group stay watched when nobody listens: those who wait for it ask again at once.
+pub(crate) const CROWD_KEPT_MS: u64 = 500;
 /// Ends of parents that one question of a child looks at.
 pub(crate) const PARENTS_TOLD_MAX: usize = 128;
 /// Tasks that are cancelled when nobody waits for them any more.

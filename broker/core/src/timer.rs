@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Waiter(ReplyTo),
     /// A task that somebody waited for has been without anybody for long enough.
     Abandon(TaskId),
+    /// Nobody has listened to a group for long enough.
+    Crowd(u64),
     /// A question whose answer hangs on the store must be answered now.
     Question(ReplyTo),
     /// Running rows that nobody resumed go back.

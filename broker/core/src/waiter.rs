@@ -1,5 +1,7 @@
 //! Who waits for which task, and from which event on.
 
+mod crowd;
+
 use std::collections::BTreeSet;
 
 use laneway_protocol::TaskId;
@@ -9,6 +11,7 @@ use crate::event::{ConnId, ReplyTo};
 use crate::id_map::{IdMap, IdSet};
 use crate::place::Place;
 use crate::time::Millis;
+use crowd::Crowd;
 
 /// One question that is answered when tasks end or move on.
 #[derive(Debug)]
@@ -26,9 +29,9 @@ pub(crate) struct Waiter {
 pub(crate) enum Asked {
     /// `SUBMIT` with `wait_ms`: answered when all have ended.
     Submit(Vec<Stored>, Option<u64>),
-    /// `WAIT_FOR` a group: these are some of its live tasks. Once all have ended, or any task of the group has said something behind
-    /// the place, the group is asked about again. `row` is from just before those tasks were looked at.
-    Group { row: Box<GroupRow>, place: Place, gap: bool, checked: bool },
+    /// `WAIT_FOR` a group: at first these are some of its live tasks, which are being looked at, and `row` is from just before. Once
+    /// it is checked its crowd watches them, and asks about the group again when they have ended or one of it has said something.
+    Group { group: u64, row: Option<Box<GroupRow>>, place: Place, gap: bool, checked: bool },
     /// `WAIT_FOR`: answered at the first news behind its place. A gap is news, too; whether there is one is known for certain
     /// once it is checked, for from then on every event is told at once.
     WaitFor { place: Place, gap: bool, checked: bool, not_found: Vec<TaskId>, pruned: Vec<TaskId> },
@@ -44,12 +47,21 @@ impl Asked {
     }
 }
 
+/// For whom a task is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Watcher {
+    One(ReplyTo),
+    /// All who listen to a group.
+    Crowd(u64),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     all: IdMap<ReplyTo, Waiter>,
-    by_task: IdMap<TaskId, IdSet<ReplyTo>>,
-    /// Those who hear at once when a task of their group says something.
-    by_group: IdMap<u64, IdSet<ReplyTo>>,
+    by_task: IdMap<TaskId, IdSet<Watcher>>,
+    crowds: IdMap<u64, Crowd>,
+    /// Crowds that somebody has left since the event that is being taken in.
+    deserted: Vec<u64>,
     /// Those who will wait once the store has answered are here already.
     by_conn: BTreeSet<(ConnId, ReplyTo)>,
 }
@@ -59,11 +71,11 @@ impl Waiters {
     pub(crate) fn add(&mut self, reply: ReplyTo, waiter: Waiter) -> Vec<TaskId> {
         let mut fresh = Vec::new();
         for &task in &waiter.pending {
-            let replies = self.by_task.entry(task).or_default();
-            if replies.is_empty() {
+            let watchers = self.by_task.entry(task).or_default();
+            if watchers.is_empty() {
                 fresh.push(task);
             }
-            replies.insert(reply);
+            watchers.insert(Watcher::One(reply));
         }
         self.by_conn.insert((waiter.conn, reply));
         self.all.insert(reply, waiter);
@@ -84,22 +96,19 @@ impl Waiters {
     pub(crate) fn remove(&mut self, reply: ReplyTo) -> Option<(Waiter, Vec<TaskId>)> {
         let waiter = self.all.remove(&reply)?;
         self.by_conn.remove(&(waiter.conn, reply));
-        if let Asked::Group { row, .. } = &waiter.asked
-            && let Some(replies) = self.by_group.get_mut(&row.group)
-        {
-            replies.remove(&reply);
-            if replies.is_empty() {
-                self.by_group.remove(&row.group);
-            }
+        if let Asked::Group { group, .. } = waiter.asked {
+            self.leave_crowd(reply, group);
         }
-        let left = waiter.pending.iter().copied().filter(|&task| self.unlink(task, reply)).collect();
+        let left = waiter.pending.iter().copied().filter(|&task| self.unlink(task, Watcher::One(reply))).collect();
         Some((waiter, left))
     }
 
-    /// A task ended: takes it off every waiter's list. Gives the waiters.
+    /// A task ended: takes it off the lists of all who wait for it alone. Gives these.
     pub(crate) fn ended(&mut self, ended: &Final) -> Vec<ReplyTo> {
-        let mut replies: Vec<ReplyTo> = self.by_task.remove(&ended.task).into_iter().flatten().collect();
-        replies.sort_unstable();
+        let replies = self.of_task(ended.task);
+        for &reply in &replies {
+            self.unlink(ended.task, Watcher::One(reply));
+        }
         for reply in &replies {
             let waiter = self.all.get_mut(reply).expect("a waiter stands in both maps");
             waiter.pending.remove(&ended.task);
@@ -114,13 +123,8 @@ impl Waiters {
     pub(crate) fn drop_task(&mut self, reply: ReplyTo, task: TaskId) {
         if let Some(waiter) = self.all.get_mut(&reply) {
             waiter.pending.remove(&task);
-            self.unlink(task, reply);
+            self.unlink(task, Watcher::One(reply));
         }
-    }
-
-    /// One who waits for a group has been told everything up to now.
-    pub(crate) fn listen(&mut self, reply: ReplyTo, group: u64) {
-        self.by_group.entry(group).or_default().insert(reply);
     }
 
     pub(crate) fn get_mut(&mut self, reply: ReplyTo) -> Option<&mut Waiter> {
@@ -132,14 +136,9 @@ impl Waiters {
     }
 
     pub(crate) fn of_task(&self, task: TaskId) -> Vec<ReplyTo> {
-        let mut replies: Vec<ReplyTo> = self.by_task.get(&task).into_iter().flatten().copied().collect();
-        replies.sort_unstable();
-        replies
-    }
-
-    /// Those who listen to a group.
-    pub(crate) fn of_group(&self, group: u64) -> Vec<ReplyTo> {
-        let mut replies: Vec<ReplyTo> = self.by_group.get(&group).into_iter().flatten().copied().collect();
+        let watchers = self.by_task.get(&task).into_iter().flatten();
+        let one = |watcher: &Watcher| if let Watcher::One(reply) = watcher { Some(*reply) } else { None };
+        let mut replies: Vec<ReplyTo> = watchers.filter_map(one).collect();
         replies.sort_unstable();
         replies
     }
@@ -160,34 +159,31 @@ impl Waiters {
     pub(crate) fn check(&self) {
         for (reply, waiter) in &self.all {
             for task in &waiter.pending {
-                assert!(self.by_task[task].contains(reply), "waiter {reply:?} is missing at task {task}");
-            }
-            if let Asked::Group { row, place, checked: true, .. } = &waiter.asked {
-                let listens = self.by_group.get(&row.group).is_some_and(|replies| replies.contains(reply));
-                assert!(listens, "waiter {reply:?} does not listen to group {} from {place:?} on", row.group);
+                let is_there = self.by_task[task].contains(&Watcher::One(*reply));
+                assert!(is_there, "waiter {reply:?} is missing at task {task}");
             }
         }
-        for (group, replies) in &self.by_group {
-            assert!(!replies.is_empty(), "group {group} has no listeners");
-            for reply in replies {
-                let listens = matches!(&self.all[reply].asked, Asked::Group { row, .. } if row.group == *group);
-                assert!(listens, "group {group} names one who does not wait for it");
+        for (task, watchers) in &self.by_task {
+            assert!(!watchers.is_empty(), "task {task} is watched by nobody");
+            for watcher in watchers {
+                let waits = match watcher {
+                    Watcher::One(reply) => self.all[reply].pending.contains(task),
+                    Watcher::Crowd(group) => self.crowds[group].watches(*task),
+                };
+                assert!(waits, "task {task} names {watcher:?}, who does not wait for it");
             }
         }
-        for (task, replies) in &self.by_task {
-            assert!(!replies.is_empty(), "task {task} is watched by nobody");
-            for reply in replies {
-                assert!(self.all[reply].pending.contains(task), "task {task} names a waiter that does not wait for it");
-            }
-        }
+        self.check_crowds();
     }
 
-    fn unlink(&mut self, task: TaskId, reply: ReplyTo) -> bool {
-        let Some(replies) = self.by_task.get_mut(&task) else { return false };
-        replies.remove(&reply);
-        if replies.is_empty() {
+    /// Whether nobody watches the task any more.
+    fn unlink(&mut self, task: TaskId, watcher: Watcher) -> bool {
+        let Some(watchers) = self.by_task.get_mut(&task) else { return false };
+        watchers.remove(&watcher);
+        let is_left = watchers.is_empty();
+        if is_left {
             self.by_task.remove(&task);
         }
-        !self.by_task.contains_key(&task)
+        is_left
     }
 }

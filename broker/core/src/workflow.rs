@@ -11,13 +11,16 @@ use laneway_protocol::{Code, TaskId, TaskState, WireError};
 use crate::action::{Ending, FoundGroup, Op};
 use crate::broker::Broker;
 use crate::event::{Asker, ConnId, ReplyTo};
-use crate::limits::{ANSWER_LIST_BYTES, FINALS_BYTES_MAX, GROUP_CANCELLED_MAX, GROUP_WATCHED_MAX, PARENTS_TOLD_MAX};
+use crate::limits::{
+    ANSWER_LIST_BYTES, CROWD_KEPT_MS, FINALS_BYTES_MAX, GROUP_CANCELLED_MAX, GROUP_WATCHED_MAX, PARENTS_TOLD_MAX,
+};
 use crate::outcome::cut;
 use crate::page::{self, Told};
 use crate::place::Place;
 use crate::progress::{Events, in_order};
 use crate::settle::Pending;
 use crate::time::{Millis, Now};
+use crate::timer::Timer;
 use crate::waiter::{Asked, Waiter};
 
 /// What a question about a group is asked for.
@@ -61,13 +64,17 @@ impl Broker {
         }
     }
 
-    pub(crate) fn wait_for_group(&mut self, from: Asker, group: u64, wait: &WaitFor, until: Millis) {
+    pub(crate) fn wait_for_group(&mut self, from: Asker, group: u64, wait: &WaitFor, until: Millis, now: Now) {
         if !wait.tasks.is_empty() || wait.kind.is_some() || wait.unique_key.is_some() {
             let text = "a group is waited for alone: leave tasks, kind and unique_key out";
             return self.refuse(from.reply, WireError::new(Code::BadBody, text).field("group"));
         }
         let (place, gap) = Place::of(wait.cursor, self.epoch);
-        self.ask_group_again(group, vec![(from.reply, GroupWait { conn: from.conn, until, place, gap })]);
+        let wait = GroupWait { conn: from.conn, until, place, gap: gap || self.has_missed_of_group(group, place) };
+        if !self.has_news_of_group(group, wait, now) && self.listens_at_once(from.reply, group, wait) {
+            return;
+        }
+        self.ask_group_again(group, vec![(from.reply, wait)]);
     }
 
     /// Asks the store where a group stands, once for all of these.
@@ -80,7 +87,7 @@ impl Broker {
         self.store_for(Op::Group { group, live: GROUP_WATCHED_MAX }, Pending::Group { asks });
     }
 
-    pub(crate) fn on_group_found(&mut self, asks: Vec<(ReplyTo, GroupAsk)>, found: Option<FoundGroup>, now: Now) {
+    pub(crate) fn on_group_found(&mut self, asks: Vec<(ReplyTo, GroupAsk)>, found: Option<&FoundGroup>, now: Now) {
         for (reply, ask) in asks {
             if let GroupAsk::Wait(wait) = ask {
                 self.waiters.unexpect(wait.conn, reply);
@@ -88,7 +95,7 @@ impl Broker {
             if !self.close_question(reply) {
                 continue;
             }
-            let Some(found) = found.clone() else {
+            let Some(found) = found.cloned() else {
                 let text = "no task is in this group, and no row of task_groups tells of it";
                 self.refuse(reply, WireError::new(Code::NotFound, text).field("group"));
                 continue;
@@ -105,46 +112,70 @@ impl Broker {
         let (group, GroupWait { conn, until, place, .. }) = (found.row.group, wait);
         wait.gap |= self.has_missed_of_group(group, place);
         let tells_rows = matches!(place, Place::Rows(_));
-        let has_news = wait.gap || until <= now.mono || self.has_said(group, place);
+        let has_news = self.has_news_of_group(group, wait, now);
         if found.live.is_empty() || (!tells_rows && has_news) {
             return self.tell_group(reply, wait, found, Vec::new());
         }
+        if !has_news && self.listens_at_once(reply, group, wait) {
+            return;
+        }
         // First on the list, then the look, as for single tasks; it shows which have ended since, and the progress in the rows.
         let FoundGroup { row, live, .. } = found;
-        let asked = Asked::Group { row: Box::new(row), place, gap: wait.gap, checked: false };
+        let asked = Asked::Group { group, row: Some(Box::new(row)), place, gap: wait.gap, checked: false };
         let pending = live.iter().copied().collect();
         let alarm = until.after(ANSWER_SLACK_MS);
         self.add_waiter(reply, Waiter { conn, pending, finals: Vec::new(), until, alarm, asked });
         self.store_for(Op::Endings(live), Pending::Check { reply });
     }
 
+    /// Lets one for whom there is nothing to tell listen without a look, where tasks of the group are watched already and rows are no
+    /// news.
+    fn listens_at_once(&mut self, reply: ReplyTo, group: u64, wait: GroupWait) -> bool {
+        let GroupWait { conn, until, place, gap } = wait;
+        let can = matches!(place, Place::Events(_)) && self.waiters.has_crowd(group);
+        if can {
+            let asked = Asked::Group { group, row: None, place, gap, checked: true };
+            let waiter = Waiter { conn, pending: BTreeSet::new(), finals: Vec::new(), until, alarm: until, asked };
+            self.add_waiter(reply, waiter);
+            self.listen(reply, group);
+        }
+        can
+    }
+
     /// The live tasks of a group were looked at for one who waits for it; `rows` is what is to be told of their progress.
     pub(crate) fn on_group_looked(&mut self, reply: ReplyTo, group: u64, rows: Vec<ProgressEvent>, now: Now) {
-        let event_n = self.event_n;
-        let waiter = self.waiters.get(reply).expect("the caller has looked it up");
-        let Waiter { until, asked: Asked::Group { place, gap, .. }, .. } = waiter else { return };
-        let has_news = *gap || *until <= now.mono || !rows.is_empty() || self.has_said(group, *place);
+        let waiter = self.waiters.get_mut(reply).expect("the caller has looked it up");
         if waiter.pending.is_empty() {
             // Others may have joined.
             return self.answer_waiter(reply, Vec::new());
         }
-        if has_news {
-            let Some(Waiter { conn, until, pending, asked, .. }) = self.drop_waiter(reply) else { return };
-            let Asked::Group { row, place, gap, .. } = asked else { return };
+        let Asked::Group { row, place, gap, .. } = &mut waiter.asked else { return };
+        let (row, place, gap) = (row.take().expect("it is there until the look is over"), *place, *gap);
+        if gap || waiter.until <= now.mono || !rows.is_empty() || self.has_said(group, place) {
+            let Some(Waiter { conn, until, pending, .. }) = self.drop_waiter(reply) else { return };
             let found = FoundGroup { row: *row, live: pending.into_iter().collect(), last: None };
             return self.tell_group(reply, GroupWait { conn, until, place, gap }, found, rows);
         }
-        self.waiters.listen(reply, group);
-        if let Some(Waiter { asked: Asked::Group { place, .. }, .. }) = self.waiters.get_mut(reply) {
-            // Nothing is left to be told of what was said until now.
-            *place = Place::Events(event_n);
-        }
+        self.listen(reply, group);
     }
 
-    /// A task of this group has said something: whoever listens is told, with where the group stands then.
-    pub(crate) fn on_said_in_group(&mut self, group: u64) {
+    /// One who waits for a group has been told everything that was said until now.
+    fn listen(&mut self, reply: ReplyTo, group: u64) {
+        let event_n = self.event_n;
+        if let Some(Waiter { asked: Asked::Group { place, .. }, .. }) = self.waiters.get_mut(reply) {
+            *place = Place::Events(event_n);
+        }
+        let (left, until) = self.waiters.listen(reply, group);
+        if let Some(until) = until {
+            self.timers.clear(until, Timer::Crowd(group));
+        }
+        self.unwatch(left);
+    }
+
+    /// A task of this group has said something, or what is watched of it has ended: whoever listens is told where the group stands.
+    pub(crate) fn ask_for_listeners(&mut self, group: u64) {
         let mut waits = Vec::new();
-        for reply in self.waiters.of_group(group) {
+        for reply in self.waiters.listeners(group) {
             let Some(Waiter { conn, until, asked, .. }) = self.drop_waiter(reply) else { continue };
             if let Asked::Group { place, gap, .. } = asked {
                 waits.push((reply, GroupWait { conn, until, place, gap }));
@@ -152,6 +183,32 @@ impl Broker {
         }
         if !waits.is_empty() {
             self.ask_group_again(group, waits);
+        }
+    }
+
+    /// The tasks that were watched for those who listen to a group have ended.
+    pub(crate) fn on_crowd_over(&mut self, group: u64) {
+        self.ask_for_listeners(group);
+        self.drop_crowd(group);
+    }
+
+    pub(crate) fn drop_crowd(&mut self, group: u64) {
+        let (left, until) = self.waiters.drop_crowd(group);
+        if let Some(until) = until {
+            self.timers.clear(until, Timer::Crowd(group));
+        }
+        self.unwatch(left);
+    }
+
+    /// At the end of each event: tasks of groups that nobody listens to any more stay watched for a moment.
+    pub(crate) fn keep_crowds(&mut self, now: Now) {
+        let until = now.mono.after(CROWD_KEPT_MS);
+        let (kept, gone) = self.waiters.keep_deserted(until, self.settings.waiters_max);
+        for group in kept {
+            self.timers.set(until, Timer::Crowd(group));
+        }
+        for group in gone {
+            self.drop_crowd(group);
         }
     }
 
@@ -173,6 +230,11 @@ impl Broker {
     fn words_of_group(&self, group: u64) -> impl Iterator<Item = &Events> {
         let running = self.running.values().filter(move |task| task.group == Some(group)).map(|task| &task.events);
         running.chain(self.last_words.of_group(group))
+    }
+
+    /// Whether there is something to be told at once, but for rows: the time is over, or tasks have spoken.
+    fn has_news_of_group(&self, group: u64, wait: GroupWait, now: Now) -> bool {
+        wait.gap || wait.until <= now.mono || self.has_said(group, wait.place)
     }
 
     /// Whether a task of a group has said something behind this place.

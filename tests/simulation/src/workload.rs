@@ -81,8 +81,11 @@ impl World {
         if self.plan.operator && at == self.plan.clients {
             return self.next_operation(at);
         }
+        let groups = self.clients[at].groups.clone();
         if self.tasks_left == 0 && self.calm {
-            return None;
+            // To its end, or until it is known to be over.
+            let waits = self.plan.groups && !groups.is_empty();
+            return waits.then(|| (self.wait_for_group(&groups, 6_000), 6_000));
         }
         if self.plan.limits && !self.calm && self.chance.chance(12) {
             return Some((self.limit(), 0));
@@ -106,8 +109,7 @@ impl World {
         if let Some(number) = self.clients[at].batch.filter(|_| self.chance.chance(20)) {
             return Some((Request::Bulk(self.look_at_batch(number)), 0));
         }
-        let groups = self.clients[at].groups.clone();
-        if self.plan.groups && !groups.is_empty() && self.chance.chance(30) {
+        if self.plan.groups && !groups.is_empty() && self.chance.chance(80) {
             let wait_ms = *self.chance.pick(&[0, 1_000, 6_000]);
             return Some((self.wait_for_group(&groups, wait_ms), wait_ms));
         }
@@ -257,7 +259,7 @@ impl World {
                 after.number = after.number.map(|number| u32::try_from(n).expect("it is short") - 1 - number);
             }
         }
-        let group = (n > 1 && self.chance.chance(30)).then(|| {
+        let group = (n > 1 && self.chance.chance(if self.plan.groups { 95 } else { 30 })).then(|| {
             // Nobody waits for the last one.
             let waited: Vec<u32> = tasks.iter().flat_map(|task| &task.after).filter_map(|after| after.number).collect();
             let free = (0..u32::try_from(n).expect("it is short")).find(|at| !waited.contains(at));
@@ -344,13 +346,24 @@ impl World {
                 let asking = self.clients[at].asking.as_mut().expect("just looked at");
                 if let Request::WaitFor(question) = &mut asking.request {
                     question.cursor = Some(waited.cursor);
-                    if waited.group.is_none() {
+                    if let Some(row) = &waited.group {
+                        // Some ask again and again.
+                        let is_over = waited.pending.is_empty() && (self.calm || self.chance.chance(70));
+                        self.clients[at].groups.retain(|group| !is_over || *group != row.group);
+                    } else {
                         (question.tasks, question.kind, question.unique_key) = (waited.pending.clone(), None, None);
                     }
                 }
                 !waited.pending.is_empty() && !self.chance.chance(15)
             }
-            Answer::Error(error) => error.retry,
+            Answer::Error(error) => {
+                let asking = self.clients[at].asking.as_ref().expect("just looked at");
+                if let (Request::WaitFor(WaitFor { group: Some(gone), .. }), false) = (&asking.request, error.retry) {
+                    let gone = *gone;
+                    self.clients[at].groups.retain(|group| *group != gone);
+                }
+                error.retry
+            }
             _ => false,
         };
         let ms = if again { self.net.between(20, 200) } else { self.net.between(1, 100) };

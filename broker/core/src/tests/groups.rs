@@ -247,6 +247,7 @@ fn a_word_costs_one_question_however_many_listen() {
     for reply in &replies[1..] {
         assert_eq!(told(&answered(&world, *reply).expect("it has spoken")), [(1, 1), (1, 2), (1, 3)]);
     }
+    world.pass(500);
     assert_eq!(world.table.watched.len(), 0, "nobody is watched for nothing");
 }
 
@@ -262,4 +263,90 @@ fn words_of_a_run_that_is_over_are_told_with_the_others() {
     finish(&mut world, "w2", 2, leases[1]);
     let waited = ask(&mut world, Cursor { epoch: Epoch(1), n: 0 }, 5_000);
     assert_eq!((told(&waited), waited.gap, waited.pending.len()), (vec![(1, 10), (2, 20)], false, 2));
+}
+
+/// How many questions the core has for the store.
+fn n_asked(world: &World) -> usize {
+    world.table.inbox.iter().filter(|(_, op)| matches!(op, Op::Group { .. } | Op::Endings(_))).count()
+}
+
+#[test]
+fn whoever_asks_again_at_once_has_nothing_looked_at() {
+    // While the tasks of the group are watched: for those who listen, and for a moment after the last of them was answered.
+    let mut world = grouped(3);
+    let lease = take(&mut world, "w1");
+    let first = world.ask(9, question(None, 5_000));
+    assert_eq!(n_asked(&world), 1);
+    world.commit();
+    say(&mut world, "w1", 1, lease, 1);
+    assert_eq!(n_asked(&world), 1, "where the group stands, and no task");
+    world.commit();
+    let mut cursor = answered(&world, first).unwrap().cursor;
+    for n in 2..5 {
+        world.pass(400);
+        let reply = world.ask(9, question(cursor, 5_000));
+        assert_eq!(n_asked(&world), 0);
+        say(&mut world, "w1", 1, lease, n);
+        assert_eq!(n_asked(&world), 1);
+        world.commit();
+        let waited = answered(&world, reply).unwrap();
+        assert_eq!((told(&waited), waited.pending.len()), (vec![(1, n)], 3));
+        cursor = waited.cursor;
+    }
+    world.pass(500);
+    assert_eq!(world.table.watched.len(), 0);
+    world.ask(9, question(cursor, 5_000));
+    assert_eq!(n_asked(&world), 1, "too late");
+}
+
+#[test]
+fn a_crowd_asks_once_when_what_is_watched_has_ended() {
+    // Those that have joined meanwhile are watched then; and at the end all are told.
+    let mut world = grouped(1);
+    let lease = take(&mut world, "w1");
+    let at = Cursor { epoch: Epoch(1), n: 0 };
+    let replies: Vec<ReplyTo> = (0..5).map(|conn| world.ask(100 + conn, question(at, 60_000))).collect();
+    world.commit();
+    let late = world.insert("low", "a", 1);
+    world.table.groups.get_mut(&GROUP).unwrap().extend(late);
+    finish(&mut world, "w1", 1, lease);
+    assert!(replies.iter().all(|reply| answered(&world, *reply).is_none()), "another is live");
+    let lease = take(&mut world, "w2");
+    finish(&mut world, "w2", 2, lease);
+    for reply in replies {
+        let waited = answered(&world, reply).expect("all have ended");
+        assert_eq!((waited.pending.len(), waited.group.unwrap().done), (0, 2));
+    }
+    assert_eq!(world.table.watched.len(), 0);
+    // One that vanishes counts as one that has ended.
+    let mut world = grouped(2);
+    let reply = world.ask(9, question(at, 60_000));
+    world.commit();
+    world.table.groups.get_mut(&GROUP).unwrap().clear();
+    world.overtake(1, None);
+    world.overtake(2, None);
+    world.commit();
+    assert!(answered(&world, reply).is_some_and(|waited| waited.pending.is_empty()));
+}
+
+#[test]
+fn a_task_is_not_given_up_while_somebody_listens_to_its_group() {
+    // Once nobody does, the grace begins.
+    let mut world = grouped(2);
+    let at = Cursor { epoch: Epoch(1), n: 0 };
+    world.pass(15_000);
+    world.ask(8, question(at, 60_000));
+    world.ask(9, Request::WaitFor(WaitFor { abandon: true, ..wait_for(&[1], 60_000) }));
+    world.commit();
+    world.event(Event::Disconnected(ConnId(9)));
+    world.pass(20_000);
+    world.commit();
+    assert!(!world.row(1).cancel_requested && world.state(1) == TaskState::Queued, "one listens");
+    world.event(Event::Disconnected(ConnId(8)));
+    world.pass(5_400);
+    world.commit();
+    assert_eq!(world.state(1), TaskState::Queued, "that was a moment ago");
+    world.pass(100);
+    world.commit();
+    assert!(world.state(1) == TaskState::Cancelled && world.state(2) == TaskState::Queued);
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{GroupRow, ProgressEvent, WaitFor, Waited};
 
-use super::{Auditor, LATE_MS, id};
+use super::{Auditor, id};
+
+/// A word may take this long on top of whatever goes wrong: turns and latencies, for nothing is retried.
+const WORD_LATE_MS: u64 = 100;
 
 impl Auditor {
     pub(super) fn wrong_news_of_group(
@@ -82,7 +85,7 @@ impl Auditor {
         let word = told.first()?;
         let said_at = self.heard.said[usize::try_from(word.n).expect("it was found") - 1].0;
         let since = said_at.max(asked_at).max(self.disturbed);
-        let late = self.now.saturating_sub(since) > LATE_MS;
+        let late = self.now.saturating_sub(since) > WORD_LATE_MS;
         late.then(|| format!("word {} was said at {said_at} and is told at {}", word.n, self.now))
     }
 
