@@ -144,6 +144,8 @@ suite! {
         a_list_waits_for_itself_in_any_order
         what_a_list_may_not_say_is_refused_whole
         a_task_that_was_met_is_waited_for_and_waits_for_nothing_new
+        a_ring_through_one_key_is_refused_whole
+        a_ring_through_an_id_that_was_guessed_is_refused
         a_group_is_counted_and_its_last_task_waits_for_all
         those_of_a_group_that_run_are_shown_first_and_how_its_last_task_ended
         the_group_is_read_with_the_row
@@ -152,6 +154,7 @@ suite! {
         what_a_run_spawns_may_wait_and_join
         what_joins_a_cancelled_group_is_cancelled_with_it
         a_spawn_that_would_wait_for_itself_fails_its_run
+        a_spawn_that_is_a_ring_through_one_key_fails_its_run
         parents_are_told_in_pages
         a_waiting_row_names_for_whom_it_waits
         a_group_is_kept_whole_as_long_as_it_lives

@@ -1,8 +1,10 @@
 //! The bounds of what a task may wait for, and the words for what it may not. Shared by every store.
 
+use std::collections::BTreeMap;
+
 use laneway_protocol::TaskState;
 use laneway_protocol::limits::GROUP_NAME_BYTES_MAX;
-use laneway_protocol::message::{After, NewGroup, NewTask};
+use laneway_protocol::message::{After, NewGroup, NewTask, Stored};
 
 use super::validate::{Bad, clipped};
 
@@ -139,12 +141,57 @@ pub(super) fn numbers_before(tasks: &[NewTask], group: Option<&NewGroup>, at: us
     before
 }
 
-/// Takes away whoever waits for nobody that is left; who remains is in a ring, or behind one.
+/// A ring among the numbers of a list, as they were said.
 fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (usize, Bad)> {
-    let mut before: Vec<Vec<usize>> = (0..tasks.len())
-        .map(|at| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number).collect())
-        .collect();
-    let mut children: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    let before =
+        (0..tasks.len()).map(|at| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number).collect());
+    let Some(path) = ring_among(before.collect()) else { return Ok(()) };
+    let words: Vec<String> = path.iter().take(NAMED_MAX).map(usize::to_string).collect();
+    Err((path[0], Bad::new("after", format!("depends on itself: number {}", words.join(" -> ")))))
+}
+
+/// A ring that shows only once the list is stored, before its edges are: two tasks with one key have become one, or somebody has named
+/// the id that a task of the list would get. `stored` is what each task of the list has become.
+pub(super) fn ring_of_stored(
+    tasks: &[NewTask],
+    group: Option<&NewGroup>,
+    stored: &[Stored],
+) -> Result<(), (usize, Bad)> {
+    let Some(first) = stored.iter().find(|stored| stored.new).map(|stored| stored.task) else { return Ok(()) };
+    let names_new = |after: &After| after.task.is_some_and(|task| task >= first);
+    if stored.iter().all(|stored| stored.new) && !tasks.iter().any(|task| task.after.iter().any(names_new)) {
+        return Ok(());
+    }
+    let made = stored.iter().enumerate().filter(|(_, stored)| stored.new);
+    let places: BTreeMap<_, usize> = made.map(|(at, stored)| (stored.task, at)).collect();
+    // What a task waits for: the number or id that it named, and which task of the list that has become.
+    let named_by = |at: usize| {
+        let numbers = numbers_before(tasks, group, at).into_iter();
+        let numbers = numbers.map(|(number, _)| (number.to_string(), stored[number].task));
+        let ids = tasks[at].after.iter().filter_map(|after| after.task).map(|task| (format!("task {task}"), task));
+        let all = numbers.chain(ids).filter_map(|(name, task)| Some((name, *places.get(&task)?)));
+        if stored[at].new { all.collect() } else { Vec::new() }
+    };
+    let before = (0..tasks.len()).map(|at| named_by(at).into_iter().map(|(_, place)| place).collect());
+    let Some(path) = ring_among(before.collect()) else { return Ok(()) };
+    let mut words = vec![path[0].to_string()];
+    for hop in path.windows(2).take(NAMED_MAX - 1) {
+        let name = named_by(hop[0]).into_iter().find(|(_, place)| *place == hop[1]).map(|(name, _)| name);
+        let name = name.expect("the ring is made of what was named");
+        let is_other = name != hop[1].to_string();
+        words.push(if is_other { format!("{name} (is number {})", hop[1]) } else { name });
+    }
+    let reason = format!(
+        "depends on itself: number {}: tasks of one list with the same kind and key are one task, so leave the key or the dependency out",
+        words.join(" -> ")
+    );
+    Err((path[0], Bad::new("after", reason)))
+}
+
+/// The numbers of a ring, the first of them again at the end; `before` are those that each waits for. Takes away whoever waits for
+/// nobody that is left; who remains is in a ring, or behind one.
+fn ring_among(mut before: Vec<Vec<usize>>) -> Option<Vec<usize>> {
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); before.len()];
     for (at, numbers) in before.iter_mut().enumerate() {
         numbers.sort_unstable();
         numbers.dedup();
@@ -153,7 +200,7 @@ fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (u
         }
     }
     let mut open: Vec<usize> = before.iter().map(Vec::len).collect();
-    let mut free: Vec<usize> = (0..tasks.len()).filter(|at| open[*at] == 0).collect();
+    let mut free: Vec<usize> = (0..before.len()).filter(|at| open[*at] == 0).collect();
     while let Some(at) = free.pop() {
         for child in &children[at] {
             open[*child] -= 1;
@@ -162,17 +209,14 @@ fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (u
             }
         }
     }
-    let Some(first) = (0..tasks.len()).find(|at| open[*at] > 0) else { return Ok(()) };
     // Whoever is left waits for one that is left, so that the walk comes to a task that it has met.
-    let mut path = vec![first];
+    let mut path = vec![(0..before.len()).find(|at| open[*at] > 0)?];
     loop {
         let at = *path.last().expect("it is never empty");
         let next = *before[at].iter().find(|number| open[**number] > 0).expect("it is left because of one");
         if let Some(met) = path.iter().position(|number| *number == next) {
-            let mut words: Vec<String> = path[met..].iter().map(usize::to_string).collect();
-            words.push(next.to_string());
-            words.truncate(NAMED_MAX);
-            return Err((next, Bad::new("after", format!("depends on itself: number {}", words.join(" -> ")))));
+            path.push(next);
+            return Some(path.split_off(met));
         }
         path.push(next);
     }

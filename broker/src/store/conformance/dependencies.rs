@@ -221,6 +221,13 @@ pub(super) fn what_is_added_later_counts_and_may_close_a_ring<T: Subject>(world:
     assert_eq!(world.look_everywhere(), 2);
     assert_eq!(world.reason(child), "depends on itself: 3 -> 4 -> 3");
     assert_eq!(world.state(grandchild), Cancelled);
+    // One among rows of which only some wait is none: a queued row waits for nobody, whatever is added to it.
+    let queued = world.plain();
+    let waits = world.waiting(&[queued]);
+    world.subject.app_depend(queued, waits, false);
+    world.look_everywhere();
+    world.run_to(queued, Next::Done(None));
+    assert_eq!(world.state(waits), Queued);
 }
 
 pub(super) fn bad_values_of_a_waiting_row_are_told_at_once<T: Subject>(world: &mut World<T>) {

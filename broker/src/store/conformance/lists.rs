@@ -123,6 +123,50 @@ pub(super) fn a_task_that_was_met_is_waited_for_and_waits_for_nothing_new<T: Sub
     assert_eq!(world.state(list[2]), Queued);
 }
 
+pub(super) fn a_ring_through_one_key_is_refused_whole<T: Subject>(world: &mut World<T>) {
+    // Two tasks with one key are one: what waits for the second waits for the first. Nothing of it is stored.
+    let keyed = |task: NewTask| NewTask { unique_key: Some("one".into()), ..task };
+    let is = |world: &mut World<T>, tasks: Vec<NewTask>, at: usize, words: &str| {
+        let refused = world.refusal(tasks);
+        assert_eq!((refused.0, refused.1), (at, "after"), "{}", refused.2);
+        assert!(refused.2.starts_with(&format!("depends on itself: number {words}: ")), "{}", refused.2);
+        assert!(world.subject.rows().is_empty() && world.subject.edges().is_empty());
+    };
+    is(world, vec![keyed(after(&[1])), keyed(new_task("k"))], 0, "0 -> 1 (is number 0)");
+    is(world, vec![keyed(after(&[1])), after(&[2]), keyed(new_task("k"))], 0, "0 -> 1 -> 2 (is number 0)");
+    is(world, vec![new_task("k"), after(&[3]), keyed(after(&[1])), keyed(after(&[0]))], 1, "1 -> 3 (is number 2) -> 1");
+    let group = Some(Box::new(NewGroup { last: Some(0), ..NewGroup::default() }));
+    let tasks = vec![keyed(new_task("k")), new_task("k"), keyed(new_task("k"))];
+    let refused = world.ask(Op::Submit { request: RequestId([5; 16]), tasks, group, secured: Vec::new() });
+    let OpResult::Refused { index: 0, field: "after", reason } = refused else { panic!("{refused:?}") };
+    assert!(reason.starts_with("depends on itself: number 0 -> 2 (is number 0): "), "{reason}");
+    assert!(world.subject.rows().is_empty() && world.subject.edges().is_empty());
+    // The second one waits for nothing of its own, so that it may say so of the first.
+    let list = world.list(vec![keyed(new_task("k")), keyed(after(&[0])), after(&[1])]);
+    world.intake();
+    assert_eq!(list[0], list[1]);
+    assert_eq!(world.all_states(&list), [Queued, Queued, Waiting]);
+}
+
+pub(super) fn a_ring_through_an_id_that_was_guessed_is_refused<T: Subject>(world: &mut World<T>) {
+    // By the list itself, and by an app's row that has waited for the id before anybody had it.
+    let first = world.plain();
+    let guessed = world.refusal(vec![after(&[1]), behind(2)]);
+    assert!(guessed.2.starts_with("depends on itself: number 0 -> 1 -> task 2 (is number 0): "), "{}", guessed.2);
+    let cells = [("kind", Value::Text("k".into())), ("state", Value::Text("waiting".into()))];
+    let keyed = [&cells[..], &[("unique_key", Value::Text("one".into()))]].concat();
+    let foresees = world.subject.app_insert_waiting(&keyed, &[(first, false), (3, false)]).unwrap();
+    assert_eq!(foresees, 2);
+    let met = NewTask { unique_key: Some("one".into()), ..new_task("k") };
+    let refused = world.refusal(vec![after(&[1]), met]);
+    assert_eq!((refused.0, refused.2.as_str()), (0, "depends on itself: 3 -> 2 -> 3"));
+    let refused = world.refusal(vec![behind(foresees)]);
+    assert_eq!((refused.0, refused.2.as_str()), (0, "depends on itself: 3 -> 2 -> 3"));
+    assert_eq!(world.subject.rows().len(), 2);
+    world.intake();
+    assert_eq!(world.all_states(&[first, foresees]), [Queued, Dead]);
+}
+
 pub(super) fn a_group_is_counted_and_its_last_task_waits_for_all<T: Subject>(world: &mut World<T>) {
     // Those that join later among them. Said again, the same request gives the same group.
     let group = NewGroup { name: Some("nightly".into()), last: Some(2), anyway: false };
@@ -290,6 +334,28 @@ pub(super) fn a_spawn_that_would_wait_for_itself_fails_its_run<T: Subject>(world
     world.intake();
     assert_eq!(world.subject.rows().len(), 2);
     assert_eq!(world.state(list[1]), Cancelled);
+}
+
+pub(super) fn a_spawn_that_is_a_ring_through_one_key_fails_its_run<T: Subject>(world: &mut World<T>) {
+    // As a list is refused; nothing of it is stored. A key of the run itself closes none, for that waits no more.
+    let keyed = |task: NewTask| NewTask { unique_key: Some("one".into()), ..task };
+    let own = world.submit_one(keyed(new_task("k")));
+    let mut ended = world.started(own).done();
+    ended.spawn = vec![keyed(new_task("k")), NewTask { after: after(&[0]).after, ..behind(own) }];
+    assert_eq!(world.end(ended), EndedAs::Written(Done));
+    world.intake();
+    assert_eq!(world.state(2), Queued);
+    let mut ended = world.started(2).done();
+    ended.spawn = vec![keyed(after(&[1])), after(&[2]), keyed(new_task("k"))];
+    let EndedAs::SpawnRefused { state, reason } = world.end(ended) else { panic!("taken") };
+    assert_eq!(state, Dead);
+    assert!(
+        reason.starts_with("spawned task 0 makes no sense: depends on itself: number 0 -> 1 -> 2 (is number 0)"),
+        "{reason}"
+    );
+    world.intake();
+    assert_eq!(world.subject.rows().len(), 2);
+    assert!(world.subject.edges().iter().all(|edge| !edge.open));
 }
 
 pub(super) fn parents_are_told_in_pages<T: Subject>(world: &mut World<T>) {

@@ -1,7 +1,6 @@
 //! The model's dependencies: the same rules over a plain list of edges.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use laneway_core::Now;
@@ -160,26 +159,27 @@ impl Step<'_> {
     }
 
     pub(super) fn walk(&self, id: i64) -> Option<Bad> {
-        let mut came_from: BTreeMap<i64, i64> = BTreeMap::new();
-        let (mut next, mut walked) = (vec![id], 0);
-        while let Some(at) = next.pop() {
-            for edge in self.open_edges(at) {
-                walked += 1;
-                if edge.parent == id {
-                    let mut path = vec![id, at];
-                    while path.last() != Some(&id) {
-                        path.push(came_from[path.last().expect("it begins with two")]);
-                    }
-                    path.reverse();
-                    return Some(ring(&path));
+        let parents =
+            |task: i64| -> Vec<i64> { self.open_edges(task).into_iter().rev().map(|edge| edge.parent).collect() };
+        let (mut path, mut met, mut left) = (Vec::new(), BTreeSet::new(), WALK_MAX);
+        let mut next = Some(id);
+        while next.is_some() || !path.is_empty() {
+            if let Some(at) = next.take() {
+                let parents = parents(at);
+                let (is_ring, n) = (parents.contains(&id), parents.len());
+                path.push((at, parents));
+                if is_ring {
+                    let ids: Vec<i64> = path.iter().map(|(task, _)| *task).chain([id]).collect();
+                    return Some(ring(&ids));
                 }
-                if let Entry::Vacant(place) = came_from.entry(edge.parent) {
-                    place.insert(at);
-                    next.push(edge.parent);
-                }
-                if walked > WALK_MAX {
+                if n > left {
                     return Some(walks_too_far());
                 }
+                left -= n;
+            }
+            match path.last_mut().and_then(|(_, parents)| parents.pop()) {
+                None => drop(path.pop()),
+                Some(parent) => next = met.insert(parent).then_some(parent),
             }
         }
         None

@@ -11,6 +11,7 @@ use super::dependencies::Edge;
 use super::{Group, Step};
 use crate::store::dependencies::{
     JOINED_TOO_LATE, LIVE_STATES, group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
+    ring_of_stored,
 };
 use crate::store::validate::Bad;
 
@@ -76,6 +77,9 @@ impl Step<'_> {
             joined.extend(group.filter(|_| own.is_none()).map(|group| (at, sql(new.task), group)));
             stored.push(new);
         }
+        ring_of_stored(list.tasks, list.group, &stored)?;
+        let is_new = |id: i64| stored.iter().any(|stored| stored.new && sql(stored.task) == id);
+        let awaited = self.db.edges.iter().any(|edge| edge.open && is_new(edge.parent));
         for (at, (task, new)) in list.tasks.iter().zip(&stored).enumerate().filter(|(_, (_, new))| new.new) {
             let named = task.after.iter().filter_map(|after| Some((sql(after.task?), after.anyway)));
             let numbered = numbers_before(list.tasks, list.group, at).into_iter();
@@ -89,6 +93,9 @@ impl Step<'_> {
             self.db.groups.get_mut(&own).expect("just made").last = Some(sql(stored[at].task));
         }
         self.join(&joined, list.tasks)?;
+        for (at, stored) in stored.iter().enumerate().filter(|(_, stored)| awaited && stored.new) {
+            self.walk(sql(stored.task)).map_or(Ok(()), |bad| Err((at, bad)))?;
+        }
         Ok((stored, own.map(i64::unsigned_abs)))
     }
 

@@ -4,8 +4,7 @@
 //! a time. What happens unseen, by an app's hand or while no broker ran, is found by [`recheck`], which walks over the open edges.
 //! While no edge is open anywhere, an end costs one comparison.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use laneway_core::{Now, QueueKey};
 use laneway_protocol::{TaskId, TaskState};
@@ -100,10 +99,10 @@ pub(super) fn resolve(
         return Ok(gone);
     }
     state.dependencies.touch();
-    let mut left = edges;
-    while left > 0 {
+    let (mut left, mut rings) = (edges, Rings::default());
+    while left > 0 && !rings.have_walked_far() {
         if let Some(id) = state.dependencies.fresh.pop_first() {
-            left = left.saturating_sub(settle(conn, state, id, now, &mut gone)?);
+            left = left.saturating_sub(settle(conn, state, id, now, &mut rings, &mut gone)?);
         } else if let Some(id) = state.dependencies.ended.pop_first() {
             left = left.saturating_sub(let_go(conn, state, id, left, now, &mut gone)?);
         } else {
@@ -127,8 +126,13 @@ pub(super) fn recheck(
     }
     state.dependencies.touch();
     let open = next_open(conn, state.dependencies.walked_to.take(), edges)?;
-    let mut settled = None;
+    let (mut settled, mut walked_to) = (None, None);
+    let mut rings = Rings::default();
     for (edge, task, parent) in &open {
+        if rings.have_walked_far() {
+            break;
+        }
+        walked_to = Some((task.clone(), parent.clone()));
         let (Some(task), Some(parent)) = (row::int(task.into()), row::int(parent.into())) else {
             close(conn, *edge)?;
             continue;
@@ -136,12 +140,13 @@ pub(super) fn recheck(
         let waits = || Ok::<_, StoreError>(state_of(conn, task)? == Some(TaskState::Waiting));
         let is_live = || Ok::<_, StoreError>(state_of(conn, parent)?.is_some_and(|state| !state.is_final()));
         if settled != Some(task) && !(parent < task && waits()? && is_live()?) {
-            settle(conn, state, task, now, &mut gone)?;
+            settle(conn, state, task, now, &mut rings, &mut gone)?;
             settled = Some(task);
         }
     }
-    state.dependencies.walked_to = open.last().map(|(_, task, parent)| (task.clone(), parent.clone()));
-    let complete = open.len() < edges;
+    let last = open.last().map(|(_, task, parent)| (task.clone(), parent.clone()));
+    let complete = open.len() < edges && walked_to == last;
+    state.dependencies.walked_to = walked_to;
     if complete {
         state.dependencies.walked_to = None;
         state.dependencies.live = state.dependencies.is_behind() || any_open(conn)?;
@@ -188,6 +193,7 @@ fn settle(
     state: &mut State,
     id: i64,
     now: Now,
+    rings: &mut Rings,
     gone: &mut Vec<Unstarted>,
 ) -> Result<usize, StoreError> {
     if state_of(conn, id)? != Some(TaskState::Waiting) {
@@ -213,7 +219,7 @@ fn settle(
                 return fail(conn, state, id, now, gone).map(|()| edges.len());
             }
             Some(_) if *parent >= id => {
-                if let Some(bad) = walk(conn, id)? {
+                if let Some(bad) = rings.find(conn, id)? {
                     return refuse(conn, state, id, &bad, now, gone).map(|()| edges.len());
                 }
             }
@@ -287,34 +293,71 @@ fn refuse(
     close_all(conn, id)
 }
 
-/// Looks whether a row waits for itself, through others. Edges to lower ids alone can make no ring, so only rows with another
+/// The search for rings, for as long as nobody adds an edge. Edges to lower ids alone can make no ring, so only rows with another
 /// kind of edge are asked about.
-pub(super) fn walk(conn: &Connection, id: i64) -> Result<Option<Bad>, StoreError> {
-    let mut came_from: BTreeMap<i64, i64> = BTreeMap::new();
-    let mut next = vec![id];
-    let mut walked = 0;
-    while let Some(at) = next.pop() {
-        for (_, parent, _) in open_edges(conn, at, WALK_MAX)? {
-            walked += 1;
-            if parent == id {
-                let mut path = vec![id, at];
-                while path.last() != Some(&id) {
-                    let last = path.last().expect("it begins with two");
-                    path.push(came_from[last]);
-                }
-                path.reverse();
-                return Ok(Some(ring(&path)));
-            }
-            if let Entry::Vacant(place) = came_from.entry(parent) {
-                place.insert(at);
-                next.push(parent);
-            }
-            if walked > WALK_MAX {
-                return Ok(Some(walks_too_far()));
-            }
-        }
+#[derive(Debug, Default)]
+pub(super) struct Rings {
+    /// Tasks that are in no ring and lead to none: a long row of tasks that each wait for the next is walked once, and not once for each.
+    clear: BTreeSet<i64>,
+    /// Edges that were followed.
+    walked: usize,
+}
+
+impl Rings {
+    /// Whether the rest is for another turn. What is clear is found anew then, so a turn ends with no less than one long search.
+    fn have_walked_far(&self) -> bool {
+        self.walked >= WALK_MAX
     }
-    Ok(None)
+
+    /// Looks whether a row waits for itself, through others.
+    pub(super) fn find(&mut self, conn: &Connection, id: i64) -> Result<Option<Bad>, StoreError> {
+        if self.clear.contains(&id) {
+            return Ok(None);
+        }
+        let mut left = WALK_MAX;
+        // The path from the row to where the walk stands, with the parents that are still to be looked at.
+        let mut path: Vec<(i64, Vec<i64>)> = Vec::new();
+        let (mut on_path, mut over) = (BTreeSet::new(), BTreeSet::new());
+        let (mut all_clear, mut next) = (true, Some(id));
+        while next.is_some() || !path.is_empty() {
+            if let Some(at) = next.take() {
+                let parents = parents_of(conn, at, left + 1)?;
+                self.walked += parents.len();
+                on_path.insert(at);
+                path.push((at, parents));
+                let parents = &path.last().expect("just pushed").1;
+                if parents.contains(&id) {
+                    let ids: Vec<i64> = path.iter().map(|(task, _)| *task).chain([id]).collect();
+                    return Ok(Some(ring(&ids)));
+                }
+                if parents.len() > left {
+                    return Ok(Some(walks_too_far()));
+                }
+                left -= parents.len();
+            }
+            let (at, parents) = path.last_mut().expect("the loop ends with the path");
+            let Some(parent) = parents.pop() else {
+                on_path.remove(at);
+                over.insert(*at);
+                path.pop();
+                continue;
+            };
+            // A ring of others is theirs to be told of; all of the path leads to it.
+            all_clear &= !on_path.contains(&parent);
+            let met = on_path.contains(&parent) || over.contains(&parent) || self.clear.contains(&parent);
+            next = (!met).then_some(parent);
+        }
+        if all_clear {
+            self.clear.append(&mut over);
+        }
+        Ok(None)
+    }
+}
+
+/// The lowest last, to be taken first.
+fn parents_of(conn: &Connection, id: i64, limit: usize) -> Result<Vec<i64>, StoreError> {
+    let edges = open_edges(conn, id, limit)?;
+    Ok(edges.into_iter().rev().map(|(_, parent, _)| parent).collect())
 }
 
 // ------------------------------------------------------------------------------------------------------------- small reads
@@ -349,6 +392,11 @@ fn waits_for_any(conn: &Connection, id: i64) -> Result<bool, StoreError> {
 fn has_parents(conn: &Connection, id: i64) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM task_dependencies WHERE task = ?1)";
     Ok(conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
+}
+
+/// Whether anybody waits for one of these ids.
+pub(super) fn is_awaited(conn: &Connection, first: i64, last: i64) -> Result<bool, StoreError> {
+    Ok(conn.prepare_cached(const_sql::AWAITED)?.query_row([first, last], |row| row.get(0))?)
 }
 
 /// Edge, parent, anyway; by parent.
@@ -401,12 +449,13 @@ pub(super) fn forget(conn: &Connection, id: i64) -> Result<(), StoreError> {
 
 /// Statements that must not look at other edges, each with the columns that its index is entered by.
 #[cfg(test)]
-pub(super) const PLANS: [(&str, &str); 5] = [
+pub(super) const PLANS: [(&str, &str); 6] = [
     (const_sql::WALK, "task>?"),
     (const_sql::CHILDREN, "parent=? AND open=?"),
     (const_sql::PARENTS, "task=?"),
     (const_sql::WAITS, "task=?"),
     (const_sql::CLOSE, "task=?"),
+    (const_sql::AWAITED, "parent>? AND parent<?"),
 ];
 
 mod const_sql {
@@ -418,6 +467,8 @@ mod const_sql {
         INDEXED BY task_dependencies_parent WHERE parent = ?1 AND open = 1 ORDER BY id LIMIT ?2";
     pub(super) const PARENTS: &str = "SELECT id, parent, anyway FROM task_dependencies \
         INDEXED BY task_dependencies_open WHERE task = ?1 AND open = 1 ORDER BY parent LIMIT ?2";
+    pub(super) const AWAITED: &str = "SELECT EXISTS (SELECT 1 FROM task_dependencies \
+        INDEXED BY task_dependencies_parent WHERE parent BETWEEN ?1 AND ?2 AND open = 1)";
     pub(super) const WAITS: &str = "SELECT EXISTS (SELECT 1 FROM task_dependencies \
         INDEXED BY task_dependencies_open WHERE task = ?1 AND open = 1)";
     pub(super) const CLOSE: &str = "UPDATE task_dependencies INDEXED BY task_dependencies_open SET open = 0 \

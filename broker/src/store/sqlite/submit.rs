@@ -6,13 +6,15 @@ use laneway_protocol::{FairKey, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
-use super::dependencies::{depend, state_of, walk};
+use super::dependencies::{Rings, depend, is_awaited, state_of};
 use super::group::{end_unborn, group_exists, group_of, is_to_end, new_group, waiting_last};
 use super::insert::Inserts;
 use super::row::{sql_id, sql_u64};
 use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
-use crate::store::dependencies::{is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before};
+use crate::store::dependencies::{
+    is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before, ring_of_stored,
+};
 use crate::store::validate::{Bad, Judge};
 
 /// A submit said again within this time gets the same ids.
@@ -302,12 +304,30 @@ fn insert_related(
         inserted.stored.push(Stored::new(given_out(id)?));
     }
     inserted.group = own_group.map(i64::unsigned_abs);
+    if let Err(bad) = ring_of_stored(list.tasks, list.group, &inserted.stored) {
+        return Ok(Err(bad));
+    }
+    let new = || inserted.stored.iter().filter(|stored| stored.new).map(|stored| sql_id(stored.task));
+    let awaited = match (new().min(), new().max()) {
+        (Some(first), Some(last)) => is_awaited(conn, first, last)?,
+        _ => false,
+    };
     insert_edges(conn, list, &inserted.stored)?;
     if let (Some(group), Some(at)) = (own_group, final_at) {
         let sql = "UPDATE task_groups SET last_task = ?2 WHERE id = ?1";
         conn.prepare_cached(sql)?.execute(params![group, sql_id(inserted.stored[at].task)])?;
     }
-    join(conn, &joined, list.tasks)
+    if let Err(bad) = join(conn, &joined, list.tasks)? {
+        return Ok(Err(bad));
+    }
+    // An app has said in SQL that some row waits for an id that nobody had yet.
+    let mut rings = Rings::default();
+    for (at, stored) in inserted.stored.iter().enumerate().filter(|(_, stored)| awaited && stored.new) {
+        if let Some(bad) = rings.find(conn, sql_id(stored.task))? {
+            return Ok(Err((at, bad)));
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// The edges of new tasks. Those that were met instead of made wait for what they waited for.
@@ -333,8 +353,9 @@ fn join(conn: &Connection, joined: &[(usize, i64, i64)], tasks: &[NewTask]) -> R
         }
     }
     // A task that waits for the last one of its own group, perhaps through others, would wait for itself.
+    let mut rings = Rings::default();
     for (at, id, _) in joined.iter().filter(|(at, ..)| !tasks[*at].after.is_empty()) {
-        if let Some(bad) = walk(conn, *id)? {
+        if let Some(bad) = rings.find(conn, *id)? {
             return Ok(Err((*at, bad)));
         }
     }

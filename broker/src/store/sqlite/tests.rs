@@ -386,3 +386,48 @@ fn pruning_holds_the_write_lock_for_moments_only() {
     // The most of all is for a quiet machine: other processes take the processor away in between.
     assert!(at(50) < Duration::from_millis(20), "{:?}", at(50));
 }
+
+#[test]
+fn rings_and_long_chains_cost_a_turn_little_however_they_are_made() {
+    // A chain in which each waits for the next, children first, and a ring that is longer than a search goes: a search for each of
+    // them alone would follow fifty million edges. Every turn has its bound, and in the end each row is told of.
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = opened(&dir.path().join("t.db"));
+    let (chain, ring) = (9_000, 10_020);
+    store
+        .conn
+        .execute_batch(&format!(
+            "BEGIN;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {all})
+             INSERT INTO tasks(kind, state) SELECT 'k', CASE i WHEN {chain} THEN 'queued' ELSE 'waiting' END FROM n;
+             INSERT INTO task_dependencies(task, parent) SELECT id, id + 1 FROM tasks WHERE id < {chain};
+             INSERT INTO task_dependencies(task, parent)
+                 SELECT id, CASE id WHEN {all} THEN {chain} + 1 ELSE id + 1 END FROM tasks WHERE id > {chain};
+             COMMIT;",
+            all = chain + ring
+        ))
+        .unwrap();
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut turn = |store: &mut SqliteStore| {
+        let begun = Instant::now();
+        store.begin(Sync::Process).unwrap();
+        store.intake(512, NOW).unwrap();
+        let complete = store.recheck(2_048, NOW).unwrap().1;
+        store.commit().unwrap();
+        longest = longest.max(begun.elapsed());
+        complete
+    };
+    let count = |store: &SqliteStore, condition: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM tasks WHERE {condition}");
+        store.conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    while !turn(&mut store) || store.is_behind() || count(&store, "id > 9000 AND state = 'waiting'") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never ends");
+    }
+    assert!(longest < Duration::from_secs(2), "a turn takes {longest:?}");
+    assert_eq!(count(&store, "state = 'waiting'"), chain - 1);
+    let refused = count(&store, "id > 9000 AND state = 'dead' AND error LIKE 'depends on a task with a higher id%'");
+    let behind = count(&store, "id > 9000 AND state = 'cancelled' AND error LIKE 'task % is %'");
+    assert!(refused > 0 && refused + behind == ring, "{refused} are dead, {behind} cancelled");
+}

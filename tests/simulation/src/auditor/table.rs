@@ -60,6 +60,7 @@ impl Auditor {
         let replaced = self.check_keys(&before);
         self.check_replaced(&before, &replaced);
         self.check_checkpoints(&before, &replaced);
+        self.check_rings(&before);
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
                 self.check_wait(*task, &before, &new);

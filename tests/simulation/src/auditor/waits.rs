@@ -51,6 +51,16 @@ impl Auditor {
         }
     }
 
+    /// Nobody here waits for itself unless an app has said so: a list that is a ring, by whatever name and key, is refused and not stored.
+    pub(super) fn check_rings(&mut self, before: &BTreeMap<i64, Row>) {
+        let in_ring = |row: &Row| row.error.as_ref().is_some_and(|error| error.starts_with("depends on itself"));
+        let new = self.rows.iter().filter(|(task, row)| !before.contains_key(task) && in_ring(row));
+        let own = new.map(|(task, row)| (*task, row.error.clone())).find(|(task, _)| !self.is_above_touched(*task));
+        if let Some((task, error)) = own {
+            self.fail(format!("task {task} was stored and is dead at once: {error:?}"));
+        }
+    }
+
     /// A hand-out: what the task depends on has ended.
     pub(super) fn check_start(&mut self, task: i64) {
         if self.parents_touched(task) || self.requeued.contains(&task) {
