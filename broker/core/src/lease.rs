@@ -12,6 +12,9 @@ use siphasher::sip::SipHasher24;
 
 use crate::time::UnixMillis;
 
+/// Whatever a row has for a lease from 1 to this is no lease: it marks that the row was replaced, and stays with it until it is handed out.
+pub const MARK_MAX: i64 = u32::MAX as i64;
+
 /// The secret of one epoch: 128 random bits, on disk before the first lease is made.
 #[derive(Clone)]
 pub struct LeaseKey([u8; 16]);
@@ -21,19 +24,25 @@ impl LeaseKey {
         Self(secret)
     }
 
-    /// The lease of one hand-out; never 0, so that 0 can mean none.
+    /// The lease of one hand-out; never 0, so that 0 can mean none, and never one that could be a mark.
     pub fn lease(&self, task: TaskId, created_at: UnixMillis, run: u32) -> Lease {
+        let lease = self.hash(task, created_at, run).cast_signed();
+        Lease::new(if (0..=MARK_MAX).contains(&lease) { lease + MARK_MAX + 1 } else { lease })
+    }
+
+    /// What a queued row has for a lease once it was replaced in this epoch: of hand-outs that no row shows, those that an earlier epoch
+    /// made have the payload from before. From 1 to [`MARK_MAX`], so that a store can tell it from a lease.
+    pub(crate) fn mark(&self, task: TaskId, created_at: UnixMillis) -> Lease {
+        let low = self.hash(task, created_at, 0) & MARK_MAX.cast_unsigned();
+        Lease::new(low.max(1).cast_signed())
+    }
+
+    fn hash(&self, task: TaskId, created_at: UnixMillis, run: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.0);
         hasher.write_u64(task.value());
         hasher.write_i64(created_at.0);
         hasher.write_u32(run);
-        Lease::new(hasher.finish().max(1).cast_signed())
-    }
-
-    /// What a queued row has for a lease once it was replaced in this epoch: of hand-outs that no row shows, those that an earlier epoch
-    /// made have the payload from before. No worker ever holds it, for runs are counted from 1.
-    pub(crate) fn mark(&self, task: TaskId, created_at: UnixMillis) -> Lease {
-        self.lease(task, created_at, 0)
+        hasher.finish()
     }
 }
 
@@ -57,5 +66,16 @@ mod tests {
         assert_ne!(a.lease(task, made, 1), a.lease(task, UnixMillis(6), 1));
         assert_ne!(a.lease(task, made, 1), a.lease(TaskId::new(8).unwrap(), made, 1));
         assert_ne!(a.lease(task, made, 1), b.lease(task, made, 1));
+    }
+
+    #[test]
+    fn a_mark_is_never_a_lease() {
+        let key = LeaseKey::new([1; 16]);
+        for n in 1..2_000 {
+            let task = TaskId::new(n).unwrap();
+            assert!((1..=MARK_MAX).contains(&key.mark(task, UnixMillis(5)).value()));
+            assert!(!(0..=MARK_MAX).contains(&key.lease(task, UnixMillis(5), 1).value()));
+        }
+        assert_ne!(key.mark(TaskId::new(1).unwrap(), UnixMillis(5)), key.mark(TaskId::new(2).unwrap(), UnixMillis(5)));
     }
 }

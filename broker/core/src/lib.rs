@@ -63,7 +63,7 @@ pub use dump::{Dump, DumpedLane, DumpedLease};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use fair::FairRules;
 pub use id_map::{IdMap, IdSet};
-pub use lease::LeaseKey;
+pub use lease::{LeaseKey, MARK_MAX};
 pub use settings::{KindSettings, Settings};
 pub use time::{Millis, Now, UnixMillis};
 pub use unique::derive_key;

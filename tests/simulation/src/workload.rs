@@ -30,6 +30,8 @@ pub(crate) struct Client {
     tokens: u64,
     known: Vec<TaskId>,
     groups: Vec<u64>,
+    /// What it asks next, the first one last.
+    then: Vec<Request>,
     /// The number of the last batch that it began.
     batch: Option<u64>,
     /// Until then it asks nothing.
@@ -76,6 +78,12 @@ impl World {
         if at + 1 == self.clients.len()
             && let Some(request) = self.loosen.pop()
         {
+            return Some((request, 0));
+        }
+        if let Some(request) = self.clients[at].then.pop() {
+            if let Request::Requeue(tasks) = &request {
+                self.auditor.on_requeue(&tasks.tasks);
+            }
             return Some((request, 0));
         }
         if self.plan.operator && at == self.plan.clients {
@@ -334,6 +342,8 @@ impl World {
                 let known = &mut self.clients[at].known;
                 known.extend(stored.tasks.iter().map(|stored| stored.task));
                 self.clients[at].groups.extend(stored.group);
+                let then = self.after_replacing(stored);
+                self.clients[at].then.extend(then);
                 false
             }
             Answer::Bulk(bulked) => {
@@ -366,7 +376,11 @@ impl World {
             }
             _ => false,
         };
-        let ms = if again { self.net.between(20, 200) } else { self.net.between(1, 100) };
+        let goes_on = !self.clients[at].then.is_empty();
+        let ms = match again {
+            true => self.net.between(20, 200),
+            false => self.net.between(1, if goes_on { 5 } else { 100 }),
+        };
         let client = &mut self.clients[at];
         if again {
             let asking = client.asking.as_mut().expect("just looked at");

@@ -1,6 +1,6 @@
 //! A broker that comes back: what its workers still hold, and what no row shows.
 
-use laneway_protocol::message::{Answer, Held, Hello, NewTask, OnConflict, Ready, Request};
+use laneway_protocol::message::{Answer, Held, Hello, NewTask, OnConflict, Ready, Request, Tasks};
 use laneway_protocol::{Epoch, Lease, TaskState};
 
 use super::world::{World, beat, done, held, hello, id, kind, plain, ready, session, settings, submit, two_in_a_slot};
@@ -74,6 +74,10 @@ fn unrecorded() -> (World, Lease) {
     (world, lease)
 }
 
+fn tasks(ids: &[u64]) -> Tasks {
+    Tasks { tasks: ids.iter().map(|n| id(*n)).collect() }
+}
+
 fn replacing() -> Request {
     let task =
         NewTask { unique_key: Some("x".into()), on_conflict: OnConflict::Replace, ..NewTask::new(kind("a"), None) };
@@ -106,10 +110,45 @@ fn a_hand_out_of_a_payload_that_was_replaced_is_not_adopted() {
 }
 
 #[test]
+fn a_cancel_and_a_requeue_bring_back_no_run_of_what_was_replaced() {
+    // Its worker is back behind them, or behind one more crash.
+    for crashes in [false, true] {
+        let (mut world, lease) = unrecorded();
+        world.ask(9, replacing());
+        world.commit();
+        for change in [Request::Cancel(tasks(&[1])), Request::Requeue(tasks(&[1]))] {
+            world.ask(9, change);
+            world.commit();
+        }
+        assert_eq!(world.state(1), TaskState::Queued);
+        if crashes {
+            world.restart(false);
+        }
+        let reply = world.ask(1, hello("w", &["a"], &[held(1, lease)]));
+        world.commit();
+        let Answer::Welcome(welcome) = &world.answers[&reply] else { panic!("it is welcome") };
+        assert_eq!((&welcome.lost[..], world.state(1)), (&[held(1, lease)][..], TaskState::Queued));
+    }
+}
+
+#[test]
 fn a_hand_out_behind_a_replacement_is_adopted_like_any_other() {
+    // Also when the task was cancelled and requeued in between.
+    for requeued in [false, true] {
+        behind_a_replacement(requeued);
+    }
+}
+
+fn behind_a_replacement(requeued: bool) {
     let (mut world, _) = unrecorded();
     world.ask(9, replacing());
     world.commit();
+    if requeued {
+        for change in [Request::Cancel(tasks(&[1])), Request::Requeue(tasks(&[1]))] {
+            world.ask(9, change);
+            world.commit();
+        }
+    }
     world.pass(2_000);
     let reply = world.ask(2, Request::Ready(plain("v", &["a"])));
     world.load();

@@ -9,12 +9,12 @@ use laneway_protocol::message::{
 };
 use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
-use crate::FairRules;
 use crate::action::{
     BulkSlice, BulkSliced, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started,
 };
 use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
 use crate::time::{Now, UnixMillis};
+use crate::{FairRules, MARK_MAX};
 
 /// A row of the table.
 #[derive(Debug, Clone)]
@@ -346,7 +346,7 @@ impl Table {
         }
         row.cancel_requested = true;
         if row.state == TaskState::Queued {
-            (row.state, row.lease) = (TaskState::Cancelled, None);
+            row.state = TaskState::Cancelled;
             self.out.remove(&task);
             return Verdict::Cancelled;
         }
@@ -358,7 +358,8 @@ impl Table {
         if !matches!(row.state, TaskState::Dead | TaskState::Cancelled) {
             return Verdict::Unchanged;
         }
-        (row.state, row.lease, row.cancel_requested) = (TaskState::Queued, None, false);
+        row.lease = row.lease.filter(|lease| (1..=MARK_MAX).contains(&lease.value()));
+        (row.state, row.cancel_requested) = (TaskState::Queued, false);
         (row.attempts, row.losses, row.queued_in) = (0, 0, self.turn);
         self.news.insert(task);
         Verdict::Requeued

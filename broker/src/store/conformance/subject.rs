@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_core::{
-    Cause, Count, Ended, EndedAs, FairRules, FoundTask, IdSet, Next, Now, Op, OpResult, QueueKey, QueuedTask, Started,
-    UnixMillis,
+    Cause, Count, Ended, EndedAs, FairRules, FoundTask, IdSet, MARK_MAX, Next, Now, Op, OpResult, QueueKey, QueuedTask,
+    Started, UnixMillis,
 };
 use laneway_protocol::message::{NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, Lease, RequestId, SessionName, TaskId, TaskState};
@@ -386,7 +386,7 @@ impl<T: Subject> World<T> {
         Run {
             started: Started {
                 task: task(id),
-                lease: Lease::new(id * 1000 + i64::from(run)),
+                lease: Lease::new(MARK_MAX + id * 1000 + i64::from(run)),
                 run,
                 worker: SessionName::new("w1").unwrap(),
                 at: self.now.wall,

@@ -119,6 +119,10 @@ pub(super) fn a_queued_row_is_replaced_when_it_is_secured<T: Subject>(world: &mu
     world.later(50);
     let read = world.load(&key("normal", "k"), 9).tasks.remove(0);
     assert_eq!(read.payload, Some(Payload::json("2")));
+    // The mark outlives a cancel and a requeue.
+    world.ask(Op::Cancel(vec![task(id)]));
+    world.ask(Op::Requeue(vec![task(id)]));
+    assert_eq!((world.state(id), world.cell(id, "lease")), (TaskState::Queued, Value::Integer(7)));
     let _run = world.started(id);
     assert_eq!(replace(world, &[id]), [Stored::met(task(id))], "it runs");
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis};
+use laneway_core::{
+    Cause, Count, Ended, EndedAs, MARK_MAX, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis,
+};
 use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, NewTask, Stored, Verdict};
 use laneway_protocol::{FairKey, RequestId, TaskState};
 use rusqlite::types::Value;
@@ -370,10 +372,10 @@ impl Step<'_> {
         }
         let row = self.db.rows.get_mut(&id).map(Arc::make_mut).unwrap();
         let expires_at = int(row, "expires_at").filter(|at| *at > now.wall.0);
+        let mark = int(row, "lease").filter(|lease| (1..=MARK_MAX).contains(lease));
         row.insert("state", Value::Text("queued".into()));
-        for column in
-            ["run_at", "lease", "finished_at", "result", "error", "progress_done", "progress_total", "progress_note"]
-        {
+        row.insert("lease", mark.map_or(Value::Null, Value::Integer));
+        for column in ["run_at", "finished_at", "result", "error", "progress_done", "progress_total", "progress_note"] {
             row.insert(column, Value::Null);
         }
         for column in ["attempts", "losses", "cancel_requested"] {

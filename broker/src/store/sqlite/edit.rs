@@ -1,7 +1,7 @@
 //! What people do to single tasks: queue again, cancel, delete, put into another lane, let run at once. Each looks at the row as
 //! it is, does only what fits its state, and says what it did. What an app's trigger refuses costs nobody else anything.
 
-use laneway_core::{Edit, Now};
+use laneway_core::{Edit, MARK_MAX, Now};
 use laneway_protocol::message::Verdict;
 use laneway_protocol::{LaneName, TaskId, TaskState};
 use rusqlite::types::ValueRef;
@@ -55,11 +55,12 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
     };
     let fair_key = row::fair_key(row.get_ref(4)?);
     drop(rows);
-    let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, lease = NULL, attempts = 0, losses = 0, \
-               cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
+    // A mark says that some hand-outs have a payload from before: no requeue makes them current.
+    let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, attempts = 0, losses = 0, \
+               lease = CASE WHEN lease BETWEEN 1 AND ?3 THEN lease END, cancel_requested = 0, finished_at = NULL, result = NULL, error = NULL, \
                expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
                progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
-    conn.prepare_cached(sql)?.execute(params![id, now.wall.0])?;
+    conn.prepare_cached(sql)?.execute(params![id, now.wall.0, MARK_MAX])?;
     if was == Some(TaskState::Dead) {
         state.tally.undied(id);
     }

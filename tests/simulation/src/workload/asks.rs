@@ -1,7 +1,7 @@
 //! Clients that ask for the same work again and again: by keys of their own or of payloads, around the end of what they ask for.
 
-use laneway_protocol::Payload;
-use laneway_protocol::message::{NewTask, OnConflict, WaitFor};
+use laneway_protocol::message::{NewTask, OnConflict, Request, Submitted, Tasks, WaitFor};
+use laneway_protocol::{Payload, TaskId};
 
 use super::KEYS;
 use crate::plan::{KINDS, kind};
@@ -51,6 +51,18 @@ impl World {
             latest.remove(0);
         }
         latest.push(task.clone());
+    }
+
+    /// Some change their mind about what they have replaced, and then again: perhaps while a worker with the old payload is away.
+    pub(super) fn after_replacing(&mut self, stored: &Submitted) -> Vec<Request> {
+        let Asks { random, .. } = &mut self.asks;
+        let replaced = stored.tasks.iter().filter(|stored| stored.replaced).map(|stored| stored.task);
+        let tasks: Vec<TaskId> = replaced.filter(|_| random.chance(60)).collect();
+        if tasks.is_empty() {
+            return Vec::new();
+        }
+        let tasks = Tasks { tasks };
+        vec![Request::Requeue(tasks.clone()), Request::Cancel(tasks)]
     }
 
     /// Some know a key and no id. They go on with the id that they are told.
