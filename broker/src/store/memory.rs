@@ -135,6 +135,8 @@ struct Db {
     /// Rows that are kept after they are done, and for how long.
     windows: BTreeMap<i64, i64>,
     overtaken: u64,
+    /// Ended rows that have left the table, their kind or their end.
+    left: u64,
     /// Commits of apps.
     version: u64,
 }
@@ -219,14 +221,18 @@ impl Apps {
         let mut db = self.db();
         let Some(row) = db.rows.get_mut(&id).map(Arc::make_mut) else { return };
         let was_queued = state(row) == TaskState::Queued;
+        let leaves = state(row).is_final() && cells.iter().any(|(name, cell)| *name == "kind" && row["kind"] != *cell);
         row.extend(cells.iter().cloned());
+        db.left += u64::from(leaves);
         if was_queued && cells.iter().any(|(name, _)| ["kind", "lane", "fair_key", "run_at"].contains(name)) {
             db.moved(id);
         }
     }
 
     pub(crate) fn delete(&self, id: i64) {
-        self.db().rows.remove(&id);
+        let mut db = self.db();
+        let row = db.rows.remove(&id);
+        db.left += u64::from(row.is_some_and(|row| state(&row).is_final()));
     }
 
     /// Without a commit.
@@ -530,6 +536,7 @@ impl Db {
         }
         self.windows.remove(&id);
         self.rows.remove(&id);
+        self.left += 1;
         self.failures.retain(|failure| failure.task != id);
         self.edges.retain(|edge| edge.task != id);
         if let Some(group) = group

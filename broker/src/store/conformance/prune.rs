@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use laneway_core::{Count, Ended, Next, Op, OpResult};
+use laneway_core::{Count, Edit, Ended, Next, Op, OpResult};
 use rusqlite::types::Value;
 
 use super::subject::{START, Subject, World, kind, task, text};
@@ -121,6 +121,46 @@ pub(super) fn counts_keep_the_newest<T: Subject>(world: &mut World<T>) {
     assert_eq!(prune(world, &retention, 99), deleted(0));
     assert_eq!(prune(world, &retention, 99), over(1));
     assert_eq!(done(world, "k")[..3], k[3..]);
+}
+
+pub(super) fn as_many_are_left_as_are_kept_whatever_vanishes<T: Subject>(world: &mut World<T>) {
+    // Between the count and the delete: an app deletes a row or gives it another kind, a person purges one or queues it again, old ones go by
+    // their age. Never is one deleted that the count keeps, and what is too many then goes with the next rounds.
+    let dead = Limits { dead: counted(4), ..Limits::default() };
+    let retention = Retention::new(dead, std::iter::empty());
+    let of_dead = |world: &World<T>| world.subject.rows().values().filter(|row| row["state"] == text("dead")).count();
+    for how in 0..5 {
+        let rows: Vec<i64> = (0..7).map(|_| ended(world, "k", "dead", START)).collect();
+        let kept = of_dead(world);
+        assert_eq!(prune(world, &retention, 99), deleted(0), "{kept} are counted");
+        match how {
+            0 => world.subject.app_delete(rows[6]),
+            1 => world.subject.app_update(rows[6], &[("kind", text("other"))]),
+            2 => drop(world.ask(Op::Edit { edit: Edit::Purge, tasks: vec![task(rows[6])] })),
+            3 => drop(world.ask(Op::Requeue(vec![task(rows[6])]))),
+            _ => (0..20).for_each(|n| {
+                let id = ended(world, "mail", "done", START);
+                if n == 0 {
+                    world.subject.app_delete(id);
+                }
+            }),
+        }
+        assert!(of_dead(world) > 4);
+        prune(world, &retention, 99);
+        // A row of another kind may have been of this one, for all that is known.
+        let more = usize::from(how == 1 || how == 4);
+        assert_eq!(of_dead(world), 4 + more, "{how}");
+        for _ in 0..3 {
+            prune(world, &retention, 99);
+            assert_eq!(of_dead(world), 4, "{how}");
+        }
+        for id in ids(world) {
+            world.subject.app_delete(id);
+        }
+        for _ in 0..3 {
+            prune(world, &retention, 99);
+        }
+    }
 }
 
 pub(super) fn other_rules_begin_a_walk_anew<T: Subject>(world: &mut World<T>) {

@@ -382,6 +382,8 @@ impl Step<'_> {
             row.insert(column, Value::Integer(0));
         }
         row.insert("expires_at", expires_at.map_or(Value::Null, Value::Integer));
+        self.db.left += 1;
+        let row = &self.db.rows[&id];
         if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {
             let fair_key = fair_key(row);
             self.queued(key, fair_key, None, now);

@@ -19,6 +19,10 @@ pub(super) struct Walk {
     kept: BTreeMap<usize, u64>,
     surplus: BTreeMap<usize, u64>,
     reducing: bool,
+    /// Rows that it has deleted, and ended rows that others had taken away when this round began, and the one that counted.
+    deleted: u64,
+    others: u64,
+    others_counted: u64,
 }
 
 impl Walk {
@@ -39,6 +43,11 @@ impl Walk {
         if self.by != *retention {
             *self = Self { by: retention.clone(), ..Self::default() };
         }
+        let others = db.left - self.deleted;
+        if self.at == 0 {
+            self.others = others;
+        }
+        let vanished = others - self.others_counted;
         let looked: Vec<i64> = db.rows.range(self.at + 1..).map(|(id, _)| *id).take(rows).collect();
         let all_young = young.is_some_and(|young| {
             looked.iter().all(|id| int(&db.rows[id], "created_at").is_some_and(|created_at| created_at >= young))
@@ -48,9 +57,10 @@ impl Walk {
             let Some(keep) = retention.of(text(row, "kind"), state(row)) else { continue };
             let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
             let old = keep.age_ms.is_some_and(|age_ms| ended_at < before(age_ms));
-            let surplus = keep.group.is_some_and(|group| self.surplus.get(&group).is_some_and(|n| *n > 0));
+            let surplus = keep.group.is_some_and(|group| self.surplus.get(&group).is_some_and(|n| *n > vanished));
             if (old || surplus) && !watched.contains(&task_id(*id)) && db.delete(*id, now) {
                 pruned.deleted += 1;
+                self.deleted += 1;
                 if let Some(n) = keep.group.and_then(|group| self.surplus.get_mut(&group)) {
                     *n = n.saturating_sub(1);
                 }
@@ -70,7 +80,8 @@ impl Walk {
         let surplus: BTreeMap<usize, u64> =
             counts_max.iter().enumerate().map(|(group, max)| (group, kept(group).saturating_sub(*max))).collect();
         let reducing = !self.reducing && surplus.values().any(|n| *n > 0);
-        *self = Self { by: std::mem::take(&mut self.by), surplus, reducing, ..Self::default() };
+        let (by, deleted, others) = (std::mem::take(&mut self.by), self.deleted, self.others);
+        *self = Self { by, surplus, reducing, deleted, others, others_counted: others, ..Self::default() };
         !reducing
     }
 }

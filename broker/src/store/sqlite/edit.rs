@@ -61,6 +61,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
                expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
                progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
     conn.prepare_cached(sql)?.execute(params![id, now.wall.0, MARK_MAX])?;
+    state.revived += 1;
     if was == Some(TaskState::Dead) {
         state.tally.undied(id);
     }

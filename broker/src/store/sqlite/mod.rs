@@ -105,6 +105,8 @@ struct State {
     forgetting: Forgetting,
     dependencies: Dependencies,
     pruning: prune::Walk,
+    /// Ended rows that were queued again; those of turns that were undone among them.
+    revived: u64,
     counted: counted::Counted,
     /// Where the last look for waiting rows stopped.
     toured_to: i64,
@@ -148,6 +150,7 @@ impl SqliteStore {
                 forgetting: Forgetting::default(),
                 dependencies: Dependencies::default(),
                 pruning: prune::Walk::default(),
+                revived: 0,
                 counted: counted::Counted::default(),
                 toured_to: 0,
                 hint: WalHint::default(),

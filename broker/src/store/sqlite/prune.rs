@@ -36,6 +36,12 @@ pub(super) struct Walk {
     surplus: Vec<u64>,
     /// It began with a surplus.
     reducing: bool,
+    /// Rows that it has deleted, in this round and those before.
+    deleted: u64,
+    /// Ended rows that others had taken away when this round began, and when the one began that has counted the surplus. Each since then may
+    /// have been one of those that were counted.
+    others: u64,
+    others_counted: u64,
 }
 
 /// A row that may have to go.
@@ -66,6 +72,11 @@ pub(super) fn prune(
         let nothing = vec![0; counts_max.len()];
         walk = Walk { by: retention.clone(), kept: nothing.clone(), surplus: nothing, ..Walk::default() };
     }
+    let others = if counts_max.is_empty() { 0 } else { (left(conn)? + state.revived).saturating_sub(walk.deleted) };
+    if walk.at == 0 {
+        walk.others = others;
+    }
+    let vanished = others.saturating_sub(walk.others_counted);
     let found = look(conn, &walk, retention, rows, now, begun)?;
     let mut pruned = Pruned::default();
     let (mut deleted_bytes, mut tried) = (0, 0);
@@ -76,7 +87,8 @@ pub(super) fn prune(
             return Ok(pruned);
         }
         walk.at = ended.id;
-        let is_surplus = ended.group.is_some_and(|group| walk.surplus[group] > 0);
+        // Whatever happened since they were counted, as many are left as are to be kept.
+        let is_surplus = ended.group.is_some_and(|group| walk.surplus[group] > vanished);
         let is_watched = || row::given_out(ended.id).is_none_or(|task| watched.contains(&task));
         let goes = (ended.old || is_surplus) && !is_watched();
         tried += usize::from(goes);
@@ -84,6 +96,7 @@ pub(super) fn prune(
             && unless_refused(delete(conn, ended.id, now), ended.id, "an old row could not be deleted")? == Some(true)
         {
             pruned.deleted += 1;
+            walk.deleted += 1;
             deleted_bytes += ended.bytes;
             if ended.state == TaskState::Dead {
                 state.tally.undied(ended.id);
@@ -101,6 +114,13 @@ pub(super) fn prune(
     }
     state.pruning = walk;
     Ok(pruned)
+}
+
+/// Ended rows that have left the table, or their kind, by whatever hand.
+fn left(conn: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT CAST(total(n) AS INTEGER) FROM laneway_left";
+    let n: i64 = conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(n).unwrap_or(0))
 }
 
 /// Looks for rows that wait, wherever they lie, some of the table at each call: one that an app has put there took nobody's notice, and
@@ -127,8 +147,16 @@ impl Walk {
     fn end(&mut self, counts_max: &[u64]) -> bool {
         let surplus: Vec<u64> = self.kept.iter().zip(counts_max).map(|(kept, max)| kept.saturating_sub(*max)).collect();
         let reduces = !self.reducing && surplus.iter().any(|n| *n > 0);
-        let by = std::mem::take(&mut self.by);
-        *self = Self { by, at: 0, kept: vec![0; counts_max.len()], surplus, reducing: reduces };
+        *self = Self {
+            by: std::mem::take(&mut self.by),
+            at: 0,
+            kept: vec![0; counts_max.len()],
+            surplus,
+            reducing: reduces,
+            deleted: self.deleted,
+            others: self.others,
+            others_counted: self.others,
+        };
         !reduces
     }
 }

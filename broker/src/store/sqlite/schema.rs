@@ -13,13 +13,13 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 11;
+pub(crate) const SCHEMA_VERSION: u32 = 12;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";
 
 /// Every table and view of the schema. All but those that apps use are named so that no app has them already.
-pub(crate) const NAMES: [&str; 16] = [
+pub(crate) const NAMES: [&str; 17] = [
     "tasks",
     "failures",
     "task_view",
@@ -29,6 +29,7 @@ pub(crate) const NAMES: [&str; 16] = [
     "laneway_fair_keys",
     "laneway_kinds",
     "laneway_lanes",
+    "laneway_left",
     "laneway_moved",
     "laneway_requests",
     "laneway_sessions",
@@ -56,10 +57,11 @@ pub(crate) fn connect(path: &Path, create: bool) -> Result<Connection, StoreErro
     Ok(conn)
 }
 
-/// Whether an app has a trigger on the table of tasks. Our own is of changes that neither an insert nor an outcome makes.
+/// Whether an app has a trigger on the table of tasks. Our own are of changes that neither an insert nor an outcome makes.
 pub(super) fn has_app_trigger(conn: &Connection) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema \
-               WHERE type = 'trigger' AND tbl_name = 'tasks' COLLATE NOCASE AND name <> 'tasks_moved')";
+               WHERE type = 'trigger' AND tbl_name = 'tasks' COLLATE NOCASE \
+               AND name NOT IN ('tasks_moved', 'tasks_left', 'tasks_left_kind'))";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 

@@ -19,8 +19,6 @@ const LONG_MS: u64 = 2_000;
 pub(super) struct Counts {
     /// What was said of a kind, and when; the newest last.
     said: BTreeMap<String, Vec<(u64, KindValues)>>,
-    /// Rows that left, or came back to life, for another reason.
-    others: Vec<(u64, String, TaskState)>,
     /// Since when a row has ended, and nobody needs it.
     free: BTreeMap<i64, u64>,
     /// The oldest such row of a kind that has too many, and since when.
@@ -63,15 +61,12 @@ impl Auditor {
         OUTCOMES.iter().any(|state| self.counts_said(&row.kind, *state).next().is_some())
     }
 
-    /// Whether a row that left was one too many: so many others are there, or were when the walk before looked.
+    /// Whether a row that left was one too many: without it as many are there as are to be kept.
     fn was_surplus(&self, row: &Row) -> bool {
         let states = if row.state.is_final() { vec![row.state] } else { OUTCOMES.to_vec() };
-        let recently = self.now.saturating_sub(WALKS_MS);
         states.into_iter().any(|state| {
-            let others = self.counts.others.iter();
-            let others = others.filter(|(at, kind, of)| *at >= recently && *kind == row.kind && *of == state).count();
             let there = self.rows.values().filter(|other| other.kind == row.kind && other.state == state).count();
-            self.counts_said(&row.kind, state).any(|max| (there + others) as u64 >= max)
+            self.counts_said(&row.kind, state).any(|max| there as u64 >= max)
         })
     }
 
@@ -83,19 +78,8 @@ impl Auditor {
         words[old..].iter().filter_map(move |(_, values)| count_of(values, state)).collect::<Vec<_>>().into_iter()
     }
 
-    /// The rows were others: a turn is committed, or an app has written.
-    pub(super) fn counts_on_rows(&mut self, before: &BTreeMap<i64, Row>) {
-        for (task, old) in before.iter().filter(|(_, old)| old.state.is_final()) {
-            let stays = self.rows.get(task).is_some_and(|new| new.state == old.state);
-            if !stays && !self.edits.counted.contains(task) {
-                self.counts.others.push((self.now, old.kind.clone(), old.state));
-            }
-        }
-    }
-
     /// A turn is committed.
     pub(super) fn check_counts(&mut self, before: &BTreeMap<i64, Row>) {
-        self.counts_on_rows(before);
         let counted = std::mem::take(&mut self.edits.counted);
         let rows = &self.rows;
         let is_free = |task: &i64, row: &Row| {

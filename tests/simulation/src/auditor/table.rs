@@ -13,9 +13,7 @@ use crate::row::rows;
 impl Auditor {
     /// An app has written.
     pub(crate) fn on_table(&mut self, table: &Table) {
-        let before = std::mem::replace(&mut self.rows, rows(table));
-        self.edges = table.edges();
-        self.counts_on_rows(&before);
+        (self.rows, self.edges) = (rows(table), table.edges());
         self.looks_on_rows();
     }
 
