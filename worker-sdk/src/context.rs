@@ -197,7 +197,8 @@ impl Context {
         Ok(())
     }
 
-    /// Keeps `checkpoint` in the row, in the format of the payload, for a later run to go on from. Replaces the one before.
+    /// Keeps `checkpoint` in the row, in the format of the payload, for a later run to go on from. Replaces the one before. Returns
+    /// when it is there and on disk, as durable as a submit.
     ///
     /// Fails like [`Context::extend`], or with [`Error::BadPayload`].
     pub fn save_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<(), Error> {

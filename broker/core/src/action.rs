@@ -108,7 +108,7 @@ pub enum Op {
     Started(Started),
     /// The end of a run. Synced. -> [`OpResult::Ended`]
     Ended(Ended),
-    /// Progress, a checkpoint or a longer lease, of a running task. Not synced.
+    /// Progress of a running task. Synced when it has a checkpoint. -> [`OpResult::Noted`]
     Noted(Noted),
     /// All or none. Synced. -> [`OpResult::Submitted`], [`OpResult::SubmittedGroup`] or [`OpResult::Refused`]
     Submit {
@@ -344,6 +344,7 @@ pub struct Noted {
 #[derive(Debug, Clone, PartialEq)]
 pub enum OpResult {
     Ended(EndedAs),
+    Noted(NotedAs),
     Submitted(Vec<Stored>),
     /// The same, in the new group of this id.
     SubmittedGroup(Vec<Stored>, u64),
@@ -380,6 +381,16 @@ pub struct FoundGroup {
     pub live: Vec<TaskId>,
     /// How its last task ended, when tasks were asked for and all have ended.
     pub last: Option<Final>,
+}
+
+/// What came of a [`Noted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotedAs {
+    Written,
+    /// The row does not run under this lease: nothing was written.
+    Overtaken,
+    /// A trigger or a constraint of an app stands against it: the row is as it was.
+    Refused,
 }
 
 /// What the row says after an [`Ended`].

@@ -7,6 +7,7 @@ use laneway_protocol::{FairKey, Payload};
 use crate::action::{Next, Op};
 use crate::event::OpId;
 use crate::id_map::IdMap;
+use crate::progress::event_bytes;
 use crate::settle::{FindFor, Pending};
 
 /// What an operation or a task costs besides its texts and payloads.
@@ -128,6 +129,7 @@ fn of_pending(pending: &Pending) -> usize {
             };
             answer.tasks.iter().map(bytes_of).sum()
         }
+        Pending::Word(word) => event_bytes(&word.event),
         Pending::Twins { submit, .. } => submit.tasks.iter().map(of_task).sum(),
         Pending::End(end) => of_payload(end.result.as_ref()) + of_text(end.error.as_deref()),
         _ => 0,

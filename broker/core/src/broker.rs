@@ -420,6 +420,7 @@ fn adds_operations(request: &Request) -> bool {
         Request::Ready(ready) => !ready.outcomes.is_empty(),
         Request::Hello(hello) => !hello.resume.is_empty(),
         Request::Bye(bye) => !bye.outcomes.is_empty(),
+        Request::Progress(progress) => progress.checkpoint.is_some() || progress.parents.is_some(),
         Request::Submit(_)
         | Request::WaitFor(_)
         | Request::Status(_)
@@ -432,6 +433,6 @@ fn adds_operations(request: &Request) -> bool {
         | Request::Group(_)
         | Request::Schedules(_)
         | Request::Stats => true,
-        Request::Progress(_) | Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
+        Request::Beat(_) | Request::Workers(_) | Request::Drain(_) | Request::Ping => false,
     }
 }

@@ -9,21 +9,21 @@ use laneway_protocol::message::{
 use laneway_protocol::{Code, Payload, TaskId, TaskState, WireError};
 
 use crate::abandon::promised_marks;
-use crate::action::{Action, Ending, Noted, Op};
+use crate::action::{Action, Ending, Noted, NotedAs, Op};
 use crate::broker::Broker;
 use crate::dispatch::Removed;
 use crate::event::{Asker, ConnId, FoundTask, ReplyTo};
 use crate::outcome::cut;
 use crate::page::{self, Told};
 use crate::place::Place;
-use crate::progress::{Events, in_order};
+use crate::progress::{Events, in_order, tells};
 use crate::ready::hello_first;
-use crate::settle::{Pending, Question};
+use crate::settle::{Pending, Question, Word};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::unique::{derive_key, replaces};
 use crate::waiter::{Asked, Waiter};
-use crate::workflow::GroupWait;
+use crate::workflow::{GroupWait, parents_of};
 
 impl Broker {
     pub(crate) fn on_submit(&mut self, from: Asker, mut submit: Submit, now: Now) {
@@ -321,28 +321,81 @@ impl Broker {
             let field = if data > checkpoint { "data" } else { "checkpoint" };
             return self.refuse(from.reply, WireError::new(Code::TooLarge, text).field(field));
         }
-        let id = progress.task;
-        if self.running.get(&id).is_none_or(|task| task.lease != progress.lease) {
-            self.stats.stale += 1;
-            let text = format!("task {id} is no longer held under this lease");
-            return self.refuse(from.reply, WireError::new(Code::Stale, text).field("lease"));
+        let held = Held(progress.task, progress.lease);
+        if !self.is_running(held) {
+            return self.refuse_stale(from.reply, held.0);
         }
-        let (parents, group, before) = (progress.parents, self.running[&id].group, self.event_n);
-        let cancel = self.note_progress(progress, now);
-        match parents {
-            None => self.answer(from.reply, Answer::Progress(ProgressNoted { cancel, ..ProgressNoted::default() })),
-            Some(after) => self.ask_parents(from.reply, id, cancel, after, now),
+        if progress.checkpoint.is_some()
+            && let Some(error) = self.intake_refusal()
+        {
+            return self.refuse(from.reply, error);
         }
+        let parents = progress.parents;
+        let (event, saved) = self.note_progress(progress, now);
+        let op = match (saved, parents) {
+            (Some(saved), _) => Op::Noted(saved),
+            (None, Some(after)) => parents_of(held.0, after),
+            (None, None) => return self.tell_word(from.reply, event, ProgressNoted::default()),
+        };
+        let word = Word { reply: from.reply, lease: held.1, event, parents };
+        self.ask_store(from.reply, op, Pending::Word(Box::new(word)), now);
+    }
+
+    /// A checkpoint is in the row and on disk, or never will be.
+    pub(crate) fn on_word_noted(&mut self, word: Box<Word>, noted: NotedAs) {
+        if !self.questions.contains_key(&word.reply) {
+            // Told that it takes long, its worker says it again.
+            return;
+        }
+        let held = Held(word.event.task, word.lease);
+        match (noted, word.parents) {
+            (NotedAs::Written, Some(after)) if self.is_running(held) => {
+                self.store_for(parents_of(held.0, after), Pending::Word(word));
+            }
+            (NotedAs::Written, None) if self.is_running(held) => {
+                self.close_question(word.reply);
+                self.tell_word(word.reply, word.event, ProgressNoted::default());
+            }
+            (NotedAs::Refused, _) => {
+                self.close_question(word.reply);
+                let text = format!("a trigger or a constraint of an app keeps task {} from having it", held.0);
+                self.refuse(word.reply, WireError::new(Code::BadTask, text).field("checkpoint"));
+            }
+            (NotedAs::Written | NotedAs::Overtaken, _) => {
+                self.close_question(word.reply);
+                self.refuse_stale(word.reply, held.0);
+            }
+        }
+    }
+
+    /// A word is taken: answers it, and tells it to those who wait.
+    pub(crate) fn tell_word(&mut self, reply: ReplyTo, mut event: ProgressEvent, noted: ProgressNoted) {
+        let id = event.task;
+        let task = self.running.get_mut(&id).expect("the caller has looked it up");
+        let (group, tells) = (task.group, tells(&event));
+        if tells {
+            self.event_n += 1;
+            event.n = self.event_n;
+            task.events.push(event);
+        }
+        let cancel = task.stop.is_some();
+        self.answer(reply, Answer::Progress(ProgressNoted { cancel, ..noted }));
         for reply in self.waiters.of_task(id) {
             self.answer_waiter_if_news(reply);
         }
-        if let Some(group) = group.filter(|_| self.event_n > before) {
+        if let Some(group) = group.filter(|_| tells) {
             self.ask_for_listeners(group);
         }
     }
 
-    /// Takes a progress in. Gives whether its task is to stop.
-    fn note_progress(&mut self, progress: Progress, now: Now) -> bool {
+    pub(crate) fn refuse_stale(&mut self, reply: ReplyTo, id: TaskId) {
+        self.stats.stale += 1;
+        let text = format!("task {id} is no longer held under this lease");
+        self.refuse(reply, WireError::new(Code::Stale, text).field("lease"));
+    }
+
+    /// Takes a progress in. Gives what it tells, not yet numbered, and what is to be written before it is answered.
+    fn note_progress(&mut self, progress: Progress, now: Now) -> (ProgressEvent, Option<Noted>) {
         let Progress { task: id, lease, done, total, note, extend_ms, data, log, checkpoint, .. } = progress;
         let (note, log) = (note.map(cut), log.map(cut));
         let task = self.running.get_mut(&id).expect("the caller has looked it up");
@@ -351,33 +404,37 @@ impl Broker {
             task.deadline = now.mono.after(extend_ms);
             self.timers.set(task.deadline, Timer::Lease(id));
         }
-        if done.is_some() || total.is_some() || note.is_some() || data.is_some() || log.is_some() {
-            self.event_n += 1;
-            let n = self.event_n;
-            task.events.push(ProgressEvent { n, task: id, done, total, note: note.clone(), data, log });
+        let event = ProgressEvent { n: 0, task: id, done, total, note: note.clone(), data, log };
+        if done.is_none() && total.is_none() && note.is_none() && checkpoint.is_none() {
+            return (event, None);
         }
-        if done.is_some() || total.is_some() || note.is_some() || checkpoint.is_some() {
-            if let Some(at) = task.note_at() {
-                self.timers.clear(at, Timer::Note(id));
-            }
-            let urgent = checkpoint.is_some();
-            task.note(Noted { task: id, lease, done, total, note, checkpoint });
-            let at = task.note_at().expect("just noted");
-            if urgent || at <= now.mono {
-                self.write_note(id, now);
-            } else {
-                self.timers.set(at, Timer::Note(id));
-            }
+        if let Some(at) = task.note_at() {
+            self.timers.clear(at, Timer::Note(id));
         }
-        self.running[&id].stop.is_some()
+        let saves = checkpoint.is_some();
+        task.note(Noted { task: id, lease, done, total, note, checkpoint });
+        let at = task.note_at().expect("just noted");
+        if saves {
+            return (event, Some(self.take_note(id, now)));
+        }
+        if at <= now.mono {
+            self.write_note(id, now);
+        } else {
+            self.timers.set(at, Timer::Note(id));
+        }
+        (event, None)
     }
 
     /// Gives the store what it was not told yet of a running task's progress.
     pub(crate) fn write_note(&mut self, id: TaskId, now: Now) {
-        let task = self.running.get_mut(&id).expect("the timer ends with the run");
-        let noted = task.unwritten.take().expect("the timer is set while something is unwritten");
-        task.noted = Some(now.mono);
+        let noted = self.take_note(id, now);
         self.store(Op::Noted(noted));
+    }
+
+    fn take_note(&mut self, id: TaskId, now: Now) -> Noted {
+        let task = self.running.get_mut(&id).expect("the timer ends with the run");
+        task.noted = Some(now.mono);
+        task.unwritten.take().expect("the timer is set while something is unwritten")
     }
 
     // ---------------------------------------------------------------------------------------------------- waiters

@@ -54,8 +54,8 @@ mod worker;
 mod workflow;
 
 pub use action::{
-    Action, BulkSlice, BulkSliced, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted, Op,
-    OpResult, Started, WorkerEvent, WorkerName,
+    Action, BulkSlice, BulkSliced, Cause, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Noted,
+    NotedAs, Op, OpResult, Started, WorkerEvent, WorkerName,
 };
 pub use admin::span;
 pub use broker::{Broker, Start};

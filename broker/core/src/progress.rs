@@ -68,7 +68,14 @@ pub(crate) fn in_order<'a>(tasks: impl Iterator<Item = &'a Events>, n: u64) -> i
     })
 }
 
-fn event_bytes(event: &ProgressEvent) -> usize {
+/// Whether those who wait hear anything by it.
+pub(crate) fn tells(event: &ProgressEvent) -> bool {
+    let counts = event.done.is_some() || event.total.is_some();
+    counts || event.note.is_some() || event.data.is_some() || event.log.is_some()
+}
+
+/// What an event holds.
+pub(crate) fn event_bytes(event: &ProgressEvent) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     event.data.as_ref().map_or(0, |data| data.bytes.len()) + text(&event.note) + text(&event.log)
 }

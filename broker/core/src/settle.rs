@@ -1,7 +1,7 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
 use laneway_protocol::message::{
-    Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, Submit, Verdicts, WaitFor,
+    Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, ProgressEvent, Submit, Verdicts, WaitFor,
 };
 use laneway_protocol::{Code, FairKey, Kind, Lease, Payload, TaskId, TaskState, WireError};
 
@@ -152,10 +152,8 @@ pub(crate) enum Pending {
         reply: ReplyTo,
         group: u64,
     },
-    Parents {
-        reply: ReplyTo,
-        cancel: bool,
-    },
+    /// A checkpoint, or a question for parents.
+    Word(Box<Word>),
     /// How a watched task ended, where the core does not know enough to tell.
     Look,
     /// Nobody waits for it.
@@ -185,10 +183,22 @@ impl Pending {
             | Pending::Key { .. }
             | Pending::Group { .. }
             | Pending::CancelGroup { .. }
-            | Pending::Parents { .. }
+            | Pending::Word(_)
             | Pending::Look => true,
         }
     }
+}
+
+/// A PROGRESS that is answered when the store has reported. What it tells is told with the answer: said again after an error, it is
+/// heard once.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) reply: ReplyTo,
+    pub(crate) lease: Lease,
+    /// Not yet numbered.
+    pub(crate) event: ProgressEvent,
+    /// It asks for parents, those behind this id.
+    pub(crate) parents: Option<u64>,
 }
 
 /// How rows were asked for.
@@ -336,9 +346,8 @@ impl Broker {
             (Pending::CancelGroup { reply, group }, OpResult::GroupCancelled { more }) => {
                 self.on_group_cancelled(reply, group, more);
             }
-            (Pending::Parents { reply, cancel }, OpResult::Parents { endings, more }) => {
-                self.on_parents_found(reply, cancel, endings, more);
-            }
+            (Pending::Word(word), OpResult::Noted(noted)) => self.on_word_noted(word, noted),
+            (Pending::Word(word), OpResult::Parents { endings, more }) => self.on_parents_found(*word, endings, more),
             (Pending::Schedules { reply }, OpResult::Schedules(rows)) => self.on_schedule_rows(reply, rows),
             (Pending::Schedules { reply }, OpResult::Refused { field, reason, .. }) => {
                 if self.close_question(reply) {

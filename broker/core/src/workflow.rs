@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use laneway_protocol::codec::Room;
 use laneway_protocol::limits::{ANSWER_SLACK_MS, WAITS_FOR_MAX};
-use laneway_protocol::message::{AboutGroup, Answer, Final, ProgressEvent, ProgressNoted, TaskRow, WaitFor, Waited};
+use laneway_protocol::message::{
+    AboutGroup, Answer, Final, Held, ProgressEvent, ProgressNoted, TaskRow, WaitFor, Waited,
+};
 use laneway_protocol::{Code, TaskId, TaskState, WireError};
 
 use crate::action::{Ending, FoundGroup, Op};
@@ -18,7 +20,7 @@ use crate::outcome::cut;
 use crate::page::{self, Told};
 use crate::place::Place;
 use crate::progress::{Events, in_order};
-use crate::settle::Pending;
+use crate::settle::{Pending, Word};
 use crate::time::{Millis, Now};
 use crate::timer::Timer;
 use crate::waiter::{Asked, Waiter};
@@ -251,22 +253,15 @@ impl Broker {
                 || self.words_of_group(group).any(|events| events.gap_after(after)))
     }
 
-    pub(crate) fn ask_parents(&mut self, reply: ReplyTo, task: TaskId, cancel: bool, after: u64, now: Now) {
-        let op = Op::Parents { task, after, rows: PARENTS_TOLD_MAX, bytes: FINALS_BYTES_MAX };
-        self.ask_store(reply, op, Pending::Parents { reply, cancel }, now);
-    }
-
-    pub(crate) fn on_parents_found(
-        &mut self,
-        reply: ReplyTo,
-        cancel: bool,
-        endings: Vec<(TaskId, Ending)>,
-        more: bool,
-    ) {
-        if !self.close_question(reply) {
+    pub(crate) fn on_parents_found(&mut self, word: Word, endings: Vec<(TaskId, Ending)>, more: bool) {
+        if !self.close_question(word.reply) {
             return;
         }
-        let mut noted = ProgressNoted { cancel, parents: Vec::with_capacity(endings.len()), more };
+        let Word { reply, lease, event, .. } = word;
+        if !self.is_running(Held(event.task, lease)) {
+            return self.refuse_stale(reply, event.task);
+        }
+        let mut noted = ProgressNoted { cancel: false, parents: Vec::with_capacity(endings.len()), more };
         let mut room = Room::with_reserved(ANSWER_LIST_BYTES);
         for (task, ending) in endings {
             let mut parent = match ending {
@@ -282,8 +277,13 @@ impl Broker {
             }
             noted.parents.push(parent);
         }
-        self.answer(reply, Answer::Progress(noted));
+        self.tell_word(reply, event, noted);
     }
+}
+
+/// How the tasks ended for which a task has waited, those behind an id.
+pub(crate) fn parents_of(task: TaskId, after: u64) -> Op {
+    Op::Parents { task, after, rows: PARENTS_TOLD_MAX, bytes: FINALS_BYTES_MAX }
 }
 
 /// For whom a task waits, in a sentence.

@@ -3,7 +3,7 @@
 
 use laneway_core::{Next, Op};
 
-/// Submits and outcomes are acknowledged; hand-outs, progress and sessions are not. What was found decides what a worker's
+/// Submits, outcomes and checkpoints are acknowledged; hand-outs, other progress and sessions are not. What was found decides what a worker's
 /// late word is answered with (`recorded`, say), and that is an acknowledgement too.
 pub(super) fn needs_sync(op: &Op) -> bool {
     match op {
@@ -20,8 +20,8 @@ pub(super) fn needs_sync(op: &Op) -> bool {
         | Op::CancelGroup { .. } => true,
         Op::Schedules(schedules) => schedules.is_change(),
         Op::Bulk(slice) => !slice.dry_run,
+        Op::Noted(noted) => noted.checkpoint.is_some(),
         Op::Started(_)
-        | Op::Noted(_)
         | Op::FindKey { .. }
         | Op::FindTwins(_)
         | Op::Endings(_)

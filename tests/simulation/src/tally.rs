@@ -60,7 +60,8 @@ pub struct Tally {
     pub group_words: u64,
     /// Words with a piece of a result or of a log.
     pub pieces: u64,
-    /// Hand-outs with what an earlier run had saved.
+    /// Checkpoints that a run was told to be kept, and hand-outs with what an earlier run had saved.
+    pub saved: u64,
     pub checkpoints: u64,
     /// Ends of parents that children were told.
     pub parents: u64,
@@ -111,6 +112,7 @@ impl AddAssign for Tally {
         self.group_words += other.group_words;
         self.cut_short += other.cut_short;
         self.pieces += other.pieces;
+        self.saved += other.saved;
         self.checkpoints += other.checkpoints;
         self.parents += other.parents;
         self.met += other.met;

@@ -280,6 +280,61 @@ fn each_sort_of_progress_goes_where_it_belongs() {
 }
 
 #[test]
+fn a_checkpoint_is_answered_when_it_is_on_disk() {
+    // And what it tells beside that is heard then, once, though it is said again.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    let waiter = world.ask(9, Request::WaitFor(wait_for(&[1], 60_000)));
+    world.commit();
+    world.take();
+    let saves = || Progress { done: Some(1), checkpoint: Some(Payload::bin("x")), ..word(1, lease) };
+    let reply = world.ask(1, Request::Progress(saves()));
+    assert_eq!(world.said(), ["noted 1 Some(1)"]);
+    world.pass(999);
+    assert!(world.open.contains(&reply) && world.open.contains(&waiter));
+    world.pass(1);
+    assert_eq!(world.said(), [format!("#{} ERR storage", reply.0)], "the commit is late");
+    world.ask(1, Request::Progress(saves()));
+    world.commit();
+    let said = world.said();
+    let [noted, saved, _, heard] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(noted, "noted 1 Some(1)");
+    assert!(saved.ends_with("OK cancel false") && heard.contains("events [(1, Some(1))]"), "{said:?}");
+    assert_eq!(world.row(1).checkpoint, Some(Payload::bin("x")));
+}
+
+#[test]
+fn who_has_lost_its_task_before_its_checkpoint_is_on_disk_is_stale() {
+    // The run has ended meanwhile, or an app has finished the row. A store that is known to fail is told at once, and nothing is taken.
+    for by_app in [false, true] {
+        let mut world = World::new();
+        world.insert("low", "a", 1);
+        let lease = take(&mut world);
+        world.commit();
+        if by_app {
+            world.table.rows.get_mut(&id(1)).unwrap().lease = None;
+        }
+        let saves = Progress { done: Some(1), checkpoint: Some(Payload::bin("x")), ..word(1, lease) };
+        let reply = world.ask(1, Request::Progress(saves));
+        if !by_app {
+            finish(&mut world, 1, lease);
+        }
+        world.commit();
+        let Answer::Error(error) = &world.answers[&reply] else { panic!("{by_app}: taken") };
+        assert_eq!(error.code, Code::Stale, "{by_app}");
+    }
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    let lease = take(&mut world);
+    world.commit();
+    world.event(Event::StoreFailed("the disk is full".into()));
+    world.take();
+    let reply = world.ask(1, Request::Progress(Progress { checkpoint: Some(Payload::bin("x")), ..word(1, lease) }));
+    assert_eq!(world.said(), [format!("#{} ERR storage", reply.0)]);
+}
+
+#[test]
 fn progress_over_the_limit_is_refused_with_the_field_that_is_too_large() {
     // 1,024 bytes are allowed for each of the two.
     let mut world = World::new();
@@ -289,6 +344,7 @@ fn progress_over_the_limit_is_refused_with_the_field_that_is_too_large() {
         let (data, checkpoint) = (Payload::bin(vec![0; data]), Payload::bin(vec![0; checkpoint]));
         let progress = Progress { data: Some(data), checkpoint: Some(checkpoint), ..word(1, lease) };
         let reply = world.ask(1, Request::Progress(progress));
+        world.commit();
         match &world.answers[&reply] {
             Answer::Error(error) => Some((error.code, error.field.clone().unwrap())),
             _ => None,

@@ -10,7 +10,8 @@ use laneway_protocol::message::{
 use laneway_protocol::{FairKey, Kind, LaneName, Lease, Payload, SessionName, TaskId, TaskState};
 
 use crate::action::{
-    BulkSlice, BulkSliced, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, Op, OpResult, Started,
+    BulkSlice, BulkSliced, Count, Counts, Edit, Ended, EndedAs, Ending, FoundGroup, Next, NotedAs, Op, OpResult,
+    Started,
 };
 use crate::event::{FoundTask, Loaded, OpId, QueueKey, QueuedTask};
 use crate::time::{Now, UnixMillis};
@@ -170,9 +171,12 @@ impl Table {
             Op::Started(started) => self.started(&started),
             Op::Ended(ended) => return Some(OpResult::Ended(self.ended(ended))),
             Op::Noted(noted) => {
-                if let Some(row) = self.rows.get_mut(&noted.task).filter(|row| row.lease == Some(noted.lease)) {
-                    row.progress = (noted.done, noted.total, noted.note);
-                }
+                let Some(row) = self.rows.get_mut(&noted.task).filter(|row| row.lease == Some(noted.lease)) else {
+                    return Some(OpResult::Noted(NotedAs::Overtaken));
+                };
+                row.progress = (noted.done, noted.total, noted.note);
+                row.checkpoint = noted.checkpoint.or(row.checkpoint.take());
+                return Some(OpResult::Noted(NotedAs::Written));
             }
             Op::Submit { tasks, group, secured, .. } => {
                 return Some(match (self.submit(tasks, &secured, now), group) {

@@ -1,6 +1,6 @@
 //! The life of one task: started, ended, cancelled, requeued, and what apps do to it meanwhile.
 
-use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, Op, OpResult};
+use laneway_core::{Cause, Count, Ended, EndedAs, Next, Noted, NotedAs, Op, OpResult};
 use laneway_protocol::message::{Payload, Verdict};
 use laneway_protocol::{Lease, TaskState};
 use rusqlite::types::Value;
@@ -176,7 +176,8 @@ pub(super) fn progress_and_checkpoints_need_the_lease<T: Subject>(world: &mut Wo
     };
     let lease = run.started.lease;
     world.apply(&[note(lease, Some(3), Some("a third"), Some(Payload::bin(vec![1, 2])))]);
-    world.apply(&[note(lease, None, None, None), note(Lease::new(1), Some(8), None, None)]);
+    let noted = world.apply(&[note(lease, None, None, None), note(Lease::new(1), Some(8), None, None)]);
+    assert_eq!(noted, [NotedAs::Written, NotedAs::Overtaken].map(|noted| Some(OpResult::Noted(noted))));
     assert_eq!(world.cell(id, "progress_done"), Value::Integer(3));
     assert_eq!(world.cell(id, "progress_total"), Value::Integer(9));
     assert_eq!(world.cell(id, "progress_note"), text("a third"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use laneway_core::{
-    Cause, Count, Ended, EndedAs, MARK_MAX, Next, Noted, Now, Op, OpResult, QueueKey, Started, UnixMillis,
+    Cause, Count, Ended, EndedAs, MARK_MAX, Next, Noted, NotedAs, Now, Op, OpResult, QueueKey, Started, UnixMillis,
 };
 use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, NewTask, Stored, Verdict};
 use laneway_protocol::{FairKey, RequestId, TaskState};
@@ -22,10 +22,7 @@ impl Step<'_> {
                 return None;
             }
             Op::Ended(ended) => OpResult::Ended(self.end(ended, now)),
-            Op::Noted(noted) => {
-                self.note(noted);
-                return None;
-            }
+            Op::Noted(noted) => OpResult::Noted(self.note(noted)),
             Op::Submit { request, tasks, group, secured } => {
                 let list = NewList { tasks, group: group.as_deref(), spawned_by: None, secured };
                 self.submit(*request, list, now)
@@ -274,11 +271,11 @@ impl Step<'_> {
         EndedAs::Overtaken
     }
 
-    fn note(&mut self, noted: &Noted) {
-        let Some(row) = self.db.rows.get_mut(&sql(noted.task)).map(Arc::make_mut) else { return };
-        if state(row) != TaskState::Running || int(row, "lease") != Some(noted.lease.value()) {
-            return;
-        }
+    fn note(&mut self, noted: &Noted) -> NotedAs {
+        let row = self.db.rows.get_mut(&sql(noted.task)).map(Arc::make_mut);
+        let runs =
+            |row: &&mut Cells| state(row) == TaskState::Running && int(row, "lease") == Some(noted.lease.value());
+        let Some(row) = row.filter(runs) else { return NotedAs::Overtaken };
         let number = |n: Option<u64>| n.map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
         let checkpoint = noted.checkpoint.as_ref().map(|checkpoint| sql_payload(Some(checkpoint)));
         let cells = [
@@ -288,6 +285,7 @@ impl Step<'_> {
             ("checkpoint", checkpoint),
         ];
         row.extend(cells.into_iter().filter_map(|(column, value)| Some((column, value?))));
+        NotedAs::Written
     }
 
     fn submit(&mut self, request: RequestId, list: NewList<'_>, now: Now) -> OpResult {

@@ -1,7 +1,7 @@
 //! Operations in their order: which two of a slice become one write, and what each other one does. The runs themselves are
 //! in `run.rs`, those that are written many at a time in `series.rs`.
 
-use laneway_core::{Edit, Ended, EndedAs, IdMap, Next, Noted, Now, Op, OpResult, Started};
+use laneway_core::{Edit, Ended, EndedAs, IdMap, Next, Noted, NotedAs, Now, Op, OpResult, Started};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, params};
@@ -97,10 +97,7 @@ fn single<'c>(
             return Ok(None);
         }
         Op::Ended(ended) => OpResult::Ended(or_refused(end(conn, state, ended, now), conn, state, ended, now)?),
-        Op::Noted(noted) => {
-            note(conn, noted)?;
-            return Ok(None);
-        }
+        Op::Noted(noted) => OpResult::Noted(note(conn, noted)?),
         Op::Submit { request, tasks, group, secured } => {
             let list = NewList { tasks, group: group.as_deref(), spawned_by: None, secured };
             submit(conn, state, *request, list, now)?
@@ -234,7 +231,7 @@ pub(super) fn partners(ops: &[Op]) -> Vec<Partner> {
 
 // ------------------------------------------------------------------------------------------------------------ progress
 
-fn note(conn: &Connection, noted: &Noted) -> Result<(), StoreError> {
+fn note(conn: &Connection, noted: &Noted) -> Result<NotedAs, StoreError> {
     let sql = "UPDATE tasks SET progress_done = coalesce(?3, progress_done), progress_total = coalesce(?4, progress_total), \
                progress_note = coalesce(?5, progress_note), checkpoint = coalesce(?6, checkpoint) \
                WHERE id = ?1 AND lease = ?2 AND state = 'running'";
@@ -246,5 +243,9 @@ fn note(conn: &Connection, noted: &Noted) -> Result<(), StoreError> {
         noted.note.as_deref().map(|note| clipped(note, TEXT_BYTES_MAX)),
         SqlPayload(noted.checkpoint.as_ref()),
     ]);
-    unless_refused(written, sql_id(noted.task), "progress could not be kept").map(drop)
+    Ok(match unless_refused(written, sql_id(noted.task), "progress could not be kept")? {
+        None => NotedAs::Refused,
+        Some(0) => NotedAs::Overtaken,
+        Some(_) => NotedAs::Written,
+    })
 }

@@ -30,10 +30,10 @@ impl Auditor {
                     self.peers.welcome.insert(hello.session.to_string());
                 }
             }
-            (Request::Progress(progress), Answer::Progress(noted)) if progress.parents.is_some() => {
-                self.check_parents(reply, progress, noted);
-            }
-            (Request::Progress(progress), Answer::Progress(_)) => {
+            (Request::Progress(progress), Answer::Progress(noted)) => {
+                if progress.parents.is_some() {
+                    self.check_parents(reply, progress, noted);
+                }
                 self.is_current(id(progress.task), progress.lease.value(), "progress is taken");
                 self.on_progress_taken(progress);
                 self.on_checkpoint_taken(progress);

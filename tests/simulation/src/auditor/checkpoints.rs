@@ -1,8 +1,9 @@
 //! Checkpoints: a row keeps the last that its runs saved, in the order in which they did, until its payload is replaced; every hand-out
-//! carries what the row has; and whatever a run was told to be saved is there once the broker has nothing left to write.
+//! carries what the row has; and whatever a run was told to be saved is in the row and on disk from then on.
 
 use std::collections::BTreeMap;
 
+use laneway_core::Noted;
 use laneway_protocol::message::{HandedTask, NewTask, Progress};
 use laneway_protocol::{Payload, TaskState};
 
@@ -11,8 +12,10 @@ use crate::row::Row;
 
 #[derive(Debug, Default)]
 pub(super) struct Saved {
-    /// Of each task, in the order in which they were taken, in any life of the broker.
+    /// Of each task, in the order in which they went to the store, in any life of the broker.
     said: BTreeMap<i64, Vec<Payload>>,
+    /// Which of these somebody was told is kept; a later one may have taken its place.
+    promised: BTreeMap<i64, usize>,
     /// Which of these the row is known to have got.
     reached: BTreeMap<i64, usize>,
     /// The last that this broker has taken, with the lease under which.
@@ -29,18 +32,51 @@ impl Auditor {
         self.saved.reached.clear();
     }
 
-    /// A run was told that this is taken.
+    pub(super) fn checkpoints_on_op(&mut self, noted: &Noted) {
+        if let Some(checkpoint) = &noted.checkpoint {
+            self.saved.said.entry(id(noted.task)).or_default().push(checkpoint.clone());
+        }
+    }
+
+    /// A run was told that this is kept.
     pub(super) fn on_checkpoint_taken(&mut self, progress: &Progress) {
         let Some(checkpoint) = &progress.checkpoint else { return };
         let task = id(progress.task);
-        self.saved.said.entry(task).or_default().push(checkpoint.clone());
         self.saved.last.insert(task, (progress.lease.value(), checkpoint.clone()));
+        self.tally.saved += 1;
+        let place = self.place_of(task, Some(checkpoint));
+        let promised = self.saved.promised.get(&task).copied();
+        self.saved.promised.extend(place.max(promised).map(|place| (task, place)));
+        let on_disk = self.synced.get(&task).and_then(|row| self.place_of(task, row.checkpoint.as_ref()));
+        if (place.is_none() || on_disk < place) && !self.touched.contains(&task) {
+            let saved = shown(Some(checkpoint));
+            self.fail(format!("task {task} is told that {saved} is saved, which is not on disk: {on_disk:?}"));
+        }
+    }
+
+    fn place_of(&self, task: i64, checkpoint: Option<&Payload>) -> Option<usize> {
+        let said = self.saved.said.get(&task)?;
+        said.iter().rposition(|said| Some(said) == checkpoint)
+    }
+
+    /// No commit and no power cut takes away what was promised.
+    pub(super) fn check_saved(&mut self) {
+        let lost = self.saved.promised.iter().find(|(task, place)| {
+            let row = self.rows.get(task).filter(|_| !self.is_gone(**task));
+            row.is_some_and(|row| self.place_of(**task, row.checkpoint.as_ref()) < Some(**place))
+        });
+        if let Some((task, place)) = lost {
+            let (row, promised) =
+                (shown(self.rows[task].checkpoint.as_ref()), shown(self.saved.said[task].get(*place)));
+            self.fail(format!("task {task} was told that {promised} is saved, its row has {row}"));
+        }
     }
 
     /// What a turn did to the checkpoints of rows. `replaced` are those with another payload.
     pub(super) fn check_checkpoints(&mut self, before: &BTreeMap<i64, Row>, replaced: &BTreeMap<i64, NewTask>) {
         // What was saved belongs to the payload from before.
         self.saved.last.retain(|task, _| !replaced.contains_key(task));
+        self.saved.promised.retain(|task, _| !replaced.contains_key(task));
         let mut wrong = None;
         for (task, row) in self.rows.iter().filter(|(task, _)| !self.touched.contains(task)) {
             let old = before.get(task).and_then(|row| row.checkpoint.as_ref());

@@ -99,7 +99,10 @@ impl Auditor {
                 self.on_started(started, adopted);
             }
             Op::Ended(ended) => self.on_ended(ended, workers),
-            Op::Noted(noted) => self.is_current(id(noted.task), noted.lease.value(), "progress is taken"),
+            Op::Noted(noted) => {
+                self.is_current(id(noted.task), noted.lease.value(), "progress is taken");
+                self.checkpoints_on_op(noted);
+            }
             Op::Cancel(tasks) => {
                 self.waiting.cancelling.extend(tasks.iter().map(|task| id(*task)));
                 self.cancels.extend(number.map(|number| (number, tasks.clone())));

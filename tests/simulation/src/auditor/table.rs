@@ -125,6 +125,7 @@ impl Auditor {
 
     fn check_promises(&mut self) {
         self.check_purges();
+        self.check_saved();
         let lost = self.promises.stored.iter().find(|task| !self.is_gone(**task) && !self.rows.contains_key(task));
         if let Some(task) = lost {
             self.fail(format!("task {task} was acknowledged and is not in the table"));
