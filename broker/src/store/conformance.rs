@@ -154,6 +154,7 @@ suite! {
         a_whole_group_is_cancelled_in_parts
         what_a_run_spawns_may_wait_and_join
         what_joins_a_cancelled_group_is_cancelled_with_it
+        nothing_joins_a_cancelled_group
         a_spawn_that_would_wait_for_itself_fails_its_run
         a_spawn_that_is_a_ring_through_one_key_fails_its_run
         parents_are_told_in_pages

@@ -60,6 +60,12 @@ pub(super) fn missing_group(group: u64) -> Bad {
     Bad::new("group", format!("group {group} is not in the table: make it with the tasks that it begins with"))
 }
 
+pub(super) fn cancelled_group(group: u64) -> Bad {
+    let reason =
+        format!("group {group} was cancelled and takes no more tasks: begin a new one, or requeue a task of it first");
+    Bad::new("group", reason)
+}
+
 pub(super) fn last_has_twin(twin: i64) -> Bad {
     Bad::new(
         "unique_key",

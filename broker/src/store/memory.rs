@@ -148,6 +148,7 @@ struct Group {
     last: Option<i64>,
     anyway: bool,
     created_at: i64,
+    cancelled: bool,
 }
 
 /// A row of `failures`.

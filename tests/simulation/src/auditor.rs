@@ -233,6 +233,7 @@ impl Auditor {
         self.news_on_start(epoch);
         self.checkpoints_on_start();
         self.keys_on_start();
+        self.groups_on_start();
         self.by_key.clear();
         self.asked_by_holders.clear();
         self.disturbed(now);

@@ -38,6 +38,9 @@ pub struct Tally {
     /// Groups whose counts were known when they were told, and those with live tasks that were cancelled.
     pub counted: u64,
     pub groups_cancelled: u64,
+    /// Tasks spawned into a cancelled group, and submits that were not let into one.
+    pub joined_late: u64,
+    pub joins_refused: u64,
     /// Rows past the time that they are kept, deleted.
     pub pruned: u64,
     /// Rows beyond as many as are kept of their kind, deleted.
@@ -100,6 +103,8 @@ impl AddAssign for Tally {
         self.shown += other.shown;
         self.counted += other.counted;
         self.groups_cancelled += other.groups_cancelled;
+        self.joined_late += other.joined_late;
+        self.joins_refused += other.joins_refused;
         self.pruned += other.pruned;
         self.surplus += other.surplus;
         self.drained += other.drained;

@@ -110,7 +110,8 @@ impl World {
                 return Some((Request::Ping, 0));
             }
             self.tasks_left -= n;
-            let submit = self.new_list(n, &known);
+            let groups = self.clients[at].groups.clone();
+            let submit = self.new_list(n, &known, &groups);
             let wait_ms = submit.wait_ms;
             return Some((Request::Submit(submit), wait_ms));
         }
@@ -249,7 +250,7 @@ impl World {
     }
 
     /// Tasks that may wait for each other, in any order, or for known ones; some are a group.
-    fn new_list(&mut self, n: u64, known: &[TaskId]) -> Submit {
+    fn new_list(&mut self, n: u64, known: &[TaskId], groups: &[u64]) -> Submit {
         let mut tasks: Vec<NewTask> = (0..n).map(|_| self.new_wire_task()).collect();
         for (at, task) in tasks.iter_mut().enumerate() {
             if at > 0 && self.chance.chance(30) {
@@ -277,6 +278,11 @@ impl World {
             });
             NewGroup { name: None, last: free, anyway: self.chance.chance(50) }
         });
+        if group.is_none() && !groups.is_empty() && self.operator_random.chance(30) {
+            // Those of the latest, mostly: others are over.
+            let group = groups[groups.len() - 1 - self.operator_random.index(groups.len().min(2))];
+            tasks.iter_mut().filter(|_| self.operator_random.chance(60)).for_each(|task| task.group = Some(group));
+        }
         let abandon = group.is_none() && self.chance.chance(20);
         let wait_ms = if self.chance.chance(20) { 1_000 } else { 0 };
         Submit { request: RequestId(self.chance.bytes()), tasks, wait_ms, abandon, group }
@@ -432,6 +438,9 @@ impl World {
         if !self.calm && self.plan.has(Fault::RoughApps) && self.chance.chance(40) {
             self.be_rough();
         }
+        if !self.calm && self.plan.has(Fault::RoughApps) && self.plan.operator && self.operator_random.chance(25) {
+            self.clear_away();
+        }
         self.work_on_schedules();
         self.auditor.on_table(&self.table);
         let ms = self.net.below(5);
@@ -468,6 +477,19 @@ impl World {
         let payload = task.payload.map(|payload| String::from_utf8(payload.bytes).expect("it is a number"));
         cells.extend(payload.map(|payload| ("payload", Value::Text(payload))));
         cells
+    }
+
+    /// An app deletes tasks of one kind that have ended, perhaps between the broker's count of them and what it deletes by that.
+    fn clear_away(&mut self) {
+        let kind = *self.operator_random.pick(&KINDS);
+        let ended = self.auditor.rows.iter().filter(|(_, row)| row.state.is_final() && row.kind == kind);
+        let ended: Vec<i64> = ended.map(|(task, _)| *task).collect();
+        for _ in 0..self.operator_random.index(3).min(ended.len()) {
+            let id = *self.operator_random.pick(&ended);
+            self.note(format_args!("an app has done with {id}"));
+            self.auditor.on_touched(id);
+            self.table.delete(id);
+        }
     }
 
     /// Something that an app should not do, or may, to a row that exists.

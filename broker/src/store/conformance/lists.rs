@@ -321,6 +321,36 @@ pub(super) fn what_joins_a_cancelled_group_is_cancelled_with_it<T: Subject>(worl
     assert_eq!(world.cell(3, "error"), Value::Text(JOINED_TOO_LATE.into()));
 }
 
+pub(super) fn nothing_joins_a_cancelled_group<T: Subject>(world: &mut World<T>) {
+    // Not though all its tasks had ended before: a submit is refused whole, what is spawned into it ends as cancelled, joined or by number,
+    // by a task of it that was not there to be cancelled too. A person who queues one of its tasks again opens it again.
+    let (list, number) = world.batch(vec![new_task("k"); 2], NewGroup::default());
+    world.ended(list[0], Next::Done(None));
+    world.ended(list[1], Next::Dead);
+    world.ask(Op::CancelGroup { group: number, rows: 9 });
+    let late = NewTask { group: Some(number), ..new_task("k") };
+    let refused = world.refusal(vec![new_task("k"), late.clone()]);
+    assert_eq!((refused.0, refused.1), (1, "group"));
+    assert!(refused.2.starts_with(&format!("group {number} was cancelled and takes no more tasks")), "{}", refused.2);
+    let other = world.plain();
+    let mut ended = world.started(other).done();
+    ended.spawn = vec![late.clone(), after(&[0]), new_task("k")];
+    let first = other + 1;
+    assert_eq!(world.end(ended), EndedAs::Written(Done));
+    world.intake();
+    assert_eq!(world.all_states(&[first, first + 1, first + 2]), [Cancelled, Cancelled, Queued]);
+    assert_eq!(world.cell(first, "error"), Value::Text(JOINED_TOO_LATE.into()));
+    let by_sql = world.insert(&[("kind", Value::Text("k".into())), ("group_id", Value::Integer(number.cast_signed()))]);
+    let mut ended = world.started(by_sql).done();
+    ended.spawn = vec![NewTask { join: true, ..new_task("k") }];
+    assert_eq!(world.end(ended), EndedAs::Written(Done));
+    assert_eq!(world.state(by_sql + 1), Cancelled);
+    world.ask(Op::Requeue(vec![task(list[1])]));
+    let joined = world.list(vec![late]);
+    world.intake();
+    assert_eq!(world.all_states(&[list[1], joined[0]]), [Queued, Queued]);
+}
+
 pub(super) fn a_spawn_that_would_wait_for_itself_fails_its_run<T: Subject>(world: &mut World<T>) {
     // A task of the group that waits for the group's last one, which waits for it; nothing of it is stored.
     let group = NewGroup { last: Some(1), ..NewGroup::default() };

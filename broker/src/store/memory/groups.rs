@@ -10,8 +10,8 @@ use super::cells::{int, sql, state, task_id};
 use super::dependencies::Edge;
 use super::{Group, Step};
 use crate::store::dependencies::{
-    JOINED_TOO_LATE, LIVE_STATES, group_name, judge_list, last_has_twin, missing_group, missing_parent, numbers_before,
-    ring_of_stored,
+    JOINED_TOO_LATE, LIVE_STATES, cancelled_group, group_name, judge_list, last_has_twin, missing_group, missing_parent,
+    numbers_before, ring_of_stored,
 };
 use crate::store::validate::Bad;
 
@@ -63,7 +63,11 @@ impl Step<'_> {
                 return Err((at, missing_group(group)));
             }
             let group = task.group.map(u64::cast_signed).or(own).or(spawner.filter(|_| task.join));
-            if too_late && task.join && spawner.is_some() && group == spawner {
+            let cancelled = group.and_then(|group| self.db.groups.get(&group)).is_some_and(|group| group.cancelled);
+            if let Some(named) = task.group.filter(|_| cancelled && list.spawned_by.is_none()) {
+                return Err((at, cancelled_group(named)));
+            }
+            if cancelled || (too_late && task.join && spawner.is_some() && group == spawner) {
                 let new = self.insert(task, true, group, now);
                 let row = self.db.rows.get_mut(&sql(new.task)).map(Arc::make_mut).expect("just inserted");
                 row.insert("state", Value::Text("cancelled".into()));
@@ -126,6 +130,7 @@ impl Step<'_> {
             last: None,
             anyway: group.anyway,
             created_at: now.wall.0,
+            cancelled: false,
         };
         self.db.groups.insert(self.db.newest_group, row);
         self.db.newest_group
@@ -166,6 +171,9 @@ impl Step<'_> {
     }
 
     pub(super) fn cancel_group(&mut self, group: u64, rows: usize) -> bool {
+        if let Some(row) = self.db.groups.get_mut(&group.cast_signed()) {
+            row.cancelled = true;
+        }
         let is_wanted = |row: &Arc<super::Cells>| {
             int(row, "group_id") == Some(group.cast_signed())
                 && !state(row).is_final()

@@ -8,6 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::State;
+use super::group::revive;
 use super::prune::{delete, is_needed};
 use super::refused::unless_refused;
 use super::row::{self, sql_id};
@@ -36,7 +37,7 @@ pub(super) fn edit(
 fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
     let id = sql_id(task);
     let mut statement =
-        conn.prepare_cached("SELECT state, kind, lane, unique_key, fair_key FROM tasks WHERE id = ?1")?;
+        conn.prepare_cached("SELECT state, kind, lane, unique_key, fair_key, group_id FROM tasks WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
     let Some(row) = rows.next()? else { return Ok(Verdict::NotFound) };
     let was = row::state(row.get_ref(0)?);
@@ -54,6 +55,7 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
         (_, None) => None,
     };
     let fair_key = row::fair_key(row.get_ref(4)?);
+    let group = row::int(row.get_ref(5)?);
     drop(rows);
     // A mark says that some hand-outs have a payload from before: no requeue makes them current.
     let sql = "UPDATE tasks SET state = 'queued', run_at = NULL, attempts = 0, losses = 0, \
@@ -61,6 +63,9 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
                expires_at = CASE WHEN expires_at > ?2 THEN expires_at END, \
                progress_done = NULL, progress_total = NULL, progress_note = NULL WHERE id = ?1";
     conn.prepare_cached(sql)?.execute(params![id, now.wall.0, MARK_MAX])?;
+    if let Some(group) = group {
+        revive(conn, group)?;
+    }
     state.revived += 1;
     if was == Some(TaskState::Dead) {
         state.tally.undied(id);

@@ -21,9 +21,17 @@ pub(super) fn new_group(conn: &Connection, group: &NewGroup, now: Now) -> Result
     Ok(conn.last_insert_rowid())
 }
 
-pub(super) fn group_exists(conn: &Connection, group: u64) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM task_groups WHERE id = ?1)";
-    Ok(conn.prepare_cached(sql)?.query_row([sql_u64(group)], |row| row.get(0))?)
+/// Whether a group was cancelled and takes no more tasks; `None` when no row tells of it.
+pub(super) fn is_cancelled(conn: &Connection, group: i64) -> Result<Option<bool>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT cancel_requested FROM task_groups WHERE id = ?1")?;
+    Ok(statement.query_row([group], |row| Ok(row::requested(row.get_ref(0)?))).optional()?)
+}
+
+/// A task of it was queued again by a person: others may join it again.
+pub(super) fn revive(conn: &Connection, group: i64) -> Result<(), StoreError> {
+    let sql = "UPDATE task_groups SET cancel_requested = 0 WHERE id = ?1 AND cancel_requested <> 0";
+    conn.prepare_cached(sql)?.execute([group])?;
+    Ok(())
 }
 
 /// The group of a task.
@@ -133,8 +141,11 @@ fn count_of(row: &mut GroupRow, state: TaskState) -> &mut u64 {
     }
 }
 
-/// Asks up to `rows` live tasks of a group to end, as an app would; the next sweep sees to it. True when there are more.
+/// Asks up to `rows` live tasks of a group to end, as an app would; the next sweep sees to it. True when there are more. From the first of them
+/// on nothing joins it.
 pub(super) fn cancel(conn: &Connection, group: u64, rows: usize) -> Result<bool, StoreError> {
+    let sql = "UPDATE task_groups SET cancel_requested = 1 WHERE id = ?1 AND cancel_requested = 0";
+    conn.prepare_cached(sql)?.execute([sql_u64(group)])?;
     let limit = i64::try_from(rows).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(const_sql::CANCELLABLE)?;
     let ids: Vec<i64> =

@@ -13,7 +13,7 @@ mod embedded {
 }
 
 /// The newest schema that this program knows.
-pub(crate) const SCHEMA_VERSION: u32 = 12;
+pub(crate) const SCHEMA_VERSION: u32 = 13;
 
 /// Where the applied migrations are written down; refinery's own name would be that of an app which uses it too.
 const HISTORY: &str = "laneway_schema_history";

@@ -7,13 +7,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
 use super::dependencies::{Rings, depend, is_awaited, state_of};
-use super::group::{end_unborn, group_exists, group_of, is_to_end, new_group, waiting_last};
+use super::group::{end_unborn, group_of, is_cancelled, is_to_end, new_group, waiting_last};
 use super::insert::Inserts;
 use super::row::{sql_id, sql_u64};
 use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
 use crate::store::dependencies::{
-    is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before, ring_of_stored,
+    cancelled_group, is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before, ring_of_stored,
 };
 use crate::store::validate::{Bad, Judge};
 
@@ -280,12 +280,16 @@ fn insert_related(
             return Ok(Err((at, missing_parent(parent))));
         }
         let group = task.group.map(sql_u64).or(own_group).or(spawner_group.filter(|_| task.join));
-        if let Some(named) = task.group
-            && !group_exists(conn, named)?
-        {
-            return Ok(Err((at, missing_group(named))));
+        let cancelled = match group.filter(|_| own_group.is_none()) {
+            Some(group) => is_cancelled(conn, group)?,
+            None => None,
+        };
+        match (task.group, cancelled) {
+            (Some(named), None) => return Ok(Err((at, missing_group(named)))),
+            (Some(named), Some(true)) if list.spawned_by.is_none() => return Ok(Err((at, cancelled_group(named)))),
+            _ => {}
         }
-        if too_late && task.join && group == spawner_group {
+        if cancelled == Some(true) || (too_late && task.join && group == spawner_group) {
             let id = inserts.row(task, "waiting", group)?;
             end_unborn(conn, id, now)?;
             inserted.waiting.push(id);

@@ -79,6 +79,7 @@ impl Auditor {
     pub(crate) fn on_reports(&mut self, events: &[Event]) {
         self.edits.said.clear();
         self.cron_on_reports(events);
+        self.groups_on_reports(events);
         for event in events {
             let Event::Committed(results) = event else { continue };
             for (number, result) in results {

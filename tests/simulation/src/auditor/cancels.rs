@@ -15,7 +15,7 @@ impl Auditor {
     pub(super) fn check_cancels(&mut self, before: &BTreeMap<i64, Row>) {
         for (task, old) in before {
             let Some(new) = self.rows.get(task) else { continue };
-            let of_group = || new.group.is_some_and(|group| self.cancelled_groups.contains(&group));
+            let of_group = || new.group.is_some_and(|group| self.cancelled_groups.contains(group));
             let asked = || self.touched.contains(task) || self.cancelled.contains(task) || of_group();
             let marked = new.cancel_requested && !old.cancel_requested;
             // Those that wait may go with a parent, and those that move by the word of their worker.

@@ -1,8 +1,9 @@
-//! Groups: their counts are those of the table at some moment since somebody asked, and one that is cancelled is so as a whole.
+//! Groups: their counts are those of the table at some moment since somebody asked, and one that is cancelled is so as a whole, whoever
+//! would join it later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::ReplyTo;
+use laneway_core::{Event, Op, OpId, OpResult, ReplyTo};
 use laneway_protocol::TaskState;
 use laneway_protocol::message::{AboutGroup, GroupRow};
 
@@ -10,13 +11,82 @@ use super::Auditor;
 use super::looks::Rows;
 use crate::row::Row;
 
-/// Groups that somebody has asked to be cancelled, at some time.
-pub(super) type Cancelled = BTreeSet<i64>;
+#[derive(Debug, Default)]
+pub(super) struct Cancelled {
+    /// Somebody has asked for that, at some time.
+    asked: BTreeSet<i64>,
+    on_way: BTreeMap<OpId, u64>,
+    /// Nothing joins these: the store has said so, and nobody has requeued a task of theirs since.
+    closed: BTreeSet<i64>,
+    closing: BTreeSet<i64>,
+}
+
+impl Cancelled {
+    pub(super) fn contains(&self, group: i64) -> bool {
+        self.asked.contains(&group)
+    }
+}
 
 impl Auditor {
     pub(super) fn on_group_asked(&mut self, about: &AboutGroup) {
         if about.cancel {
-            self.cancelled_groups.extend(i64::try_from(about.group));
+            self.cancelled_groups.asked.extend(i64::try_from(about.group));
+        }
+    }
+
+    pub(super) fn groups_on_start(&mut self) {
+        self.cancelled_groups.on_way.clear();
+    }
+
+    pub(super) fn groups_on_op(&mut self, number: Option<OpId>, op: &Op) {
+        if let (Some(number), Op::CancelGroup { group, .. }) = (number, op) {
+            self.cancelled_groups.on_way.insert(number, *group);
+        }
+    }
+
+    /// A turn is committed and tells this.
+    pub(super) fn groups_on_reports(&mut self, events: &[Event]) {
+        let results = events.iter().filter_map(|event| match event {
+            Event::Committed(results) => Some(results),
+            _ => None,
+        });
+        for (number, result) in results.flatten() {
+            let group = self
+                .cancelled_groups
+                .on_way
+                .remove(number)
+                .filter(|_| matches!(result, OpResult::GroupCancelled { .. }));
+            self.cancelled_groups.closing.extend(group.and_then(|group| i64::try_from(group).ok()));
+        }
+    }
+
+    /// What a turn has brought into a group that was closed before it has ended by that.
+    pub(super) fn check_joins(&mut self, before: &BTreeMap<i64, Row>) {
+        let revived = |(task, old): (&i64, &Row)| {
+            let lives = self.rows.get(task).is_some_and(|row| !row.state.is_final());
+            old.group.filter(|_| old.state.is_final() && lives)
+        };
+        let revived: BTreeSet<i64> = before.iter().filter_map(revived).collect();
+        let Cancelled { closed, closing, .. } = &mut self.cancelled_groups;
+        closed.retain(|group| !revived.contains(group));
+        let joined = self.rows.iter().filter(|(task, row)| !before.contains_key(task) && row.group.is_some());
+        let late = joined.filter(|(_, row)| row.group.is_some_and(|group| closed.contains(&group)));
+        let late: Vec<(i64, Row)> = late.map(|(task, row)| (*task, row.clone())).collect();
+        closed.extend(std::mem::take(closing).difference(&revived));
+        self.tally.joined_late += late.len() as u64;
+        if let Some((task, row)) = late.into_iter().find(|(_, row)| row.state != TaskState::Cancelled) {
+            self.fail(format!("task {task} joins a group that was cancelled: {row:?}"));
+        }
+    }
+
+    /// A submit was refused because of a group.
+    pub(super) fn check_group_refused(&mut self, group: Option<u64>) {
+        self.tally.joins_refused += 1;
+        let group = group.and_then(|group| i64::try_from(group).ok());
+        // One whose last task was deleted is not there any more.
+        let is_there = group.is_some_and(|group| self.rows.values().any(|row| row.group == Some(group)));
+        if is_there && group.is_none_or(|group| !self.cancelled_groups.contains(group)) {
+            self.fail(format!("a submit may not join group {group:?}, which nobody has cancelled"));
         }
     }
 

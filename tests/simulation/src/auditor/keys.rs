@@ -97,6 +97,10 @@ impl Auditor {
                     self.check_refused(before, &submit, index);
                     continue;
                 }
+                OpResult::Refused { index, field: "group", .. } => {
+                    self.check_group_refused(submit.tasks[index].group);
+                    continue;
+                }
                 _ => continue,
             };
             self.keys.stored.entry(request).or_default().push(stored.clone());
@@ -107,6 +111,9 @@ impl Auditor {
                     continue;
                 }
                 if again {
+                    // The row that has taught the key of its payload may be gone with the first saying.
+                    let shown = self.rows.get(&at).and_then(|row| row.unique_key.clone());
+                    self.key_of(task, shown.as_deref());
                     // A power cut may have taken it back, so that it is done once more.
                     let is_done = |old: &Row| {
                         let waits = |row: &&Row| row.state == TaskState::Queued && row.runs == old.runs;

@@ -69,6 +69,7 @@ impl Auditor {
         self.replaced_on_op(op);
         self.moving_on_op(op);
         self.batches_on_op(number, op);
+        self.groups_on_op(number, op);
         match op {
             Op::Started(started) => {
                 self.tally.hand_outs += 1;

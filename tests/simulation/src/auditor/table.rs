@@ -59,6 +59,7 @@ impl Auditor {
         self.check_replaced(&before, &replaced);
         self.check_checkpoints(&before, &replaced);
         self.check_rings(&before);
+        self.check_joins(&before);
         for task in before.keys() {
             if let Some(new) = self.rows.get(task).cloned() {
                 self.check_wait(*task, &before, &new);
