@@ -25,6 +25,8 @@ pub struct Tally {
     pub slots: u64,
     /// Changes of schedules over the wire that were answered.
     pub schedules_told: u64,
+    /// Schedules that were run beside their slots.
+    pub run_now: u64,
     /// Tasks that were queued, or cancelled, because of their parents.
     pub let_go: u64,
     pub failed_with_parent: u64,
@@ -95,6 +97,7 @@ impl AddAssign for Tally {
         self.moved += other.moved;
         self.slots += other.slots;
         self.schedules_told += other.schedules_told;
+        self.run_now += other.run_now;
         self.let_go += other.let_go;
         self.failed_with_parent += other.failed_with_parent;
         self.batches += other.batches;

@@ -352,6 +352,11 @@ impl World {
                 self.clients[at].then.extend(then);
                 false
             }
+            Answer::Schedules(rows) => {
+                let then = self.run_now(rows);
+                self.clients[at].then.extend(then);
+                false
+            }
             Answer::Bulk(bulked) => {
                 let begun = bulked.batch.as_ref().map(|batch| batch.number);
                 self.clients[at].batch = begun.or(self.clients[at].batch);
@@ -382,11 +387,9 @@ impl World {
             }
             _ => false,
         };
-        let goes_on = !self.clients[at].then.is_empty();
-        let ms = match again {
-            true => self.net.between(20, 200),
-            false => self.net.between(1, if goes_on { 5 } else { 100 }),
-        };
+        // Who has more to ask loses no time.
+        let rests_ms = if self.clients[at].then.is_empty() { 100 } else { 5 };
+        let ms = if again { self.net.between(20, 200) } else { self.net.between(1, rests_ms) };
         let client = &mut self.clients[at];
         if again {
             let asking = client.asking.as_mut().expect("just looked at");

@@ -298,9 +298,9 @@ fn a_checkpoint_is_answered_when_it_is_on_disk() {
     world.ask(1, Request::Progress(saves()));
     world.commit();
     let said = world.said();
-    let [noted, saved, _, heard] = &said[..] else { panic!("{said:?}") };
-    assert_eq!(noted, "noted 1 Some(1)");
-    assert!(saved.ends_with("OK cancel false") && heard.contains("events [(1, Some(1))]"), "{said:?}");
+    let [written, answered, _, heard] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(written, "noted 1 Some(1)");
+    assert!(answered.ends_with("OK cancel false") && heard.contains("events [(1, Some(1))]"), "{said:?}");
     assert_eq!(world.row(1).checkpoint, Some(Payload::bin("x")));
 }
 

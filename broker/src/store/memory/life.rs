@@ -380,8 +380,9 @@ impl Step<'_> {
             row.insert(column, Value::Integer(0));
         }
         row.insert("expires_at", expires_at.map_or(Value::Null, Value::Integer));
-        let group = int(row, "group_id").and_then(|group| self.db.groups.get_mut(&group));
-        group.into_iter().for_each(|group| group.cancelled = false);
+        if let Some(group) = int(row, "group_id").and_then(|group| self.db.groups.get_mut(&group)) {
+            group.cancelled = false;
+        }
         self.db.left += 1;
         let row = &self.db.rows[&id];
         if let Ok(key) = self.judge.key(cell(row, "kind"), cell(row, "lane")) {

@@ -313,7 +313,7 @@ fn insert_related(
     }
     let new = || inserted.stored.iter().filter(|stored| stored.new).map(|stored| sql_id(stored.task));
     let awaited = match (new().min(), new().max()) {
-        (Some(first), Some(last)) => is_awaited(conn, first, last)?,
+        (Some(oldest), Some(newest)) => is_awaited(conn, oldest, newest)?,
         _ => false,
     };
     insert_edges(conn, list, &inserted.stored)?;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::{Event, Op, OpId, OpResult};
+use laneway_core::{Event, Op, OpId, OpResult, ReplyTo};
 use laneway_protocol::message::{Answer, Request};
 use laneway_protocol::{RequestId, TaskId};
 
@@ -20,6 +20,9 @@ pub(super) struct Stakes {
     tasks: BTreeMap<i64, Stake>,
     /// Submits on their way to the store.
     submits: BTreeMap<OpId, RequestId>,
+    /// Keys that are looked up for somebody who waits, and the tasks that were found.
+    keys: BTreeMap<OpId, ReplyTo>,
+    found: BTreeMap<ReplyTo, i64>,
     /// Asked to be cancelled.
     given_up: BTreeSet<i64>,
     /// Of the last start or stall.
@@ -66,10 +69,19 @@ impl Auditor {
         }
     }
 
-    /// What the core is told: a submit is on disk.
+    /// What the core is told: a submit is on disk, or the task with a key is known.
     pub(crate) fn stakes_on_event(&mut self, event: &Event) {
         let Event::Committed(results) = event else { return };
         for (op, result) in results {
+            if let (Some(reply), OpResult::Found(found)) = (self.stakes.keys.remove(op), result)
+                && let (Some(row), Some(Open { request: Request::WaitFor(wait), gone: false, .. })) =
+                    (found.first(), self.open.get(&reply))
+            {
+                self.stakes.found.insert(reply, id(row.id));
+                if wait.abandon {
+                    self.stakes.tasks.entry(id(row.id)).or_default();
+                }
+            }
             let Some(request) = self.stakes.submits.remove(op) else { continue };
             let OpResult::Submitted(stored) = result else { continue };
             for stored in stored.iter().filter(|stored| stored.new) {
@@ -88,6 +100,8 @@ impl Auditor {
                     self.stakes.submits.extend(number.map(|number| (number, *request)));
                 }
             }
+            // Looked up as soon as somebody asks.
+            Op::FindKey { .. } => self.stakes.keys.extend(number.zip(self.cron.asking())),
             Op::Cancel(tasks) => tasks.iter().for_each(|task| self.check_cancel(*task)),
             _ => {}
         }
@@ -124,12 +138,16 @@ impl Auditor {
     /// Whoever waits is there for all of a router's turn.
     pub(super) fn check_stakes(&mut self) {
         let live = |task: &i64| self.rows.get(task).is_some_and(|row| !row.state.is_final());
+        let open = &self.open;
+        self.stakes.found.retain(|reply, _| open.contains_key(reply));
         let mut stakes = std::mem::take(&mut self.stakes.tasks);
         stakes.retain(|task, _| live(task));
         for (task, stake) in &mut stakes {
-            let open = self.open.values().any(|open| !open.gone && names(open, *task));
-            stake.sure |= self.open.values().any(|open| !open.gone && abandons(open, *task));
-            if open || self.waited_by_id(*task, stake) {
+            stake.sure |= self.open.iter().any(|(reply, open)| {
+                let abandons = matches!(&open.request, Request::WaitFor(wait) if wait.abandon);
+                !open.gone && abandons && self.waits_for(*reply, open, *task)
+            });
+            if self.waited_by_id(*task, stake) {
                 stake.alone = None;
             } else {
                 stake.alone.get_or_insert(self.now);
@@ -156,7 +174,12 @@ impl Auditor {
             let Request::Submit(submit) = &open.request else { return false };
             submit.wait_ms > 0 && stake.submit == Some(submit.request)
         };
-        self.open.values().any(|open| !open.gone && (names(open, task) || submitted(open)))
+        self.open.iter().any(|(reply, open)| !open.gone && (self.waits_for(*reply, open, task) || submitted(open)))
+    }
+
+    /// Whether this is a wait for the task, by its id or by the key under which it was found.
+    fn waits_for(&self, reply: ReplyTo, open: &Open, task: i64) -> bool {
+        names(open, task) || self.stakes.found.get(&reply) == Some(&task)
     }
 
     /// Somebody asks for its group, or by its key, and may wait for it.
@@ -173,8 +196,4 @@ impl Auditor {
 
 fn names(open: &Open, task: i64) -> bool {
     matches!(&open.request, Request::WaitFor(wait) if wait.tasks.iter().any(|of| id(*of) == task))
-}
-
-fn abandons(open: &Open, task: i64) -> bool {
-    names(open, task) && matches!(&open.request, Request::WaitFor(wait) if wait.abandon)
 }

@@ -88,7 +88,10 @@ impl Auditor {
             }
             (Request::Bye(bye), Answer::Bye(codes)) => self.on_outcomes(&bye.outcomes, &codes.outcomes),
             (Request::Status(question), Answer::Status(rows)) => self.check_status(reply, question, rows),
-            (Request::Schedules(_), Answer::Schedules(_)) => self.cron_on_answer(reply),
+            (Request::Schedules(_), Answer::Schedules(rows)) => {
+                self.check_schedules_shown(rows);
+                self.cron_on_answer(reply);
+            }
             (Request::Bulk(bulk), Answer::Bulk(bulked)) => self.on_bulk_answer(bulk, bulked),
             (Request::Beat(_), Answer::Beat(noted)) => self.promises.void.extend(noted.stale.iter().map(held)),
             _ => {}

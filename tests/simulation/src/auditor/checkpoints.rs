@@ -42,9 +42,13 @@ impl Auditor {
     pub(super) fn on_checkpoint_taken(&mut self, progress: &Progress) {
         let Some(checkpoint) = &progress.checkpoint else { return };
         let task = id(progress.task);
-        self.saved.last.insert(task, (progress.lease.value(), checkpoint.clone()));
         self.tally.saved += 1;
         let place = self.place_of(task, Some(checkpoint));
+        // The answer to one that asks for parents as well may come behind that to a later one.
+        let last = self.saved.last.get(&task).and_then(|(_, last)| self.place_of(task, Some(last)));
+        if last <= place {
+            self.saved.last.insert(task, (progress.lease.value(), checkpoint.clone()));
+        }
         let promised = self.saved.promised.get(&task).copied();
         self.saved.promised.extend(place.max(promised).map(|place| (task, place)));
         let on_disk = self.synced.get(&task).and_then(|row| self.place_of(task, row.checkpoint.as_ref()));
@@ -118,7 +122,9 @@ impl Auditor {
         // A run that a cancel has overtaken leaves nothing.
         let odd = self.requeued.contains(&task) || self.cancelled.contains(&task);
         let last = self.saved.last.get(&task).map(|(_, last)| last).filter(|_| !odd);
-        if let Some(last) = last.filter(|last| Some(*last) != handed.checkpoint.as_ref()) {
+        let is_older =
+            |last: &&Payload| self.place_of(task, handed.checkpoint.as_ref()) < self.place_of(task, Some(*last));
+        if let Some(last) = last.filter(is_older) {
             let (handed, last) = (shown(handed.checkpoint.as_ref()), shown(Some(last)));
             self.fail(format!("task {task} is handed out with the checkpoint {handed} and has saved {last}"));
         }
@@ -128,7 +134,10 @@ impl Auditor {
     pub(super) fn every_checkpoint_is_kept(&mut self) {
         let lost = self.saved.last.iter().find(|(task, (lease, last))| {
             let row = self.rows.get(task).filter(|row| row.state == TaskState::Running && row.lease == Some(*lease));
-            row.is_some_and(|row| row.checkpoint.as_ref() != Some(last)) && !self.touched.contains(task)
+            // One whose answer was late is there, too.
+            let is_older =
+                |row: &Row| self.place_of(**task, row.checkpoint.as_ref()) < self.place_of(**task, Some(last));
+            row.is_some_and(is_older) && !self.touched.contains(task)
         });
         if let Some((task, (_, last))) = lost {
             let saved = shown(Some(last));

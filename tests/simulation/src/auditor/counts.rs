@@ -12,6 +12,8 @@ use crate::row::Row;
 const OUTCOMES: [TaskState; 3] = [TaskState::Done, TaskState::Cancelled, TaskState::Dead];
 /// Two walks over the table, a broker that stands still between them included. A turn that fails begins anew.
 const WALKS_MS: u64 = 5_000;
+/// A change is committed within this when nothing is in its way.
+const TURNS_MS: u64 = 500;
 /// As long as two walks take when nothing is in their way.
 const LONG_MS: u64 = 2_000;
 
@@ -70,10 +72,11 @@ impl Auditor {
         })
     }
 
-    /// What may hold now: the last word, and those that it has followed a moment ago.
+    /// What may hold now: the last word, and those that it has followed a moment ago, for a word holds once it is committed.
     fn counts_said(&self, kind: &str, state: TaskState) -> impl Iterator<Item = u64> {
         let words = self.counts.said.get(kind).map_or(&[][..], Vec::as_slice);
-        let recently = self.now.saturating_sub(WALKS_MS);
+        let is_calm = self.disturbed + 2 * TURNS_MS < self.now;
+        let recently = self.now.saturating_sub(if is_calm { TURNS_MS } else { WALKS_MS });
         let old = words.iter().skip(1).take_while(|(at, _)| *at < recently).count();
         words[old..].iter().filter_map(move |(_, values)| count_of(values, state)).collect::<Vec<_>>().into_iter()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use laneway_broker::internals::{Table, Value};
 use laneway_core::{Event, Op, OpId, OpResult, ReplyTo};
-use laneway_protocol::message::{NewSchedule, Schedules};
+use laneway_protocol::message::{NewSchedule, ScheduleRow, ScheduleRows, Schedules};
 
 use super::Auditor;
 
@@ -21,6 +21,8 @@ pub(super) struct Cron {
     told: BTreeMap<String, Told>,
     /// Ids of the names, when the turn began.
     ids: BTreeMap<String, i64>,
+    /// All that the table has ever said of each.
+    ever: BTreeMap<String, Vec<Cells>>,
 }
 
 /// What somebody relies on.
@@ -51,6 +53,21 @@ impl Told {
 }
 
 impl Cron {
+    fn see(&mut self, table: &Table) {
+        for cells in table.schedules().into_values() {
+            let Value::Text(name) = &cells["name"] else { continue };
+            let ever = self.ever.entry(name.clone()).or_default();
+            if !ever.contains(&cells) {
+                ever.push(cells);
+            }
+        }
+    }
+
+    /// The question that the core deals with at this moment, if it is one.
+    pub(super) fn asking(&self) -> Option<ReplyTo> {
+        self.asking
+    }
+
     /// What was said of it so far does not count any more.
     fn forget(&mut self, name: &String) {
         self.told.remove(name);
@@ -62,6 +79,8 @@ impl Auditor {
     pub(super) fn cron_on_start(&mut self) {
         let Cron { told, ids, .. } = std::mem::take(&mut self.cron);
         self.cron = Cron { told, ids, ..Cron::default() };
+        let Cron { told, ever, .. } = std::mem::take(&mut self.cron);
+        self.cron = Cron { told, ever, ..Cron::default() };
     }
 
     pub(super) fn cron_on_asked(&mut self, reply: ReplyTo) {
@@ -70,6 +89,21 @@ impl Auditor {
 
     pub(super) fn cron_on_turn(&mut self, table: &Table) {
         self.cron.ids = ids(table);
+        self.cron.see(table);
+    }
+
+    /// What is shown of a schedule, and made into a task by who wants to run it now, is what the table has said of it.
+    pub(super) fn check_schedules_shown(&mut self, rows: &ScheduleRows) {
+        let wrong = rows.schedules.iter().find(|row| {
+            let ever = self.cron.ever.get(&row.name).map_or(&[][..], Vec::as_slice);
+            !ever.iter().any(|cells| is_shown(cells, row))
+        });
+        if let Some(row) = wrong {
+            self.fail(format!(
+                "{row:?} is shown, and the table has never said so: {:?}",
+                self.cron.ever.get(&row.name)
+            ));
+        }
     }
 
     /// An app has changed or deleted a schedule, or is about to.
@@ -130,12 +164,25 @@ impl Auditor {
     pub(super) fn check_cron(&mut self, table: &Table) {
         let schedules = table.schedules();
         self.cron.ids = ids(table);
+        self.cron.see(table);
         let row = |name: &String| self.cron.ids.get(name).and_then(|id| schedules.get(id));
         let wrong = self.cron.told.iter().find(|(name, told)| !told.holds(row(name)));
         if let Some((name, told)) = wrong {
             self.found.get_or_insert(format!("schedule {name} is {:?}, and told was {told:?}", row(name)));
         }
     }
+}
+
+/// When it fires next is worked out behind what is shown, in the same turn.
+fn is_shown(cells: &Cells, row: &ScheduleRow) -> bool {
+    let text = |text: Option<&str>| text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
+    let payload = row.payload.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+    cells["cron"] == text(Some(&row.cron))
+        && cells["kind"] == text(Some(&row.kind))
+        && cells["lane"] == text(row.lane.as_deref())
+        && cells["unique_key"] == text(row.unique_key.as_deref())
+        && (payload.is_none() || cells["payload"] == text(payload.as_deref()))
+        && cells["paused"] == Value::Integer(i64::from(row.paused))
 }
 
 /// Of each name the last word; of one that is put and then paused only that it is paused.

@@ -16,10 +16,11 @@ impl World {
         }
         let now = self.now;
         let random = &mut self.word_random;
-        if random.chance(20) {
-            // Alone: it is answered when the table was looked at, long after another word would have been taken.
-            let parents = if random.chance(70) { 0 } else { random.below(plain.task.value()) };
-            return Progress { done: None, note: None, parents: Some(parents), ..plain };
+        // Such a word is answered when the table was looked at, and tells what else it says with that.
+        let asks = random.chance(25);
+        let parents = asks.then(|| if random.chance(70) { 0 } else { random.below(plain.task.value()) });
+        if asks && random.chance(50) {
+            return Progress { done: None, note: None, parents, ..plain };
         }
         let mut piece = |more: u64| {
             let mut text = format!("\"{} {now} {}\"", plain.lease, "x".repeat(random.index(3) * 40));
@@ -35,6 +36,6 @@ impl World {
             format!("{now} {}\n", "\u{e9}".repeat(n))
         });
         let (done, note) = (plain.done.filter(|_| random.chance(60)), plain.note.clone().filter(|_| random.chance(60)));
-        Progress { done, note, data, log, checkpoint, ..plain }
+        Progress { done, note, data, log, checkpoint, parents, ..plain }
     }
 }

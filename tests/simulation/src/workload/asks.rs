@@ -72,6 +72,6 @@ impl World {
             return wait;
         }
         let (kind, key) = (kind(random.pick::<&str>(&KINDS)), (*random.pick(&KEYS)).to_owned());
-        WaitFor { tasks: Vec::new(), kind: Some(kind), unique_key: Some(key), abandon: false, ..wait }
+        WaitFor { tasks: Vec::new(), kind: Some(kind), unique_key: Some(key), ..wait }
     }
 }

@@ -1,11 +1,11 @@
 //! Somebody who looks after the whole table: changes many tasks at once by what their rows say, and looks at what comes of it.
 
 use laneway_broker::internals::Value;
-use laneway_protocol::TaskId;
 use laneway_protocol::message::{
-    AboutGroup, Bulk, BulkFilter, CatchUp, Change, Filter, KindValues, Kinds, NewSchedule, Request, Schedules, SetKind,
-    Status,
+    AboutGroup, Bulk, BulkFilter, CatchUp, Change, Filter, KindValues, Kinds, NewSchedule, NewTask, Request,
+    ScheduleRows, Schedules, SetKind, Status, Submit,
 };
+use laneway_protocol::{RequestId, TaskId};
 
 use crate::plan::{FAIR_KEYS, KINDS, LANES, kind, lane};
 use crate::random::Random;
@@ -81,11 +81,25 @@ impl World {
                 asked.put = Some(Box::new(new));
             }
             ..6 => asked.resume.push(name),
-            6 | 7 => asked.pause.push(name),
-            8 => asked.remove.push(name),
-            _ => asked.name = random.chance(50).then_some(name),
+            6 => asked.pause.push(name),
+            7 if random.chance(50) => asked.remove.push(name),
+            _ => asked.name = random.chance(80).then_some(name),
         }
         Request::Schedules(asked)
+    }
+
+    /// A schedule that was looked at by its name is run beside its slots, as the dashboard does it: a task is made of what was told.
+    pub(super) fn run_now(&mut self, rows: &ScheduleRows) -> Option<Request> {
+        let [row] = &rows.schedules[..] else { return None };
+        if !self.operator_random.chance(60) || row.error.is_some() {
+            return None;
+        }
+        self.auditor.tally.run_now += 1;
+        let mut task = NewTask::new(kind(&row.kind), row.payload.clone());
+        task.lane = row.lane.as_deref().map(lane);
+        task.unique_key.clone_from(&row.unique_key);
+        let request = RequestId(self.operator_random.bytes());
+        Some(Request::Submit(Submit { request, tasks: vec![task], wait_ms: 0, abandon: false, group: None }))
     }
 
     fn ask_of_group(&mut self) -> Request {
