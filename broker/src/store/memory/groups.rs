@@ -10,8 +10,8 @@ use super::cells::{int, sql, state, task_id};
 use super::dependencies::Edge;
 use super::{Group, Step};
 use crate::store::dependencies::{
-    JOINED_TOO_LATE, LIVE_STATES, cancelled_group, group_name, judge_list, last_has_twin, missing_group, missing_parent,
-    numbers_before, ring_of_stored,
+    JOINED_TOO_LATE, LIVE_STATES, cancelled_group, group_name, judge_list, last_has_twin, missing_group,
+    missing_parent, numbers_before, ring_of_stored,
 };
 use crate::store::validate::Bad;
 
