@@ -55,6 +55,32 @@ fn a_row_replaced_over_its_key_is_run_instead() {
     table.wait_for_count("unique_key = 'k' AND state = 'done' AND result = '9999'", 1);
 }
 
+/// A row that was read ahead of one lane is moved to another by an app, and then its readers are gone.
+#[test]
+fn a_row_moved_while_it_is_read_ahead_is_found_where_it_stands() {
+    let place = Place::new();
+    let _broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let low = WorkerProcess::start(&place, "slots=1 lanes=low");
+    let _normal = WorkerProcess::start(&place, "slots=1 lanes=normal");
+    let insert = |kind: &str, lane: &str, payload: &str| {
+        table.execute("INSERT INTO tasks(kind, lane, payload) VALUES (?1, ?2, ?3)", (kind, lane, payload));
+        table.0.last_insert_rowid()
+    };
+    let busy = insert("gate", "low", &gate(&place, "never"));
+    place.journal().wait_for_begin(busy, 1);
+    let moved = insert("echo", "low", "1");
+    // What is done shows that the broker has read what was there before it, and looked for more of its queue.
+    let see = || table.wait_for_state(insert("echo", "normal", "2"), "done");
+    see();
+    table.execute("UPDATE tasks SET lane = 'normal' WHERE id = ?1", [moved]);
+    see();
+    assert_eq!(table.column::<String>(moved, "state"), "queued");
+    // Nobody reads the lower lane any more, and nothing else tells of the row: no app commits from here on.
+    drop(low);
+    table.wait_for_state(moved, "done");
+}
+
 /// Rows deleted, finished or changed under the broker, running ones and those that it has read ahead: the app's word
 /// holds, the slots are free again, and everything else runs.
 #[test]

@@ -135,14 +135,26 @@ impl Bench {
         self.store.begin(Sync::Process)?;
         let mut read = 0;
         while read < ROWS / 20 {
-            let load = Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20, fair: &FairRules::default() };
+            let load = Load {
+                key: &self.key,
+                skip: &|task| skip.contains(&task),
+                rows: 512,
+                bytes: 1 << 20,
+                fair: &FairRules::default(),
+            };
             let loaded = self.store.load(load, self.now)?;
             read += loaded.tasks.len();
             skip.extend(loaded.tasks.iter().map(|task| task.id));
         }
         for _ in 0..(ROWS - read) / 512 {
             self.store.load(
-                Load { key: &self.key, skip: &skip, rows: 512, bytes: 1 << 20, fair: &FairRules::default() },
+                Load {
+                    key: &self.key,
+                    skip: &|task| skip.contains(&task),
+                    rows: 512,
+                    bytes: 1 << 20,
+                    fair: &FairRules::default(),
+                },
                 self.now,
             )?;
         }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use laneway_core::{Edit, FairRules, IdSet, Now, Op, QueueKey, UnixMillis};
+use laneway_core::{Edit, FairRules, Now, Op, QueueKey, UnixMillis};
 use laneway_protocol::message::Filter;
 use laneway_protocol::{Kind, LaneName, TaskId};
 use rusqlite::types::Value;
@@ -196,7 +196,7 @@ impl Table {
 
     fn load(&mut self, lane: &str) {
         let key = QueueKey { lane: LaneName::new(lane).unwrap(), kind: Kind::new("echo").unwrap() };
-        let load = Load { key: &key, skip: &IdSet::default(), rows: 64, bytes: 1 << 20, fair: &FairRules::default() };
+        let load = Load { key: &key, skip: &|_| false, rows: 64, bytes: 1 << 20, fair: &FairRules::default() };
         for task in self.store.load(load, self.now).unwrap().tasks {
             let sql = "SELECT concat_ws(',', typeof(kind), typeof(lane), typeof(runs), typeof(attempts), typeof(max_attempts), \
                        typeof(timeout_ms), typeof(unique_key)) FROM tasks WHERE id = ?1";

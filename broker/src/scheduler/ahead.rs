@@ -75,7 +75,8 @@ impl<S: Store> Scheduler<S> {
     /// Gives how many rows were read.
     fn load(&mut self, key: QueueKey, demand: Demand, found: &mut Found, now: Now) -> Result<usize, StoreError> {
         let Demand { rows: wanted, fresh, fair } = demand;
-        let load = Load { key: &key, skip: &self.out, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
+        let skip = |task| self.out.contains_key(&task);
+        let load = Load { key: &key, skip: &skip, rows: wanted, bytes: self.pace.window_bytes, fair: &fair };
         let LoadedRows { tasks, more, next_at, left, passed, rejected, unfit } = self.store.load(load, now)?;
         if unfit {
             self.unfit.insert(key);
@@ -95,7 +96,7 @@ impl<S: Store> Scheduler<S> {
     /// The events about work that was found.
     pub(super) fn work(&mut self, loaded: Vec<Loaded>, appeared: BTreeSet<(QueueKey, Option<FairKey>)>) -> Vec<Event> {
         for loaded in &loaded {
-            self.out.extend(loaded.tasks.iter().map(|task| task.id));
+            self.out.extend(loaded.tasks.iter().map(|task| (task.id, self.n_changes)));
             self.agenda.answered(loaded);
         }
         let mut work = Vec::new();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use laneway_core::{Event, FairRules, IdSet, Millis, Now, Op, OpId, QueueKey, UnixMillis};
+use laneway_core::{Event, FairRules, IdMap, Millis, Now, Op, OpId, QueueKey, UnixMillis};
 use laneway_protocol::{LaneName, TaskId};
 
 use crate::clock::Clock;
@@ -125,8 +125,10 @@ pub(crate) struct Scheduler<S> {
     /// Wake-ups by the folder watch, if there is one, and when the last came.
     woken: Option<Receiver<()>>,
     woken_at: Option<Millis>,
-    /// Read ahead or handed out, and still `queued` in the table.
-    out: IdSet<TaskId>,
+    /// Read ahead or handed out, and still `queued` in the table; with `n_changes` as it was then.
+    out: IdMap<TaskId, u64>,
+    /// How often apps have been seen to commit.
+    n_changes: u64,
     watched: BTreeSet<TaskId>,
     /// Where the last look at watched tasks ended.
     watched_from: Option<TaskId>,
@@ -201,7 +203,8 @@ impl<S: Store> Scheduler<S> {
             ops: Docket::default(),
             woken,
             woken_at: None,
-            out: IdSet::default(),
+            out: IdMap::default(),
+            n_changes: 0,
             watched: BTreeSet::new(),
             watched_from: None,
             spared: Spared::default(),
@@ -288,8 +291,10 @@ impl<S: Store> Scheduler<S> {
 
     fn absorb(&mut self, orders: Orders) {
         self.ops.extend(orders.ops, self.clock.now().mono);
-        for task in orders.unload {
-            self.out.remove(&task);
+        // An app may have moved the row of one to another queue, which was read while the row was to be skipped.
+        let n_changes = self.n_changes;
+        if orders.unload.iter().filter_map(|task| self.out.remove(task)).filter(|seen| *seen < n_changes).count() > 0 {
+            self.agenda.mark_all();
         }
         for (key, rows, fair) in orders.demands {
             self.agenda.demand(key, rows, fair);
@@ -382,6 +387,7 @@ impl<S: Store> Scheduler<S> {
 
     /// An app has committed: anything may be different.
     fn on_change(&mut self) {
+        self.n_changes += 1;
         self.chores.intake = true;
         self.chores.sweep = true;
         self.chores.schedules.look = true;

@@ -330,7 +330,7 @@ impl<S: Store> Scheduler<S> {
             match verdict {
                 Verdict::Cancelled | Verdict::Purged => drop(self.out.remove(&task)),
                 // Its queue was told of it while it was passed over.
-                Verdict::Moved if self.out.remove(&task) => self.agenda.mark_all(),
+                Verdict::Moved if self.out.remove(&task).is_some() => self.agenda.mark_all(),
                 _ => {}
             }
         }

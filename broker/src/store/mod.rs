@@ -27,7 +27,7 @@ mod validate;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use laneway_core::{FairRules, FoundTask, IdSet, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
+use laneway_core::{FairRules, FoundTask, Now, Op, OpResult, QueueKey, QueuedTask, UnixMillis};
 use laneway_protocol::message::{FairKeyValues, Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, FairKey, Kind, LaneName, TaskId};
 
@@ -184,11 +184,11 @@ pub(crate) struct Intake {
 }
 
 /// Which rows to read ahead.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Load<'a> {
     pub(crate) key: &'a QueueKey,
     /// Already in memory or handed out.
-    pub(crate) skip: &'a IdSet<TaskId>,
+    pub(crate) skip: &'a dyn Fn(TaskId) -> bool,
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
     /// How rows with fair keys take turns.

@@ -1,6 +1,6 @@
 //! Queues: what load, intake, sweep and the counts make of rows, whoever wrote them.
 
-use laneway_core::{Count, FairRules, IdSet, Next, Op, OpResult, UnixMillis};
+use laneway_core::{Count, FairRules, Next, Op, OpResult, UnixMillis};
 use laneway_protocol::message::{Payload, Verdict};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
@@ -88,9 +88,9 @@ pub(super) fn load_is_bounded_in_bytes_but_gives_one<T: Subject>(world: &mut Wor
         world.submit_one(task);
     }
     let load = |world: &mut World<T>, bytes| {
-        let (key, skip) = (key("normal", "k"), IdSet::default());
+        let key = key("normal", "k");
         world.turn(|store, now| {
-            store.load(Load { key: &key, skip: &skip, rows: 9, bytes, fair: &FairRules::default() }, now).unwrap()
+            store.load(Load { key: &key, skip: &|_| false, rows: 9, bytes, fair: &FairRules::default() }, now).unwrap()
         })
     };
     let loaded = load(world, 50);
@@ -206,10 +206,10 @@ pub(super) fn a_head_full_of_bad_rows_hides_nothing<T: Subject>(world: &mut Worl
 pub(super) fn a_look_finds_what_a_turn_would_and_writes_nothing<T: Subject>(world: &mut World<T>) {
     // What is to be rejected is left to a turn, and what takes turns goes on where it was.
     let look = |world: &mut World<T>, fair: &FairRules| {
-        let (now, skip, key) = (world.now, IdSet::default(), key("normal", "k"));
+        let (now, key) = (world.now, key("normal", "k"));
         let store = world.subject.store();
         store.look().unwrap();
-        let loaded = store.load(Load { key: &key, skip: &skip, rows: 2, bytes: 999, fair }, now).unwrap();
+        let loaded = store.load(Load { key: &key, skip: &|_| false, rows: 2, bytes: 999, fair }, now).unwrap();
         store.end_look().unwrap();
         loaded
     };
@@ -292,9 +292,10 @@ pub(super) fn rows_that_came_while_no_broker_ran_are_judged_too<T: Subject>(worl
     let now = world.now;
     second.begin(Sync::Power).unwrap();
     assert_eq!(second.intake(9, now).unwrap().rows, 0);
-    let (queue, skip) = (key("normal", "k"), IdSet::default());
-    let loaded =
-        second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
+    let queue = key("normal", "k");
+    let loaded = second
+        .load(Load { key: &queue, skip: &|_| false, rows: 9, bytes: 999, fair: &FairRules::default() }, now)
+        .unwrap();
     assert_eq!(ids(&loaded.tasks), [good]);
     assert!(second.sweep(9, now).unwrap().ended.is_empty());
     assert!(second.recount(999).unwrap());
@@ -314,9 +315,10 @@ pub(super) fn a_lane_of_earlier_settings_keeps_its_backlog<T: Subject>(world: &m
     second.begin(Sync::Power).unwrap();
     while !second.recount(999).unwrap() {}
     assert!(second.sweep(9, now).unwrap().ended.is_empty());
-    let (queue, skip) = (key("low", "k"), IdSet::<TaskId>::default());
-    let loaded =
-        second.load(Load { key: &queue, skip: &skip, rows: 9, bytes: 999, fair: &FairRules::default() }, now).unwrap();
+    let queue = key("low", "k");
+    let loaded = second
+        .load(Load { key: &queue, skip: &|_| false, rows: 9, bytes: 999, fair: &FairRules::default() }, now)
+        .unwrap();
     assert_eq!(ids(&loaded.tasks), [id]);
     let mut task = new_task("k");
     task.lane = Some(lane("low"));

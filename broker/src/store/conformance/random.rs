@@ -464,7 +464,13 @@ fn take<T: Subject>(world: &mut World<T>, step: &Step) -> String {
                 weights: [(FairKey::new("x").unwrap(), *weight)].into(),
                 closed: FairKey::new("y").into_iter().filter(|_| *closed).collect(),
             };
-            let load = Load { key: &key(lane_name, kind_name), skip: &skip, rows: *rows, bytes: *bytes, fair: &fair };
+            let load = Load {
+                key: &key(lane_name, kind_name),
+                skip: &|task| skip.contains(&task),
+                rows: *rows,
+                bytes: *bytes,
+                fair: &fair,
+            };
             let mut loaded = store.load(load, now).unwrap();
             loaded.rejected.sort_by_key(|ended| ended.end.task);
             format!("{loaded:?}")

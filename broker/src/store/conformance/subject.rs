@@ -362,7 +362,18 @@ impl<T: Subject> World<T> {
     pub(super) fn load_but(&mut self, key: &QueueKey, rows: usize, skip: &[i64]) -> LoadedRows {
         let skip: IdSet<TaskId> = skip.iter().map(|id| task(*id)).collect();
         self.turn(|store, now| {
-            store.load(Load { key, skip: &skip, rows, bytes: 1_000_000, fair: &FairRules::default() }, now).unwrap()
+            store
+                .load(
+                    Load {
+                        key,
+                        skip: &|task| skip.contains(&task),
+                        rows,
+                        bytes: 1_000_000,
+                        fair: &FairRules::default(),
+                    },
+                    now,
+                )
+                .unwrap()
         })
     }
 

@@ -1,6 +1,6 @@
 //! Turns and epochs, submits, and the questions of people and of those who wait.
 
-use laneway_core::{Count, Ending, FairRules, IdSet, Next, Op, OpResult};
+use laneway_core::{Count, Ending, FairRules, Next, Op, OpResult};
 use laneway_protocol::message::{Filter, KindValues, LaneValues, NewTask, Stored, TaskRow};
 use laneway_protocol::{RequestId, SessionName, TaskState};
 use rusqlite::types::Value;
@@ -369,8 +369,7 @@ pub(super) fn rows_without_a_lane_follow_their_kind<T: Subject>(world: &mut Worl
     second.open_epoch([2; 16], world.now).unwrap();
     let load = |store: &mut T::Store, lane: &str, kind: &str, now| {
         store.begin(Sync::Process).unwrap();
-        let load =
-            Load { key: &key(lane, kind), skip: &IdSet::default(), rows: 9, bytes: 1_000, fair: &FairRules::default() };
+        let load = Load { key: &key(lane, kind), skip: &|_| false, rows: 9, bytes: 1_000, fair: &FairRules::default() };
         let rows = store.load(load, now).unwrap();
         store.commit().unwrap();
         ids(&rows.tasks)

@@ -329,7 +329,7 @@ fn streams(
 ) -> Result<Vec<Stream>, StoreError> {
     let skip = |id: i64| {
         let task = u64::try_from(id).ok().and_then(TaskId::new);
-        task.is_none_or(|task| load.skip.contains(&task) || loaded.iter().any(|known| known.id == task))
+        task.is_none_or(|task| (load.skip)(task) || loaded.iter().any(|known| known.id == task))
     };
     let mut streams = Vec::with_capacity(4);
     for lane in lanes(judge, load.key) {

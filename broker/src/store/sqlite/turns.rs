@@ -165,7 +165,7 @@ impl Keyed<'_> {
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             let task = u64::try_from(id).ok().and_then(TaskId::new);
-            if self.seen.contains(&id) || task.is_none_or(|task| self.index.load.skip.contains(&task)) {
+            if self.seen.contains(&id) || task.is_none_or(|task| (self.index.load.skip)(task)) {
                 continue;
             }
             if stream.ids.len() == stream.piece {
