@@ -99,6 +99,7 @@ suite! {
         ended_rows_go_by_their_age
         outcomes_and_kinds_have_ages_of_their_own
         counts_keep_the_newest
+        a_count_takes_none_that_age_has_made_few
         as_many_are_left_as_are_kept_whatever_vanishes
         other_rules_begin_a_walk_anew
         a_watched_row_is_kept

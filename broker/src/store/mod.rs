@@ -31,7 +31,7 @@ use laneway_core::{FairRules, FoundTask, Now, Op, OpResult, QueueKey, QueuedTask
 use laneway_protocol::message::{FairKeyValues, Final, KindValues, LaneValues};
 use laneway_protocol::{Epoch, FairKey, Kind, LaneName, TaskId};
 
-pub(crate) use self::retention::{Keeping, Limit, Limits, Pruned, Retention};
+pub(crate) use self::retention::{Keep, Keeping, Limit, Limits, Pruned, Retention};
 pub(crate) use self::schedules::Fired;
 pub(crate) use self::validate::Bad;
 

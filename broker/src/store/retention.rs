@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use laneway_core::UnixMillis;
 use laneway_protocol::message::KindValues;
 use laneway_protocol::{Kind, TaskState};
 
@@ -42,6 +43,32 @@ pub(crate) struct Keep {
     pub(crate) age_ms: Option<u64>,
     /// Its group has more than its most: the oldest go.
     pub(crate) group: Option<usize>,
+}
+
+/// A count holds for this part of the age that is set beside it.
+const COUNT_SHARE: u64 = 4;
+
+impl Keep {
+    /// Whether a row that ended then is too old.
+    pub(crate) fn is_old(self, ended_at: i64, now: UnixMillis) -> bool {
+        self.age_ms.is_some_and(|age_ms| ended_at < before(age_ms, now))
+    }
+
+    /// Whether it is one of those that a count is about: not one that grows too old while the count holds, else age and count would
+    /// both take of the same few.
+    pub(crate) fn is_counted(self, ended_at: i64, now: UnixMillis) -> bool {
+        self.age_ms.is_none_or(|age_ms| ended_at >= before(age_ms - age_ms / COUNT_SHARE, now))
+    }
+
+    /// Whether a count that began then holds.
+    pub(crate) fn holds(self, counted_at: UnixMillis, now: UnixMillis) -> bool {
+        let since = now.0.saturating_sub(counted_at.0);
+        self.age_ms.is_none_or(|age_ms| u64::try_from(since).unwrap_or(0) <= age_ms / COUNT_SHARE)
+    }
+}
+
+fn before(age_ms: u64, now: UnixMillis) -> i64 {
+    now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX))
 }
 
 /// Settings of one outcome.

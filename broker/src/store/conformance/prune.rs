@@ -123,6 +123,29 @@ pub(super) fn counts_keep_the_newest<T: Subject>(world: &mut World<T>) {
     assert_eq!(done(world, "k")[..3], k[3..]);
 }
 
+pub(super) fn a_count_takes_none_that_age_has_made_few<T: Subject>(world: &mut World<T>) {
+    // The first row ends last: what the ages of those behind it leave is as many as are to be kept, so the count takes none. Neither
+    // when they are about to grow old as it counts, nor when they have done so since.
+    let limit = Limit { age_ms: Some(1_000), count_max: Some(3) };
+    for (counted, deleted_by) in [(900, 1_100), (100, 1_100)] {
+        let first = ended(world, "k", "done", world.now.wall.0 + counted - 50);
+        let others = [(); 3].map(|()| ended(world, "k", "done", world.now.wall.0));
+        world.later(counted);
+        prune(world, &all(limit), 99);
+        assert_eq!(ids(world), [first, others[0], others[1], others[2]]);
+        world.later(deleted_by - counted);
+        while !prune(world, &all(limit), 99).over {}
+        assert_eq!(ids(world), [first], "counted after {counted} ms");
+        world.later(9_000);
+        while !prune(world, &all(limit), 99).over {}
+        assert!(ids(world).is_empty());
+    }
+    // Where no age is near the oldest by id are one too many as ever.
+    let rows = [(); 4].map(|()| ended(world, "k", "done", world.now.wall.0));
+    while !prune(world, &all(limit), 99).over {}
+    assert_eq!(ids(world), rows[1..]);
+}
+
 pub(super) fn as_many_are_left_as_are_kept_whatever_vanishes<T: Subject>(world: &mut World<T>) {
     // Between the count and the delete: an app deletes a row or gives it another kind, a person purges one or queues it again, old ones go by
     // their age. Never is one deleted that the count keeps, and what is too many then goes with the next rounds.

@@ -1,8 +1,8 @@
 //! Queues: what load, intake, sweep and the counts make of rows, whoever wrote them.
 
 use laneway_core::{Count, FairRules, Next, Op, OpResult, UnixMillis};
+use laneway_protocol::TaskState;
 use laneway_protocol::message::{Payload, Verdict};
-use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 
 use super::subject::{START, Subject, World, ids, key, lane, new_task, rules, task, text};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::Now;
+use laneway_core::{Now, UnixMillis};
 use laneway_protocol::TaskId;
 
 use super::Db;
@@ -19,6 +19,9 @@ pub(super) struct Walk {
     kept: BTreeMap<usize, u64>,
     surplus: BTreeMap<usize, u64>,
     reducing: bool,
+    /// When this round began, and the one that counted.
+    begun_at: UnixMillis,
+    counted_at: UnixMillis,
     /// Rows that it has deleted, and ended rows that others had taken away when this round began, and the one that counted.
     deleted: u64,
     others: u64,
@@ -45,7 +48,7 @@ impl Walk {
         }
         let others = db.left - self.deleted;
         if self.at == 0 {
-            self.others = others;
+            (self.others, self.begun_at) = (others, now.wall);
         }
         let vanished = others - self.others_counted;
         let looked: Vec<i64> = db.rows.range(self.at + 1..).map(|(id, _)| *id).take(rows).collect();
@@ -56,15 +59,16 @@ impl Walk {
             let row = &db.rows[id];
             let Some(keep) = retention.of(text(row, "kind"), state(row)) else { continue };
             let ended_at = int(row, "finished_at").or(int(row, "created_at")).unwrap_or(0);
-            let old = keep.age_ms.is_some_and(|age_ms| ended_at < before(age_ms));
-            let surplus = keep.group.is_some_and(|group| self.surplus.get(&group).is_some_and(|n| *n > vanished));
+            let old = keep.is_old(ended_at, now.wall);
+            let surplus = keep.group.is_some_and(|group| self.surplus.get(&group).is_some_and(|n| *n > vanished))
+                && keep.holds(self.counted_at, now.wall);
             if (old || surplus) && !watched.contains(&task_id(*id)) && db.delete(*id, now) {
                 pruned.deleted += 1;
                 self.deleted += 1;
                 if let Some(n) = keep.group.and_then(|group| self.surplus.get_mut(&group)) {
                     *n = n.saturating_sub(1);
                 }
-            } else if let Some(group) = keep.group {
+            } else if let Some(group) = keep.group.filter(|_| keep.is_counted(ended_at, now.wall)) {
                 *self.kept.entry(group).or_default() += 1;
             }
         }
@@ -81,7 +85,8 @@ impl Walk {
             counts_max.iter().enumerate().map(|(group, max)| (group, kept(group).saturating_sub(*max))).collect();
         let reducing = !self.reducing && surplus.values().any(|n| *n > 0);
         let (by, deleted, others) = (std::mem::take(&mut self.by), self.deleted, self.others);
-        *self = Self { by, surplus, reducing, deleted, others, others_counted: others, ..Self::default() };
+        let (others_counted, counted_at) = (others, self.begun_at);
+        *self = Self { by, surplus, reducing, deleted, others, others_counted, counted_at, ..Self::default() };
         !reducing
     }
 }

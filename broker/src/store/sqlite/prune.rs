@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use laneway_core::Now;
+use laneway_core::{Now, UnixMillis};
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::{Connection, Row, params};
 
@@ -16,7 +16,7 @@ use super::group::{forget_if_empty, group_of};
 use super::refused::unless_refused;
 use super::unique::{IN_WINDOW, forget_window};
 use super::{State, row};
-use crate::store::{Pruned, Retention, StoreError};
+use crate::store::{Keep, Pruned, Retention, StoreError};
 
 /// How long one piece may go on, looked at now and then, and what it may delete of payloads and results: each page of theirs is
 /// written.
@@ -36,6 +36,9 @@ pub(super) struct Walk {
     surplus: Vec<u64>,
     /// It began with a surplus.
     reducing: bool,
+    /// When this round began, and the one that has counted the surplus.
+    begun_at: UnixMillis,
+    counted_at: UnixMillis,
     /// Rows that it has deleted, in this round and those before.
     deleted: u64,
     /// Ended rows that others had taken away when this round began, and when the one began that has counted the surplus. Each since then may
@@ -48,8 +51,8 @@ pub(super) struct Walk {
 struct Ended {
     id: i64,
     state: TaskState,
-    old: bool,
-    group: Option<usize>,
+    at: i64,
+    keep: Keep,
     bytes: u64,
 }
 
@@ -74,7 +77,7 @@ pub(super) fn prune(
     }
     let others = if counts_max.is_empty() { 0 } else { (left(conn)? + state.revived).saturating_sub(walk.deleted) };
     if walk.at == 0 {
-        walk.others = others;
+        (walk.others, walk.begun_at) = (others, now.wall);
     }
     let vanished = others.saturating_sub(walk.others_counted);
     let found = look(conn, &walk, retention, rows, now, begun)?;
@@ -88,9 +91,11 @@ pub(super) fn prune(
         }
         walk.at = ended.id;
         // Whatever happened since they were counted, as many are left as are to be kept.
-        let is_surplus = ended.group.is_some_and(|group| walk.surplus[group] > vanished);
+        let Ended { keep, at, .. } = *ended;
+        let is_surplus =
+            keep.group.is_some_and(|group| walk.surplus[group] > vanished) && keep.holds(walk.counted_at, now.wall);
         let is_watched = || row::given_out(ended.id).is_none_or(|task| watched.contains(&task));
-        let goes = (ended.old || is_surplus) && !is_watched();
+        let goes = (keep.is_old(at, now.wall) || is_surplus) && !is_watched();
         tried += usize::from(goes);
         if goes
             && unless_refused(delete(conn, ended.id, now), ended.id, "an old row could not be deleted")? == Some(true)
@@ -101,10 +106,10 @@ pub(super) fn prune(
             if ended.state == TaskState::Dead {
                 state.tally.undied(ended.id);
             }
-            if let Some(group) = ended.group {
+            if let Some(group) = keep.group {
                 walk.surplus[group] = walk.surplus[group].saturating_sub(1);
             }
-        } else if let Some(group) = ended.group {
+        } else if let Some(group) = keep.group.filter(|_| keep.is_counted(at, now.wall)) {
             walk.kept[group] += 1;
         }
     }
@@ -153,6 +158,8 @@ impl Walk {
             kept: vec![0; counts_max.len()],
             surplus,
             reducing: reduces,
+            begun_at: self.begun_at,
+            counted_at: self.begun_at,
             deleted: self.deleted,
             others: self.others,
             others_counted: self.others,
@@ -209,12 +216,11 @@ fn ended(row: &Row<'_>, retention: &Retention, now: Now) -> rusqlite::Result<Opt
     let Some(keep) = retention.of(row.get_ref(2)?.as_str().ok(), state) else { return Ok(None) };
     // An app that ended the row by SQL may have set no time.
     let ended_at = row::int(row.get_ref(3)?).or(row::int(row.get_ref(4)?)).unwrap_or(0);
-    let old = before(keep.age_ms, now).is_some_and(|before| ended_at < before);
-    if !old && keep.group.is_none() {
+    if keep.group.is_none() && !keep.is_old(ended_at, now.wall) {
         return Ok(None);
     }
     let bytes = row::unsigned(row.get_ref(5)?).unwrap_or(0);
-    Ok(Some(Ended { id: row.get(0)?, state, old, group: keep.group, bytes }))
+    Ok(Some(Ended { id: row.get(0)?, state, at: ended_at, keep, bytes }))
 }
 
 /// Why an ended row is kept although nothing else speaks for it, each a condition on a row of `tasks`; `?2` is now. Pruning and people's own

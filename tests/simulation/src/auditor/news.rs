@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_protocol::message::{Cursor, Final, Progress, ProgressEvent, WaitFor, Waited};
+use laneway_protocol::message::{Cursor, Final, Progress, ProgressEvent, Request, WaitFor, Waited};
 use laneway_protocol::{TaskId, TaskState};
 
-use super::{Auditor, id};
+use super::{Auditor, Open, id};
 
 /// The progress that the broker which runs now has taken in.
 #[derive(Debug, Default)]
@@ -83,7 +83,9 @@ impl Auditor {
         let shows = self.rows.get(&id(task)).is_some_and(|row| row.progress.is_some());
         let spoke = self.heard.log.iter().any(|word| word.task == task && tells_standing(word));
         let is_told = waited.events.iter().any(|event| event.task == task);
-        shows && !spoke && !is_told && !self.touched.contains(&id(task))
+        // What a word has brought into the row is told with the answer to that word.
+        let is_answered = |open: &Open| !matches!(&open.request, Request::Progress(word) if word.task == task);
+        shows && !spoke && !is_told && !self.touched.contains(&id(task)) && self.open.values().all(is_answered)
     }
 
     /// Whether a task is told to be done, and that is not on disk.
