@@ -101,7 +101,9 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
         let mut faults = faults_outside(&resolved);
         // The last is told as every error is, with its exit code.
         let last = faults.pop();
-        faults.iter().for_each(|fault| output::note(&format!("laneway: {}", fault.chain())));
+        for fault in &faults {
+            output::note(&format!("laneway: {}", fault.chain()));
+        }
         return last.map_or_else(|| output::line("the settings are fine"), Err);
     }
     start(common, args, resolved)
@@ -113,7 +115,7 @@ fn faults_outside(resolved: &Resolved) -> Vec<Error> {
     let files = [("db", Some(&config.db)), ("log_file", config.log_file.as_ref())];
     let mut faults: Vec<Error> =
         files.iter().filter_map(|(name, file)| check_folder(resolved, name, (*file)?).err()).map(Error::from).collect();
-    faults.extend(crate::access::check(&config.curve).err().map(Error::from));
+    faults.extend(crate::access::check(&config.curve).err());
     faults.extend(check_web(config, doctor::running(config).is_some()).into_iter().map(Error::Dashboard));
     faults
 }

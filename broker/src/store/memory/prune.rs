@@ -86,7 +86,7 @@ impl Walk {
         let reducing = !self.reducing && surplus.values().any(|n| *n > 0);
         let (by, deleted, others) = (std::mem::take(&mut self.by), self.deleted, self.others);
         let (others_counted, counted_at) = (others, self.begun_at);
-        *self = Self { by, surplus, reducing, deleted, others, others_counted, counted_at, ..Self::default() };
+        *self = Self { by, surplus, reducing, counted_at, deleted, others, others_counted, ..Self::default() };
         !reducing
     }
 }
