@@ -50,6 +50,7 @@ mod time;
 mod timer;
 mod unique;
 mod waiter;
+mod words;
 mod worker;
 mod workflow;
 
