@@ -149,13 +149,7 @@ impl Client {
         let started = Instant::now();
         let (mut watch, mut stands) = (self.watch_group(group), None);
         loop {
-            let news = match watch.next(limit.map(|limit| limit.saturating_sub(started.elapsed()))) {
-                Err(Error::StillRunning { tasks, .. }) => {
-                    return Err(Error::StillRunning { tasks, waited: started.elapsed() });
-                }
-                news => news?,
-            };
-            let Some(news) = news else { break };
+            let Some(news) = watch.next_since(started, limit)? else { break };
             on_news(&news);
             if let News::Group(row) = news {
                 stands = Some(row);

@@ -151,13 +151,7 @@ impl Client {
         let mut ends: HashMap<TaskId, Ended> = HashMap::with_capacity(tasks.len());
         let mut watch = self.watch(tasks);
         loop {
-            let news = match watch.next(limit.map(|limit| limit.saturating_sub(started.elapsed()))) {
-                Err(Error::StillRunning { tasks, .. }) => {
-                    return Err(Error::StillRunning { tasks, waited: started.elapsed() });
-                }
-                news => news?,
-            };
-            let Some(news) = news else { break };
+            let Some(news) = watch.next_since(started, limit)? else { break };
             on_news(&news);
             match news {
                 News::Ended(end) => _ = ends.insert(end.task, end),
@@ -172,6 +166,15 @@ impl Client {
 impl<'a> Watch<'a> {
     fn new(client: &'a Client, pages: VecDeque<Page>) -> Self {
         Self { client, pages, news: VecDeque::new(), away: Away::default(), unseen: None }
+    }
+
+    /// The next piece of news for one who has listened since `started` and does so for `limit` in all.
+    pub(crate) fn next_since(&mut self, started: Instant, limit: Option<Duration>) -> Result<Option<News>, Error> {
+        let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
+        self.next(left).map_err(|error| match error {
+            Error::StillRunning { tasks, .. } => Error::StillRunning { tasks, waited: started.elapsed() },
+            error => error,
+        })
     }
 
     /// The next piece of news, waiting for it at most for `limit`; `None` when all tasks, or those of the group, have ended and all is

@@ -20,13 +20,10 @@ impl Auditor {
         row: &GroupRow,
     ) -> Option<String> {
         let own = self.own_cursor(question);
-        if question.cursor.is_some() && own.is_none() && !waited.gap {
-            return Some("a cursor of another broker is no gap".into());
-        }
-        let (after, to) = (self.heard_before(question), self.told_to(waited));
-        if to < after {
-            return Some("the cursor goes back".into());
-        }
+        let (after, to) = match self.stretch(question, waited) {
+            Ok(stretch) => stretch,
+            Err(wrong) => return Some(wrong.into()),
+        };
         let n_rows = waited.events.iter().take_while(|event| !self.is_word(event)).count();
         let (rows, told) = waited.events.split_at(n_rows);
         if !told.is_sorted_by_key(|event| event.n) || told.iter().any(|event| !self.is_word(event)) {

@@ -97,15 +97,21 @@ impl Auditor {
         end.state == TaskState::Done && !odd && !self.is_gone(task) && !on_disk.contains(&Some(end.state))
     }
 
-    fn wrong_news(&self, question: &WaitFor, waited: &Waited) -> Option<String> {
-        let own = self.own_cursor(question);
-        if question.cursor.is_some() && own.is_none() && !waited.gap {
-            return Some("a cursor of another broker is no gap".into());
+    /// From which word on, and up to which, an answer is to tell.
+    pub(super) fn stretch(&self, question: &WaitFor, waited: &Waited) -> Result<(usize, usize), &'static str> {
+        if question.cursor.is_some() && self.own_cursor(question).is_none() && !waited.gap {
+            return Err("a cursor of another broker is no gap");
         }
         let (after, to) = (self.heard_before(question), self.told_to(waited));
-        if to < after {
-            return Some("the cursor goes back".into());
-        }
+        if to < after { Err("the cursor goes back") } else { Ok((after, to)) }
+    }
+
+    fn wrong_news(&self, question: &WaitFor, waited: &Waited) -> Option<String> {
+        let own = self.own_cursor(question);
+        let (after, to) = match self.stretch(question, waited) {
+            Ok(stretch) => stretch,
+            Err(wrong) => return Some(wrong.into()),
+        };
         let finals: Vec<TaskId> = waited.finals.iter().map(|end| end.task).collect();
         let lists = [&finals, &waited.pending, &waited.not_found, &waited.pruned];
         let mut named: Vec<TaskId> = lists.into_iter().flatten().copied().collect();
