@@ -101,6 +101,21 @@ fn the_dashboard_gives_way_to_the_work() {
 }
 
 #[test]
+fn a_broker_that_finishes_its_last_tasks_is_not_ready() {
+    // Proves that a balancer is told of a stop while there is still time: alive, and draining.
+    let place = Place::new();
+    let (broker, http) = start(&place);
+    let table = Table::open(&place);
+    let _worker = WorkerProcess::start(&place, "slots=1 kinds=sleep");
+    let task = table.insert("sleep", r#"{"ms":60000}"#);
+    table.wait_for_state(task, "running");
+    wait_until("the broker to be ready", || http.get("/readyz").status == 200);
+    broker.signal("TERM");
+    wait_until("the stop to be told", || http.get("/readyz").body.contains("drains"));
+    http.get("/livez").is(200);
+}
+
+#[test]
 fn a_store_that_does_not_answer_is_told_from_a_broker_that_does_not() {
     // Proves health and metrics while an app holds the write lock for long: alive, not ready, and the reason in both.
     let place = Place::new();
@@ -236,6 +251,11 @@ fn a_program_submits_waits_and_changes_over_http() {
     assert!(bad["code"] == "unknown_lane" && bad["message"].as_str().unwrap().contains("high, normal, low"), "{bad}");
     let bad = http.post_json("/api/v1/tasks", &json!({"tasks": [{"kind": "a"}, {"kind": ""}]})).is(400).json();
     assert_eq!(bad["field"], "tasks[1].kind");
+    // What is misspelt is not taken for what was not said.
+    let bad = http.post_json("/api/v1/tasks", &json!({"kind": "echo", "run_att": 1})).is(400).json();
+    assert_eq!(bad["field"], "run_att");
+    let misspelt = json!({"change": "purge", "filter": {"state": "done", "older_then_ms": 1}});
+    assert_eq!(http.post_json("/api/v1/bulk", &misspelt).is(400).json()["field"], "filter.older_then_ms");
     http.post_json("/api/v1/tasks/999/cancel", &json!({})).is(404);
     http.post_json(&format!("/api/v1/tasks/{short}/explode"), &json!({})).is(400);
 

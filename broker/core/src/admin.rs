@@ -152,7 +152,7 @@ impl Broker {
             epoch: self.epoch.0,
             version: self.version.clone(),
             uptime_ms: now.mono.since(self.started),
-            draining: self.drain.is_some(),
+            draining: self.drain.is_some() || self.stopping,
             quiet: self.quiet,
             queued,
             running: self.running.len() as u64,

@@ -190,12 +190,12 @@
 
   const faint = (rgb) => rgb.replace("rgb(", "rgba(").replace(")", ", 0.1)");
 
-  // A time in which nobody looked is a gap and no line.
+  // Every ten seconds at least there is a point: longer than that the broker was away, and that is a gap and no line.
   function columns(rates) {
     const rows = [];
     for (const r of rates) {
       const last = rows.at(-1);
-      if (last && r.at - last[0] > 4) rows.push([last[0] + 1, null, null, null]);
+      if (last && r.at - last[0] > 15) rows.push([last[0] + 1, null, null, null]);
       rows.push([r.at, r.done, r.submitted, r.failed]);
     }
     return [0, 1, 2, 3].map((n) => rows.map((row) => row[n]));

@@ -79,11 +79,25 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let bytes = read(request.into_body()).await?;
         let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            Failure::bad(if path == "." { "body" } else { &path }, error.into_inner().to_string())
-        })
+        strict(&bytes, "body").map(Self)
+    }
+}
+
+/// Reads JSON. A field that nobody knows is refused at every depth: a condition or a delay that was misspelt would be none. A
+/// fault in the whole is said of `whole`.
+pub(crate) fn strict<T: DeserializeOwned>(json: &[u8], whole: &str) -> Result<T, Failure> {
+    let (mut json, mut track) = (serde_json::Deserializer::from_slice(json), serde_path_to_error::Track::new());
+    let mut unknown = None;
+    let read = serde_ignored::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track), |path| {
+        unknown.get_or_insert_with(|| path.to_string().replace("?.", ""));
+    });
+    let found = read.and_then(|found| json.end().map(|()| found)).map_err(|error: serde_json::Error| {
+        let path = track.path().to_string();
+        Failure::bad(if path == "." { whole } else { &path }, error.to_string())
+    })?;
+    match unknown {
+        Some(field) => Err(Failure::bad(&field, format!("there is no field '{field}'"))),
+        None => Ok(found),
     }
 }
 
@@ -99,6 +113,31 @@ async fn read(body: Body) -> Result<Bytes, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_nobody_knows_is_refused_at_every_depth() {
+        // Proves that no misspelt condition widens what a batch changes, and where the fault is said to be.
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            filter: Option<Inner>,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        struct Inner {
+            older_ms: Option<u64>,
+        }
+        let field = |json: &str| strict::<Outer>(json.as_bytes(), "body").map_err(|wrong| wrong.field.unwrap());
+        let read = field(r#"{"filter": {"older_ms": 5}}"#).unwrap();
+        assert_eq!(read.filter.and_then(|filter| filter.older_ms), Some(5));
+        for (json, says) in [
+            (r#"{"filter": {"older_then_ms": 5}}"#, "filter.older_then_ms"),
+            (r#"{"filter": {"older_ms": "x"}}"#, "filter.older_ms"),
+            (r#"{"fliter": {}}"#, "fliter"),
+            ("{} {}", "body"),
+            ("[", "body"),
+        ] {
+            assert_eq!(field(json).unwrap_err(), says, "{json}");
+        }
+    }
 
     #[test]
     fn fields_may_come_several_times() {

@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::pages::Visit;
 use crate::pages::change::task_id;
 use crate::payload;
-use crate::request::{Json, Query};
+use crate::request::{Json, Query, strict};
 
 /// Between two questions of a wait: at the beginning, and at most. In between it is an eighth of the time waited so far, so that
 /// an answer is late by that much at most.
@@ -181,12 +181,7 @@ fn end_json(end: &Final, shows_payloads: bool) -> Value {
 /// The wire's task with its payload as JSON: any value, which is stored as its text.
 fn new_task(mut task: Map<String, Value>) -> Result<NewTask, Failure> {
     let payload = task.remove("payload").map(|value| Payload::json(value.to_string()));
-    let text = Value::Object(task).to_string();
-    let mut json = serde_json::Deserializer::from_str(&text);
-    let mut task: NewTask = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        Failure::bad(if path == "." { "kind" } else { &path }, error.into_inner().to_string())
-    })?;
+    let mut task: NewTask = strict(Value::Object(task).to_string().as_bytes(), "kind")?;
     task.payload = payload;
     Ok(task)
 }

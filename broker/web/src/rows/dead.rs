@@ -62,7 +62,9 @@ pub(crate) fn dead_groups(table: &mut Table) -> Result<DeadGroups, Trouble> {
                 first_at: at,
             });
             group.n += 1;
-            group.first_at = at.or(group.first_at);
+            // By id, and one that was tried for long has died later than its followers.
+            group.last_at = group.last_at.max(at);
+            group.first_at = group.first_at.map_or(at, |first| Some(at.map_or(first, |at| first.min(at))));
             if group.tasks.len() < SHOWN {
                 group.tasks.push(id);
             }
@@ -80,14 +82,14 @@ mod tests {
 
     #[test]
     fn tasks_that_died_alike_are_one_group() {
-        // Proves grouping by kind and first line, the largest first, by the index of dead rows.
+        // Proves grouping by kind and first line, the largest first, by the index of dead rows; from the first death to the last by time.
         let place = testing::Place::new();
         assert_indexed(&place.conn(), DEAD);
         place
             .conn()
             .execute_batch(
                 "INSERT INTO tasks(kind, state, error, finished_at) VALUES
-                   ('a', 'dead', 'no route' || char(10) || 'at x', 10), ('a', 'dead', 'no route' || char(10) || 'at y', 20),
+                   ('a', 'dead', 'no route' || char(10) || 'at x', 20), ('a', 'dead', 'no route' || char(10) || 'at y', 10),
                    ('b', 'dead', 'no route', 30), ('a', 'done', NULL, 40), ('a', 'dead', NULL, 50)",
             )
             .unwrap();
