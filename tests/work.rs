@@ -32,6 +32,8 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
         case "$what" in
             echo) echo "3 4 nearly" >&3; echo "{\"said\": \"$rest\", \"task\": $LANEWAY_TASK, \"kind\": \"$LANEWAY_KIND\"}";;
             words) echo "30 100 reading" >&3; sleep 0.2; echo "now something else" >&3;;
+            hasty) echo "1 3 one" >&3; echo "2 3" >&3; echo "then silence" >&3; while [ ! -e "$rest" ]; do sleep 0.02; done;;
+            counts) i=0; while [ $i -lt 300 ]; do echo "$i 400 n$i" >&3; i=$((i+1)); done;;
             text) echo "$1 $LANEWAY_LANE $LANEWAY_ATTEMPT of $LANEWAY_MAX_ATTEMPTS";;
             nothing) ;;
             dead) echo noise; echo "it is no picture" >&2; exit 65;;
@@ -55,6 +57,15 @@ fn a_script_takes_payloads_and_gives_results_and_reasons() {
         table.column::<String>(words, "progress_done || ' ' || progress_total || ' ' || progress_note"),
         "30 100 now something else"
     );
+    // What comes a moment behind other progress is held back for a moment, and then told: while the program is silent, and at its end.
+    let shown = |task| table.column::<String>(task, "progress_done || ' ' || progress_total || ' ' || progress_note");
+    let hasty = table.insert("job", &format!("hasty {}", place.path("go").display()));
+    table.wait_for_count(&format!("id = {hasty} AND progress_note IS NOT NULL"), 1);
+    wait_until("the last words", || shown(hasty) == "2 3 then silence");
+    std::fs::write(place.path("go"), "").unwrap();
+    let counts = table.insert("job", "counts");
+    table.wait_for_state(counts, "done");
+    assert_eq!(shown(counts), "299 400 n299");
     let text = table.insert_in("high", "job", "text");
     table.wait_for_state(text, "done");
     assert_eq!(table.column::<String>(text, "result"), r#""first high 1 of 3""#);

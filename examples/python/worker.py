@@ -25,6 +25,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 READY, BYE, TASKS, WAIT, ERR = 0x02, 0x05, 0x82, 0xC2, 0xFF
 WAIT_MS = 10_000  # how long the broker may park our question while there is no task
+FRAME_BYTES_MAX = 16 * 1024 * 1024  # a longer one is not read, and the connection is shut
 REPLY_MS = WAIT_MS + 3_000  # after this long without an answer we ask again, on a new socket
 POLL_MS = 200  # how soon a signal is seen while we wait
 MECHANISM_MISMATCH = 0x11000002  # of zmq.h: one side speaks with keys, the other without
@@ -54,6 +55,9 @@ def run(task, frame):
         result = json.dumps(HANDLERS[task["kind"]](payload)).encode()
     except Exception as error:  # whatever a handler does, the broker hears of it and tries again later
         return outcome | {"end": "fail", "error": f"{type(error).__name__}: {error}"}, []
+    if len(result) > FRAME_BYTES_MAX:
+        error = f"the result has {len(result)} bytes, at most {FRAME_BYTES_MAX} can be sent: store it elsewhere and give its place"
+        return outcome | {"end": "fail", "dead": True, "error": error}, []
     return outcome | {"end": "done", "result": "json"}, [result]
 
 

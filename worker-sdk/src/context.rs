@@ -44,6 +44,8 @@ pub struct Context {
     deadline: Mutex<Instant>,
     /// No progress is said before this.
     quiet_until: Mutex<Option<Instant>>,
+    /// The newest progress that was held back until then.
+    unsaid: Mutex<Option<Progress>>,
     spawned: Mutex<Vec<NewTask>>,
     span: Run,
 }
@@ -88,6 +90,7 @@ impl Context {
             endpoint,
             deadline: Mutex::new(deadline),
             quiet_until: Mutex::new(None),
+            unsaid: Mutex::new(None),
             spawned: Mutex::new(Vec::new()),
             span,
         };
@@ -150,8 +153,9 @@ impl Context {
     }
 
     /// Shows how far the task is: `done` of `total` (0: unknown), with a note (empty: none), to those who wait for it
-    /// and in its row. Never fails and hardly waits: said at most every 50 ms and left out while the broker is away, but
-    /// always when `done` reaches `total`.
+    /// and in its row. Never fails and hardly waits: said at most every 50 ms, and not while the broker is away, but always
+    /// when `done` reaches `total`. What is held back is said with the next word, at the end of the run, or by
+    /// [`Context::flush`], unless something newer takes its place.
     pub fn progress(&self, done: u64, total: u64, note: &str) {
         let mut said = self.word();
         said.done = Some(done);
@@ -163,6 +167,23 @@ impl Context {
     /// Shows what the task does now, and leaves the count as it was said last. Otherwise like [`Context::progress`].
     pub fn note(&self, note: &str) {
         self.say_progress(Progress { note: Some(note.into()), ..self.word() }, false);
+    }
+
+    /// Says progress that was held back less than 50 ms after other, if its time has come: for a handler that says much in a moment
+    /// and then nothing for long. Costs next to nothing where there is none.
+    pub fn flush(&self) {
+        let is_due = lock(&self.quiet_until).is_none_or(|until| until <= Instant::now());
+        if is_due {
+            self.say_rest();
+        }
+    }
+
+    /// The same at once: the run is over.
+    pub(crate) fn say_rest(&self) {
+        let unsaid = lock(&self.unsaid).take();
+        if let Some(unsaid) = unsaid {
+            self.say_progress(unsaid, true);
+        }
     }
 
     /// Sends a piece of the result to those who wait for the task, in the format of its payload. It is not kept: a waiter
@@ -283,17 +304,23 @@ impl Context {
         }
     }
 
-    /// `complete` is said whatever was said a moment ago.
+    /// `complete` is said whatever was said a moment ago. What was held back goes with it, as far as it says something else.
     fn say_progress(&self, said: Progress, complete: bool) {
         let now = Instant::now();
+        let said = match lock(&self.unsaid).take() {
+            Some(before) => over(said, before),
+            None => said,
+        };
         {
             let mut quiet_until = lock(&self.quiet_until);
             if !complete && quiet_until.is_some_and(|until| now < until) {
+                *lock(&self.unsaid) = Some(said);
                 return;
             }
             *quiet_until = Some(now + PROGRESS_EVERY);
         }
         if !lock(&self.slot.conn).is_connected() {
+            *lock(&self.unsaid) = Some(said);
             return;
         }
         if let Err(error) = self.say(said, PROGRESS_PATIENCE) {
@@ -305,6 +332,11 @@ impl Context {
     /// Says it again while there is no broker, or one that does not know this worker yet.
     fn insist(&self, progress: &Progress) -> Result<ProgressNoted, Error> {
         let until = Instant::now() + WORD_PATIENCE;
+        // What was held back comes no later than what was said behind it.
+        let progress = match lock(&self.unsaid).take() {
+            Some(before) => over(progress.clone(), before),
+            None => progress.clone(),
+        };
         loop {
             let said = self.say(progress.clone(), until.saturating_duration_since(Instant::now()));
             match said {
@@ -331,6 +363,12 @@ impl Context {
             other => Err(Error::BadAnswer(format!("{other:?} to PROGRESS"))),
         }
     }
+}
+
+/// The newer of two pieces of progress, with the count or the note of the other where it has none.
+fn over(newer: Progress, before: Progress) -> Progress {
+    let (done, total) = if newer.done.is_some() { (newer.done, newer.total) } else { (before.done, before.total) };
+    Progress { done, total, note: newer.note.or(before.note), ..newer }
 }
 
 impl fmt::Debug for Context {

@@ -343,6 +343,8 @@ fn run_task(shared: &Shared, place: &Arc<Place>) {
         }
         None => Err(Failure::release()),
     };
+    // Before its end, behind which nothing is heard.
+    ctx.say_rest();
     if let Err(failure) = &mut ended {
         if shared.phase() == Phase::Releasing && ctx.cancelled() {
             // It ended because it was told to, so nothing is counted against the task.

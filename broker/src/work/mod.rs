@@ -96,7 +96,7 @@ impl Handler for Program {
                     }
                 }
                 Some(Heard::Ended(end)) => break end,
-                None => {}
+                None => ctx.flush(),
             }
         };
         ends::outcome(end, self.result, ctx.cancelled())
