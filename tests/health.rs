@@ -47,6 +47,7 @@ fn each_state_has_its_exit_code_and_one_line() {
     let unknown = check(&place, &[]);
     assert_eq!(unknown.code, 3, "there is no database: {}", unknown.out);
     assert!(unknown.out.starts_with("LANEWAY UNKNOWN - "), "{}", unknown.out);
+    check(&place, &["--due", "abc"]).is(3, "abc");
 
     let broker = Broker::start_with(&place, &["defaults.max_attempts=1"]);
     let table = Table::open(&place);
@@ -94,7 +95,7 @@ fn each_state_has_its_exit_code_and_one_line() {
     let said = check(&place, &[]);
     assert_eq!(said.code, 2, "{}", said.out);
     assert!(said.out.starts_with("LANEWAY CRITICAL - no broker answers at "), "{}", said.out);
-    assert_eq!(check(&place, &["--due", "9:5"]).code, 2, "a bound that makes no sense is a usage error");
+    assert_eq!(check(&place, &["--due", "9:5"]).code, 3, "a bound that makes no sense is no verdict");
 }
 
 #[test]

@@ -182,6 +182,8 @@ fn a_task_that_launches_others_holds_no_worker_and_its_group_is_waited_for() {
     let row = client.wait_group(stored.group, Some(Duration::from_mins(1)), |_| ()).unwrap();
     assert_eq!((row.done, row.total()), (12, 12));
     laneway(&place, &["group", "wait", &group]).is(0, "12 of 12 done");
+    laneway(&place, &["task", "purge", &stored.last.unwrap().task.to_string()]).is(0, "");
+    laneway(&place, &["group", "wait", &group]).is(4, "is in the table no more");
     laneway(&place, &["group", "show", "999"]).is(4, "no task is in this group");
 }
 

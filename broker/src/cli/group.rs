@@ -75,7 +75,8 @@ pub(super) struct OneGroup {
 
 /// Wait until every task of a group has ended, telling how far it is and what its tasks say
 ///
-/// Prints where the group stands then, with the result of its last task, if it has one. Fails when some tasks are dead or cancelled.
+/// Prints where the group stands then, with the result of its last task, if it has one. Fails when some tasks are dead or cancelled,
+/// and when the last one has been deleted since; tasks that have ended and were deleted are counted no more.
 /// Where words are missing, because the broker was restarted or more was said than it keeps, that is told.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  laneway group wait 7 --limit 5m")]
@@ -152,7 +153,13 @@ fn follow(remote: &Remote, group: u64, limit: Option<Duration>, output: Output) 
         news => wait::show(news, output),
     })?;
     print(&row, last.as_ref(), output)?;
-    ended_well(&row)
+    ended_well(&row)?;
+    match row.last.filter(|_| last.is_none()) {
+        Some(task) => Err(Error::NotFound(format!(
+            "task {task}, the last of group {group}, is in the table no more: retention or an app has deleted it, and how it ended is not known"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn progress(row: &GroupRow) -> String {

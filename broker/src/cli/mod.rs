@@ -213,12 +213,16 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let command = words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
+    // Of `check` whoever watches takes 2 for critical, and 3 for what cannot be told.
+    let usage = if command.is_some_and(|word| word == "check") { Exit::Unreachable } else { Exit::Usage };
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as errors too, and go to standard output. A closed pipe there is nobody's problem.
             error.print().ok();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            return if error.use_stderr() { usage } else { Exit::Success };
         }
     };
     match dispatch(cli) {
@@ -228,7 +232,7 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Err(Error::Judged(exit)) => exit,
         Err(error) => {
             output::note(&format!("laneway: {}", error.chain()));
-            error.exit()
+            if error.exit() == Exit::Usage { usage } else { error.exit() }
         }
     }
 }

@@ -40,13 +40,18 @@ pub(super) fn too_many_parents() -> Bad {
     Bad::new("after", reason)
 }
 
-/// `path` begins and ends with the same task; each depends on the next.
-pub(super) fn ring(path: &[i64]) -> Bad {
-    let mut words: Vec<String> = path.iter().take(NAMED_MAX).map(i64::to_string).collect();
-    if path.len() > NAMED_MAX {
+/// The first words of a ring of `n` tasks.
+fn in_line(mut words: Vec<String>, n: usize) -> String {
+    if n > words.len() {
         words.push("...".into());
     }
-    Bad::new("after", format!("depends on itself: {}", words.join(" -> ")))
+    words.join(" -> ")
+}
+
+/// `path` begins and ends with the same task; each depends on the next.
+pub(super) fn ring(path: &[i64]) -> Bad {
+    let words = path.iter().take(NAMED_MAX).map(i64::to_string).collect();
+    Bad::new("after", format!("depends on itself: {}", in_line(words, path.len())))
 }
 
 pub(super) fn walks_too_far() -> Bad {
@@ -152,8 +157,8 @@ fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (u
     let before =
         (0..tasks.len()).map(|at| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number).collect());
     let Some(path) = ring_among(before.collect()) else { return Ok(()) };
-    let words: Vec<String> = path.iter().take(NAMED_MAX).map(usize::to_string).collect();
-    Err((path[0], Bad::new("after", format!("depends on itself: number {}", words.join(" -> ")))))
+    let words = path.iter().take(NAMED_MAX).map(usize::to_string).collect();
+    Err((path[0], Bad::new("after", format!("depends on itself: number {}", in_line(words, path.len())))))
 }
 
 /// A ring that shows only once the list is stored, before its edges are: two tasks with one key have become one, or somebody has named
@@ -189,7 +194,7 @@ pub(super) fn ring_of_stored(
     }
     let reason = format!(
         "depends on itself: number {}: tasks of one list with the same kind and key are one task, so leave the key or the dependency out",
-        words.join(" -> ")
+        in_line(words, path.len())
     );
     Err((path[0], Bad::new("after", reason)))
 }
