@@ -148,8 +148,7 @@ impl Client {
     ) -> Result<GroupRow, Error> {
         let started = Instant::now();
         let (mut watch, mut stands) = (self.watch_group(group), None);
-        loop {
-            let Some(news) = watch.next_since(started, limit)? else { break };
+        while let Some(news) = watch.next_since(started, limit)? {
             on_news(&news);
             if let News::Group(row) = news {
                 stands = Some(row);

@@ -150,8 +150,7 @@ impl Client {
         let started = Instant::now();
         let mut ends: HashMap<TaskId, Ended> = HashMap::with_capacity(tasks.len());
         let mut watch = self.watch(tasks);
-        loop {
-            let Some(news) = watch.next_since(started, limit)? else { break };
+        while let Some(news) = watch.next_since(started, limit)? {
             on_news(&news);
             match news {
                 News::Ended(end) => _ = ends.insert(end.task, end),
