@@ -6,7 +6,7 @@ mod harness;
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Broker, Place, Program, RawPeer, Said, Table, WorkerProcess, wait_until};
 use laneway::protocol::RequestId;
@@ -116,6 +116,19 @@ fn a_row_outlives_the_time_between_two_questions() {
     open(&place, 1);
     let Answer::Submit(submitted) = peer.receive() else { panic!("no answer to the submit") };
     assert_eq!(submitted.finals.len(), 2);
+}
+
+#[test]
+fn a_limit_holds_while_the_broker_is_away() {
+    // Proves that whoever waits for a second is not kept for the minute in which their client would wait for a broker.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let client = Client::connect_with(&place.endpoint(), Duration::from_mins(1)).unwrap();
+    let task = client.submit(Task::new("nobody")).unwrap().task;
+    drop(broker);
+    let started = Instant::now();
+    let error = client.watch(&[task]).next(Some(Duration::from_secs(1))).unwrap_err();
+    assert!(error.retry() && started.elapsed() < Duration::from_secs(50), "{error} after {:?}", started.elapsed());
 }
 
 #[test]

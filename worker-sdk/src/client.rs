@@ -185,7 +185,7 @@ impl Client {
             abandon: false,
             group: None,
         };
-        match self.wait_for(question, Duration::ZERO, &mut Away::default()) {
+        match self.wait_for(question, Duration::ZERO, false, &mut Away::default()) {
             Ok(waited) => Ok(waited.pending.first().copied().or_else(|| waited.finals.first().map(|end| end.task))),
             Err(Error::Refused(error)) if error.code == Code::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -215,14 +215,21 @@ impl Client {
     /// Asks any question. `wait` is how long its answer may be parked; the client's timeout comes on top. Asked again,
     /// unchanged, when the answer is lost or the broker says that this can help.
     pub fn ask(&self, request: &Request, wait: Duration) -> Result<Answer, Error> {
-        self.ask_noting(request, wait, &mut Away::default())
+        self.ask_noting(request, wait, self.timeout, &mut Away::default())
     }
 
     // --------------------------------------------------------------------------------------------------------- private
 
-    fn ask_noting(&self, request: &Request, wait: Duration, away: &mut Away) -> Result<Answer, Error> {
+    /// Tries for `timeout` beyond the time that the broker may `wait`.
+    fn ask_noting(
+        &self,
+        request: &Request,
+        wait: Duration,
+        timeout: Duration,
+        away: &mut Away,
+    ) -> Result<Answer, Error> {
         let started = Instant::now();
-        let until = started + wait + self.timeout;
+        let until = started + wait + timeout;
         let mut request = Cow::Borrowed(request);
         loop {
             let asked_at = Instant::now();
@@ -306,8 +313,16 @@ impl Client {
         self.abandon
     }
 
-    pub(crate) fn wait_for(&self, question: WaitFor, wait: Duration, away: &mut Away) -> Result<Waited, Error> {
-        match self.ask_noting(&Request::WaitFor(question), wait, away)? {
+    /// `is_limited`: whoever waits does so for a time of their own, which a broker that is away makes little longer.
+    pub(crate) fn wait_for(
+        &self,
+        question: WaitFor,
+        wait: Duration,
+        is_limited: bool,
+        away: &mut Away,
+    ) -> Result<Waited, Error> {
+        let timeout = if is_limited { self.timeout.min(ANSWER_SLACK) } else { self.timeout };
+        match self.ask_noting(&Request::WaitFor(question), wait, timeout, away)? {
             Answer::WaitFor(waited) => Ok(waited),
             other => Err(unexpected(&other)),
         }

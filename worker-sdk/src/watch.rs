@@ -207,7 +207,7 @@ impl<'a> Watch<'a> {
                 (1, None) => WAIT_PARKED,
                 _ => ROUND / n_pages,
             });
-            let asked = self.ask(&page, parked);
+            let asked = self.ask(&page, parked, limit.is_some());
             self.pages.push_back(page);
             match asked {
                 Ok(waited) if self.is_of_a_group() => self.take_of_group(waited)?,
@@ -226,7 +226,7 @@ impl<'a> Watch<'a> {
         self.pages.iter().flat_map(|page| page.pending.iter().copied())
     }
 
-    fn ask(&mut self, page: &Page, parked: Duration) -> Result<Waited, Error> {
+    fn ask(&mut self, page: &Page, parked: Duration, is_limited: bool) -> Result<Waited, Error> {
         let group = page.group.as_ref().map(|page| page.group);
         let question = WaitFor {
             tasks: if group.is_some() { Vec::new() } else { page.pending.clone() },
@@ -237,7 +237,7 @@ impl<'a> Watch<'a> {
             abandon: group.is_none() && self.client.abandons(),
             group,
         };
-        self.client.wait_for(question, parked, &mut self.away)
+        self.client.wait_for(question, parked, is_limited, &mut self.away)
     }
 
     /// Takes in what was answered to the question of the last page.
