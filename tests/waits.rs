@@ -123,7 +123,7 @@ fn a_limit_holds_while_the_broker_is_away() {
     // Proves that whoever waits for a second is not kept for the minute in which their client would wait for a broker.
     let place = Place::new();
     let broker = Broker::start(&place);
-    let client = Client::connect_with(&place.endpoint(), Duration::from_mins(1)).unwrap();
+    let client = Client::connect_with(place.endpoint(), Duration::from_mins(1)).unwrap();
     let task = client.submit(Task::new("nobody")).unwrap().task;
     drop(broker);
     let started = Instant::now();
