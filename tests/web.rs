@@ -236,8 +236,8 @@ fn a_program_submits_waits_and_changes_over_http() {
         json!({"tasks": [{"kind": "sleep", "payload": {"ms": 50}}, {"kind": "gate", "payload": {"path": "/nothing"}}]});
     let many = http.post_json("/api/v1/tasks", &many).is(200).json();
     let (short, long) = (many["tasks"][0]["task"].as_i64().unwrap(), many["tasks"][1]["task"].as_i64().unwrap());
-    assert_eq!(http.get(&format!("/api/v1/tasks/{short}/wait?ms=30000")).is(200).json()["state"], "done");
-    assert_eq!(http.get(&format!("/api/v1/tasks/{long}/wait?ms=50")).is(202).json()["pending"], true);
+    assert_eq!(http.get(&format!("/api/v1/tasks/{short}/wait?wait_ms=30000")).is(200).json()["state"], "done");
+    assert_eq!(http.get(&format!("/api/v1/tasks/{long}/wait?wait_ms=50")).is(202).json()["pending"], true);
     let shown = http.get(&format!("/api/v1/tasks/{long}")).is(200).json();
     assert_eq!((&shown["state"], &shown["payload"]["path"]), (&json!("running"), &json!("/nothing")));
     let verdict = http.post_json(&format!("/api/v1/tasks/{long}/cancel"), &json!({})).is(200).json();
@@ -256,6 +256,8 @@ fn a_program_submits_waits_and_changes_over_http() {
     assert_eq!(bad["field"], "run_att");
     let misspelt = json!({"change": "purge", "filter": {"state": "done", "older_then_ms": 1}});
     assert_eq!(http.post_json("/api/v1/bulk", &misspelt).is(400).json()["field"], "filter.older_then_ms");
+    let many = json!({"tasks": [{"kind": "a"}], "wait_mss": 5});
+    assert_eq!(http.post_json("/api/v1/tasks", &many).is(400).json()["field"], "wait_mss");
     http.post_json("/api/v1/tasks/999/cancel", &json!({})).is(404);
     http.post_json(&format!("/api/v1/tasks/{short}/explode"), &json!({})).is(400);
 
@@ -268,6 +270,66 @@ fn a_program_submits_waits_and_changes_over_http() {
     assert_eq!(http.get(&format!("/api/v1/batches/{number}")).json()["changed"], 2);
     http.post_json("/api/v1/bulk", &json!({"change": "purge", "q": ""})).is(400);
     assert_eq!(http.get("/api/v1/openapi.json").is(200).json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn every_error_of_the_api_has_one_shape() {
+    // Proves code, message and field for paths, methods, parameters and bodies that make no sense, that no type of the program is
+    // named, and that a browser gets a page for the same.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let mut wrong = Vec::new();
+    for (path, status, field) in [
+        ("/tasks/abc", 400, Some("id")),
+        ("/tasks/99999999999999999999/log", 400, Some("id")),
+        ("/groups/abc", 400, Some("id")),
+        ("/groups/18446744073709551615", 404, None),
+        ("/batches/x", 400, Some("n")),
+        ("/tasks?knd=x", 400, Some("knd")),
+        ("/tasks/1/wait?ms=5", 400, Some("ms")),
+        ("/lanes?q=x", 400, Some("q")),
+        ("/lanes/low", 405, None),
+    ] {
+        wrong.push((path, field, http.get(&format!("/api/v1{path}")).is(status)));
+    }
+    for (path, body, status, field) in [
+        ("/lanes/nosuch", json!({"paused": true}), 404, Some("name")),
+        ("/lanes/low", json!({"share": -1}), 400, Some("share")),
+        ("/lanes/low", json!({"shares": 1}), 400, Some("shares")),
+        ("/kinds/mail", json!({"capp": 5, "paused": true}), 400, Some("capp")),
+        ("/kinds/mail", json!({"cap": "x"}), 400, Some("cap")),
+        ("/kinds/mail", json!({"reset": 1}), 400, Some("reset")),
+        ("/tasks", json!([1]), 400, Some("body")),
+        ("/tasks", json!({"tasks": 5}), 400, Some("tasks")),
+        ("/tasks", json!({"kind": 5}), 400, Some("kind")),
+        ("/tasks", json!({"kind": "a", "wait_ms": "x"}), 400, Some("wait_ms")),
+        ("/tasks/x/cancel", json!({}), 400, Some("id")),
+        ("/bulk", json!({}), 400, Some("change")),
+        ("/bulk", json!({"change": "purge", "filter": {"state": "over"}}), 400, Some("filter.state")),
+        ("/schedules/nosuch/pause", json!({}), 404, None),
+        ("/schedules/nosuch/resume", json!({}), 404, None),
+        ("/schedules/nosuch/remove", json!({}), 404, None),
+        ("/schedules/nosuch/run-now", json!({}), 404, None),
+        ("/stats", json!({}), 405, None),
+    ] {
+        wrong.push((path, field, http.post_json(&format!("/api/v1{path}"), &body).is(status)));
+    }
+    for (path, field, answer) in wrong {
+        let said = answer.json();
+        assert!(said["code"].is_string() && said["message"].is_string(), "{path}: {said}");
+        assert_eq!(said["field"].as_str(), field, "{path}: {said}");
+        for type_name in ["u32", "u64", "i64", "struct", "enum", "LaneChange", "variant", " at line "] {
+            assert!(!answer.body.contains(type_name), "{path}: {said}");
+        }
+        assert_eq!(answer.header("allow").is_some(), answer.status == 405, "{path}: {}", answer.head);
+    }
+    let known = http.get("/api/v1/tasks?knd=x").json();
+    assert_eq!(known["next"], "there are q, state, before, limit");
+    for (path, status) in [("/tasks/abc", 400), ("/groups/x", 400), ("/batches/x", 400), ("/lanes/change", 405)] {
+        let page = http.get(path).is(status);
+        assert!(page.body.contains("</html>") && page.body.contains("Overview"), "{path}: {}", page.body);
+        assert_eq!(page.header("allow"), (status == 405).then_some("POST"), "{path}: {}", page.head);
+    }
 }
 
 #[test]

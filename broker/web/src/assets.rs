@@ -1,13 +1,14 @@
 //! Style, script and the two libraries, out of the binary. The name of each holds a hash of its bytes, so that a browser may
 //! keep it for ever and never has an old one.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::request::Path;
 
 const FILES: [(&str, &str, &[u8]); 6] = [
     ("app.css", "text/css; charset=utf-8", include_bytes!("../assets/app.css")),

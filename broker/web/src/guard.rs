@@ -50,7 +50,12 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
             let response = next.run(request).await;
             let failure = response.extensions().get::<Failure>().cloned();
             match failure {
-                Some(failure) if is_page(&path) => pages::failure(&app, &visitor, &nonce, &failure),
+                Some(failure) if is_page(&path) => {
+                    let allowed = response.headers().get(header::ALLOW).cloned();
+                    let mut page = pages::failure(&app, &visitor, &nonce, &failure);
+                    page.headers_mut().extend(allowed.map(|methods| (header::ALLOW, methods)));
+                    page
+                }
                 _ => response,
             }
         }

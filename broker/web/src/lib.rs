@@ -18,6 +18,7 @@ mod error;
 mod failure;
 mod filter;
 mod guard;
+mod json;
 mod kept;
 mod limits;
 mod live;

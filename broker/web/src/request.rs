@@ -1,12 +1,16 @@
-//! What requests carry: fields of a query or a form, several of one name among them, and JSON. Bounded in bytes and in time.
+//! What requests carry: parts of the path, fields of a query or a form, several of one name among them, and JSON. Bounded in bytes
+//! and in time.
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::{PathRejection, RawPathParamsRejection};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::json::strict;
 use crate::limits::{BODY_BYTES_MAX, BODY_TIME};
 
 /// Names and values in the order in which they came.
@@ -48,6 +52,50 @@ fn number(name: &str, text: &str) -> Result<i64, Failure> {
     text.parse().map_err(|_| Failure::bad(name, format!("'{text}' is not a whole number")))
 }
 
+/// What the path of a route leaves open: names and numbers.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let found = axum::extract::Path::from_request_parts(parts, state).await;
+        match found {
+            Ok(axum::extract::Path(found)) => Ok(Self(found)),
+            Err(wrong) => Err(wrong_path(&wrong, RawPathParams::from_request_parts(parts, state).await)),
+        }
+    }
+}
+
+/// Of what a path can hold, only a number can be wrong, and bytes that are no text.
+fn wrong_path(wrong: &PathRejection, parts: Result<RawPathParams, RawPathParamsRejection>) -> Failure {
+    let PathRejection::FailedToDeserializePathParams(wrong) = wrong else {
+        return Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "path", wrong.to_string());
+    };
+    match wrong.kind() {
+        ErrorKind::ParseErrorAtKey { value, .. }
+        | ErrorKind::ParseErrorAtIndex { value, .. }
+        | ErrorKind::ParseError { value, .. } => {
+            let parts = parts.ok();
+            let name = parts.iter().flatten().find(|(_, part)| part == value).map_or("path", |(name, _)| name);
+            Failure::bad(name, format!("'{value}' in the path must be a whole number from 0 to {}", i64::MAX))
+        }
+        ErrorKind::InvalidUtf8InPathParam { key } => Failure::bad(key, "in the path must be UTF-8"),
+        other => Failure::bad("path", other.to_string()),
+    }
+}
+
+/// Refuses a field of the address that the path does not know: a condition that was misspelt would be none.
+pub(crate) fn known(known: &[&str], uri: &Uri) -> Result<(), Failure> {
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let Some((name, _)) = fields.all().iter().find(|(name, _)| !known.contains(&name.as_str())) else { return Ok(()) };
+    let next = match known {
+        [] => "say none here".to_owned(),
+        known => format!("there are {}", known.join(", ")),
+    };
+    Err(Failure::bad(name, format!("there is no parameter '{name}'")).next(next))
+}
+
 /// Of the address.
 pub(crate) struct Query(pub(crate) Fields);
 
@@ -83,24 +131,6 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// Reads JSON. A field that nobody knows is refused at every depth: a condition or a delay that was misspelt would be none. A
-/// fault in the whole is said of `whole`.
-pub(crate) fn strict<T: DeserializeOwned>(json: &[u8], whole: &str) -> Result<T, Failure> {
-    let (mut json, mut track) = (serde_json::Deserializer::from_slice(json), serde_path_to_error::Track::new());
-    let mut unknown = None;
-    let read = serde_ignored::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track), |path| {
-        unknown.get_or_insert_with(|| path.to_string().replace("?.", ""));
-    });
-    let found = read.and_then(|found| json.end().map(|()| found)).map_err(|error: serde_json::Error| {
-        let path = track.path().to_string();
-        Failure::bad(if path == "." { whole } else { &path }, error.to_string())
-    })?;
-    match unknown {
-        Some(field) => Err(Failure::bad(&field, format!("there is no field '{field}'"))),
-        None => Ok(found),
-    }
-}
-
 async fn read(body: Body) -> Result<Bytes, Failure> {
     let read = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_BYTES_MAX)).await;
     let slow = |_| Failure::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body took too long");
@@ -113,31 +143,6 @@ async fn read(body: Body) -> Result<Bytes, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_field_that_nobody_knows_is_refused_at_every_depth() {
-        // Proves that no misspelt condition widens what a batch changes, and where the fault is said to be.
-        #[derive(Debug, serde::Deserialize)]
-        struct Outer {
-            filter: Option<Inner>,
-        }
-        #[derive(Debug, serde::Deserialize)]
-        struct Inner {
-            older_ms: Option<u64>,
-        }
-        let field = |json: &str| strict::<Outer>(json.as_bytes(), "body").map_err(|wrong| wrong.field.unwrap());
-        let read = field(r#"{"filter": {"older_ms": 5}}"#).unwrap();
-        assert_eq!(read.filter.and_then(|filter| filter.older_ms), Some(5));
-        for (json, says) in [
-            (r#"{"filter": {"older_then_ms": 5}}"#, "filter.older_then_ms"),
-            (r#"{"filter": {"older_ms": "x"}}"#, "filter.older_ms"),
-            (r#"{"fliter": {}}"#, "fliter"),
-            ("{} {}", "body"),
-            ("[", "body"),
-        ] {
-            assert_eq!(field(json).unwrap_err(), says, "{json}");
-        }
-    }
 
     #[test]
     fn fields_may_come_several_times() {

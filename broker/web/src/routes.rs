@@ -2,11 +2,14 @@
 //! a test compares.
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
 
 use crate::app::Shared;
+use crate::failure::Failure;
 use crate::guard::guard;
+use crate::request::known;
 use crate::{api, assets, metrics, observe, openapi, pages, sse};
 
 pub(crate) fn router(app: &Shared) -> Router {
@@ -14,13 +17,18 @@ pub(crate) fn router(app: &Shared) -> Router {
     for (path, handler) in pages().into_iter().chain(machine()) {
         router = router.route(path, handler);
     }
-    for (_, path, handler) in api() {
+    for (_, path, query, handler) in api() {
+        let handler = handler.layer(from_fn(move |request: Request, next: Next| async move {
+            known(query, request.uri())?;
+            Ok::<_, Failure>(next.run(request).await)
+        }));
         router = router.route(&format!("/api/v1{path}"), handler);
     }
     for (_, path, handler) in shared() {
         router = router.route(path, handler);
     }
-    router.fallback(pages::no_such_page).layer(from_fn_with_state(app.clone(), guard)).with_state(app.clone())
+    let router = router.fallback(pages::no_such_page).method_not_allowed_fallback(pages::no_such_method);
+    router.layer(from_fn_with_state(app.clone(), guard)).with_state(app.clone())
 }
 
 type Route = MethodRouter<Shared>;
@@ -59,39 +67,46 @@ fn machine() -> Vec<(&'static str, Route)> {
     ]
 }
 
-/// Methods, path and handler.
-pub(crate) fn api() -> Vec<(&'static [&'static str], &'static str, Route)> {
+type Words = &'static [&'static str];
+
+/// Methods, path, parameters that stand behind its `?`, and handler.
+pub(crate) fn api() -> Vec<(Words, &'static str, Words, Route)> {
     vec![
-        (&["get"], "/stats", get(api::whole::stats)),
-        (&["get"], "/notices", get(api::whole::notices)),
-        (&["get"], "/history", get(api::whole::history)),
-        (&["get"], "/about", get(api::whole::about)),
-        (&["get"], "/lanes", get(api::look::lanes)),
-        (&["post"], "/lanes/{name}", post(api::change::lane)),
-        (&["get"], "/kinds", get(api::look::kinds)),
-        (&["post"], "/kinds/{name}", post(api::change::kind)),
-        (&["get"], "/workers", get(api::look::workers)),
-        (&["post"], "/workers/drain", post(api::change::drain_all)),
-        (&["post"], "/workers/{session}/drain", post(api::change::drain)),
-        (&["get", "post"], "/tasks", get(api::look::tasks).post(api::submit::submit)),
-        (&["get"], "/tasks/{id}", get(api::look::task)),
-        (&["get"], "/tasks/{id}/log", get(api::look::log)),
-        (&["get"], "/tasks/{id}/wait", get(api::submit::wait)),
-        (&["post"], "/tasks/{id}/{change}", post(api::change::task)),
-        (&["post"], "/bulk", post(api::change::bulk)),
-        (&["get", "post"], "/batches/{n}", get(api::look::batch).post(api::change::stop_batch)),
-        (&["get"], "/dead", get(api::look::dead)),
-        (&["get"], "/groups", get(api::look::groups)),
-        (&["get"], "/groups/{id}", get(api::look::group)),
-        (&["post"], "/groups/{id}/cancel", post(api::change::cancel_group)),
-        (&["get"], "/schedules", get(api::look::schedules)),
-        (&["post"], "/schedules/{name}/{change}", post(api::change::schedule)),
-        (&["get"], "/openapi.json", get(openapi::document)),
+        (&["get"], "/stats", &[], get(api::whole::stats)),
+        (&["get"], "/notices", &[], get(api::whole::notices)),
+        (&["get"], "/history", &[], get(api::whole::history)),
+        (&["get"], "/about", &[], get(api::whole::about)),
+        (&["get"], "/lanes", &[], get(api::look::lanes)),
+        (&["post"], "/lanes/{name}", &[], post(api::change::lane)),
+        (&["get"], "/kinds", &[], get(api::look::kinds)),
+        (&["post"], "/kinds/{name}", &[], post(api::change::kind)),
+        (&["get"], "/workers", &[], get(api::look::workers)),
+        (&["post"], "/workers/drain", &[], post(api::change::drain_all)),
+        (&["post"], "/workers/{session}/drain", &[], post(api::change::drain)),
+        (
+            &["get", "post"],
+            "/tasks",
+            &["q", "state", "before", "limit"],
+            get(api::look::tasks).post(api::submit::submit),
+        ),
+        (&["get"], "/tasks/{id}", &[], get(api::look::task)),
+        (&["get"], "/tasks/{id}/log", &[], get(api::look::log)),
+        (&["get"], "/tasks/{id}/wait", &["wait_ms"], get(api::submit::wait)),
+        (&["post"], "/tasks/{id}/{change}", &[], post(api::change::task)),
+        (&["post"], "/bulk", &[], post(api::change::bulk)),
+        (&["get", "post"], "/batches/{n}", &[], get(api::look::batch).post(api::change::stop_batch)),
+        (&["get"], "/dead", &[], get(api::look::dead)),
+        (&["get"], "/groups", &["before"], get(api::look::groups)),
+        (&["get"], "/groups/{id}", &[], get(api::look::group)),
+        (&["post"], "/groups/{id}/cancel", &[], post(api::change::cancel_group)),
+        (&["get"], "/schedules", &[], get(api::look::schedules)),
+        (&["post"], "/schedules/{name}/{change}", &[], post(api::change::schedule)),
+        (&["get"], "/openapi.json", &[], get(openapi::document)),
     ]
 }
 
 /// For pages of other sites and those who were sent a link; methods, path and handler.
-pub(crate) fn shared() -> Vec<(&'static [&'static str], &'static str, Route)> {
+pub(crate) fn shared() -> Vec<(Words, &'static str, Route)> {
     vec![
         (&["get"], "/observe/{token}", get(observe::show)),
         (&["get"], "/observe/{token}/state", get(observe::state)),

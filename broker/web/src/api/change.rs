@@ -1,20 +1,20 @@
 //! What can be changed: tasks by id or by filter, lanes, kinds, workers, groups and schedules.
 
-use axum::extract::Path;
 use laneway::{Drain, Kind, LaneName};
 use laneway_protocol::message::{BulkFilter, KindValues, Kinds, LaneValues, Lanes, SetKind, SetLane};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Answered, answer};
 use crate::failure::Failure;
 use crate::filter::Filter;
+use crate::json::{strict, take};
 use crate::pages::Visit;
 use crate::pages::change::{apply, change, lane as lane_of, task_id};
 use crate::pages::change_all::meant;
 use crate::pages::schedules;
 use crate::pages::tasks::connected;
-use crate::request::Json;
+use crate::request::{Json, Path};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,32 +108,23 @@ pub(crate) async fn lane(visit: Visit, Path(name): Path<String>, Json(body): Jso
     if question.changes_nothing() {
         return Err(Failure::bad("body", "changes nothing: say paused, share, cap, rate, rate_burst or reset"));
     }
-    let rows = visit.app.live.change(move |client| client.change_lanes(question)).await?;
+    let rows = visit.app.live.change(move |client| client.change_lanes(question)).await;
+    let rows = rows.map_err(|failure| if failure.code == "unknown_lane" { no_such_path(failure) } else { failure })?;
     let row = rows.into_iter().find(|row| row.lane == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no lane {name}")))?)
 }
 
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct KindChange {
-    paused: Option<bool>,
-    #[serde(default)]
-    reset: bool,
-    #[serde(flatten)]
-    values: KindValues,
-}
-
-pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(body): Json<KindChange>) -> Answered {
+/// `paused`, `reset` and the values of a kind, in one object.
+pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(mut body): Json<Map<String, Value>>) -> Answered {
     let kind = Kind::new(&name).map_err(|error| Failure::bad("name", error.to_string()))?;
     let one = |is_so: bool| if is_so { vec![kind.clone()] } else { Vec::new() };
-    let set = if body.values == KindValues::default() {
-        Vec::new()
-    } else {
-        vec![SetKind { kind: kind.clone(), values: body.values }]
-    };
+    let (paused, reset) = (take::<bool>(&mut body, "paused")?, take::<bool>(&mut body, "reset")?);
+    let values: KindValues = strict(Value::Object(body).to_string().as_bytes(), "body")?;
+    let set = if values == KindValues::default() { Vec::new() } else { vec![SetKind { kind: kind.clone(), values }] };
     let question = Kinds {
-        pause: one(body.paused == Some(true)),
-        resume: one(body.paused == Some(false)),
-        reset: one(body.reset),
+        pause: one(paused == Some(true)),
+        resume: one(paused == Some(false)),
+        reset: one(reset == Some(true)),
         set,
         after: None,
     };
@@ -143,6 +134,11 @@ pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(body): Jso
     let rows = visit.app.live.change(move |client| client.change_kinds(question)).await?;
     let row = rows.into_iter().find(|row| row.kind.as_str() == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no kind {name}")))?)
+}
+
+/// The broker refuses a name in a body; here it is the path that leads nowhere.
+fn no_such_path(failure: Failure) -> Failure {
+    Failure { field: Some("name".into()), next: failure.next, ..Failure::not_found(failure.message) }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -175,8 +171,5 @@ pub(crate) async fn schedule(visit: Visit, Path((name, change)): Path<(String, S
     let change = schedules::checked(&change)?;
     let asked = name.clone();
     let made = visit.app.live.change(move |client| schedules::apply(client, &asked, change)).await?;
-    match made {
-        None if change == "run-now" => Err(Failure::not_found(format!("there is no schedule {name}"))),
-        made => answer(&json!({ "schedule": name, "change": change, "made": made })),
-    }
+    answer(&json!({ "schedule": name, "change": change, "made": made }))
 }

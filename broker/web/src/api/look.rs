@@ -1,6 +1,5 @@
 //! What can be asked: lanes, kinds, workers, tasks, batches, groups, schedules.
 
-use axum::extract::Path;
 use laneway::Client;
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use crate::pages::Visit;
 use crate::pages::change::task_id;
 use crate::pages::groups;
 use crate::pages::tasks::{filter, query};
-use crate::request::Query;
+use crate::request::{Path, Query};
 use crate::rows;
 use crate::snapshot::Facts;
 

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use laneway::{Payload, TaskId};
 use laneway_protocol::limits::{BATCH_MAX, WAIT_MS_MAX};
@@ -20,10 +19,11 @@ use super::{Answered, answer, object};
 use crate::access::Visitor;
 use crate::app::stopped;
 use crate::failure::Failure;
+use crate::json::{strict, take};
 use crate::pages::Visit;
 use crate::pages::change::task_id;
 use crate::payload;
-use crate::request::{Json, Query, strict};
+use crate::request::{Json, Path, Query};
 
 /// Between two questions of a wait: at the beginning, and at most. In between it is an eighth of the time waited so far, so that
 /// an answer is late by that much at most.
@@ -33,29 +33,23 @@ const ASK_EVERY: Duration = Duration::from_millis(400);
 /// Of a key by which a submit that is said again is known.
 const KEY_BYTES_MAX: usize = 255;
 
-/// One task, or `{"tasks": [...]}`; beside either `wait_ms`.
+/// Several tasks. Whatever has no list of them is one task.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Body {
-    Many { tasks: Vec<Map<String, Value>>, wait_ms: Option<u64> },
-    One(Map<String, Value>),
+#[serde(deny_unknown_fields)]
+struct Many {
+    tasks: Vec<Map<String, Value>>,
 }
 
-/// With the header `Idempotency-Key`, one that is said again within ten minutes stores nothing more and gets the same ids. With
+/// Beside one task or several `wait_ms`. With the header `Idempotency-Key`, one that is said again within ten minutes stores nothing more and gets the same ids. With
 /// `traceparent`, tasks that have no trace of their own belong to that one.
-pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(body): Json<Body>) -> Answered {
-    let (tasks, wait_ms, is_one) = match body {
-        Body::Many { tasks, wait_ms } => (tasks, wait_ms, false),
-        Body::One(mut task) => {
-            let wait_ms = task.remove("wait_ms").map(serde_json::from_value).transpose();
-            let wait_ms = wait_ms.map_err(|error| Failure::bad("wait_ms", error.to_string()))?;
-            (vec![task], wait_ms, true)
-        }
-    };
+pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(mut body): Json<Map<String, Value>>) -> Answered {
+    let wait = limit(take(&mut body, "wait_ms")?.unwrap_or(0))?;
+    let is_one = !body.contains_key("tasks");
+    let tasks =
+        if is_one { vec![body] } else { strict::<Many>(Value::Object(body).to_string().as_bytes(), "body")?.tasks };
     if tasks.is_empty() || tasks.len() > BATCH_MAX {
         return Err(Failure::bad("tasks", format!("must be 1 to {BATCH_MAX} tasks, not {}", tasks.len())));
     }
-    let wait = limit(wait_ms.unwrap_or(0))?;
     let named = |(n, task)| new_task(task).map_err(|failure| if is_one { failure } else { in_list(failure, n) });
     let mut tasks = tasks.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
     if let Some(trace) = trace(&headers) {
@@ -84,10 +78,11 @@ pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(body): Json<Bo
     answer(&json!({ "tasks": submitted.tasks, "finals": ends, "pending": pending }))
 }
 
-/// Until the task has ended, or `ms` are over: then it says so with 202 and the task goes on.
+/// Until the task has ended, or `wait_ms` are over: then it says so with 202 and the task goes on.
 pub(crate) async fn wait(visit: Visit, Path(id): Path<i64>, Query(fields): Query) -> Answered {
     let task = task_id(id)?;
-    let ms = fields.number("ms")?.map_or(Ok(30_000), u64::try_from).map_err(|_| Failure::bad("ms", "is negative"))?;
+    let ms = fields.number("wait_ms")?.map_or(Ok(30_000), u64::try_from);
+    let ms = ms.map_err(|_| Failure::bad("wait_ms", "is negative"))?;
     let (ends, _) = wait_for(&visit, vec![task], limit(ms)?).await?;
     if let Some(end) = ends.first() {
         return answer(&end_json(end, visit.sees_payloads()));
@@ -224,6 +219,6 @@ mod tests {
         assert_eq!(found.lane.unwrap().as_str(), "high");
         assert_eq!(task(json!({"kind": "mail"})).unwrap().payload, None);
         assert_eq!(task(json!({"kind": "mail", "run_at": "x"})).unwrap_err().field.as_deref(), Some("run_at"));
-        assert!(task(json!({"lane": "low"})).unwrap_err().message.contains("kind"));
+        assert_eq!(task(json!({"lane": "low"})).unwrap_err().field.as_deref(), Some("kind"));
     }
 }

@@ -14,7 +14,7 @@ mod told;
 
 use std::sync::LazyLock;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,7 @@ pub(crate) use self::stream::events;
 use self::told::told;
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::request::Path;
 
 const WIDGET: &str = include_str!("../../assets/widget.js");
 /// Its address has no hash in it, as it stands in pages of others: they have a new one within the hour.

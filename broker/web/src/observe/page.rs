@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 
@@ -10,6 +10,7 @@ use super::told::said;
 use crate::app::{App, Shared};
 use crate::failure::Failure;
 use crate::guard::Nonce;
+use crate::request::Path;
 
 #[derive(Template)]
 #[template(path = "observe.html")]

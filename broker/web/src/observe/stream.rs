@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use laneway::ObserverLink;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::told::told;
 use crate::app::{App, Shared};
 use crate::failure::Failure;
+use crate::request::Path;
 use crate::rows::Standing;
 use crate::sse::{Pace, SILENT_TIME, answer, send};
 

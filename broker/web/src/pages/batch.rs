@@ -1,13 +1,13 @@
 //! A batch: how far it is, what it changed and left alone, and a way to stop it.
 
 use askama::Template;
-use axum::extract::Path;
 use laneway_protocol::message::Batch;
 
 use super::change::word;
 use super::{Frame, Part, Shown, Visit, bar, html, page};
 use crate::app::App;
 use crate::failure::Failure;
+use crate::request::Path;
 use crate::time::grouped;
 
 #[derive(Template)]

@@ -2,14 +2,13 @@
 //! was cut off is said to be one.
 
 use askama::Template;
-use axum::extract::Path;
 use laneway::TaskState;
 
 use super::confirm::{Question, is_sure};
 use super::{Frame, Part, Shown, Visit, html, page};
 use crate::app::App;
 use crate::failure::Failure;
-use crate::request::{Fields, Form, Query};
+use crate::request::{Fields, Form, Path, Query};
 use crate::rows::{self, GroupCounts, GroupLine};
 use crate::time::{At, grouped};
 

@@ -18,7 +18,7 @@ pub(crate) mod workers;
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
 use crate::access::{Role, Visitor};
@@ -265,6 +265,12 @@ fn as_page(failure: &Failure, text: String) -> Response {
 
 pub(crate) async fn no_such_page(State(_): State<Shared>, Extension(_): Extension<Visitor>) -> Failure {
     Failure::not_found("there is nothing at this address")
+}
+
+/// The router adds the header `Allow`.
+pub(crate) async fn no_such_method(_: Visit, method: Method) -> Failure {
+    let text = format!("{method} is not for this address");
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text).next("the header Allow has those that are")
 }
 
 /// A row of points as a line of a hundred by twenty-four, which scales with its place. The highest is at the top.

@@ -1,7 +1,8 @@
 //! Schedules: when each fires next, what it made last, and pause, resume, run now and remove.
 
 use askama::Template;
-use laneway::Client;
+use laneway::{Client, Code};
+use laneway_protocol::WireError;
 
 use super::confirm::{Question, is_sure};
 use super::overview::trouble;
@@ -95,16 +96,17 @@ async fn some<'a>(app: &'a App, fields: &Fields, may_change: bool) -> Result<Sch
     })
 }
 
-/// Does one of the things that can be done with a schedule, for the pages and the API alike. Gives what a run made.
+/// Does one of the things that can be done with a schedule that is there, for the pages and the API alike. Gives what a run made.
 pub(crate) fn apply(client: &Client, name: &str, change: &str) -> Result<Option<laneway::Stored>, laneway::Error> {
     let one = || vec![name.to_owned()];
-    match change {
+    let missing = || laneway::Error::Refused(WireError::new(Code::NotFound, format!("there is no schedule {name}")));
+    let changed = match change {
         "pause" => client.change_schedules(one(), Vec::new(), Vec::new())?,
         "resume" => client.change_schedules(Vec::new(), one(), Vec::new())?,
         "remove" => client.change_schedules(Vec::new(), Vec::new(), one())?,
-        _ => return client.run_schedule(name),
+        _ => return client.run_schedule(name)?.map(Some).ok_or_else(missing),
     };
-    Ok(None)
+    if changed.not_found.is_empty() { Ok(None) } else { Err(missing()) }
 }
 
 pub(crate) const CHANGES: [&str; 4] = ["pause", "resume", "remove", "run-now"];

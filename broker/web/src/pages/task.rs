@@ -4,7 +4,6 @@ mod timeline;
 mod trace;
 
 use askama::Template;
-use axum::extract::Path;
 use laneway::{Payload, TaskState};
 use laneway_protocol::message::{TaskRow, WaitFor};
 use laneway_protocol::{Answer, Request};
@@ -16,6 +15,7 @@ use super::{Frame, Part, Shown, Visit, html, page};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::payload::{self, Shown as ShownPayload};
+use crate::request::Path;
 use crate::rows::{self, Edge, Relations, TaskDetail};
 use crate::time::{At, now_ms, span};
 
