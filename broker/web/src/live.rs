@@ -223,7 +223,7 @@ impl Eye {
         match asked {
             Ok((workers, Ok((stats, lanes, kinds)))) => {
                 let mut facts = Facts { stats, lanes, kinds, workers, database_bytes, ..Facts::default() };
-                facts.oldest = self.rows.oldest(&facts).unwrap_or_default();
+                facts.oldest = self.rows.oldest(&facts);
                 self.note(&facts);
                 Snapshot::of(facts, &self.history)
             }

@@ -180,7 +180,7 @@ fn lanes(registry: &mut Registry, facts: &Facts) {
         queued.get_or_create(&labels).set(float(lane.queued));
         running.get_or_create(&labels).set(float(lane.running));
         paused.get_or_create(&labels).set(if lane.paused { 1.0 } else { 0.0 });
-        let since = facts.oldest.get(&lane.lane).copied();
+        let since = facts.oldest.since(&lane.lane);
         let age = since.map_or(0, |since| u64::try_from(now_ms() - since).unwrap_or(0));
         oldest.get_or_create(&labels).set(float(age) / 1e3);
     }
@@ -230,7 +230,7 @@ fn columns(facts: &Facts, snapshot: &Snapshot) -> Vec<String> {
         ),
     ];
     lines.extend(facts.lanes.iter().map(|lane| {
-        let age = facts.oldest.get(&lane.lane).map_or(0, |since| (now_ms() - since) / 1_000);
+        let age = facts.oldest.since(&lane.lane).map_or(0, |since| (now_ms() - since) / 1_000);
         let paused = if lane.paused { "paused" } else { "open" };
         format!("lane {} queued {} running {} oldest_s {age} {paused}", lane.lane, lane.queued, lane.running)
     }));

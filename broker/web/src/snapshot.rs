@@ -7,6 +7,7 @@ use std::time::Instant;
 use laneway_protocol::message::{KindState, LaneRow, LostWorker, StatsReport, WorkerRow};
 
 use crate::limits::HISTORY_MS;
+use crate::rows::Oldest;
 use crate::time::{bytes, grouped, now_ms, span};
 
 /// A lane whose oldest due task is younger than this does not fall behind.
@@ -27,8 +28,7 @@ pub(crate) struct Facts {
     pub(crate) kinds: Vec<KindState>,
     pub(crate) workers: Vec<WorkerRow>,
     pub(crate) database_bytes: u64,
-    /// By lane: since when its oldest due task has been due, Unix milliseconds.
-    pub(crate) oldest: BTreeMap<String, i64>,
+    pub(crate) oldest: Oldest,
 }
 
 impl Facts {
@@ -63,7 +63,7 @@ impl Sample {
             done: facts.stats.done,
             failed: facts.stats.failed,
             lanes: facts.lanes.iter().map(|lane| (lane.lane.clone(), lane.queued, lane.handed_out)).collect(),
-            oldest_ms: facts.oldest.iter().map(|(lane, since)| (lane.clone(), now - since)).collect(),
+            oldest_ms: facts.oldest.lanes().map(|(lane, since)| (lane.clone(), now - since)).collect(),
         }
     }
 }
@@ -289,10 +289,11 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
         let text = format!("{} of kind {} wait and no worker offers it.", tasks(kind.queued), kind.kind);
         note(Level::Warn, text, &format!("/tasks?state=queued&q=kind:{}", encode(kind.kind.as_str())), "See them");
     }
-    for (lane, since) in &facts.oldest {
+    for (lane, since) in facts.oldest.lanes() {
         let age = now_ms() - since;
         if age > OLD_MS && falls_behind(lane, age, history) {
-            let text = format!("Lane {lane} falls behind: its oldest due task has waited {}.", span(age));
+            let at_least = if facts.oldest.is_partial(lane) { "at least " } else { "" };
+            let text = format!("Lane {lane} falls behind: its oldest due task has waited {at_least}{}.", span(age));
             note(Level::Warn, text, &format!("/tasks?state=queued&q=lane:{}", encode(lane)), "See them");
         }
     }
@@ -374,7 +375,7 @@ pub(crate) mod tests {
         facts.stats.quiet = true;
         facts.stats.storage_error = Some("disk full".into());
         facts.lanes = vec![LaneRow { paused: true, queued: 2_000, ..LaneRow::new("low".into()) }];
-        facts.oldest.insert("high".into(), now_ms() - 2 * OLD_MS);
+        facts.oldest.since.insert("high".into(), now_ms() - 2 * OLD_MS);
         facts.kinds = vec![kind("mail", 3, 0)];
         let lost = |running, ago_ms| LostWorker { name: "web-1".into(), host: "alder".into(), running, ago_ms };
         facts.stats.lost_workers = vec![lost(1, 59_999), lost(0, 150_000), lost(2, 0), lost(2, 0), lost(2, 0)];

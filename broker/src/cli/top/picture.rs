@@ -1,9 +1,8 @@
 //! One picture of the broker: what it said in one look. Nothing in it changes afterwards.
 
-use std::collections::BTreeMap;
-
 use clap::ValueEnum;
 use laneway_protocol::message::{KindState, LaneRow, StatsReport, TaskRow, WorkerRow};
+use laneway_web::Oldest;
 
 /// What stands below the lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,8 +42,8 @@ pub(super) struct Picture {
     /// Which pane the tasks are of; those of the others were not asked for.
     pub(super) pane: Pane,
     pub(super) tasks: Vec<TaskRow>,
-    /// By lane: since when its oldest due task has been due, Unix milliseconds. Empty where the database is not at hand.
-    pub(super) oldest: BTreeMap<String, i64>,
+    /// Empty where the database is not at hand.
+    pub(super) oldest: Oldest,
 }
 
 impl Picture {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use laneway_protocol::message::{KindState, LaneRow, StatsReport, TaskRow, WorkerRow};
 use laneway_protocol::{Kind, LaneName, SessionName, TaskId, TaskState};
+use laneway_web::Oldest;
 
 use super::picture::{Pane, Picture};
 
@@ -41,7 +42,10 @@ pub(super) fn picture() -> Picture {
         workers: vec![worker()],
         pane: Pane::Running,
         tasks: vec![task(12, "resize", NOW - 7_500_000), slow],
-        oldest: BTreeMap::from([("low".into(), NOW - 3_660_000), ("normal".into(), NOW - 3_200)]),
+        oldest: Oldest {
+            since: BTreeMap::from([("low".into(), NOW - 3_660_000), ("normal".into(), NOW - 3_200)]),
+            ..Oldest::default()
+        },
     }
 }
 

@@ -169,7 +169,7 @@ fn lane(row: &LaneRow, picture: &Picture, history: &History, points: usize) -> R
     let cells = vec![
         clean(&row.lane),
         grouped(row.queued),
-        or_dash(picture.oldest.get(&row.lane).map(|since| age(picture.at, *since))),
+        oldest(row, picture),
         grouped(row.running),
         or_dash(history.lane(&row.lane).map(rate)),
         // The present is always at the right edge.
@@ -179,6 +179,16 @@ fn lane(row: &LaneRow, picture: &Picture, history: &History, points: usize) -> R
         state.into(),
     ];
     Row { key: Key::Lane(row.lane.clone()), tone, cells }
+}
+
+/// Of a part of the lane it is at least so much.
+fn oldest(row: &LaneRow, picture: &Picture) -> String {
+    let found = picture.oldest.since(&row.lane).map(|since| age(picture.at, since));
+    match (found, picture.oldest.is_partial(&row.lane)) {
+        (Some(age), true) => format!(">{age}"),
+        (None, true) => "?".into(),
+        (found, false) => or_dash(found),
+    }
 }
 
 fn running(row: &TaskRow, picture: &Picture) -> Row {
@@ -298,6 +308,20 @@ mod tests {
                 "{pane:?}: the last takes the rest"
             );
         }
+    }
+
+    #[test]
+    fn an_age_of_a_part_is_marked() {
+        // Proves what stands where not all of a lane was looked at, and that the others stay as they are.
+        let mut picture = samples::picture();
+        picture.oldest.partial.extend(["high".into(), "low".into()]);
+        let rows = Sheet::of_lanes(&picture, &History::default(), 20).rows;
+        let ages: Vec<&str> = rows.iter().map(|row| row.cells[2].as_str()).collect();
+        assert_eq!(
+            (ages[0], ages[2].strip_prefix('>').is_some(), ages[1].contains('>')),
+            ("?", true, false),
+            "{ages:?}"
+        );
     }
 
     #[test]

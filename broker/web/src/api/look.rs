@@ -27,9 +27,10 @@ pub(crate) async fn lanes(visit: Visit) -> Answered {
     let lanes = facts(&visit, |facts| {
         let lane = |lane: &laneway_protocol::message::LaneRow| {
             let mut value = object(lane);
-            if let Some(since) = facts.oldest.get(&lane.lane) {
-                value.insert("oldest_due_at".into(), (*since).into());
+            if let Some(since) = facts.oldest.since(&lane.lane) {
+                value.insert("oldest_due_at".into(), since.into());
             }
+            value.insert("oldest_due_partial".into(), facts.oldest.is_partial(&lane.lane).into());
             Value::Object(value)
         };
         facts.lanes.iter().map(lane).collect::<Vec<_>>()

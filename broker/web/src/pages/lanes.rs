@@ -5,11 +5,11 @@ use laneway::{Kind, LaneName};
 use laneway_protocol::message::{KindValues, Kinds, LaneValues, Lanes, SetKind, SetLane};
 
 use super::overview::trouble;
-use super::{Frame, Part, Shown, Visit, page, spark};
+use super::{Frame, Part, Shown, Visit, oldest, page, spark};
 use crate::failure::Failure;
 use crate::request::{Fields, Form};
 use crate::snapshot::{Facts, Snapshot};
-use crate::time::{grouped, now_ms, span};
+use crate::time::{grouped, span};
 
 #[derive(Template)]
 #[template(path = "lanes.html")]
@@ -38,7 +38,7 @@ pub(super) fn parts(snapshot: &Snapshot, base: &str, may_change: bool) -> Vec<Pa
         queued: grouped(lane.queued),
         running: grouped(lane.running),
         ready: grouped(lane.ready),
-        oldest: facts.oldest.get(&lane.lane).map_or_else(String::new, |since| span(now_ms() - since)),
+        oldest: oldest(facts, &lane.lane),
         share: lane.share.map_or_else(String::new, |share| share.to_string()),
         one_of: lane.one_of,
         cap: lane.cap.map_or_else(String::new, |cap| cap.to_string()),

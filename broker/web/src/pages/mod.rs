@@ -26,8 +26,8 @@ use crate::app::{App, Shared};
 use crate::failure::Failure;
 use crate::guard::Nonce;
 use crate::request::Fields;
-use crate::snapshot::Snapshot;
-use crate::time::{At, grouped};
+use crate::snapshot::{Facts, Snapshot};
+use crate::time::{At, grouped, now_ms, span};
 
 /// A piece of a page that changes while it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,6 +301,17 @@ fn bar(part: u64, whole: u64, class: &str) -> String {
     )
 }
 
+/// How long the oldest due task of a lane has waited, as HTML, and whether that is all that is known.
+fn oldest(facts: &Facts, lane: &str) -> String {
+    let age = facts.oldest.since(lane).map(|since| span(now_ms() - since));
+    if !facts.oldest.is_partial(lane) {
+        return age.unwrap_or_else(|| "<span class=\"dim\">–</span>".into());
+    }
+    let text = age.map_or_else(|| "?".into(), |age| format!("at least {age}"));
+    let why = "Not every kind and fair key of this lane was looked at: an older task may wait";
+    format!("<abbr title=\"{why}\">{text}</abbr>")
+}
+
 /// The beginning of a session, which tells it from others and fits a table.
 fn short(session: &str) -> String {
     let mut text: String = session.chars().take(12).collect();
@@ -348,6 +359,20 @@ mod tests {
         assert_eq!(part("1", "1 s ago", "x"), part("1", "2 s ago", "x"));
         assert_ne!(part("1", "1 s ago", "x"), part("2", "1 s ago", "x"));
         assert_ne!(part("1", "1 s ago", "x"), part("1", "1 s ago", "y"));
+    }
+
+    #[test]
+    fn an_age_of_a_part_says_so() {
+        // Proves the three words: all of it, a part of it, and nothing found in the part.
+        let mut facts = Facts::default();
+        facts.oldest.since.insert("low".into(), now_ms() - 3_660_500);
+        assert_eq!(oldest(&facts, "low"), "1 h 1 min");
+        facts.oldest.partial.extend(["low".into(), "high".into()]);
+        assert!(
+            oldest(&facts, "low").contains(">at least 1 h 1 min<")
+                && oldest(&facts, "low").contains("title=\"Not every")
+        );
+        assert!(oldest(&facts, "high").contains(">?<") && oldest(&facts, "normal").contains('–'));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use askama::Template;
 
-use super::{Frame, Part, Shown, Visit, bar, html, page, rate, spark};
+use super::{Frame, Part, Shown, Visit, bar, html, oldest, page, rate, spark};
 use crate::snapshot::{Facts, Notice, Snapshot};
-use crate::time::{At, bytes, grouped, micros, now_ms, span};
+use crate::time::{At, bytes, grouped, micros, now_ms};
 
 /// Kinds that are shown; the page of lanes has all.
 const KINDS_SHOWN: usize = 12;
@@ -134,7 +134,7 @@ struct Lane {
 
 fn lanes(facts: &Facts, snapshot: &Snapshot) -> Vec<Lane> {
     let lane = |lane: &laneway_protocol::message::LaneRow| {
-        let age = facts.oldest.get(&lane.lane).map(|since| now_ms() - since);
+        let age = facts.oldest.since(&lane.lane).map(|since| now_ms() - since);
         let bounds = [
             lane.share.map(|share| format!("share {share} %")),
             lane.cap.map(|cap| format!("cap {cap}")),
@@ -147,7 +147,7 @@ fn lanes(facts: &Facts, snapshot: &Snapshot) -> Vec<Lane> {
             queued: grouped(lane.queued),
             running: grouped(lane.running),
             ready: grouped(lane.ready),
-            oldest: age.map_or_else(String::new, span),
+            oldest: oldest(facts, &lane.lane),
             is_old: age.is_some_and(|age| age > 60_000),
             bounds: bounds.into_iter().flatten().collect::<Vec<_>>().join(", "),
             spark: snapshot.paces.get(&lane.lane).map_or_else(String::new, |points| spark(points)),

@@ -16,7 +16,6 @@ mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +26,8 @@ use tokio::sync::oneshot;
 pub(crate) use self::dead::{DeadGroup, dead_groups};
 pub(crate) use self::group_counts::GroupCounts;
 pub(crate) use self::groups::{GroupLine, group, groups};
-pub use self::oldest::Ages;
+use self::oldest::Queues;
+pub use self::oldest::{Ages, Oldest};
 pub(crate) use self::schedules::{ScheduleLine, schedules};
 pub(crate) use self::schema::schema;
 pub(crate) use self::standing::{Standing, standing};
@@ -98,9 +98,13 @@ impl Rows {
         answer.await.map_err(|_| Failure::stopping())?.map_err(Failure::from)
     }
 
-    /// By lane: since when its oldest due task has been due. `None` when the table has no time for it.
-    pub(crate) fn oldest(&self, facts: &Facts) -> Option<BTreeMap<String, i64>> {
-        let queues = oldest::queues(&facts.lanes, &facts.kinds);
+    /// Of lanes that the table had no time for it is not known.
+    pub(crate) fn oldest(&self, facts: &Facts) -> Oldest {
+        let queues = || oldest::queues(&facts.lanes, &facts.kinds);
+        self.ask_oldest(queues()).unwrap_or_else(|| queues().unknown())
+    }
+
+    fn ask_oldest(&self, queues: Queues) -> Option<Oldest> {
         let (reply, answer) = bounded(1);
         let asked = Instant::now();
         let job = Box::new(move |table: &mut Table| {
