@@ -586,6 +586,15 @@ fn the_api_has_what_the_screens_show() {
     }
     assert!(http.get("/lanes").body.contains("value=\"10/s\""));
     assert_eq!(http.post("/kinds/change", "kind=nobody&change=set&cap=x").status, 400);
+    // The page stays with the kinds that were looked for.
+    let place = http.post("/kinds/change", "kind=nobody&change=resume&find=body").is(303);
+    assert_eq!(place.header("location"), Some("/lanes?find=body"));
+    let found = http.get("/lanes?find=body").is(200).body;
+    assert!(found.contains("data-key=\"nobody\"") && !found.contains("data-key=\"log\""), "{found}");
+    let first = http.get("/api/v1/kinds?limit=1").is(200).json();
+    let rest = http.get(&format!("/api/v1/kinds?after={}", first["next"].as_str().unwrap())).is(200).json();
+    assert!(first["kinds"].as_array().unwrap().len() == 1 && rest["next"].is_null(), "{rest}");
+    assert!(first["kinds"][0]["kind"].as_str() < rest["kinds"][0]["kind"].as_str(), "{first} {rest}");
 
     assert_eq!(http.post_json("/api/v1/workers/drain", &json!({})).is(200).json()["draining"], true);
     wait_until("the drain", || http.get("/readyz").status == 503);

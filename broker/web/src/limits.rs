@@ -70,6 +70,8 @@ pub(crate) const DEAD_ROWS_MAX: usize = 10_000;
 pub(crate) const SHOWN_BYTES_MAX: usize = 64 * 1024;
 /// Kinds that are told apart in metrics; the rest is one label, so that no app makes a collector keep a series for each name.
 pub(crate) const METRIC_KINDS_MAX: usize = 200;
+/// Kinds on the page of lanes: those with the most to do.
+pub(crate) const KINDS_SHOWN: usize = 100;
 
 const _: () = assert!(STREAMS_MAX + OBSERVERS_MAX < CONNECTIONS_MAX);
 
@@ -125,6 +127,7 @@ mod tests {
             (&["SCHEDULE_ROWS"], format!("a page of schedules | {SCHEDULE_ROWS} rows |")),
             (&["LIVE_SHARE", "PARTS_MAX"], format!("a quarter of the time for looks; {PARTS_MAX} parts kept")),
             (&["SHOWN_BYTES_MAX"], format!("payload or a result on a page | {} KiB |", SHOWN_BYTES_MAX >> 10)),
+            (&["KINDS_SHOWN"], format!("kinds on the page of lanes; of the API | {KINDS_SHOWN}; {PAGE_ROWS_MAX} |")),
             (&["METRIC_KINDS_MAX"], format!("kinds by name in the metrics | {METRIC_KINDS_MAX} |")),
             (
                 &["HISTORY_POINTS_MAX", "HISTORY_MS"],

@@ -78,7 +78,7 @@ pub(crate) fn api() -> Vec<(Words, &'static str, Words, Route)> {
         (&["get"], "/about", &[], get(api::whole::about)),
         (&["get"], "/lanes", &[], get(api::look::lanes)),
         (&["post"], "/lanes/{name}", &[], post(api::change::lane)),
-        (&["get"], "/kinds", &[], get(api::look::kinds)),
+        (&["get"], "/kinds", &["after", "limit"], get(api::look::kinds)),
         (&["post"], "/kinds/{name}", &[], post(api::change::kind)),
         (&["get"], "/workers", &[], get(api::look::workers)),
         (&["post"], "/workers/drain", &[], post(api::change::drain_all)),

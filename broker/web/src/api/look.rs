@@ -10,7 +10,7 @@ use crate::pages::Visit;
 use crate::pages::change::task_id;
 use crate::pages::groups;
 use crate::pages::tasks::{filter, query};
-use crate::request::{Path, Query};
+use crate::request::{Fields, Path, Query};
 use crate::rows;
 use crate::snapshot::Facts;
 
@@ -38,8 +38,25 @@ pub(crate) async fn lanes(visit: Visit) -> Answered {
     answer(&json!({ "lanes": lanes.await? }))
 }
 
-pub(crate) async fn kinds(visit: Visit) -> Answered {
-    answer(&json!({ "kinds": facts(&visit, |facts| facts.kinds.clone()).await? }))
+/// By name; the next page begins after the last name of this one.
+pub(crate) async fn kinds(visit: Visit, Query(fields): Query) -> Answered {
+    let (after, limit) = (fields.text("after").unwrap_or_default(), limit(&fields, PAGE_ROWS_MAX)?);
+    let page = facts(&visit, |facts| {
+        let mut kinds: Vec<_> = facts.kinds.iter().filter(|kind| kind.kind.as_str() > after).collect();
+        kinds.sort_by_key(|kind| &kind.kind);
+        let is_cut = kinds.len() > limit;
+        kinds.truncate(limit);
+        let next = kinds.last().filter(|_| is_cut).map(|kind| &kind.kind);
+        json!({ "kinds": kinds, "next": next })
+    });
+    answer(&page.await?)
+}
+
+/// How many rows a page of a list is to have.
+fn limit(fields: &Fields, unless_said: usize) -> Result<usize, Failure> {
+    let limit = fields.number("limit")?.map_or(Ok(unless_said), usize::try_from);
+    let limit = limit.ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
+    limit.ok_or_else(|| Failure::bad("limit", format!("must be 1 to {PAGE_ROWS_MAX}")))
 }
 
 pub(crate) async fn workers(visit: Visit) -> Answered {
@@ -50,9 +67,7 @@ pub(crate) async fn tasks(visit: Visit, Query(fields): Query) -> Answered {
     let filter = filter(&fields)?;
     // Of the picture only the names of lanes and workers are used, which change seldom.
     let snapshot = visit.app.live.glance().await;
-    let limit = fields.number("limit")?.map_or(Ok(PAGE_ROWS), usize::try_from);
-    let rows_max = limit.ok().filter(|n| (1..=PAGE_ROWS_MAX).contains(n));
-    let rows_max = rows_max.ok_or_else(|| Failure::bad("limit", format!("must be 1 to {PAGE_ROWS_MAX}")))?;
+    let rows_max = limit(&fields, PAGE_ROWS)?;
     let query = query(filter, fields.number("before")?, rows_max, &snapshot);
     let page = visit.app.rows.ask(move |table| rows::page(table, &query)).await?;
     answer(&json!({ "tasks": page.rows, "next": page.next, "partial": page.is_partial }))

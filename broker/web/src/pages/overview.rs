@@ -6,7 +6,7 @@ use super::{Frame, Part, Shown, Visit, bar, html, oldest, page, rate, spark};
 use crate::snapshot::{Facts, Notice, Snapshot};
 use crate::time::{At, bytes, grouped, micros, now_ms};
 
-/// Kinds that are shown; the page of lanes has all.
+/// Kinds that are shown; the page of lanes has more.
 const KINDS_SHOWN: usize = 12;
 
 #[derive(Template)]
