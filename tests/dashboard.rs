@@ -300,7 +300,7 @@ fn nothing_is_lost_without_javascript() {
     browser.wait_for("#selection input[value='1']");
     browser.click("#selection input[value='1']");
     browser.click("button[value=purge]");
-    browser.wait_for_text("form.ask", "Nothing brings them back");
+    browser.wait_for_text("form.ask", "Nothing brings it back");
     browser.click("form.ask button.danger");
     wait_until("task 1 to be gone", || table.count("id = 1") == 0);
     browser.go(&format!("{url}/lanes"));

@@ -175,7 +175,7 @@ fn what_a_page_does_is_done() {
     (1..=2).for_each(|task| table.wait_for_state(task, "dead"));
 
     let asks = http.post("/tasks/change", "change=purge&task=1").is(200).body;
-    assert!(asks.contains("Nothing brings them back") && table.state(1) == "dead");
+    assert!(asks.contains("Nothing brings it back") && table.state(1) == "dead");
     http.post("/tasks/change", "change=purge&task=1&confirmed=1").is(303);
     http.get("/tasks/1").is(404);
     let left_alone = http.post("/tasks/change", "change=requeue&task=1").is(200).body;
@@ -183,6 +183,17 @@ fn what_a_page_does_is_done() {
 
     let asks = http.get("/tasks/change-all?change=purge&state=dead&q=kind:fail").is(200).body;
     assert!(asks.contains("<b>2</b> tasks"), "{asks}");
+    // What stays is not counted: those that live, and one that a live task of its group needs.
+    table.execute("INSERT INTO task_groups (name) VALUES ('half')", []);
+    table.execute("INSERT INTO tasks (kind, state, group_id) VALUES ('half', 'dead', 1)", []);
+    table.execute("INSERT INTO tasks (kind, group_id, run_at) VALUES ('half', 1, 4000000000000)", []);
+    table.execute("INSERT INTO tasks (kind, state) VALUES ('half', 'dead')", []);
+    let asks = http.get("/tasks/change-all?change=purge&q=kind:half").is(200).body;
+    assert!(asks.contains("<b>1</b> tasks"), "{asks}");
+    assert!(asks.contains("1 still needed by a group, a child or a unique key; 1 in no state for it"), "{asks}");
+    let asks = http.post("/tasks/change", "change=purge&task=4&task=5").is(200).body;
+    assert!(asks.contains("Delete up to 2 tasks?"), "{asks}");
+    table.execute("DELETE FROM tasks WHERE kind = 'half'", []);
     let batch = http.post("/tasks/change-all", "change=purge&state=dead&q=kind:fail").is(303);
     wait_for_page(&http, batch.header("location").unwrap(), |body| body.contains(">over<"));
     assert_eq!(http.get("/api/v1/tasks").json()["tasks"], json!([]));

@@ -112,7 +112,13 @@ pub(crate) async fn some(visit: Visit, Form(fields): Form) -> Shown {
 fn question(change: Change, n: usize) -> String {
     let tasks = if n == 1 { "1 task".into() } else { format!("{n} tasks") };
     match change {
-        Change::Purge => format!("Delete {tasks}? Nothing brings them back."),
+        // Which of them go is known when they are gone: one may run again by then.
+        Change::Purge if n > 1 => {
+            format!(
+                "Delete up to {tasks}? Nothing brings them back. What has not ended stays, and what is still needed."
+            )
+        }
+        Change::Purge => "Delete 1 task? Nothing brings it back.".into(),
         _ => format!("Cancel {tasks}? Queued ones end at once, running ones are asked to stop."),
     }
 }

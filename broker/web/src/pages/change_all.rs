@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use askama::Template;
 use laneway::{LaneName, TaskState};
-use laneway_protocol::message::{BulkFilter, Change};
+use laneway_protocol::message::{Batch, BulkFilter, Change};
 
 use super::change::{change, is_dangerous, lane, word};
 use super::tasks::{connected, filter, lane_names};
@@ -30,6 +30,8 @@ struct ChangeAllPage {
     text: String,
     /// How many would be changed; empty when that was not counted.
     count: String,
+    /// How many of those that match stay as they are, and why.
+    stay: Vec<String>,
     back: String,
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn meant(change: Change, mut filter: Filter) -> Filter {
 pub(crate) async fn ask(visit: Visit, Query(fields): Query) -> Shown {
     let Wanted { change, filter, bulk } = wanted(&visit, &fields)?;
     let frame = visit.frame("tasks", "All that match");
-    let count = if frame.may_change { count(&visit, change, bulk).await? } else { String::new() };
+    let (count, stay) = if frame.may_change { count(&visit, change, bulk).await? } else { Default::default() };
     page(&ChangeAllPage {
         change: word(change),
         is_dangerous: is_dangerous(change),
@@ -68,13 +70,14 @@ pub(crate) async fn ask(visit: Visit, Query(fields): Query) -> Shown {
         state: filter.state.map_or_else(String::new, |state| state.to_string()),
         text: filter.to_string(),
         count,
+        stay,
         back: format!("{}/tasks", frame.base),
         frame,
     })
 }
 
 /// By a batch that changes nothing, which is stopped when it takes its time.
-async fn count(visit: &Visit, change: Change, filter: BulkFilter) -> Result<String, Failure> {
+async fn count(visit: &Visit, change: Change, filter: BulkFilter) -> Result<(String, Vec<String>), Failure> {
     let live = &visit.app.live;
     // Where to makes no difference to how many.
     let anywhere = lane_names(&live.last()).first().and_then(|name| LaneName::new(name).ok());
@@ -83,13 +86,22 @@ async fn count(visit: &Visit, change: Change, filter: BulkFilter) -> Result<Stri
     let number = batch.number;
     for _ in 0..LOOKS {
         if batch.over {
-            return Ok(grouped(batch.changed));
+            return Ok((grouped(batch.changed), stay(&batch)));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         batch = live.ask(move |client| client.batch(number, false)).await?;
     }
     let batch = live.ask(move |client| client.batch(number, true)).await?;
-    Ok(format!("{} and more", grouped(batch.changed)))
+    Ok((format!("{} and more", grouped(batch.changed)), stay(&batch)))
+}
+
+fn stay(batch: &Batch) -> Vec<String> {
+    let whys = [
+        (batch.needed, "still needed by a group, a child or a unique key"),
+        (batch.twins, "with a unique key that is live again"),
+        (batch.unchanged, "in no state for it"),
+    ];
+    whys.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{} {why}", grouped(n))).collect()
 }
 
 pub(crate) async fn all(visit: Visit, Form(fields): Form) -> Shown {
