@@ -154,6 +154,32 @@ fn nothing_scrolls_sideways_on_a_phone() {
 }
 
 #[test]
+fn a_long_name_of_a_kind_leaves_room_for_the_rest() {
+    // Proves on a large screen that no table of kinds scrolls within its panel for a name, which is cut and whole in its title, and
+    // that an error beside it can be read.
+    let place = Place::new();
+    let (_broker, url) = start(&place);
+    let table = Table::open(&place);
+    let long = "x".repeat(120);
+    table.insert(&long, "1");
+    let dead = "INSERT INTO tasks (kind, state, error, finished_at) VALUES (?1, 'dead', 'no route to host', 1)";
+    table.execute(dead, [&long]);
+    let browser = Browser::start(&place);
+    browser.resize(1440, 900);
+    for path in ["/", "/lanes", "/dead"] {
+        browser.go(&format!("{url}{path}"));
+        browser.wait_for(&format!("main [title='{long}']"));
+        let wide = browser.script(
+            "return [...document.querySelectorAll('main .scroll, .panel > [id^=p-]')]
+               .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.outerHTML.slice(0, 120))",
+        );
+        assert_eq!(wide, serde_json::json!([]), "{path} scrolls within a panel");
+    }
+    let height = browser.script("return document.querySelector('.sig').getBoundingClientRect().height");
+    assert!(height.as_f64().unwrap() < 30.0, "the error is broken into lines: {height}");
+}
+
+#[test]
 fn what_a_worker_logs_is_read_while_it_runs_and_for_a_while_after() {
     // Proves that lines and progress of a run arrive on a page that stands open, that its end does not take them away, and that the
     // result is there then.

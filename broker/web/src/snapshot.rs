@@ -12,6 +12,8 @@ use crate::time::{bytes, grouped, now_ms, span};
 
 /// A lane whose oldest due task is younger than this does not fall behind.
 const OLD_MS: i64 = 60_000;
+/// Kinds that are named, of those that no worker offers and of those that are paused.
+const KINDS_NAMED: usize = 5;
 /// Points of a lane's sparkline, and the time that one stands for.
 const SPARK_POINTS: usize = 60;
 const SPARK_STEP_MS: i64 = HISTORY_MS / 60;
@@ -285,9 +287,15 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
         let text = format!("{more} more {} died in the last minutes.", if more == 1 { "worker" } else { "workers" });
         note(Level::Bad, text, "/workers", "See workers");
     }
-    for kind in facts.kinds.iter().filter(|kind| kind.queued > 0 && kind.workers == 0).take(5) {
+    let mut unserved = facts.kinds.iter().filter(|kind| kind.queued > 0 && kind.workers == 0);
+    for kind in unserved.by_ref().take(KINDS_NAMED) {
         let text = format!("{} of kind {} wait and no worker offers it.", tasks(kind.queued), kind.kind);
         note(Level::Warn, text, &format!("/tasks?state=queued&q=kind:{}", encode(kind.kind.as_str())), "See them");
+    }
+    if let more @ 1.. = unserved.count() {
+        let text =
+            format!("{more} more {} tasks that wait and no worker.", if more == 1 { "kind has" } else { "kinds have" });
+        note(Level::Warn, text, "/lanes", "See kinds");
     }
     for (lane, since) in facts.oldest.lanes() {
         let age = now_ms() - since;
@@ -301,8 +309,14 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
         let text = format!("Lane {} is paused, {} wait.", lane.lane, tasks(lane.queued));
         note(Level::Warn, text, "/lanes", "See lanes");
     }
-    for kind in facts.kinds.iter().filter(|kind| kind.paused).take(5) {
-        note(Level::Warn, format!("Kind {} is paused, {} wait.", kind.kind, tasks(kind.queued)), "/lanes", "See kinds");
+    let mut paused = facts.kinds.iter().filter(|kind| kind.paused);
+    for kind in paused.by_ref().take(KINDS_NAMED) {
+        let link = format!("/lanes?find={}", encode(kind.kind.as_str()));
+        note(Level::Warn, format!("Kind {} is paused, {} wait.", kind.kind, tasks(kind.queued)), &link, "See it");
+    }
+    if let more @ 1.. = paused.count() {
+        let text = format!("{more} more {} paused.", if more == 1 { "kind is" } else { "kinds are" });
+        note(Level::Warn, text, "/lanes", "See kinds");
     }
     if stats.dead > 0 {
         let text = format!("{} {} dead.", tasks(stats.dead), if stats.dead == 1 { "is" } else { "are" });
@@ -390,6 +404,23 @@ pub(crate) mod tests {
         assert!(texts[5].contains("is quiet") && texts[6].contains("3 tasks of kind mail"), "{texts:?}");
         assert!(texts[7].contains("Lane high falls behind"), "{texts:?}");
         assert!(texts[8].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
+    }
+
+    #[test]
+    fn kinds_beyond_those_that_are_named_are_counted() {
+        // Proves that neither strip hides how many there are, and that none is said where all are named.
+        let kinds = |n: usize| -> Vec<KindState> {
+            (0..n).map(|n| KindState { paused: true, ..kind(&format!("k{n}"), 1, 0) }).collect()
+        };
+        let texts = |n: usize| -> Vec<String> {
+            let facts = Facts { kinds: kinds(n), ..Facts::default() };
+            notices(&facts, &VecDeque::new()).into_iter().map(|notice| notice.text).collect()
+        };
+        assert_eq!(texts(KINDS_NAMED).len(), 2 * KINDS_NAMED);
+        let more = texts(KINDS_NAMED + 1);
+        assert_eq!(more[KINDS_NAMED], "1 more kind has tasks that wait and no worker.");
+        assert_eq!(more.last().unwrap(), "1 more kind is paused.");
+        assert_eq!(texts(KINDS_NAMED + 7).last().unwrap(), "7 more kinds are paused.");
     }
 
     pub(crate) fn kind(name: &str, queued: u64, workers: u64) -> KindState {

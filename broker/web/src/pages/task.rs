@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::payload::{self, Shown as ShownPayload};
 use crate::request::Path;
 use crate::rows::{self, Edge, Relations, TaskDetail};
+use crate::snapshot::Snapshot;
 use crate::time::{At, now_ms, span};
 
 /// Lines of its log that are shown, the newest.
@@ -236,8 +237,16 @@ fn part(app: &App, found: &Found, may_change: bool) -> TaskPart {
         note: row.progress_note.clone().unwrap_or_default(),
         log: found.log.clone(),
         actions: actions(row),
-        lanes: lane_names(&snapshot),
+        lanes: other_lanes(row, &snapshot),
     }
+}
+
+/// Where it can be moved to.
+fn other_lanes(row: &TaskRow, snapshot: &Snapshot) -> Vec<String> {
+    let mut lanes = lane_names(snapshot);
+    let of_kind = snapshot.kind_lanes.iter().find(|(kind, _)| *kind == row.kind).map(|(_, lane)| lane);
+    lanes.retain(|lane| row.lane.as_ref().or(of_kind) != Some(lane));
+    lanes
 }
 
 /// The broker's sentence, cut at its back quotes.

@@ -25,6 +25,7 @@ pub(super) struct Step {
 pub(super) struct Timeline {
     pub(super) bar: String,
     pub(super) waited: String,
+    /// Empty for a task that has never run.
     pub(super) ran: String,
     pub(super) steps: Vec<Step>,
 }
@@ -80,7 +81,12 @@ pub(super) fn timeline(row: &TaskRow, now: i64) -> Timeline {
             text: String::new(),
         });
     }
-    Timeline { bar: bar(&runs, begin, end), waited: span(end - begin - ran), ran: span(ran), steps }
+    Timeline {
+        bar: bar(&runs, begin, end),
+        waited: span(end - begin - ran),
+        ran: if runs.is_empty() { String::new() } else { span(ran) },
+        steps,
+    }
 }
 
 fn runs(row: &TaskRow, now: i64) -> Vec<Run> {
@@ -181,5 +187,6 @@ mod tests {
         cancelled.finished_at = Some(2_000);
         assert_eq!(timeline(&cancelled, 9_000).steps.len(), 2);
         assert_eq!(timeline(&row(TaskState::Waiting, 0), 9_000).steps.len(), 1);
+        assert_eq!(timeline(&row(TaskState::Queued, 0), 9_000).ran, "");
     }
 }
