@@ -348,6 +348,8 @@ fn each_fault_of_a_dashboard_is_found_before_its_start() {
         (format!("{here}\nlink_key_file = \"{short}\""), "a key must have 32"),
         (format!("{here}\nlink_key_file = \"{wide}\""), "is open to other users (mode 644)"),
         (format!("{here}\nbase_path = \"/a b\""), "must be a plain path"),
+        (format!("{here}\nbase_path = \"noslash/\""), "must begin with a slash: say /noslash"),
+        (format!("{here}\nhosts = [\"tasks example\"]"), "web.hosts is 'tasks example'"),
     ] {
         dashboard_fault(&place, &settings, says);
     }
@@ -357,9 +359,15 @@ fn each_fault_of_a_dashboard_is_found_before_its_start() {
     let flags = ["--web", "127.0.0.1:0", "--set", &format!("web.access_file={wide}")];
     let checked = Said::by(&place, &[], &[&["broker", "--db", &db, "--check-config"][..], &flags].concat());
     checked.is(7, "is not a folder");
+    let folder = place.dir().display().to_string();
+    let check = |words: &[&str]| Said::by(&place, &[], &[&["broker", "--check-config"][..], words].concat());
+    check(&["--log-file", &folder]).is(7, &format!("log_file is {folder} (flag --log-file): is a folder"));
+    check(&["--set", "lane_limits.urgent.cap=1"]).is(7, "lane_limits is 'urgent' (flag --set): must be one of lanes");
+    let odd = Said::by(&place, &[("LANEWAY_NOSUCH", "1")], &["broker", "--check-config"]);
+    odd.is(0, "the environment variable LANEWAY_NOSUCH is no setting and is not used");
     checked.is(7, "other users of this machine may read it");
 
-    let words = format!("{any}\nbase_path = \"laneway/\"\naccess_file = \"{good}\"\nlink_key_file = \"{key}\"\n");
+    let words = format!("{any}\nbase_path = \"/laneway/\"\naccess_file = \"{good}\"\nlink_key_file = \"{key}\"\n");
     let file = place.path("web.toml");
     std::fs::write(&file, format!("bind = [{:?}]\n[web]\n{words}", place.endpoint())).unwrap();
     let config = file.display().to_string();

@@ -119,7 +119,7 @@ fn a_dashboard_is_shown_under_the_path_of_a_proxy() {
     // Proves that no page behind web.base_path leads out of it, whether the proxy takes the path away or not, and that what a form
     // does leads back under it.
     let place = Place::new();
-    let (_broker, http) = start(&place, &["web.base_path=tools/laneway/"]);
+    let (_broker, http) = start(&place, &["web.base_path=/tools/laneway/"]);
     let task = Table::open(&place).insert("nobody", PAYLOAD);
     wait_until("the task to be counted", || http.get("/status.txt").body.contains("lane normal queued 1"));
     is_under(&http, "/tools/laneway", task);

@@ -120,14 +120,17 @@ fn faults_outside(resolved: &Resolved) -> Vec<Error> {
     faults
 }
 
-/// Where a file is to be made must be a folder.
+/// Where a file is to be made must be a folder, and no folder of its name.
 fn check_folder(resolved: &Resolved, name: &str, file: &Path) -> Result<(), ConfigError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() {
+    let reason = if file.is_dir() {
+        "is a folder: name a file, which may be one in it".into()
+    } else if folder.is_dir() {
         return Ok(());
-    }
+    } else {
+        format!("{} is not a folder: make it, or choose another", folder.display())
+    };
     let origin = resolved.origins.get(name).cloned().unwrap_or(Origin::Default);
-    let reason = format!("{} is not a folder: make it, or choose another", folder.display());
     Err(ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason })
 }
 

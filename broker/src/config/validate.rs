@@ -137,6 +137,7 @@ impl Check<'_> {
                 reason.into(),
             ));
         }
+        laneway_web::check_hosts(&web.hosts).map_err(|(value, reason)| self.invalid("web.hosts", &value, reason))?;
         laneway_web::check_base_path(&web.base_path)
             .map_err(|reason| self.invalid("web.base_path", &format!("'{}'", web.base_path), reason))?;
         if let Some(bind) = web.bind {
@@ -250,7 +251,14 @@ impl Check<'_> {
         let mut shares = 0;
         for (lane, limits) in &self.config.lane_limits {
             if !self.config.lanes.contains(lane) {
-                return Err(self.invalid("lane_limits", &format!("'{lane}'"), self.not_a_lane()));
+                let mut found = self.invalid("lane_limits", &format!("'{lane}'"), self.not_a_lane());
+                if let ConfigError::Invalid { origin, .. } = &mut found {
+                    // A section stands where its settings do.
+                    let section = format!("lane_limits.{lane}.");
+                    let of_section = self.origins.iter().find(|(name, _)| name.starts_with(&section));
+                    *origin = of_section.map_or(Origin::Default, |(_, origin)| origin.clone());
+                }
+                return Err(found);
             }
             shares += limits.share.unwrap_or(0);
             if shares > SHARE_MAX {

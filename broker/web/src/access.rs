@@ -101,17 +101,22 @@ impl Readable for Visitors {
 
 impl Visitors {
     fn parse(text: &str) -> Result<Self, String> {
-        let mut known: Vec<Known> = Vec::new();
+        let (mut known, mut wrong): (Vec<Known>, Vec<String>) = (Vec::new(), Vec::new());
         for (n, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if words.first().is_none_or(|word| word.starts_with('#')) {
                 continue;
             }
-            let one = entry(&words).map_err(|why| format!("line {}: {why}", n + 1))?;
-            if known.iter().any(|other| other.visitor.name == one.visitor.name) {
-                return Err(format!("line {}: {} stands there already", n + 1, one.visitor.name));
+            match entry(&words) {
+                Err(why) => wrong.push(format!("line {}: {why}", n + 1)),
+                Ok(one) if known.iter().any(|other| other.visitor.name == one.visitor.name) => {
+                    wrong.push(format!("line {}: {} stands there already", n + 1, one.visitor.name));
+                }
+                Ok(one) => known.push(one),
             }
-            known.push(one);
+        }
+        if !wrong.is_empty() {
+            return Err(wrong.join("; "));
         }
         if known.is_empty() || known.len() > VISITORS_MAX {
             return Err(format!("must let in 1 to {VISITORS_MAX}, has {}", known.len()));
@@ -211,6 +216,9 @@ mod tests {
             let error = Visitors::parse(text).unwrap_err();
             assert!(error.contains(says) && !error.contains("horse"), "{text}: {error}");
         }
+        // All of them at once.
+        let error = Visitors::parse("boss ann correct-horse-battery\nread b short\nread c\n").unwrap_err();
+        assert!(["line 1: ", "; line 2: ", "; line 3: "].iter().all(|line| error.contains(line)), "{error}");
     }
 
     #[test]

@@ -43,5 +43,5 @@ pub use error::Error;
 pub use observe::origins::check_list as check_origins;
 pub use rows::{Ages, Oldest};
 pub use server::{Web, start};
-pub use settings::{Settings, ShownSettings, check, check_base_path, check_bind};
+pub use settings::{Settings, ShownSettings, check, check_base_path, check_bind, check_hosts};
 pub use trace_url::TraceUrl;

@@ -1,7 +1,7 @@
 //! What the dashboard is told at its start, and the check that nobody is let in from the network by mistake. Each rule is one
 //! function here, for the start and for those who only check.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,6 +88,7 @@ impl Settings {
             |setting, value: &str, reason: &str| Error::Setting { setting, text: format!("is {value}: {reason}") };
         check_base_path(&self.base_path)
             .map_err(|reason| refuse("web.base_path", &format!("'{}'", self.base_path), &reason))?;
+        check_hosts(&self.hosts).map_err(|(value, reason)| refuse("web.hosts", &value, &reason))?;
         check_list(&self.cors_origins).map_err(|(value, reason)| refuse("web.cors_origins", &value, &reason))?;
         self.base_path = one_form(&self.base_path);
         Ok(())
@@ -132,13 +133,26 @@ pub fn check_bind(bind: SocketAddr, has_access_file: bool) -> Result<(), String>
 pub fn check_base_path(text: &str) -> Result<(), String> {
     let inner = text.trim_matches('/');
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_./~".contains(c);
+    if !inner.is_empty() && !text.starts_with('/') {
+        return Err(format!("must begin with a slash: say /{inner}"));
+    }
     if !inner.chars().all(is_fine) || inner.split('/').any(|part| part == ".." || part == ".") || inner.contains("//") {
         return Err("must be a plain path such as /laneway".into());
     }
     Ok(())
 }
 
-/// With a slash before it and none behind.
+/// Whether each of `web.hosts` is a name that a browser can send. Fails with the value and the reason, which follows it.
+pub fn check_hosts(hosts: &[String]) -> Result<(), (String, String)> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_host = |host: &str| host.parse::<IpAddr>().is_ok() || (!host.is_empty() && host.chars().all(is_fine));
+    let Some(host) = hosts.iter().find(|host| !is_host(host)) else { return Ok(()) };
+    let reason = "must be a name or an address alone, without scheme, port and blanks, such as tasks.example.com (of a name in \
+                  other letters its form that begins with xn--)";
+    Err((format!("'{host}'"), reason.into()))
+}
+
+/// With no slash behind it.
 fn one_form(base_path: &str) -> String {
     match base_path.trim_matches('/') {
         "" => String::new(),
@@ -171,13 +185,26 @@ mod tests {
     #[test]
     fn a_base_path_has_one_form() {
         // Proves that links can be made by putting it before a path.
-        for (text, path) in [("", ""), ("/", ""), ("laneway", "/laneway"), ("/a/b/", "/a/b")] {
+        for (text, path) in [("", ""), ("/", ""), ("/laneway", "/laneway"), ("/a/b/", "/a/b")] {
             let mut settings = Settings { base_path: text.into(), ..settings("127.0.0.1:0") };
             settings.check_words().unwrap();
             assert_eq!(settings.base_path, path);
         }
-        for text in ["/a b", "/../x", "/a\"b", "/a//b"] {
+        for text in ["/a b", "/../x", "/a\"b", "/a//b", "noslash/"] {
             assert!(check_base_path(text).is_err(), "{text}");
+        }
+        assert_eq!(check_base_path("noslash/").unwrap_err(), "must begin with a slash: say /noslash");
+    }
+
+    #[test]
+    fn a_host_is_a_name_alone() {
+        // Proves that what no browser sends as its host is refused, which would be a name that never lets anybody in.
+        let check = |host: &str| check_hosts(&["localhost".into(), host.into()]);
+        for host in ["tasks.example.com", "my_host-1", "10.0.0.7", "::1", "xn--bcher-kva.example"] {
+            assert!(check(host).is_ok(), "{host}");
+        }
+        for host in ["", "tasks example", "https://tasks.example", "tasks.example:9730", "a/b", "bücher.example"] {
+            assert_eq!(check(host).unwrap_err().0, format!("'{host}'"));
         }
     }
 
