@@ -170,7 +170,7 @@ fn a_person_watches_pauses_cancels_and_quits() {
     table.wait_for_state(dead, "queued");
 
     terminal.press("?");
-    terminal.wait_for_text("freeze the picture");
+    terminal.wait_for_text("freeze it");
     terminal.press("x");
     terminal.press("q");
     terminal.ended(&place, 0);
@@ -236,7 +236,7 @@ fn it_can_be_left_for_the_shell_and_taken_up_again() {
     terminal.wait_for_text("j/k select");
     assert!(terminal.is_full_screen());
     terminal.press("?");
-    terminal.wait_for_text("freeze the picture");
+    terminal.wait_for_text("freeze it");
     terminal.press("xq");
     terminal.ended(&place, 0);
 }

@@ -28,18 +28,18 @@ const HEAD_LINES: u16 = 4;
 const POINTS_MAX: u16 = 120;
 
 const HELP: &str = "\
-0            the lanes               1 to 4   the panes
-Tab, arrows  the next list           j, k     select a row
-PgUp, PgDn   ten rows                g, G     first, last row
-/            rows with a text        Esc      all rows again
-space        freeze the picture      Ctrl-L   paint anew
+0            the lanes         1 to 4   the panes
+Tab, arrows  the next list     j, k     select a row
+PgUp, PgDn   ten rows          g, G     first, last row
+/            rows with a text  Esc      all rows again
+space        freeze it         Ctrl-L   paint anew
 
 p   pause or resume the lane or the kind
 c   cancel the running task
 r   queue the dead task again
 d   send the worker away, or take that back
 
-q, Esc, Ctrl-C   quit                Ctrl-Z   to the shell";
+q, Esc, Ctrl-C   quit          Ctrl-Z   to the shell";
 
 /// How a picture is to look.
 #[derive(Debug, Clone, Copy)]
@@ -99,8 +99,9 @@ fn draw_head(app: &App, look: Look, now: Instant, area: Rect, buffer: &mut Buffe
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let state = state(app, now);
     let Some(picture) = &app.picture else {
-        let text = format!("laneway top  {}  waiting for the first picture", clean(&app.options.endpoint));
-        buffer.set_stringn(area.x, area.y, text, area.width.into(), bold);
+        let text = format!("laneway top  waiting for the first picture of {}", clean(&app.options.endpoint));
+        let text_max = usize::from(area.width).saturating_sub(state.chars().count() + 2);
+        buffer.set_stringn(area.x, area.y, cut(&text, text_max), text_max, bold);
         put_right(&state, area, area.y, buffer);
         let why = app.lost.as_deref().map(clean).unwrap_or_default();
         buffer.set_stringn(area.x, area.y + 1, why, area.width.into(), look.tone(Tone::Bad));
@@ -113,12 +114,17 @@ fn draw_head(app: &App, look: Look, now: Instant, area: Rect, buffer: &mut Buffe
     buffer.set_stringn(area.x, area.y, cut(&left, left_max), left_max, bold);
     put_right(&right, area, area.y, buffer);
     for (y, numbers) in (area.y + 1..).zip([tasks(app, picture), machine(picture)]) {
-        let mut spans = Vec::new();
+        let mut line = Line::default();
         for (name, value) in numbers {
-            let gap = if spans.is_empty() { "" } else { "   " };
-            spans.extend([Span::raw(format!("{gap}{name} ")), Span::styled(value, bold)]);
+            let gap = if line.spans.is_empty() { "" } else { "   " };
+            let pair = [Span::raw(format!("{gap}{name} ")), Span::styled(value, bold)];
+            // The beginning of a number would be another number.
+            if line.width() + pair.iter().map(Span::width).sum::<usize>() > area.width.into() {
+                break;
+            }
+            line.spans.extend(pair);
         }
-        buffer.set_line(area.x, y, &Line::from(spans), area.width);
+        buffer.set_line(area.x, y, &line, area.width);
     }
     if let Some((tone, text)) = trouble(app, picture) {
         let text = cut(&clean(&format!("! {text}")), area.width.into());
@@ -204,16 +210,16 @@ fn draw_list(app: &App, list: Focus, look: Look, area: Rect, buffer: &mut Buffer
 
 fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some(picture) = &app.picture else { return };
-    let tab = |(n, pane): (usize, Pane)| {
+    let tab = |n: usize, pane: Pane, is_short: bool| {
         let text = format!("{} {} {}", n + 1, pane.title(), grouped(picture.count(pane)));
-        if pane != app.pane {
-            return Span::raw(format!(" {text} "));
+        if pane == app.pane {
+            return Span::styled(format!("[{text}]"), Style::new().add_modifier(Modifier::BOLD));
         }
-        let style = Style::new().add_modifier(Modifier::BOLD);
-        Span::styled(format!("[{text}]"), style)
+        Span::raw(if is_short { format!(" {} ", n + 1) } else { format!(" {text} ") })
     };
-    let tabs: Vec<Span> = Pane::ALL.into_iter().enumerate().map(tab).collect();
-    buffer.set_line(area.x, area.y, &Line::from(tabs), area.width);
+    let tabs = |is_short: bool| -> Line {
+        Pane::ALL.into_iter().enumerate().map(|(n, pane)| tab(n, pane, is_short)).collect()
+    };
     let mut notes = Vec::new();
     if picture.tasks(app.pane).len() as u64 >= u64::from(TASKS_MAX) {
         notes.push(format!("the newest {TASKS_MAX}"));
@@ -224,7 +230,11 @@ fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
             notes.push(format!("{name}/{}", cut(&clean(filter), 20)));
         }
     }
-    put_right(&notes.join("  "), area, area.y, buffer);
+    let notes = notes.join("  ");
+    let room = usize::from(area.width).saturating_sub(Span::raw(&notes).width() + 2);
+    let tabs = Some(tabs(false)).filter(|tabs| tabs.width() <= room).unwrap_or_else(|| tabs(true));
+    buffer.set_line(area.x, area.y, &tabs, area.width);
+    put_right(&cut(&notes, usize::from(area.width).saturating_sub(tabs.width() + 1)), area, area.y, buffer);
 }
 
 fn draw_foot(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {

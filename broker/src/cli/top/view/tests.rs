@@ -134,8 +134,8 @@ fn questions_answers_and_help_stand_where_they_are_looked_for() {
     has(&shown(&app, now, 80, 24), &["/x_", "lanes /x", "nothing has the text"]);
     let (mut app, now) = with_pictures();
     press(&mut app, now, '?');
-    has(&shown(&app, now, 80, 24), &["Keys, any closes", "freeze the picture", "send the worker away", "to the shell"]);
-    has(&shown(&app, now, 60, 15), &["Keys, any closes", "freeze the picture"]);
+    has(&shown(&app, now, 80, 24), &["Keys, any closes", "freeze it", "send the worker away", "to the shell"]);
+    has(&shown(&app, now, 60, 15), &["Keys, any closes", "freeze it"]);
 }
 
 #[test]
@@ -175,4 +175,32 @@ fn colours_only_where_they_are_wanted() {
         buffer.content().iter().any(|cell| cell.modifier.contains(Modifier::REVERSED))
     };
     assert!(marked(PLAIN) && !marked(Look { has_keys: false, ..PLAIN }));
+}
+
+#[test]
+fn nothing_overlaps_on_the_smallest_screen() {
+    // Proves at 60x15, with large numbers and everything that is said beside them, that each is whole or not there at all.
+    let (mut app, now) = with_pictures();
+    let mut picture = samples::picture();
+    (picture.stats.dead, picture.stats.queued, picture.stats.running) = (1_234_567, 98_765_432, 1_234_567);
+    picture.pane = Pane::Dead;
+    picture.tasks = (0..u64::from(TASKS_MAX)).map(|n| samples::task(1_000 + n, "resize", 0)).collect();
+    press(&mut app, now, '4');
+    app.handle(Event::Answer(Answer::Looked(Ok(Box::new(picture)))), now);
+    for letter in "/res".chars() {
+        press(&mut app, now, letter);
+    }
+    app.handle(Event::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), now);
+    let narrow = shown(&app, now, 60, 15);
+    has(&narrow, &[" 1  2  3 [4 Dead 1,234,567]", " the newest 200  /res", "queued 98,765,432", "dead 1,234,567"]);
+    let numbers: Vec<&str> = narrow.lines().skip(1).take(2).map(str::trim_end).collect();
+    assert!(!numbers[0].contains("failed") && numbers[1].ends_with("busy"), "{narrow}");
+    has(&shown(&app, now, 100, 15), &["2 Workers 1", "[4 Dead 1,234,567]", "the newest 200  /res"]);
+    press(&mut app, now, '?');
+    has(&shown(&app, now, 60, 15), &["first, last row ", "all rows again ", "to the shell "]);
+    // Without a picture, what it is and that it is lost stand side by side.
+    let (mut none, now) = self::app();
+    none.options.endpoint = format!("ipc:///srv/{}.sock", "x".repeat(60));
+    none.handle(Event::Answer(Answer::Looked(Err("no broker".into()))), now);
+    has(&shown(&none, now, 60, 15), &["…  reconnecting"]);
 }
