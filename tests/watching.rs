@@ -89,8 +89,8 @@ fn alerts_and_board_ask_for_what_is_told() {
         (r#"["lane"]"#, r#"[{"name": "laneway_up", "matchers": []}]"#, "laneway_up has no label lane"),
         (
             "[]",
-            r#"[{"name": "laneway_commit_duration_seconds", "matchers": [["percentile", "MatchOp.Equal", "98"]]}]"#,
-            "laneway_commit_duration_seconds has no percentile 98",
+            r#"[{"name": "laneway_commit_duration_seconds", "matchers": [["quantile", "MatchOp.Equal", "0.98"]]}]"#,
+            "laneway_commit_duration_seconds has no quantile 0.98",
         ),
     ] {
         let asked = serde_json::from_str(&format!("{{\"labels\": {labels}, \"series\": {series}}}")).unwrap();

@@ -164,8 +164,9 @@ fn broker(registry: &mut Registry, facts: &Facts) {
         gauge(registry, name, help, Some(Unit::Bytes), float(value));
     }
     let commit = family(registry, "commit_duration", "Of the last synced commits", Some(Unit::Seconds));
-    for (percentile, us) in [("50", stats.commit_p50_us), ("99", stats.commit_p99_us)] {
-        commit.get_or_create(&vec![("percentile", percentile.to_owned())]).set(float(us) / 1e6);
+    // Labelled as a summary is, which the library has no type for.
+    for (quantile, us) in [("0.5", stats.commit_p50_us), ("0.99", stats.commit_p99_us)] {
+        commit.get_or_create(&vec![("quantile", quantile.to_owned())]).set(float(us) / 1e6);
     }
     gauge(registry, "uptime", "Since the broker's start", Some(Unit::Seconds), float(stats.uptime_ms) / 1e3);
 }
@@ -252,6 +253,7 @@ mod tests {
         let lanes = vec![LaneRow { queued: 3, ..LaneRow::new("high".into()) }];
         let facts = Facts { lanes, kinds: vec![kind("mail", 3, 0)], ..Facts::default() };
         let text = text(&Snapshot::of(facts, &std::collections::VecDeque::new()), (1, 0), 2).unwrap();
+        assert!(text.contains("laneway_commit_duration_seconds{quantile=\"0.99\"} 0.0"), "{text}");
         assert!(text.contains("laneway_tasks_queued{lane=\"high\"} 3") && text.ends_with("# EOF\n"), "{text}");
         let guide = include_str!("../../../docs/dashboard.md");
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
