@@ -354,6 +354,10 @@ fn each_fault_of_a_dashboard_is_found_before_its_start() {
         dashboard_fault(&place, &settings, says);
     }
 
+    // Nothing is good about what is not there.
+    let (code, found) = doctor_of(&place, "/nowhere/laneway.db", &[]);
+    assert!(code == 1 && about(&found, "log").is_empty() && about(&found, "folder")[0].starts_with("bad"), "{found:?}");
+
     // Of several --check-config tells all.
     let db = place.path("no/such/folder/laneway.db").display().to_string();
     let flags = ["--web", "127.0.0.1:0", "--set", &format!("web.access_file={wide}")];

@@ -736,6 +736,20 @@ fn programs_that_watch_get_what_they_read() {
 }
 
 #[test]
+fn a_dashboard_apart_says_what_is_not_there_yet() {
+    // Proves that one which has nothing to show says so at its start, that one which has is silent, and that a folder is no database.
+    let place = Place::new();
+    let apart = Apart::start(&place, &place.endpoint(), &[]);
+    let said = apart.said().join("\n");
+    assert!(said.contains("there is no such database") && said.contains("no broker answers yet"), "{said}");
+    let broker = Broker::start(&place);
+    let apart = Apart::start(&place, broker.endpoint(), &[]);
+    assert_eq!(apart.said().len(), 1, "{:?}", apart.said());
+    let folder = place.dir().display().to_string();
+    Said::by(&place, &[], &["web", "--db", &folder]).is(2, "is a folder: name the database file in it");
+}
+
+#[test]
 fn a_dashboard_apart_stays_when_the_broker_goes() {
     // Proves that without a broker the pages show what the database says and that they say so, that what needs the broker is
     // refused with a word of when to come back, and that all is well again with the next broker.

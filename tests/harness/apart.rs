@@ -9,6 +9,8 @@ use super::{Http, Place, signal, wait_for};
 pub(crate) struct Apart {
     child: Child,
     address: String,
+    /// What it said before that.
+    said: Vec<String>,
 }
 
 impl Apart {
@@ -19,16 +21,25 @@ impl Apart {
         command.args(["web", "--listen", "127.0.0.1:0", "--endpoint", endpoint, "--db"]).arg(place.db()).args(words);
         let mut child = command.env_clear().stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address =
-            lines.find_map(|line| line.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned()));
+        let mut said = Vec::new();
+        let address = lines.find_map(|line| {
+            let address = line.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
+            said.push(line);
+            address
+        });
         // What it says later nobody reads, and it must not wait for that.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: address.expect("it says where it is") }
+        Self { child, address: address.expect("it says where it is"), said }
     }
 
     /// With the path that it was told to be under.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What it said until it listened.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
     }
 
     pub(crate) fn http(&self) -> Http {

@@ -250,6 +250,9 @@ impl Findings {
     }
 
     fn log(&mut self, path: &Path, running: Option<&str>) {
+        if !path.exists() {
+            return;
+        }
         let bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
         let what = format!("the write-ahead log has {} kB", bytes / 1_000);
         if bytes < WAL_BYTES_LONG {

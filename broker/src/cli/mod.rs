@@ -37,7 +37,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Exit};
 
@@ -206,6 +206,47 @@ enum Command {
     },
 }
 
+/// Options of every command that mean nothing to some: [`Common::check`] refuses them there, so their help does not offer them.
+const WITHOUT: [(&str, &[&str]); 14] = [
+    ("broker", &["endpoint", "key", "broker_key", "output"]),
+    ("top", &["output"]),
+    ("doctor", &["endpoint", "key", "broker_key"]),
+    ("log", &["endpoint", "key", "broker_key"]),
+    ("work", &["output"]),
+    ("web", &["output"]),
+    ("db", &["endpoint", "key", "broker_key"]),
+    ("keygen", &["db", "endpoint", "key", "broker_key", "output"]),
+    ("link", &["db", "endpoint", "key", "broker_key"]),
+    ("demo", &["db", "endpoint", "key", "broker_key"]),
+    ("bench", &["db", "endpoint", "key", "broker_key"]),
+    ("drill", &["db", "endpoint", "key", "broker_key"]),
+    ("man", &["db", "endpoint", "key", "broker_key", "output"]),
+    ("completions", &["db", "endpoint", "key", "broker_key", "output"]),
+];
+
+/// The command line with the help that each command has.
+fn definition() -> clap::Command {
+    with_own_options(Cli::command())
+}
+
+fn with_own_options(mut all: clap::Command) -> clap::Command {
+    // Now each command has a copy of the options that all have.
+    all.build();
+    WITHOUT.iter().fold(all, |all, (name, options)| all.mut_subcommand(name, |command| without(command, options)))
+}
+
+fn without(command: clap::Command, options: &[&str]) -> clap::Command {
+    let command = command.mut_args(|option| {
+        let is_without = options.contains(&option.get_id().as_str());
+        if is_without { option.hide(true) } else { option }
+    });
+    let inner: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    inner
+        .iter()
+        .filter(|name| *name != "help")
+        .fold(command, |command, name| command.mut_subcommand(name, |inner| without(inner, options)))
+}
+
 /// The whole program: runs one command line, the program's name first. Prints what went wrong, as one line, on standard
 /// error.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -217,7 +258,8 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     let command = words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
     // Of `check` whoever watches takes 2 for critical, and 3 for what cannot be told.
     let usage = if command.is_some_and(|word| word == "check") { Exit::Unreachable } else { Exit::Usage };
-    let cli = match Cli::try_parse_from(words) {
+    let parsed = definition().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as errors too, and go to standard output. A closed pipe there is nobody's problem.
@@ -274,13 +316,15 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
 
 fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "laneway", &mut script);
+    clap_complete::generate(shell, &mut definition(), "laneway", &mut script);
     output::bytes(&script)
 }
 
 /// One page for each command, from the same definitions as its help.
 fn man(folder: &Path) -> Result<(), Error> {
-    clap_mangen::generate_to(Cli::command(), folder)
+    // Left to do it later, the generator would come too late, and write a page for the help of each command as well.
+    let all = with_own_options(Cli::command().disable_help_subcommand(true));
+    clap_mangen::generate_to(all, folder)
         .map_err(|error| Error::other(format!("write manual pages into {}", folder.display()), error))
 }
 
@@ -304,7 +348,7 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         // Proves what clap checks only at run time: no flag twice, no default that does not parse.
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -383,6 +427,29 @@ mod tests {
         assert_eq!(run(["laneway", "--version"].map(OsString::from)), Exit::Success);
         assert_eq!(run(["laneway", "submitt"].map(OsString::from)), Exit::Usage);
         assert_eq!(run(["laneway", "task", "show", "0"].map(OsString::from)), Exit::Usage);
+    }
+
+    #[test]
+    fn help_offers_no_option_that_is_refused() {
+        // Proves, for each command that parses without more words or with one, that its help leaves out what it refuses and has the
+        // other options of all commands.
+        let values = [("db", "--db a.db"), ("endpoint", "--endpoint ipc://b"), ("output", "-o json")];
+        let (mut hidden, mut found) = (0, Vec::new());
+        commands(&definition(), "laneway", &mut found);
+        for (path, command) in &found[1..] {
+            for (id, words) in values {
+                let line = ["", " 12", " x", " bash"].map(|more| format!("{path}{more} {words}"));
+                let Some(cli) = line.iter().find_map(|line| Cli::try_parse_from(line.split(' ')).ok()) else {
+                    continue;
+                };
+                let is_refused = cli.common.check(&cli.command).is_err();
+                let option = command.get_arguments().find(|option| option.get_id() == id).unwrap();
+                let is_ignored = matches!(cli.command, Command::Man { .. } | Command::Completions { .. });
+                assert_eq!(option.is_hide_set(), is_refused || is_ignored, "{path} {words}");
+                hidden += usize::from(is_refused);
+            }
+        }
+        assert!(hidden >= 15, "{hidden}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn database(common: &Common) -> Option<PathBuf> {
 
 /// Whether something accepts connections there, told at once: libzmq itself would try again without a word. An endpoint
 /// that cannot be tried in this way is taken for alive.
-fn is_alive(endpoint: &str) -> bool {
+pub(super) fn is_alive(endpoint: &str) -> bool {
     match endpoint.split_once("://") {
         Some(("ipc", path)) if !path.starts_with('@') => UnixStream::connect(path).is_ok(),
         Some(("tcp", address)) => match address.parse::<SocketAddr>() {

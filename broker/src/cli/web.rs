@@ -1,7 +1,7 @@
 //! `laneway web`: the dashboard as a process of its own, beside a broker that runs already or is away.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -72,6 +72,8 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
     let _telemetry =
         Telemetry::start(&Config::default(), Rotator::This).map_err(|error| Error::other("write a log", error))?;
     let (endpoint, curve) = remote::address(common)?;
+    let db = remote::db(common);
+    say_what_is_missing(&db, &endpoint)?;
     laneway::seed_libzmq();
     let settings = laneway_web::Settings {
         schema_known: Some(SCHEMA_VERSION),
@@ -84,7 +86,7 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
         cors_origins: args.cors_origin.clone(),
         trace_url: args.trace_url.clone(),
         curve,
-        ..laneway_web::Settings::new(args.listen, remote::db(common), endpoint)
+        ..laneway_web::Settings::new(args.listen, db, endpoint)
     };
     let web = laneway_web::start(settings).map_err(Error::dashboard)?;
     output::note(&format!("http://{}{}/", web.address(), args.base_path.trim_end_matches('/')));
@@ -96,5 +98,23 @@ pub(super) fn run(common: &Common, args: &WebArgs) -> Result<(), Error> {
         }
     }
     web.stop();
+    Ok(())
+}
+
+/// The dashboard may be started before what it shows, so what is not there yet is told and no reason to fail.
+fn say_what_is_missing(db: &Path, endpoint: &str) -> Result<(), Error> {
+    let shown = db.display();
+    if db.is_dir() {
+        return Err(Error::Usage(format!("--db {shown} is a folder: name the database file in it")));
+    }
+    if !db.exists() {
+        let text = "there is no such database: pages show nothing of it until a broker has made it";
+        output::note(&format!("laneway: {shown}: {text} (laneway broker --db {shown})"));
+    }
+    if !remote::is_alive(endpoint) {
+        let text =
+            "no broker answers yet: pages show what the database says, and nothing can be changed, until one does";
+        output::note(&format!("laneway: {endpoint}: {text}"));
+    }
     Ok(())
 }
