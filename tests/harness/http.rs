@@ -110,9 +110,12 @@ impl Http {
         let (mut bytes, mut piece) = (Vec::new(), [0; 16 * 1024]);
         // Some servers leave the connection open all the same.
         while !is_whole(&bytes) {
-            match stream.read(&mut piece).unwrap() {
-                0 => break,
-                n => bytes.extend_from_slice(&piece[..n]),
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => bytes.extend_from_slice(&piece[..n]),
+                // A machine that stood still for a moment: a read with a time limit ends with it.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{method} {path}: {error}"),
             }
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
