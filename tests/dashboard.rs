@@ -341,3 +341,17 @@ fn nothing_is_lost_without_javascript() {
     browser.click("form.ask button.danger");
     table.wait_for_count("group_id = 7 AND state = 'cancelled'", 1);
 }
+
+#[test]
+fn a_form_is_known_by_its_origin_where_the_browser_trusts_no_connection() {
+    // Proves that whoever reaches the dashboard by a plain name, where browsers send no Sec-Fetch-Site, can change things without
+    // JavaScript: a page that forbids its own address as referrer would send its forms from nowhere.
+    let place = Place::new();
+    let broker = Broker::start_as(&place, &["--web", "127.0.0.1:0", "--set", "web.hosts=tasks.example"]);
+    let http = Http::of(&broker);
+    let port = http.address().rsplit(':').next().unwrap();
+    let browser = Browser::without_javascript(&place);
+    browser.go(&format!("http://tasks.example:{port}/lanes"));
+    browser.click("tr:has(input[value=low]) button[value=pause]");
+    browser.wait_for("tr:has(input[value=low]) button[value=resume]");
+}

@@ -58,6 +58,7 @@ fn every_page_answers_with_what_is_there() {
         let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
         assert!(page.body.contains(&format!("nonce=\"{nonce}\"")) && policy.contains("default-src 'none'"), "{policy}");
         assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("referrer-policy"), Some("same-origin"));
         assert_eq!(page.header("cache-control"), Some("no-store"));
     }
     let page = http.get(&format!("/tasks/{done}")).is(200).body;

@@ -210,7 +210,8 @@ fn protect(headers: &mut HeaderMap, nonce: &Nonce) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Other sites hear nothing. Our own must: a browser says `Origin: null` on a form of a page that hides its address from all.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     let same = HeaderValue::from_static("same-origin");
     headers.insert(HeaderName::from_static("cross-origin-resource-policy"), same.clone());
     headers.insert(HeaderName::from_static("cross-origin-opener-policy"), same);
