@@ -251,6 +251,15 @@ fn who_is_refused_in_a_browser_sees_a_page(http: &Http, ann: &Http, bob: &Http) 
     wrong.get(style).is(200);
     let denied = page(bob).post("/lanes/change", "lane=low&change=pause").is(403);
     assert!(denied.body.contains("bob may only read") && denied.body.contains("p-state"), "{}", denied.body);
+    // So is the word that too many guess at once.
+    let guess = page(http).with("authorization", "Bearer correct-horse-batterz");
+    let guesses: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..64).map(|_| scope.spawn(|| guess.get("/"))).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    let shed = guesses.iter().find(|answer| answer.status == 429).unwrap();
+    assert!(shed.body.contains("too many wrong passwords") && shed.body.contains("</html>"), "{}", shed.body);
+    assert_eq!(shed.header("retry-after"), Some("1"));
     // The API's own stay JSON whoever asks.
     assert_eq!(page(http).get("/api/v1/stats").is(401).json()["code"], "unauthorized");
     assert_eq!(http.get("/").is(401).json()["code"], "unauthorized");
