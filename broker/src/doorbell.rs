@@ -45,10 +45,11 @@ impl Doorbell {
 }
 
 impl DoorbellWait {
-    /// Call it before the channel is drained: a ring from here on wakes the next poll.
-    pub(crate) fn clear(&mut self) {
+    /// Call it before the channel is drained: a ring from here on wakes the next poll. Reads only when the poll says so: a
+    /// ring that came behind it does no more than wake the next one.
+    pub(crate) fn clear(&mut self, readable: bool) {
         let mut bytes = [0; 8];
-        while self.stream.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
+        while readable && self.stream.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
         self.shared.rung.store(false, Ordering::SeqCst);
     }
 

@@ -81,6 +81,10 @@ pub(crate) struct Router {
     /// Since when the scheduler's inbox is full.
     blocked_since: Option<Now>,
     actions: Vec<Action>,
+    /// Empty: the memory of those that were carried out.
+    acted: Vec<Action>,
+    /// What is behind the last poll: only what it named is read. At first anything may be there.
+    readable: Readable,
     /// Connections whose end is told once the socket is drained: their last words come first. And since when some wait.
     gone: Vec<ConnId>,
     gone_since: Option<Millis>,
@@ -185,6 +189,8 @@ impl Router {
             gather_until: None,
             blocked_since: None,
             actions,
+            acted: Vec::new(),
+            readable: Readable { monitor: true, bell: true },
             gone: Vec::new(),
             gone_since: None,
             dropped_lines: links.dropped_lines,
@@ -199,14 +205,16 @@ impl Router {
             let now = self.clock.now();
             self.notice_stall(last, timeout_ms, now);
             last = now;
-            self.bell.clear();
+            self.bell.clear(self.readable.bell);
             if self.stop.now.load(Ordering::SeqCst) {
                 return Ok(());
             }
             self.take_wishes(now);
             self.stop.turns.fetch_add(1, Ordering::Relaxed);
             self.take_reports(now)?;
-            self.take_conn_events().map_err(fail)?;
+            if self.readable.monitor {
+                self.take_conn_events().map_err(fail)?;
+            }
             self.take_keys();
             let mut drained = false;
             if self.blocked_since.is_none() {
@@ -223,7 +231,7 @@ impl Router {
                 self.stop.idle.store(idle, Ordering::SeqCst);
             }
             timeout_ms = if drained { self.poll_timeout_ms() } else { 0 };
-            self.poll(timeout_ms).map_err(fail)?;
+            self.readable = self.poll(timeout_ms).map_err(fail)?;
         }
     }
 
@@ -382,9 +390,12 @@ impl Router {
 
     /// Carries out what the core asked for, in order.
     fn act(&mut self, now: Now) -> Result<(), zmq::Error> {
+        // Two lists in turn, so that neither is allocated anew.
+        let mut actions = std::mem::take(&mut self.acted);
         while !self.actions.is_empty() {
             let mut undelivered = Vec::new();
-            for action in std::mem::take(&mut self.actions) {
+            std::mem::swap(&mut self.actions, &mut actions);
+            for action in actions.drain(..) {
                 match action {
                     Action::Answer { to, answer } => self.answer(to, answer, &mut undelivered)?,
                     Action::Forget(reply) => {
@@ -403,6 +414,7 @@ impl Router {
                 self.core.handle(Event::Undelivered(reply), now, &mut self.actions);
             }
         }
+        self.acted = actions;
         Ok(())
     }
 
@@ -448,7 +460,8 @@ impl Router {
             return Ok(());
         }
         self.gather_until = None;
-        match self.to_scheduler.try_send(std::mem::take(&mut self.orders)) {
+        let room = self.orders.room();
+        match self.to_scheduler.try_send(std::mem::replace(&mut self.orders, room)) {
             Ok(()) => self.blocked_since = None,
             Err(TrySendError::Full(orders)) => {
                 self.orders = orders;
@@ -465,20 +478,33 @@ impl Router {
         deadlines.map(|at| at.since(now.mono)).min().map_or(POLL_MS_MAX, |until| until.min(POLL_MS_MAX))
     }
 
-    fn poll(&self, timeout_ms: u64) -> Result<(), zmq::Error> {
+    /// Waits until something is there, and tells what beside the ROUTER, which is always asked.
+    fn poll(&self, timeout_ms: u64) -> Result<Readable, zmq::Error> {
         let bell = zmq::PollItem::from_fd(self.bell.fd(), zmq::POLLIN);
         let timeout = i64::try_from(timeout_ms).expect("the poll is bounded");
-        let polled = if self.blocked_since.is_some() {
+        let (polled, readable) = if self.blocked_since.is_some() {
             // The scheduler is behind: its next report makes room.
-            zmq::poll(&mut [bell], i64::try_from(POLL_MS_MAX).expect("the poll is bounded"))
+            let mut items = [bell];
+            let polled = zmq::poll(&mut items, i64::try_from(POLL_MS_MAX).expect("the poll is bounded"));
+            (polled, Readable { monitor: true, bell: items[0].is_readable() })
         } else {
-            zmq::poll(&mut [self.socket.as_poll_item(zmq::POLLIN), self.monitor.poll_item(), bell], timeout)
+            let mut items = [self.socket.as_poll_item(zmq::POLLIN), self.monitor.poll_item(), bell];
+            let polled = zmq::poll(&mut items, timeout);
+            (polled, Readable { monitor: items[1].is_readable(), bell: items[2].is_readable() })
         };
         match polled {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
+            Ok(_) => Ok(readable),
+            Err(zmq::Error::EINTR) => Ok(Readable { monitor: true, bell: true }),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether there is something to read.
+#[derive(Debug, Clone, Copy)]
+struct Readable {
+    monitor: bool,
+    bell: bool,
 }
 
 /// A message whose last frame has not come out of the socket yet. libzmq gives out whole messages only, but one may have

@@ -113,7 +113,7 @@ impl Desk {
         if let Err(error) = self.scheduler.step(orders.collect()) {
             return Report::Ended(error.to_string());
         }
-        self.bell.clear();
+        self.bell.clear(true);
         Report::Events(self.reports.try_iter().flatten().collect())
     }
 

@@ -75,6 +75,11 @@ impl Orders {
         self.ops.is_empty() && self.demands.is_empty() && self.unload.is_empty() && self.watch.is_empty()
     }
 
+    /// Empty ones with room for as many operations, of which the next are likely to have about as many.
+    pub(crate) fn room(&self) -> Self {
+        Self { ops: Vec::with_capacity(self.ops.len()), ..Self::default() }
+    }
+
     /// Whether there is more than operations that may gather.
     pub(crate) fn is_urgent(&self) -> bool {
         self.ops.len() >= GATHERED_MAX || !(self.demands.is_empty() && self.unload.is_empty() && self.watch.is_empty())
