@@ -22,6 +22,9 @@ const DETAIL_ROWS: usize = 64;
 /// How long a hand-out waits for its end: long enough for the outcomes of some thousand workers to be brought, short for whoever
 /// looks at the table. A task that an app cancels by SQL meanwhile ends as one that had not begun.
 const START_HELD_MS: u64 = 25;
+/// While more of them wait, workers have so much in hand that it takes longer to come back, and two writes for each would make that longer still.
+const FEW_HELD: usize = 1_024;
+const MANY_HELD_MS: u64 = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct Docket {
@@ -77,7 +80,8 @@ impl Docket {
             taken.push(step);
         }
         taken.extend(questions);
-        taken.extend(self.take_held(|since| now.since(since) >= START_HELD_MS));
+        let held_ms = self.held_ms();
+        taken.extend(self.take_held(|since| now.since(since) >= held_ms));
         self.hold(now);
         taken
     }
@@ -115,7 +119,11 @@ impl Docket {
 
     /// When the first hand-out that is held is to be written all the same, or earlier.
     pub(super) fn next_at(&self) -> Option<Millis> {
-        self.held.front().map(|(since, _)| since.after(START_HELD_MS))
+        self.held.front().map(|(since, _)| since.after(self.held_ms()))
+    }
+
+    fn held_ms(&self) -> u64 {
+        if self.starts.len() > FEW_HELD { MANY_HELD_MS } else { START_HELD_MS }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -302,6 +310,22 @@ mod tests {
         assert!(docket.next_at().unwrap() <= at && docket.is_due(at));
         assert_eq!(docket.take(100, at), [started(2)]);
         assert_eq!(docket.take(100, at.after(1)), [started(3)]);
+        assert!(docket.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_of_hand_outs_waits_longer_for_its_ends() {
+        // Proves that workers with thousands of tasks in hand cost one write for each, that none waits for ever, and that what is
+        // left of a crowd goes by the shorter time again.
+        let mut docket = Docket::default();
+        let n = FEW_HELD as u64 + 1;
+        docket.extend((1..=n).map(started).collect(), NOW);
+        assert!(!docket.is_due(NOW.after(MANY_HELD_MS - 1)) && docket.is_due(NOW.after(MANY_HELD_MS)));
+        docket.extend(vec![ended(7)], NOW.after(START_HELD_MS));
+        let taken = docket.take(1, NOW.after(START_HELD_MS));
+        assert_eq!((&taken[..2], taken.len()), (&[started(7), ended(7)][..], 2 + FEW_HELD), "no crowd any more");
+        docket.extend((1..=n).map(started).collect(), NOW);
+        assert_eq!(docket.take(1, NOW.after(MANY_HELD_MS)).len(), FEW_HELD + 1);
         assert!(docket.is_empty());
     }
 
