@@ -36,7 +36,7 @@ pub(crate) fn core() -> Settings {
         result_bytes_max: PAYLOAD_BYTES_MAX,
         bulk_rows: 256,
         window_rows_min: 128,
-        window_rows_max: 4_096,
+        window_rows_max: 8_192,
         window_bytes_max: WINDOW_BYTES_MAX,
         backlog_bytes_max: 256 << 20,
         sessions_max: 10_000,

@@ -250,7 +250,7 @@ impl Config {
             abandon_grace_ms: 5_000,
             poll_us: 500,
             scheduler_turn_rows: 4_096,
-            window_rows_max: 4_096,
+            window_rows_max: 8_192,
             window_bytes_max: 16 * 1024 * 1024,
             payload_bytes_max: 1024 * 1024,
             result_bytes_max: None,
