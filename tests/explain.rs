@@ -177,3 +177,34 @@ fn times_and_causes_are_told_where_the_row_has_them() {
     let said = Said::by(&place, &[], &["task", "explain", &first.to_string(), "--db", "tasks.db"]).out;
     assert!(said.contains(", which was asked to stop; its timeout of 15 min ends in 14 min"), "{said}");
 }
+
+#[test]
+fn a_retry_and_a_time_to_start_are_told_with_and_without_a_broker() {
+    // Proves that a task that waits for its next attempt says so, with the failed one, its error and the time; and when one that has not
+    // started expires.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let table = Table::open(&place);
+    let insert = |columns: &str, values: &str| {
+        table.execute(&format!("INSERT INTO tasks(kind, {columns}) VALUES ('mail', {values})"), []);
+        table.0.last_insert_rowid()
+    };
+    let again = insert("runs, attempts, max_attempts, run_at, error", "2, 2, 9, 4102444800000, 'no route'");
+    for (run, error) in [(1, "no name"), (2, "no route to mail.example\nat line 7")] {
+        let sql = "INSERT INTO failures(task, run, cause, failed_at, error) VALUES (?1, ?2, 'failed', 1, ?3)";
+        table.0.execute(sql, (again, run, error)).unwrap();
+    }
+    let expires = insert("expires_at", "4102444800000");
+    let says = |why: &str, all: &[&str]| assert!(all.iter().all(|says| why.contains(says)), "{why}");
+    let retry = ["it is a retry: attempt 2 of 9 failed ", " ago (no route to mail.example), and the next is due in "];
+    let expiry = ["; it expires in ", " h unless it has started by then"];
+    says(&explain(&place, again), &retry);
+    says(&explain(&place, expires), &expiry);
+    assert_eq!(broker.stop(), 0);
+    let offline = |words: &[&str]| Said::by(&place, &[], &[words, &["--db", "tasks.db"]].concat());
+    says(&offline(&["task", "explain", &again.to_string()]).out, &retry);
+    says(&offline(&["task", "explain", &expires.to_string()]).out, &expiry);
+    let json = &offline(&["task", "explain", &again.to_string(), "-o", "json"]).json()[0];
+    assert_eq!((&json["attempts"], &json["run_at"]), (&2.into(), &4_102_444_800_000_i64.into()));
+    assert_eq!((&json["error"], &json["expires_at"]), (&"no route".into(), &serde_json::Value::Null));
+}

@@ -12,6 +12,7 @@ use laneway_protocol::{Code, FairKey, Kind, LaneName, TaskId, TaskState, WireErr
 
 use crate::action::{Counts, Op};
 use crate::broker::Broker;
+use crate::due::{due, expiry};
 use crate::event::{Asker, ReplyTo};
 use crate::limits::{ANSWER_LIST_BYTES, DETAIL_MAX, KINDS_TOLD_MAX};
 use crate::page;
@@ -190,9 +191,9 @@ impl Broker {
     /// Why a task is where it is, in a sentence.
     fn explain(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
         match row.state {
-            TaskState::Waiting => waits_for(row),
+            TaskState::Waiting => waits_for(row) + &expiry(row, now),
             TaskState::Running => self.explain_running(id, row, now),
-            TaskState::Queued => self.explain_queued(id, row, now),
+            TaskState::Queued => self.explain_queued(id, row, now) + &expiry(row, now),
             TaskState::Done => format!("it is done{}", twin(row)),
             TaskState::Dead => {
                 let why = row.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
@@ -256,10 +257,11 @@ impl Broker {
     }
 
     fn explain_queued(&self, id: TaskId, row: &TaskRow, now: Now) -> String {
-        if let Some(run_at) = row.run_at.filter(|&at| at > now.wall.0) {
-            return format!("it is due in {}", span(run_at.abs_diff(now.wall.0)));
-        }
         let Ok(kind) = Kind::new(&row.kind) else { return "its kind makes no sense; it will be rejected".into() };
+        let max_attempts = row.max_attempts.unwrap_or_else(|| self.settings.kind(&kind).max_attempts);
+        if let Some(text) = due(row, Some(max_attempts), now) {
+            return text;
+        }
         let lane = row.lane.clone().and_then(|lane| LaneName::new(lane).ok());
         let lane = lane.unwrap_or_else(|| self.settings.kind(&kind).lane.clone());
         let Some(rank) = self.dispatch.lane(&lane) else {
@@ -324,7 +326,7 @@ impl Broker {
 
     /// Which kinds the connected workers can run, for a sentence.
     fn offered(&self) -> String {
-        let kinds: BTreeSet<Kind> = self.workers.iter().flat_map(|(_, session)| self.kinds_of(session)).collect();
+        let kinds: BTreeSet<Kind> = self.connected().flat_map(|session| self.kinds_of(session)).collect();
         let names: Vec<&str> = kinds.iter().map(Kind::as_str).take(KINDS_TOLD_MAX).collect();
         match kinds.len() - names.len() {
             _ if kinds.is_empty() => "none is connected".into(),
@@ -362,9 +364,15 @@ impl Broker {
         self.workers.iter().any(|(_, session)| session.suspect.is_none() && can(session))
     }
 
+    /// Connected workers that can run a kind.
     pub(crate) fn workers_of(&self, kind: &str) -> u64 {
-        self.workers.iter().filter(|(_, session)| self.kinds_of(session).iter().any(|own| own.as_str() == kind)).count()
-            as u64
+        let can = |session: &&Session| self.kinds_of(session).iter().any(|own| own.as_str() == kind);
+        self.connected().filter(can).count() as u64
+    }
+
+    /// Sessions with a connection. One that has lost its last offers nothing, though it may come back.
+    fn connected(&self) -> impl Iterator<Item = &Session> {
+        self.workers.iter().map(|(_, session)| session).filter(|session| session.away.is_none())
     }
 }
 

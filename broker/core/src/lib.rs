@@ -20,6 +20,7 @@ mod bulk;
 mod check;
 mod client;
 mod dispatch;
+mod due;
 mod dump;
 mod event;
 mod fair;
@@ -60,6 +61,7 @@ pub use action::{
 };
 pub use admin::span;
 pub use broker::{Broker, Start};
+pub use due::{due, expiry};
 pub use dump::{Dump, DumpedLane, DumpedLease};
 pub use event::{Asker, ConnId, Event, FoundTask, Loaded, OpId, QueueKey, QueuedTask, ReplyTo};
 pub use fair::FairRules;

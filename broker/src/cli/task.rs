@@ -90,8 +90,9 @@ pub(super) struct ListArgs {
 
 /// Say why tasks are not running, or who runs them
 ///
-/// Which of its lane go before it (counted up to 10,000), what is paused, when it is due, that no worker offers its kind and
-/// what they offer, who runs it since when and for how long it may, which live task has its key, or for which tasks it waits.
+/// Which of its lane go before it (counted up to 10,000), what is paused, when it is due or tried again after which failure, when it
+/// expires, that no connected worker offers its kind and what they offer, who runs it since when and for how long it may, which live
+/// task has its key, or for which tasks it waits.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  laneway task explain 12")]
 pub(super) struct ExplainArgs {
@@ -278,7 +279,8 @@ fn explain(common: &Common, tasks: &[TaskId]) -> Result<(), Error> {
                 Output::Json => {
                     output::json(&json!({
                         "task": row.id, "state": row.state, "explain": why, "ahead": row.ahead, "twin": row.twin,
-                        "waits_for": row.waits_for, "waits_for_n": row.waits_for_n,
+                        "waits_for": row.waits_for, "waits_for_n": row.waits_for_n, "run_at": row.run_at,
+                        "expires_at": row.expires_at, "attempts": row.attempts, "error": row.error,
                     }))?;
                 }
                 Output::Table => output::line(&format!("task {} is {}: {why}", row.id, row.state))?,

@@ -1,8 +1,8 @@
 //! Those who look and steer: what they are told of tasks, lanes, workers and the whole.
 
 use laneway_protocol::message::{
-    Answer, Drain, End, Filter, Hello, KindRow, LaneRow, Lanes, ListWorkers, LostWorker, NewSchedule, Outcome, Ready,
-    Request, Schedules, StatsReport, Status, Tasks, WorkerRow,
+    Answer, Drain, End, Filter, Hello, KindRow, Kinds, LaneRow, Lanes, ListWorkers, LostWorker, NewSchedule, Outcome,
+    Ready, Request, Schedules, StatsReport, Status, Tasks, WorkerRow,
 };
 use laneway_protocol::{Lease, TaskState};
 
@@ -312,6 +312,25 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     world.hello("w", 1, &["a"]);
     world.restart(false);
     assert_eq!(explain(&mut world, 1), "the broker was just restarted and waits for its workers");
+}
+
+#[test]
+fn a_worker_that_has_lost_its_connection_offers_nothing() {
+    // Neither in a sentence nor in a count, until it is back.
+    let mut world = World::new();
+    world.insert("low", "a", 1);
+    world.hello("w", 1, &["a"]);
+    world.hello("x", 2, &["b"]);
+    let workers = |world: &mut World| {
+        let Answer::Kinds(rows) = look(world, Request::Kinds(Kinds::default())) else { panic!("no kinds") };
+        rows.kinds.iter().map(|row| (row.kind.to_string(), row.workers)).collect::<Vec<_>>()
+    };
+    assert_eq!(workers(&mut world), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    world.event(Event::Disconnected(ConnId(1)));
+    assert_eq!(workers(&mut world), [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+    assert_eq!(explain(&mut world, 1), "no connected worker can run kind 'a'; those that are offer b");
+    world.event(Event::Disconnected(ConnId(2)));
+    assert_eq!(explain(&mut world, 1), "no connected worker can run kind 'a'; none is connected");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod clients;
 mod cursors;
 mod dispatch;
 mod drain;
+mod due;
 mod dump;
 mod fair;
 mod groups;

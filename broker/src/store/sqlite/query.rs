@@ -1,7 +1,7 @@
 //! Looks tasks up, for the core, for those who wait and for people. Changes nothing; shared by the store and the offline
 //! commands.
 
-use laneway_core::{Ending, FoundTask, Now, OpResult, span};
+use laneway_core::{Ending, FoundTask, Now, OpResult, due, expiry, span};
 use laneway_protocol::limits::{BATCH_MAX, WAITS_FOR_MAX};
 use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
@@ -332,8 +332,8 @@ pub(crate) fn explain_with(row: &TaskRow, judge: &Judge, paused: &Paused, now: N
     let error = || row.error.as_deref().unwrap_or("no reason is recorded");
     let twin = row.twin.map_or_else(String::new, |twin| format!("; its key is live again in task {twin}"));
     match row.state {
-        TaskState::Waiting => laneway_core::waits_for(row),
-        TaskState::Queued => explain_queued(row, judge, paused, now),
+        TaskState::Waiting => laneway_core::waits_for(row) + &expiry(row, now),
+        TaskState::Queued => explain_queued(row, judge, paused, now) + &expiry(row, now),
         TaskState::Running => explain_running(row, now),
         TaskState::Done => format!("ended well{twin}"),
         TaskState::Dead => {
@@ -362,10 +362,8 @@ fn explain_running(row: &TaskRow, now: Now) -> String {
 }
 
 fn explain_queued(row: &TaskRow, judge: &Judge, paused: &Paused, now: Now) -> String {
-    if let Some(at) = row.run_at
-        && at > now.wall.0
-    {
-        return format!("due in {} s", (at - now.wall.0).saturating_add(999) / 1000);
+    if let Some(text) = due(row, row.max_attempts, now) {
+        return text;
     }
     let lane = row.lane.as_deref().unwrap_or_default();
     if paused.0.iter().any(|paused| paused == lane) {
