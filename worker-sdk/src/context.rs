@@ -42,12 +42,18 @@ pub struct Context {
     slot: Arc<Place>,
     endpoint: Arc<str>,
     deadline: Mutex<Instant>,
-    /// No progress is said before this.
-    quiet_until: Mutex<Option<Instant>>,
-    /// The newest progress that was held back until then.
-    unsaid: Mutex<Option<Progress>>,
+    pace: Mutex<Pace>,
     spawned: Mutex<Vec<NewTask>>,
     span: Run,
+}
+
+/// How often progress is said.
+#[derive(Default)]
+struct Pace {
+    /// None is said before this.
+    quiet_until: Option<Instant>,
+    /// The newest that was held back until then.
+    unsaid: Option<Progress>,
 }
 
 /// A slot with what its thread, its handler and the control loop share.
@@ -89,8 +95,7 @@ impl Context {
             slot,
             endpoint,
             deadline: Mutex::new(deadline),
-            quiet_until: Mutex::new(None),
-            unsaid: Mutex::new(None),
+            pace: Mutex::default(),
             spawned: Mutex::new(Vec::new()),
             span,
         };
@@ -172,7 +177,7 @@ impl Context {
     /// Says progress that was held back less than 50 ms after other, if its time has come: for a handler that says much in a moment
     /// and then nothing for long. Costs next to nothing where there is none.
     pub fn flush(&self) {
-        let is_due = lock(&self.quiet_until).is_none_or(|until| until <= Instant::now());
+        let is_due = lock(&self.pace).quiet_until.is_none_or(|until| until <= Instant::now());
         if is_due {
             self.say_rest();
         }
@@ -180,7 +185,7 @@ impl Context {
 
     /// The same at once: the run is over.
     pub(crate) fn say_rest(&self) {
-        let unsaid = lock(&self.unsaid).take();
+        let unsaid = lock(&self.pace).unsaid.take();
         if let Some(unsaid) = unsaid {
             self.say_progress(unsaid, true);
         }
@@ -307,25 +312,22 @@ impl Context {
     /// `complete` is said whatever was said a moment ago. What was held back goes with it, as far as it says something else.
     fn say_progress(&self, said: Progress, complete: bool) {
         let now = Instant::now();
-        let said = match lock(&self.unsaid).take() {
-            Some(before) => over(said, before),
-            None => said,
-        };
-        {
-            let mut quiet_until = lock(&self.quiet_until);
-            if !complete && quiet_until.is_some_and(|until| now < until) {
-                *lock(&self.unsaid) = Some(said);
+        let said = {
+            let mut pace = lock(&self.pace);
+            let said = pace.joined(said);
+            if !complete && pace.quiet_until.is_some_and(|until| now < until) {
+                pace.unsaid = Some(said);
                 return;
             }
-            *quiet_until = Some(now + PROGRESS_EVERY);
-        }
+            pace.quiet_until = Some(now + PROGRESS_EVERY);
+            said
+        };
         if !lock(&self.slot.conn).is_connected() {
-            *lock(&self.unsaid) = Some(said);
-            return;
+            return lock(&self.pace).put_back(said);
         }
         if let Err(error) = self.say(said, PROGRESS_PATIENCE) {
             tracing::debug!(%error, "progress not said");
-            *lock(&self.quiet_until) = Some(Instant::now() + PROGRESS_PAUSE);
+            lock(&self.pace).quiet_until = Some(Instant::now() + PROGRESS_PAUSE);
         }
     }
 
@@ -333,10 +335,7 @@ impl Context {
     fn insist(&self, progress: &Progress) -> Result<ProgressNoted, Error> {
         let until = Instant::now() + WORD_PATIENCE;
         // What was held back comes no later than what was said behind it.
-        let progress = match lock(&self.unsaid).take() {
-            Some(before) => over(progress.clone(), before),
-            None => progress.clone(),
-        };
+        let progress = lock(&self.pace).joined(progress.clone());
         loop {
             let said = self.say(progress.clone(), until.saturating_duration_since(Instant::now()));
             match said {
@@ -365,6 +364,24 @@ impl Context {
     }
 }
 
+impl Pace {
+    /// A new word with what was held back before it.
+    fn joined(&mut self, newer: Progress) -> Progress {
+        match self.unsaid.take() {
+            Some(before) => over(newer, before),
+            None => newer,
+        }
+    }
+
+    /// A word that could not be said, unless a newer one was held back meanwhile.
+    fn put_back(&mut self, said: Progress) {
+        self.unsaid = Some(match self.unsaid.take() {
+            Some(newer) => over(newer, said),
+            None => said,
+        });
+    }
+}
+
 /// The newer of two pieces of progress, with the count or the note of the other where it has none.
 fn over(newer: Progress, before: Progress) -> Progress {
     let (done, total) = if newer.done.is_some() { (newer.done, newer.total) } else { (before.done, before.total) };
@@ -380,5 +397,30 @@ impl fmt::Debug for Context {
             .field("run", &self.task.run)
             .field("attempt", &self.task.attempt)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(done: u64) -> Progress {
+        let session = SessionName::new("s").unwrap();
+        let (task, lease) = (TaskId::new(1).unwrap(), Lease::new(7));
+        let (total, note) = (None, None);
+        let (extend_ms, data, log, checkpoint, parents) = (None, None, None, None, None);
+        Progress { session, task, lease, done: Some(done), total, note, extend_ms, data, log, checkpoint, parents }
+    }
+
+    #[test]
+    fn the_newest_word_is_what_is_kept() {
+        // A word that found no broker comes back behind one that was held back meanwhile, and both go with the next.
+        let mut pace = Pace::default();
+        pace.put_back(Progress { note: Some("early".into()), ..word(1) });
+        assert_eq!(pace.joined(word(2)), Progress { note: Some("early".into()), ..word(2) });
+        assert_eq!(pace.unsaid, None);
+        pace.unsaid = Some(word(4));
+        pace.put_back(word(3));
+        assert_eq!(pace.unsaid, Some(word(4)));
     }
 }
