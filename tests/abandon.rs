@@ -76,6 +76,11 @@ fn a_task_is_cancelled_when_the_process_that_waits_for_it_is_killed() {
     table.wait_for_state(running, "cancelled");
     wait_until("the log", || abandoned(&broker) == [queued, running]);
     assert_eq!(table.count("runs > 0 AND attempts > 0"), 0, "no attempt is charged");
+    for task in [queued, running] {
+        let words = ["task", "explain", &task.to_string(), "--endpoint", &place.endpoint()];
+        let why = Said::by(&place, &[], &words).out;
+        assert_eq!(why, format!("task {task} is cancelled: it was cancelled: its last waiter left\n"));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use laneway_protocol::limits::BATCH_MAX;
 use laneway_protocol::message::{Stored, Submit, Verdict};
 use laneway_protocol::{Code, TaskId, WireError};
 
-use crate::action::{Action, Op};
+use crate::action::{Action, Edit, Op};
 use crate::broker::Broker;
 use crate::id_map::IdMap;
 use crate::limits::MARKED_MAX;
@@ -138,7 +138,8 @@ impl Broker {
             }
         }
         for tasks in given_up.chunks(BATCH_MAX) {
-            self.store_for(Op::Cancel(tasks.to_vec()), Pending::Abandon { tasks: tasks.to_vec() });
+            let op = Op::Edit { edit: Edit::Abandon, tasks: tasks.to_vec() };
+            self.store_for(op, Pending::Abandon { tasks: tasks.to_vec() });
         }
     }
 

@@ -211,6 +211,8 @@ pub enum Op {
 pub enum Edit {
     Requeue,
     Cancel,
+    /// As `Cancel`, for nobody waits for it any more: the row says so.
+    Abandon,
     /// An ended row is deleted, unless something still needs it.
     Purge,
     /// A row that waits or is queued goes into this lane.

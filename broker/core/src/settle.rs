@@ -404,12 +404,12 @@ impl Broker {
             Some(TaskState::Done) if end.watched => {
                 self.tell_ended(&Final { task: end.task, state: TaskState::Done, result: end.result, error: None });
             }
-            Some(state @ (TaskState::Dead | TaskState::Cancelled)) => {
-                self.tell_ended(&Final { task: end.task, state, result: None, error });
+            Some(TaskState::Dead) => {
+                self.tell_ended(&Final { task: end.task, state: TaskState::Dead, result: None, error });
             }
             Some(TaskState::Waiting | TaskState::Queued | TaskState::Running) => {}
-            // Overtaken, or the wait began after the run had ended and the result was not kept.
-            Some(TaskState::Done) | None => self.look(end.task),
+            // Why it was cancelled the row knows. Otherwise overtaken, or the wait began after the run had ended and the result was not kept.
+            Some(TaskState::Cancelled | TaskState::Done) | None => self.look(end.task),
         }
     }
 

@@ -109,6 +109,7 @@ suite! {
         a_row_that_is_due_later_can_be_due_at_once
         a_purge_deletes_what_has_ended
         cancel_and_requeue_are_edits_too
+        a_task_that_is_given_up_says_why
         a_filter_meets_what_it_says
         a_walk_goes_on_where_it_stopped
         a_dry_run_says_what_would_be_done;

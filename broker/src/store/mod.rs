@@ -6,6 +6,7 @@
 //! commit fails, `rollback` undoes the turn whole and the scheduler may say the same steps again: operations are
 //! fenced by lease, state and run, so saying one twice changes nothing twice.
 
+mod cancel;
 pub(crate) mod care;
 pub(crate) mod checkpoint;
 #[cfg(test)]

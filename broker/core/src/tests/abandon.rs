@@ -67,7 +67,7 @@ fn a_queued_task_is_cancelled_when_its_last_waiter_has_been_gone_for_the_grace()
         world.commit();
         assert_eq!(world.said(), Vec::<String>::new());
         gone(&mut world, 17 - first);
-        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 1"]);
+        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 1"]);
         assert_eq!(world.state(1), TaskState::Cancelled);
     }
 }
@@ -80,9 +80,9 @@ fn however_the_last_waiter_leaves_the_grace_begins() {
     ask(&mut world, abandoning(&[1], 1_000));
     world.pass(1_000);
     world.take();
-    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 1"]);
+    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 1"]);
     ask(&mut world, abandoning(&[2], 0));
-    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 2"]);
+    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 2"]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_running_task_is_asked_to_stop() {
     let lease = world.lease(reply);
     ask(&mut world, abandoning(&[1], 60_000));
     gone(&mut world, 9);
-    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 1"]);
+    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 1"]);
     assert!(world.row(1).cancel_requested && world.broker.running[&id(1)].stop.is_some());
     let outcomes = vec![done(1, lease)];
     world.ask(1, Request::Ready(Ready { outcomes, wait_ms: 0, ..plain("w", &["a"]) }));
@@ -119,7 +119,7 @@ fn whoever_comes_back_in_time_keeps_the_task() {
         world.commit();
         assert_eq!((world.said(), world.state(1)), (Vec::new(), TaskState::Queued));
         gone(&mut world, 8);
-        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 1"]);
+        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 1"]);
     }
 }
 
@@ -142,7 +142,7 @@ fn a_submit_gives_up_what_it_stored_and_not_what_it_met() {
         ask(&mut world, submit(vec![task(Some("x"))], 0));
         ask(&mut world, submit_abandoning(vec![task(Some("x")), task(Some("y")), task(None)], wait_ms));
         gone(&mut world, 9);
-        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 2 3"]);
+        assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 2 3"]);
         assert_eq!([1, 2, 3].map(|n| world.state(n)), [TaskState::Queued, TaskState::Cancelled, TaskState::Cancelled]);
     }
 }
@@ -156,7 +156,7 @@ fn a_submitter_that_is_gone_before_the_commit_does_not_count_as_one_who_waits() 
     assert!(!world.open.contains(&reply));
     world.commit();
     world.take();
-    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["cancel 1"]);
+    assert_eq!(after_the_grace(&mut world, GRACE_MS), ["abandon 1"]);
 }
 
 #[test]
@@ -189,12 +189,12 @@ fn nothing_is_given_up_while_the_broker_itself_may_be_the_reason() {
     world.insert("low", "a", 2);
     ask(&mut world, abandoning(&[1], 60_000));
     gone(&mut world, 9);
-    assert_eq!(after_the_grace(&mut world, 15_000), ["cancel 1"]);
+    assert_eq!(after_the_grace(&mut world, 15_000), ["abandon 1"]);
     ask(&mut world, abandoning(&[2], 60_000));
     gone(&mut world, 9);
     world.jump(GRACE_MS);
     world.event(Event::Stalled { ms: GRACE_MS });
-    assert_eq!(after_the_grace(&mut world, 15_000), ["cancel 2"]);
+    assert_eq!(after_the_grace(&mut world, 15_000), ["abandon 2"]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_broker_that_stops_or_cannot_write_gives_nothing_up() {
     assert_eq!(world.said(), Vec::<String>::new());
     world.event(Event::StoreRecovered);
     world.pass(GRACE_MS);
-    assert_eq!(world.said(), ["cancel 1"]);
+    assert_eq!(world.said(), ["abandon 1"]);
     ask(&mut world, abandoning(&[2], 60_000));
     world.event(Event::Stop);
     gone(&mut world, 9);

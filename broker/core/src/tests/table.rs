@@ -391,7 +391,7 @@ impl Table {
         match (edit, state) {
             (_, None) => Verdict::NotFound,
             (Edit::Requeue, _) => self.requeue(task),
-            (Edit::Cancel, _) => self.cancel(task),
+            (Edit::Cancel | Edit::Abandon, _) => self.cancel(task),
             (Edit::Purge, Some(state)) if state.is_final() => {
                 self.rows.remove(&task);
                 self.pruned.insert(task);

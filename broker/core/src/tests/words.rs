@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use laneway_protocol::TaskId;
 use laneway_protocol::message::{Answer, Bulked, Final, Held, OutcomeCode, Settled, Stored};
 
-use crate::action::{Action, Next, Op, WorkerEvent};
+use crate::action::{Action, Edit, Next, Op, WorkerEvent};
 
 pub(super) fn line(action: &Action) -> String {
     match action {
@@ -120,6 +120,7 @@ fn op_line(op: &Op) -> String {
         }
         Op::Cancel(tasks) => format!("cancel {}", join(tasks)),
         Op::Requeue(tasks) => format!("requeue {}", join(tasks)),
+        Op::Edit { edit: Edit::Abandon, tasks } => format!("abandon {}", join(tasks)),
         Op::Edit { edit, tasks } => format!("edit {edit:?} {}", join(tasks)),
         Op::Bulk(slice) => format!("slice {:?} behind {:?}", slice.edit, slice.after.map(TaskId::value)),
         Op::Find(tasks) => format!("find {}", join(tasks)),

@@ -116,6 +116,27 @@ pub(super) fn cancel_and_requeue_are_edits_too<T: Subject>(world: &mut World<T>)
     assert_eq!(world.counters(queued), [1, 0, 0, 0]);
 }
 
+pub(super) fn a_task_that_is_given_up_says_why<T: Subject>(world: &mut World<T>) {
+    // Queued at once; running with its end, before what its own run says. Whoever asked first is the reason; a requeue forgets it.
+    let reason = "its last waiter left";
+    let queued = world.plain();
+    let ((stopped, first), (failed, second), (asked, third)) = (world.running(), world.running(), world.running());
+    assert_eq!(edit(world, Edit::Cancel, &[asked]), [Verdict::Requested]);
+    let verdicts = edit(world, Edit::Abandon, &[queued, stopped, failed, asked]);
+    assert_eq!(verdicts, [&[Verdict::Cancelled][..], &[Verdict::Requested; 3]].concat());
+    assert_eq!(world.cell(queued, "error"), text(reason));
+    let asked_by = [stopped, failed, asked].map(|id| world.cell(id, "cancel_requested"));
+    assert_eq!(asked_by, [2, 2, 1].map(Value::Integer));
+    let by_core = Some("cancelled while it ran".to_owned());
+    world.end(Ended { error: by_core.clone(), ..first.ended(Next::Cancelled, Count::Nothing) });
+    world.end(Ended { error: Some("no route".into()), ..second.failed(None) });
+    world.end(Ended { error: by_core, ..third.ended(Next::Cancelled, Count::Nothing) });
+    let why = [stopped, failed, asked].map(|id| world.cell(id, "error"));
+    assert_eq!(why, [text(reason), text("its last waiter left; no route"), text("cancelled while it ran")]);
+    assert_eq!(edit(world, Edit::Requeue, &[queued]), [Verdict::Requeued]);
+    assert_eq!((world.cell(queued, "error"), world.cell(queued, "cancel_requested")), (Value::Null, Value::Integer(0)));
+}
+
 /// A slice from the start, over all that meets the filter.
 fn slice(edit: Edit, filter: BulkFilter) -> BulkSlice {
     BulkSlice { edit, filter, before: None, after: None, until: None, rows: 99, dry_run: false }

@@ -279,6 +279,8 @@ pub(super) fn a_whole_group_is_cancelled_in_parts<T: Subject>(world: &mut World<
     world.end(run.ended(Next::Cancelled, Count::Nothing));
     world.intake();
     assert_eq!(world.counts_of(number), ([0, 0, 0, 0, 0, 4], 0));
+    let why = list.iter().map(|id| world.cell(*id, "error"));
+    assert_eq!(why.collect::<Vec<_>>(), vec![Value::Text("its group was cancelled".into()); 4]);
     assert_eq!(world.state(other), Queued);
 }
 

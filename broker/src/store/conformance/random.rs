@@ -195,7 +195,7 @@ fn some_edit() -> impl Strategy<Value = Edit> {
     let moves = || prop::sample::select(vec!["high", "normal", "low"]).prop_map(|name| Edit::Move(lane(name)));
     prop_oneof![
         2 => moves(),
-        1 => prop::sample::select(vec![Edit::Requeue, Edit::Cancel, Edit::Purge, Edit::RunNow]),
+        1 => prop::sample::select(vec![Edit::Requeue, Edit::Cancel, Edit::Abandon, Edit::Purge, Edit::RunNow]),
     ]
 }
 

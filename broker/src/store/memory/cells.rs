@@ -7,6 +7,7 @@ use rusqlite::types::{Value, ValueRef};
 
 use super::Cells;
 use crate::store::Rules;
+use crate::store::cancel::CancelCause;
 use crate::store::validate::{Judge, Values};
 pub(super) fn cell<'a>(row: &'a Cells, column: &str) -> ValueRef<'a> {
     ValueRef::from(&row[column])
@@ -42,7 +43,14 @@ pub(super) fn state(row: &Cells) -> TaskState {
 }
 
 pub(super) fn requested(row: &Cells) -> bool {
-    row["cancel_requested"] != Value::Integer(0)
+    cancel_cause(row).is_some()
+}
+
+pub(super) fn cancel_cause(row: &Cells) -> Option<CancelCause> {
+    match row["cancel_requested"] {
+        Value::Integer(requested) => CancelCause::of(requested),
+        _ => Some(CancelCause::Asked),
+    }
 }
 
 pub(super) fn sql(task: TaskId) -> i64 {

@@ -9,6 +9,7 @@ use rusqlite::types::Value;
 
 use super::Step;
 use super::cells::{cell, fair_key, int, sql, state, task_id, task_row, text, time};
+use crate::store::cancel::CancelCause;
 
 impl Step<'_> {
     pub(super) fn edit(&mut self, edit: &Edit, id: i64, now: Now) -> Verdict {
@@ -17,7 +18,8 @@ impl Step<'_> {
         }
         match edit {
             Edit::Requeue => self.requeue(id, now),
-            Edit::Cancel => self.cancel(id, now),
+            Edit::Cancel => self.cancel(id, CancelCause::Asked, now),
+            Edit::Abandon => self.cancel(id, CancelCause::Abandoned, now),
             Edit::Purge => self.purge(id, now),
             Edit::Move(lane) => self.relane(id, lane, now),
             Edit::RunNow => self.run_now(id, now),

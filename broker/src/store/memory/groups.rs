@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::cells::{int, sql, state, task_id};
 use super::dependencies::Edge;
 use super::{Group, Step};
+use crate::store::cancel::CancelCause;
 use crate::store::dependencies::{
     JOINED_TOO_LATE, LIVE_STATES, cancelled_group, group_name, judge_list, last_has_twin, missing_group,
     missing_parent, numbers_before, ring_of_stored,
@@ -183,7 +184,7 @@ impl Step<'_> {
             self.db.rows.iter().filter(|(_, row)| is_wanted(row)).map(|(id, _)| *id).take(rows).collect();
         for id in &wanted {
             let row = self.db.rows.get_mut(id).map(Arc::make_mut).expect("just read");
-            row.insert("cancel_requested", Value::Integer(1));
+            row.insert("cancel_requested", Value::Integer(CancelCause::Group.requested()));
         }
         wanted.len() == rows
     }

@@ -1,5 +1,6 @@
 //! The model's operations on single tasks: their life, submits and people's commands.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use laneway_core::{
@@ -9,10 +10,11 @@ use laneway_protocol::message::{FairKeyValues, KindValues, LaneValues, NewTask, 
 use laneway_protocol::{FairKey, RequestId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, fair_key, found, int, requested, sql, sql_payload, state, task_id, text};
+use super::cells::{cancel_cause, cell, fair_key, found, int, requested, sql, sql_payload, state, task_id, text};
 use super::groups::NewList;
 use super::{Cells, Failure, Step};
 use crate::store::KnownSession;
+use crate::store::cancel::CancelCause;
 use crate::store::validate::Bad;
 impl Step<'_> {
     pub(super) fn op(&mut self, op: &Op, now: Now) -> Option<OpResult> {
@@ -30,7 +32,9 @@ impl Step<'_> {
             Op::Group { group, live } => OpResult::Group(self.group(*group, *live)),
             Op::CancelGroup { group, rows } => OpResult::GroupCancelled { more: self.cancel_group(*group, *rows) },
             Op::Parents { task, after, rows, .. } => self.parents(sql(*task), *after, *rows),
-            Op::Cancel(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.cancel(sql(*task), now)).collect()),
+            Op::Cancel(tasks) => {
+                OpResult::Verdicts(tasks.iter().map(|task| self.cancel(sql(*task), CancelCause::Asked, now)).collect())
+            }
             Op::Requeue(tasks) => OpResult::Verdicts(tasks.iter().map(|task| self.requeue(sql(*task), now)).collect()),
             Op::Edit { edit, tasks } => {
                 OpResult::Verdicts(tasks.iter().map(|task| self.edit(edit, sql(*task), now)).collect())
@@ -183,7 +187,8 @@ impl Step<'_> {
         if state(row) != TaskState::Running || int(row, "lease") != Some(ended.lease.value()) {
             return None;
         }
-        let next = match (&ended.next, requested(row)) {
+        let cancel = cancel_cause(row);
+        let next = match (&ended.next, cancel.is_some()) {
             (Next::Done(_), _) => TaskState::Done,
             (_, true) | (Next::Cancelled, _) => TaskState::Cancelled,
             (Next::Dead, _) => TaskState::Dead,
@@ -201,7 +206,11 @@ impl Step<'_> {
         if let Some(column) = column {
             row.insert(column, Value::Integer(int(row, column).unwrap() + 1));
         }
-        let error = ended.error.clone().map_or(Value::Null, Value::Text);
+        let mut error = ended.error.clone();
+        if let Some(cause) = cancel.filter(|_| next == TaskState::Cancelled) {
+            error = cause.error_of_run(error.as_deref(), ended.cause.is_some()).map(Cow::into_owned);
+        }
+        let error = error.map_or(Value::Null, Value::Text);
         if let Next::Queued { run_at } = ended.next {
             if let Some(at) = run_at.filter(|_| next == TaskState::Queued) {
                 row.insert("run_at", Value::Integer(at.0));
@@ -343,16 +352,16 @@ impl Step<'_> {
         Stored::new(task_id(id))
     }
 
-    pub(super) fn cancel(&mut self, id: i64, now: Now) -> Verdict {
+    pub(super) fn cancel(&mut self, id: i64, cause: CancelCause, now: Now) -> Verdict {
         let Some(row) = self.db.rows.get_mut(&id).map(Arc::make_mut) else { return Verdict::NotFound };
         match state(row) {
             TaskState::Waiting | TaskState::Queued => {
-                self.cancelled(id, None, now);
+                self.cancelled(id, cause.reason(), now);
                 Verdict::Cancelled
             }
             TaskState::Running => {
                 if !requested(row) {
-                    row.insert("cancel_requested", Value::Integer(1));
+                    row.insert("cancel_requested", Value::Integer(cause.requested()));
                 }
                 Verdict::Requested
             }

@@ -8,7 +8,7 @@ use laneway_protocol::message::Final;
 use laneway_protocol::{TaskId, TaskState};
 use rusqlite::types::Value;
 
-use super::cells::{cell, fair_key, group, int, payload, requested, state, task_id, text, time, values};
+use super::cells::{cancel_cause, cell, fair_key, group, int, payload, requested, state, task_id, text, time, values};
 use super::{Cells, Failure, QueueSpelling, Step};
 use crate::store::fair::{RawKey, Rows, load_by_turns};
 use crate::store::validate::{Bad, Good};
@@ -163,8 +163,8 @@ impl Step<'_> {
             Ok(good) => good,
             Err(bad) => return Some(self.reject(id, &bad, now)),
         };
-        if requested(row) {
-            return Some(self.cancelled(id, None, now));
+        if let Some(cause) = cancel_cause(row) {
+            return Some(self.cancelled(id, cause.reason(), now));
         }
         let expired = good.runs == 0 && good.expires_at.is_some_and(|at| at <= now.wall);
         expired.then(|| self.cancelled(id, Some("expired"), now))
@@ -210,8 +210,9 @@ impl Step<'_> {
             };
             let suspect = state == TaskState::Queued && spelling.is_some_and(|spelling| suspects.contains(&spelling));
             let expired = runs == Some(0) && int(row, "expires_at").is_some_and(|at| at <= now.wall.0);
-            if unstarted && requested(row) {
-                swept.ended.push(self.cancelled(id, None, now));
+            let cancel = cancel_cause(row);
+            if let Some(cause) = cancel.filter(|_| unstarted) {
+                swept.ended.push(self.cancelled(id, cause.reason(), now));
             } else if unstarted && (misplaced || suspect) {
                 let bad = self.judged(id).unwrap_err();
                 swept.ended.push(self.reject(id, &bad, now));

@@ -16,6 +16,7 @@ use super::run::stands;
 use super::sweep::{End, end_unstarted};
 use super::unique::live_twin;
 use crate::store::StoreError;
+use crate::store::cancel::CancelCause;
 
 pub(super) fn edit(
     conn: &Connection,
@@ -26,7 +27,8 @@ pub(super) fn edit(
 ) -> Result<Verdict, StoreError> {
     let verdict = match edit {
         Edit::Requeue => requeue(conn, state, task, now),
-        Edit::Cancel => cancel(conn, state, task, now),
+        Edit::Cancel => cancel(conn, state, task, CancelCause::Asked, now),
+        Edit::Abandon => cancel(conn, state, task, CancelCause::Abandoned, now),
         Edit::Purge => purge(conn, state, task, now),
         Edit::Move(lane) => relane(conn, state, task, lane, now),
         Edit::RunNow => run_now(conn, state, task, now),
@@ -78,22 +80,28 @@ fn requeue(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Resu
     Ok(Verdict::Requeued)
 }
 
-fn cancel(conn: &Connection, state: &mut State, task: TaskId, now: Now) -> Result<Verdict, StoreError> {
+fn cancel(
+    conn: &Connection,
+    state: &mut State,
+    task: TaskId,
+    cause: CancelCause,
+    now: Now,
+) -> Result<Verdict, StoreError> {
     let Some(stands) = stands(conn, task)? else { return Ok(Verdict::NotFound) };
     Ok(match stands.state {
         TaskState::Waiting | TaskState::Queued => {
-            let ended = end_unstarted(conn, state, sql_id(task), End::Cancelled, now)?;
+            let ended = end_unstarted(conn, state, sql_id(task), End::Cancelled(cause), now)?;
             ended.map_or(Verdict::Unchanged, |_| Verdict::Cancelled)
         }
-        TaskState::Running if request_cancel(conn, sql_id(task))? => Verdict::Requested,
+        TaskState::Running if request_cancel(conn, sql_id(task), cause)? => Verdict::Requested,
         _ => Verdict::Unchanged,
     })
 }
 
 /// Asks a live task to end, as an app would; the next sweep sees to it. False when a trigger of an app refuses that.
-pub(super) fn request_cancel(conn: &Connection, id: i64) -> Result<bool, StoreError> {
-    let sql = "UPDATE tasks SET cancel_requested = 1 WHERE id = ?1 AND cancel_requested = 0";
-    let written = conn.prepare_cached(sql)?.execute([id]);
+pub(super) fn request_cancel(conn: &Connection, id: i64, cause: CancelCause) -> Result<bool, StoreError> {
+    let sql = "UPDATE tasks SET cancel_requested = ?2 WHERE id = ?1 AND cancel_requested = 0";
+    let written = conn.prepare_cached(sql)?.execute([id, cause.requested()]);
     unless_refused(written, id, "a row could not be cancelled").map(|given| given.is_some())
 }
 
@@ -180,8 +188,8 @@ pub(super) fn would(
         Edit::Requeue if matches!(was, TaskState::Dead | TaskState::Cancelled) => {
             twin_of(conn, kind, row.get_ref(4)?)?.map_or(Verdict::Requeued, Verdict::Twin)
         }
-        Edit::Cancel if lives => Verdict::Cancelled,
-        Edit::Cancel if was == TaskState::Running => Verdict::Requested,
+        Edit::Cancel | Edit::Abandon if lives => Verdict::Cancelled,
+        Edit::Cancel | Edit::Abandon if was == TaskState::Running => Verdict::Requested,
         Edit::Purge if was.is_final() && is_needed(conn, sql_id(task), now)? => Verdict::Needed,
         Edit::Purge if was.is_final() => Verdict::Purged,
         Edit::Move(to) if lives && moves(state, kind, lane, to) => Verdict::Moved,
@@ -189,7 +197,7 @@ pub(super) fn would(
             let is_later = row::millis(row.get_ref(3)?).is_some_and(|at| at > now.wall);
             if is_later { Verdict::Due } else { Verdict::Unchanged }
         }
-        Edit::Requeue | Edit::Cancel | Edit::Purge | Edit::Move(_) | Edit::RunNow => Verdict::Unchanged,
+        Edit::Requeue | Edit::Cancel | Edit::Abandon | Edit::Purge | Edit::Move(_) | Edit::RunNow => Verdict::Unchanged,
     })
 }
 

@@ -13,6 +13,7 @@ use super::edit::request_cancel;
 use super::query;
 use super::row::{self, sql_u64};
 use crate::store::StoreError;
+use crate::store::cancel::CancelCause;
 use crate::store::dependencies::{JOINED_TOO_LATE, LIVE_STATES, group_name};
 
 pub(super) fn new_group(conn: &Connection, group: &NewGroup, now: Now) -> Result<i64, StoreError> {
@@ -152,7 +153,7 @@ pub(super) fn cancel(conn: &Connection, group: u64, rows: usize) -> Result<bool,
         statement.query_map(params![sql_u64(group), limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut asked = 0;
     for id in &ids {
-        asked += usize::from(request_cancel(conn, *id)?);
+        asked += usize::from(request_cancel(conn, *id, CancelCause::Group)?);
     }
     // Rows that an app's trigger keeps as they are would be found again and again.
     Ok(ids.len() == rows && asked > 0)

@@ -366,8 +366,8 @@ pub(super) fn head(reader: &mut Statement<'_>, judge: &Judge, id: i64, now: Now)
         Ok(good) => good,
         Err(reason) => return Ok(Head::Bad(id, reason)),
     };
-    if row::requested(row.get_ref(N_VALUES)?) {
-        return Ok(Head::End(id, End::Cancelled));
+    if let Some(cause) = row::cancel_cause(row.get_ref(N_VALUES)?) {
+        return Ok(Head::End(id, End::Cancelled(cause)));
     }
     if good.runs == 0 && good.expires_at.is_some_and(|at| at <= now.wall) {
         return Ok(Head::End(id, End::Expired));

@@ -8,6 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use crate::store::Rules;
+use crate::store::cancel::CancelCause;
 
 pub(super) fn task_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<TaskId>> {
     Ok(int(row.get_ref(column)?).and_then(|n| u64::try_from(n).ok()).and_then(TaskId::new))
@@ -104,6 +105,14 @@ pub(super) fn found(row: &Row<'_>, rules: &Rules) -> rusqlite::Result<Option<Fou
         fair_key: fair_key(row.get_ref(15)?),
         group: unsigned(row.get_ref(16)?),
     }))
+}
+
+/// Who asked for the end of a task, as `cancel_requested` has it.
+pub(super) fn cancel_cause(value: ValueRef<'_>) -> Option<CancelCause> {
+    match value {
+        ValueRef::Integer(requested) => CancelCause::of(requested),
+        other => requested(other).then_some(CancelCause::Asked),
+    }
 }
 
 /// Whether `cancel_requested` is set, as the SQL `<> 0` sees it.

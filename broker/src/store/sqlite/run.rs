@@ -1,6 +1,8 @@
 //! One run of a task: its start, its end, or both in one write. Every write says which id, lease, run and state it means;
 //! when no row changed, the row is looked at again and the result says what is there.
 
+use std::borrow::Cow;
+
 use laneway_core::{Cause, Count, Ended, EndedAs, Next, Now, QueueKey, Started, UnixMillis};
 use laneway_protocol::limits::TEXT_BYTES_MAX;
 use laneway_protocol::message::Payload;
@@ -12,6 +14,7 @@ use super::row::{self, SqlPayload, sql_id};
 use super::submit::{Inserted, NewList, in_savepoint, insert_list};
 use super::sweep::{Failure, reject};
 use crate::store::StoreError;
+use crate::store::cancel::CancelCause;
 use crate::store::validate::{Bad, clipped};
 
 /// Statements of the fast paths, kept out of the cache for the length of a slice.
@@ -249,7 +252,7 @@ struct Write<'a> {
 /// What a write has to know of its row beforehand. Asked in a statement of its own: RETURNING costs a temporary table for
 /// each row.
 struct Before {
-    cancel_requested: bool,
+    cancel: Option<CancelCause>,
     started_at: Option<i64>,
     run_at: Option<UnixMillis>,
     fair_key: Option<FairKey>,
@@ -271,16 +274,16 @@ impl<'a> Write<'a> {
         now: Now,
     ) -> Result<Option<TaskState>, StoreError> {
         if self.next == TaskState::Done && ended.cause.is_none() {
-            let written = self.update_last(conn, ended, TaskState::Done)?;
+            let written = self.update_last(conn, ended, TaskState::Done, self.error)?;
             if written {
                 state.ended(sql_id(ended.task));
             }
             return Ok(written.then_some(TaskState::Done));
         }
         let Some(before) = before(conn, state, ended)? else { return Ok(None) };
-        let cancelled = before.cancel_requested && self.next != TaskState::Done;
+        let cancel = before.cancel.filter(|_| self.next != TaskState::Done);
         let mut misplaced = None;
-        let next = if cancelled { TaskState::Cancelled } else { self.next };
+        let next = cancel.map_or(self.next, |_| TaskState::Cancelled);
         let id = sql_id(ended.task);
         if next == TaskState::Queued {
             self.update_back(conn, ended)?;
@@ -289,7 +292,10 @@ impl<'a> Write<'a> {
                 Err(bad) => misplaced = Some(bad),
             }
         } else {
-            self.update_last(conn, ended, next)?;
+            let failed = ended.cause.is_some();
+            let error =
+                cancel.map_or_else(|| self.error.map(Cow::from), |cause| cause.error_of_run(self.error, failed));
+            self.update_last(conn, ended, next, error.as_deref())?;
             state.ended(id);
         }
         if next == TaskState::Dead {
@@ -310,7 +316,13 @@ impl<'a> Write<'a> {
         Ok(Some(next))
     }
 
-    fn update_last(&self, conn: &Connection, ended: &Ended, next: TaskState) -> Result<bool, StoreError> {
+    fn update_last(
+        &self,
+        conn: &Connection,
+        ended: &Ended,
+        next: TaskState,
+        error: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let sql = "UPDATE tasks SET state = ?3, finished_at = ?4, result = ?5, error = ?6, \
                    attempts = attempts + ?7, losses = losses + ?8, releases = releases + ?9 \
                    WHERE id = ?1 AND lease = ?2 AND state = 'running'";
@@ -321,7 +333,7 @@ impl<'a> Write<'a> {
             next.as_str(),
             ended.at.0,
             SqlPayload(self.result),
-            self.error,
+            error.map(|error| clipped(error, TEXT_BYTES_MAX)),
             counts.attempts,
             counts.losses,
             counts.releases,
@@ -355,7 +367,7 @@ fn before(conn: &Connection, state: &State, ended: &Ended) -> Result<Option<Befo
     let mut rows = statement.query(params![sql_id(ended.task), ended.lease.value()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some(Before {
-        cancel_requested: row::requested(row.get_ref(0)?),
+        cancel: row::cancel_cause(row.get_ref(0)?),
         started_at: row::int(row.get_ref(1)?),
         run_at: row::millis(row.get_ref(2)?),
         fair_key: row::fair_key(row.get_ref(5)?),

@@ -12,6 +12,7 @@ use super::count::RawQueue;
 use super::queue::{VALUES, values};
 use super::refused::unless_refused;
 use super::{State, row};
+use crate::store::cancel::CancelCause;
 use crate::store::validate::{Bad, clipped};
 use crate::store::{StoreError, Swept, Unstarted};
 
@@ -23,7 +24,7 @@ const ATTENTION: &str = "state >= 'queued' AND (cancel_requested <> 0 \
 /// Why a task ends that never started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    Cancelled,
+    Cancelled(CancelCause),
     Expired,
     /// A task that it waits for has failed; how, in words.
     Parent(String),
@@ -35,8 +36,8 @@ pub(super) fn sweep(conn: &Connection, state: &mut State, rows: usize, now: Now)
         let found = attention(conn, word, rows)?;
         swept.more |= found.len() == rows;
         for (id, cancel) in found {
-            swept.ended.extend(if cancel {
-                end_unstarted(conn, state, id, End::Cancelled, now)?
+            swept.ended.extend(if let Some(cause) = cancel {
+                end_unstarted(conn, state, id, End::Cancelled(cause), now)?
             } else {
                 let reason = judged(conn, state, id)?;
                 reject(conn, state, id, &reason, now)?
@@ -47,7 +48,7 @@ pub(super) fn sweep(conn: &Connection, state: &mut State, rows: usize, now: Now)
     swept.more |= running.len() == rows;
     swept.ended.extend(running);
     for (id, cancel) in attention(conn, "running", rows)? {
-        if cancel {
+        if cancel.is_some() {
             swept.cancel_requested.extend(u64::try_from(id).ok().and_then(TaskId::new));
         }
     }
@@ -65,14 +66,15 @@ pub(super) fn sweep(conn: &Connection, state: &mut State, rows: usize, now: Now)
     Ok(swept)
 }
 
-/// Rows of the index, each with whether a cancel is requested.
-fn attention(conn: &Connection, word: &str, rows: usize) -> Result<Vec<(i64, bool)>, StoreError> {
+/// Rows of the index, each with who asked for its end.
+fn attention(conn: &Connection, word: &str, rows: usize) -> Result<Vec<(i64, Option<CancelCause>)>, StoreError> {
     let sql = format!(
-        "SELECT id, cancel_requested <> 0 FROM tasks INDEXED BY tasks_attention WHERE state = ?1 AND {ATTENTION} LIMIT ?2"
+        "SELECT id, cancel_requested FROM tasks INDEXED BY tasks_attention WHERE state = ?1 AND {ATTENTION} LIMIT ?2"
     );
     let limit = i64::try_from(rows).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
-    let found = statement.query_map(params![word, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found =
+        statement.query_map(params![word, limit], |row| Ok((row.get(0)?, row::cancel_cause(row.get_ref(1)?))))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
@@ -209,7 +211,7 @@ pub(super) fn end_unstarted(
 ) -> Result<Option<Unstarted>, StoreError> {
     let Some(was) = was(conn, state, id)? else { return Ok(None) };
     let error = match end {
-        End::Cancelled => None,
+        End::Cancelled(cause) => cause.reason().map(str::to_owned),
         End::Expired => Some("expired".to_owned()),
         End::Parent(how) => Some(how),
     };

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use laneway_core::{Event, Op, OpId, OpResult, ReplyTo};
+use laneway_core::{Edit, Event, Op, OpId, OpResult, ReplyTo};
 use laneway_protocol::message::{Answer, Request};
 use laneway_protocol::{RequestId, TaskId};
 
@@ -11,6 +11,8 @@ use super::by_key::has_key;
 use super::{Auditor, Open, id};
 use crate::plan::{ABANDON_GRACE_MS, RESUME_GRACE_MS};
 
+/// Of a task that was given up before it had started.
+pub(super) const GIVEN_UP: &str = "its last waiter left";
 /// A turn of the router behind the deadline.
 const SLACK_MS: u64 = 300;
 
@@ -25,6 +27,8 @@ pub(super) struct Stakes {
     found: BTreeMap<ReplyTo, i64>,
     /// Asked to be cancelled.
     given_up: BTreeSet<i64>,
+    /// Ended by it in this turn.
+    pub(super) ended: BTreeSet<i64>,
     /// Of the last start or stall.
     away: u64,
 }
@@ -91,7 +95,7 @@ impl Auditor {
         }
     }
 
-    /// The core asks for a cancel: somebody said so, or nobody waits.
+    /// The core gives tasks up: nobody waits for them.
     pub(super) fn stakes_on_op(&mut self, number: Option<OpId>, op: &Op) {
         match op {
             Op::Submit { request, .. } => {
@@ -102,18 +106,14 @@ impl Auditor {
             }
             // Looked up as soon as somebody asks.
             Op::FindKey { .. } => self.stakes.keys.extend(number.zip(self.cron.asking())),
-            Op::Cancel(tasks) => tasks.iter().for_each(|task| self.check_cancel(*task)),
+            Op::Edit { edit: Edit::Abandon, tasks } => tasks.iter().for_each(|task| self.check_given_up(*task)),
             _ => {}
         }
     }
 
-    fn check_cancel(&mut self, of: TaskId) {
-        let task = id(of);
-        let said = |open: &Open| matches!(&open.request, Request::Cancel(tasks) if tasks.tasks.contains(&of));
+    fn check_given_up(&mut self, task: TaskId) {
+        let task = id(task);
         let live = self.rows.get(&task).is_some_and(|row| !row.state.is_final());
-        if self.open.values().any(said) {
-            return;
-        }
         self.stakes.given_up.insert(task);
         self.cancelled.insert(task);
         if !live || self.touched.contains(&task) || self.requeued.contains(&task) {

@@ -151,8 +151,8 @@ fn is_change(verdict: Verdict) -> bool {
 fn comes_of(edit: &Edit, row: &Row, verdict: Verdict) -> bool {
     use TaskState::{Cancelled, Dead, Queued, Running, Waiting};
     match (edit, row.state) {
-        (Edit::Cancel, Queued | Waiting) => verdict == Verdict::Cancelled,
-        (Edit::Cancel, Running) => verdict == Verdict::Requested,
+        (Edit::Cancel | Edit::Abandon, Queued | Waiting) => verdict == Verdict::Cancelled,
+        (Edit::Cancel | Edit::Abandon, Running) => verdict == Verdict::Requested,
         (Edit::Requeue, Dead | Cancelled) => matches!(verdict, Verdict::Requeued | Verdict::Twin(_)),
         (Edit::Purge, state) if state.is_final() => matches!(verdict, Verdict::Purged | Verdict::Needed),
         (Edit::Move(_), Queued | Waiting) => matches!(verdict, Verdict::Moved | Verdict::Unchanged),

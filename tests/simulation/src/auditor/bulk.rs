@@ -7,6 +7,7 @@ use laneway_core::{BulkSlice, Edit, Event, Op, OpId, OpResult};
 use laneway_protocol::message::{Bulk, BulkFilter, Bulked, Change, Verdict};
 use laneway_protocol::{TaskId, TaskState};
 
+use super::abandon::GIVEN_UP;
 use super::batches::meets;
 use super::{Auditor, id};
 use crate::plan::LANES;
@@ -65,7 +66,7 @@ impl Auditor {
     pub(super) fn on_edit(&mut self, number: Option<OpId>, op: &Op) {
         match (number, op) {
             (Some(number), Op::Edit { edit, tasks }) => {
-                if *edit == Edit::Cancel {
+                if matches!(edit, Edit::Cancel | Edit::Abandon) {
                     self.waiting.cancelling.extend(tasks.iter().map(|task| id(*task)));
                 }
                 self.edits.by_id.insert(number, (edit.clone(), tasks.clone()));
@@ -120,6 +121,9 @@ impl Auditor {
             match verdict {
                 Verdict::Requeued => drop(self.requeued.insert(task)),
                 Verdict::Cancelled | Verdict::Requested => {
+                    if (&edit, verdict) == (&Edit::Abandon, Verdict::Cancelled) {
+                        self.stakes.ended.insert(task);
+                    }
                     self.cancelled.insert(task);
                     self.waiting.cancelling.insert(task);
                 }
@@ -140,6 +144,7 @@ impl Auditor {
         // Of a row that is spoken of twice the last word holds.
         let last: BTreeMap<i64, (Verdict, Option<usize>)> =
             said.into_iter().map(|(task, verdict, rank)| (task, (verdict, rank))).collect();
+        let given_up = std::mem::take(&mut self.stakes.ended);
         for (task, (verdict, rank)) in last {
             if self.touched.contains(&task) {
                 continue;
@@ -152,6 +157,10 @@ impl Auditor {
                 // CANCEL and REQUEUE of the same turn may have come behind.
                 Verdict::Requeued => matches!(state, Some(TaskState::Queued | TaskState::Cancelled)),
                 Verdict::Cancelled | Verdict::Requested if self.requeued.contains(&task) => true,
+                // It says why, for nobody has asked.
+                Verdict::Cancelled if given_up.contains(&task) => {
+                    row.is_some_and(|row| row.state == TaskState::Cancelled && row.error.as_deref() == Some(GIVEN_UP))
+                }
                 Verdict::Cancelled => state == Some(TaskState::Cancelled),
                 Verdict::Requested => row.is_some_and(|row| row.cancel_requested || row.state.is_final()),
                 _ => true,
