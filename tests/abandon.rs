@@ -147,15 +147,49 @@ fn a_wait_that_was_long_enough_leaves_like_any_other() {
     };
     let row = |task: TaskId| i64::try_from(task.value()).unwrap();
     let awaited = client.submit_awaited(Task::new("nobody")).unwrap().task;
-    let (left, met) =
-        (client.submit(Task::new("nobody").unique_key("k")).unwrap().task, Task::new("nobody").unique_key("k"));
-    assert!(!client.submit_awaited(met).unwrap().new);
+    let left = client.submit(Task::new("nobody")).unwrap().task;
     wait(&broker.client(), left);
     table.wait_for_state(row(awaited), "cancelled");
     outlast_the_grace(&place, &table);
-    assert_eq!(table.state(row(left)), "queued", "a submit alone, and having been met, give nothing up");
+    assert_eq!(table.state(row(left)), "queued", "a submit alone gives nothing up");
     wait(&client, left);
     table.wait_for_state(row(left), "cancelled");
+}
+
+#[test]
+fn a_submit_that_meets_a_task_of_others_never_gives_it_up() {
+    // Though it waits for it and says that its own tasks may go: by the program, and by the library with its clones. Who names the id
+    // of the task means that one.
+    let place = Place::new();
+    let broker = Broker::start_with(&place, &SETTINGS);
+    let table = Table::open(&place);
+    let keyed = |key: &str| Task::new("nobody").unique_key(key);
+    let row = |task: TaskId| i64::try_from(task.value()).unwrap();
+    let (first, second) =
+        (broker.client().submit(keyed("a")).unwrap().task, broker.client().submit(keyed("b")).unwrap().task);
+    let said = place.path("client.said");
+    let words = ["submit", "nobody", "--unique", "a", "--wait", "--abandon"];
+    let program = Program::start_saying(&mut laneway(&place, &words), &said);
+    let heard = || std::fs::read_to_string(&said).unwrap_or_default();
+    wait_until("the program to wait", || heard().contains("waits: "));
+    assert!(
+        heard().contains(&format!("task {first} existed already, and goes on without this command")),
+        "{}",
+        heard()
+    );
+    program.kill();
+    let client = broker.client().abandon(true);
+    let clone = client.clone();
+    let (met, own) = (client.submit_awaited(keyed("b")).unwrap(), client.submit_awaited(keyed("c")).unwrap());
+    assert_eq!((met.new, met.task, own.new), (false, second, true));
+    let limit = Some(Duration::from_millis(50));
+    assert!(matches!(clone.wait_all(&[own.task, second], limit, |_| ()), Err(Error::StillRunning { .. })));
+    table.wait_for_state(row(own.task), "cancelled");
+    outlast_the_grace(&place, &table);
+    assert_eq!((table.state(row(first)), table.state(row(second))), ("queued".into(), "queued".into()));
+    let named = broker.client().abandon(true);
+    assert!(matches!(named.wait_all(&[second], limit, |_| ()), Err(Error::StillRunning { .. })));
+    table.wait_for_state(row(second), "cancelled");
 }
 
 #[test]

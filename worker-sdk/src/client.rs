@@ -25,6 +25,7 @@ use crate::curve::Curve;
 use crate::error::Error;
 use crate::link::outbox::new_task_body_bytes;
 use crate::lock;
+use crate::met::Met;
 use crate::payload::decode;
 use crate::spans::Sending;
 use crate::task::Task;
@@ -52,6 +53,7 @@ pub struct Client {
     timeout: Duration,
     away_max: Duration,
     abandon: bool,
+    met: Met,
 }
 
 /// How a task ended.
@@ -106,8 +108,8 @@ impl Client {
         let endpoint = Arc::clone(&address.endpoint);
         let mut conn = Conn::new(zmq::Context::new(), address).watched();
         conn.open()?;
-        let client =
-            Self { conn: Mutex::new(conn), endpoint, timeout, away_max: Duration::from_mins(1), abandon: false };
+        let (conn, away_max, met) = (Mutex::new(conn), Duration::from_mins(1), Met::default());
+        let client = Self { conn, endpoint, timeout, away_max, abandon: false, met };
         client.ping()?;
         Ok(client)
     }
@@ -124,8 +126,9 @@ impl Client {
     /// wait. Default false: work goes on without an audience.
     ///
     /// Holds for [`Client::submit_and_wait`], [`Client::submit_awaited`] and waits by id, and outlives restarts of the broker as long as
-    /// this client does. A wait for a group leaves its tasks alone. A task that was there already, with the same unique key, is
-    /// only given up by those who wait for it, not by having been met.
+    /// this client does. A wait for a group leaves its tasks alone. So does one for a task that was there already, with the same
+    /// unique key, when this client or a clone of it submitted: it is others', who may not want it given up. A wait by id for a task
+    /// that no submit of this client has met gives it up, whoever made it.
     #[must_use]
     pub fn abandon(mut self, abandon: bool) -> Self {
         self.abandon = abandon;
@@ -159,6 +162,7 @@ impl Client {
         let sending = Sending::begin(&self.endpoint, &mut tasks);
         let stored = self.submit_pages(tasks);
         sending.end(stored.as_deref());
+        self.note_met(stored.as_deref().unwrap_or_default());
         stored
     }
 
@@ -293,6 +297,7 @@ impl Client {
         let page = request_id().map(|request| Submit { request, tasks, wait_ms: millis(wait), abandon, group });
         let answered = page.and_then(|page| self.submit_page(page, wait));
         sending.end(answered.as_ref().map(|submitted| submitted.tasks.as_slice()));
+        self.note_met(answered.as_ref().map_or(&[], |submitted| submitted.tasks.as_slice()));
         answered
     }
 
@@ -308,9 +313,20 @@ impl Client {
         away.lasts() < self.away_max
     }
 
-    /// Whether tasks go with the last of those who wait for them.
-    pub(crate) fn abandons(&self) -> bool {
-        self.abandon
+    fn note_met(&self, stored: &[Stored]) {
+        if self.abandon {
+            self.met.note(stored);
+        }
+    }
+
+    /// Whether a task goes with the last of those who wait for it.
+    pub(crate) fn abandons(&self, task: TaskId) -> bool {
+        self.abandon && !self.met.contains(task)
+    }
+
+    /// The end of a task was told, or it is gone.
+    pub(crate) fn forget_met(&self, task: TaskId) {
+        self.met.forget(task);
     }
 
     /// `is_limited`: whoever waits does so for a time of their own, which a broker that is away makes little longer.
@@ -344,6 +360,7 @@ impl Clone for Client {
             timeout: self.timeout,
             away_max: self.away_max,
             abandon: self.abandon,
+            met: self.met.clone(),
         }
     }
 }

@@ -78,6 +78,7 @@ mod error;
 mod greeting;
 mod handler;
 pub mod link;
+mod met;
 mod observer;
 mod payload;
 mod seed;

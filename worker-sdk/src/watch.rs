@@ -51,6 +51,8 @@ pub struct Watch<'a> {
 #[derive(Debug)]
 struct Page {
     pending: Vec<TaskId>,
+    /// They go with the last of those who wait.
+    abandon: bool,
     group: Option<GroupPage>,
     /// As the last answer had it. It alone says what was told, so no number of an event is looked at here.
     cursor: Option<Cursor>,
@@ -83,10 +85,11 @@ impl Client {
     /// ```
     pub fn watch(&self, tasks: &[TaskId]) -> Watch<'_> {
         let mut seen = HashSet::with_capacity(tasks.len());
-        let tasks: Vec<TaskId> = tasks.iter().copied().filter(|task| seen.insert(*task)).collect();
-        let pages =
-            tasks.chunks(BATCH_MAX).map(|page| Page { pending: page.to_vec(), group: None, cursor: None }).collect();
-        Watch::new(self, pages)
+        let tasks = tasks.iter().copied().filter(|task| seen.insert(*task));
+        let (own, others): (Vec<TaskId>, Vec<TaskId>) = tasks.partition(|task| self.abandons(*task));
+        let page = |abandon| move |page: &[TaskId]| Page { pending: page.to_vec(), abandon, group: None, cursor: None };
+        let pages = own.chunks(BATCH_MAX).map(page(true)).chain(others.chunks(BATCH_MAX).map(page(false)));
+        Watch::new(self, pages.collect())
     }
 
     /// Waits until no task of a group is live, those that join meanwhile among them, and gives what there is to hear, one piece after
@@ -111,7 +114,8 @@ impl Client {
     /// # }
     /// ```
     pub fn watch_group(&self, group: u64) -> Watch<'_> {
-        let page = Page { pending: Vec::new(), group: Some(GroupPage { group, told: None }), cursor: None };
+        let page =
+            Page { pending: Vec::new(), abandon: false, group: Some(GroupPage { group, told: None }), cursor: None };
         Watch::new(self, VecDeque::from([page]))
     }
 
@@ -234,7 +238,7 @@ impl<'a> Watch<'a> {
             unique_key: None,
             cursor: page.cursor,
             wait_ms: millis(parked),
-            abandon: group.is_none() && self.client.abandons(),
+            abandon: page.abandon,
             group,
         };
         self.client.wait_for(question, parked, is_limited, &mut self.away)
@@ -248,6 +252,7 @@ impl<'a> Watch<'a> {
         let lost = waited.not_found.into_iter().chain(waited.pruned);
         let lost: Vec<TaskId> = lost.filter(|task| page.pending.contains(task)).collect();
         page.pending.retain(|task| !ended.contains(task) && !lost.contains(task));
+        ended.iter().chain(&lost).for_each(|task| self.client.forget_met(*task));
         if page.pending.is_empty() {
             self.pages.pop_back();
         }
@@ -265,7 +270,7 @@ impl<'a> Watch<'a> {
     /// The same of a group: it is over when nothing is pending, and that is so when all is told.
     fn take_of_group(&mut self, waited: Waited) -> Result<(), Error> {
         let row = waited.group.ok_or_else(|| Error::BadAnswer("no counts of the group".into()))?;
-        let Some(Page { pending, group: Some(group), cursor }) = self.pages.back_mut() else { return Ok(()) };
+        let Some(Page { pending, group: Some(group), cursor, .. }) = self.pages.back_mut() else { return Ok(()) };
         (*pending, *cursor) = (waited.pending, Some(waited.cursor));
         let is_over = pending.is_empty();
         let has_changed = group.told.as_ref() != Some(&row);

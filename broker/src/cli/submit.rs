@@ -103,7 +103,7 @@ pub(super) struct SubmitArgs {
     wait: Option<Option<Duration>>,
 
     /// Cancel the task when nobody waits for it any more: this command was ended, or waited for long enough, and nobody comes
-    /// back within the broker's abandon_grace_ms (5 s)
+    /// back within the broker's abandon_grace_ms (5 s). A task that was there already, with the same unique key, is others' and goes on
     #[arg(long, requires = "wait")]
     abandon: bool,
 }
@@ -170,7 +170,8 @@ pub(super) fn run(common: &Common, mut args: SubmitArgs) -> Result<(), Error> {
     let Some(limit) = wait else { return print_id(remote.submit(task)?, output) };
     let remote = remote.abandon(abandon);
     let stored = remote.submit_awaited(task)?;
-    output::note(&format!("task {}{}", stored.task, existing(stored)));
+    let others = if abandon && !stored.new { ", and goes on without this command" } else { "" };
+    output::note(&format!("task {}{}{others}", stored.task, existing(stored)));
     wait::one(&remote, stored.task, limit, &output::to_object(&stored), output)
 }
 
