@@ -48,10 +48,10 @@ impl Step<'_> {
             return gone;
         }
         loop {
-            if let Some(id) = self.news.fresh.pop_first() {
-                self.settle(id, now, &mut gone);
-            } else if let Some(id) = self.news.ended.pop_first() {
+            if let Some(id) = self.news.ended.pop_first() {
                 self.let_go(id, now, &mut gone);
+            } else if let Some(id) = self.news.fresh.pop_first() {
+                self.settle(id, now, &mut gone);
             } else {
                 self.news.live = self.any_open();
                 return gone;

@@ -101,10 +101,11 @@ pub(super) fn resolve(
     state.dependencies.touch();
     let (mut left, mut rings) = (edges, Rings::default());
     while left > 0 && !rings.have_walked_far() {
-        if let Some(id) = state.dependencies.fresh.pop_first() {
-            left = left.saturating_sub(settle(conn, state, id, now, &mut rings, &mut gone)?);
-        } else if let Some(id) = state.dependencies.ended.pop_first() {
+        // Ends first: a long ring of which one row is refused is over by that, and none of its other rows is searched for a ring.
+        if let Some(id) = state.dependencies.ended.pop_first() {
             left = left.saturating_sub(let_go(conn, state, id, left, now, &mut gone)?);
+        } else if let Some(id) = state.dependencies.fresh.pop_first() {
+            left = left.saturating_sub(settle(conn, state, id, now, &mut rings, &mut gone)?);
         } else {
             state.dependencies.live = any_open(conn)?;
             break;

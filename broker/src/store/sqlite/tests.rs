@@ -12,6 +12,7 @@ use laneway_protocol::message::{Filter, GroupRow, NewTask, Payload};
 use laneway_protocol::{Kind, LaneName, RequestId, TaskId, TaskState};
 
 use super::{SCHEMA_VERSION, SqliteStore, connect};
+use crate::store::dependencies::WALK_MAX;
 use crate::store::{Limit, Limits, Load, Retention, Rules, Store, StoreError, Sync, checkpoint, offline};
 
 pub(super) const NOW: Now = Now { mono: laneway_core::Millis(0), wall: UnixMillis(1_820_000_000_000) };
@@ -430,4 +431,32 @@ fn rings_and_long_chains_cost_a_turn_little_however_they_are_made() {
     let refused = count(&store, "id > 9000 AND state = 'dead' AND error LIKE 'depends on a task with a higher id%'");
     let behind = count(&store, "id > 9000 AND state = 'cancelled' AND error LIKE 'task % is %'");
     assert!(refused > 0 && refused + behind == ring, "{refused} are dead, {behind} cancelled");
+}
+
+#[test]
+fn a_ring_that_is_too_long_to_be_searched_is_over_in_a_few_turns() {
+    // One of its rows is searched as far as may be and refused, and the others go with it instead of being searched each.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.db");
+    let mut store = opened(&path);
+    let (app, n) = (connect(&path, false).unwrap(), i64::try_from(WALK_MAX + WALK_MAX / 5).unwrap());
+    app.execute_batch(&format!(
+        "BEGIN; \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n}) \
+         INSERT INTO tasks(id, kind, state) SELECT i, 'k', 'waiting' FROM n; \
+         INSERT INTO task_dependencies(task, parent) SELECT id, id % {n} + 1 FROM tasks; \
+         COMMIT"
+    ))
+    .unwrap();
+    let count = |what: &str| app.query_row(&format!("SELECT count(*) FROM tasks WHERE {what}"), [], |row| row.get(0));
+    let mut turns = 0;
+    while count("state = 'waiting'") != Ok(0_i64) {
+        turns += 1;
+        assert!(turns < 20, "{:?} rows still wait", count("state = 'waiting'"));
+        store.begin(Sync::Process).unwrap();
+        store.intake(4_096, NOW).unwrap();
+        store.commit().unwrap();
+    }
+    assert_eq!(count("state = 'dead' AND error LIKE '%on more than 10000 others%'"), Ok(1));
+    assert_eq!(count("state = 'cancelled'"), Ok(n - 1));
 }
