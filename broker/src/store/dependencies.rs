@@ -1,6 +1,6 @@
 //! The bounds of what a task may wait for, and the words for what it may not. Shared by every store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use laneway_protocol::TaskState;
 use laneway_protocol::limits::GROUP_NAME_BYTES_MAX;
@@ -18,7 +18,7 @@ pub(crate) const EDGES_PER_TURN: usize = 4_096;
 pub(crate) const LIVE_STATES: [TaskState; 3] = [TaskState::Running, TaskState::Queued, TaskState::Waiting];
 /// The error of a task that was spawned into its group by one that had been asked to end with it.
 pub(crate) const JOINED_TOO_LATE: &str = "its group was cancelled before the task that spawns it had ended";
-/// Ids of a ring that are named.
+/// Ids that are named, of a ring or of parents that are not there.
 const NAMED_MAX: usize = 16;
 
 pub(super) fn never_waits() -> Bad {
@@ -27,11 +27,16 @@ pub(super) fn never_waits() -> Bad {
     Bad::new("state", reason.into())
 }
 
-pub(super) fn missing_parent(parent: i64) -> Bad {
-    Bad::new(
-        "after",
-        format!("depends on task {parent}, which is not in the table: insert parents before their children"),
-    )
+/// `parents`: at least one, in any order.
+pub(super) fn missing_parents(parents: &[i64]) -> Bad {
+    let parents: BTreeSet<i64> = parents.iter().copied().collect();
+    let named: Vec<String> = parents.iter().take(NAMED_MAX).map(i64::to_string).collect();
+    let which = match parents.len() - named.len() {
+        0 if named.len() == 1 => format!("task {}, which is", named[0]),
+        0 => format!("tasks {}, which are", named.join(", ")),
+        more => format!("tasks {} and {more} more, which are", named.join(", ")),
+    };
+    Bad::new("after", format!("depends on {which} not in the table: insert parents before their children"))
 }
 
 pub(super) fn too_many_parents() -> Bad {
@@ -100,7 +105,7 @@ pub(super) fn judge_list(tasks: &[NewTask], group: Option<&NewGroup>, is_spawn: 
         let reason = format!("last {last} is no number of a task: there are {}, from 0", tasks.len());
         return Err((0, Bad::new("group", reason)));
     }
-    ring_of_numbers(tasks, group)
+    Ok(())
 }
 
 fn judge_one(task: &NewTask, at: usize, n_tasks: usize, in_group: bool, is_spawn: bool) -> Result<(), Bad> {
@@ -152,50 +157,40 @@ pub(super) fn numbers_before(tasks: &[NewTask], group: Option<&NewGroup>, at: us
     before
 }
 
-/// A ring among the numbers of a list, as they were said.
-fn ring_of_numbers(tasks: &[NewTask], group: Option<&NewGroup>) -> Result<(), (usize, Bad)> {
-    let before =
-        (0..tasks.len()).map(|at| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number).collect());
-    let Some(path) = ring_among(before.collect()) else { return Ok(()) };
-    let words = path.iter().take(NAMED_MAX).map(usize::to_string).collect();
-    Err((path[0], Bad::new("after", format!("depends on itself: number {}", in_line(words, path.len())))))
-}
-
-/// A ring that shows only once the list is stored, before its edges are: two tasks with one key have become one, or somebody has named
-/// the id that a task of the list would get. `stored` is what each task of the list has become.
+/// A ring among the tasks of a list, looked for once they are stored and before their edges are: only then it shows which of them were
+/// there already, whose `after` counts for nothing, which are one with another of the list, and which have got an id that somebody has
+/// named. `stored` is what each task of the list has become.
 pub(super) fn ring_of_stored(
     tasks: &[NewTask],
     group: Option<&NewGroup>,
     stored: &[Stored],
 ) -> Result<(), (usize, Bad)> {
-    let Some(first) = stored.iter().find(|stored| stored.new).map(|stored| stored.task) else { return Ok(()) };
-    let names_new = |after: &After| after.task.is_some_and(|task| task >= first);
-    if stored.iter().all(|stored| stored.new) && !tasks.iter().any(|task| task.after.iter().any(names_new)) {
-        return Ok(());
-    }
     let made = stored.iter().enumerate().filter(|(_, stored)| stored.new);
     let places: BTreeMap<_, usize> = made.map(|(at, stored)| (stored.task, at)).collect();
-    // What a task waits for: the number or id that it named, and which task of the list that has become.
-    let named_by = |at: usize| {
-        let numbers = numbers_before(tasks, group, at).into_iter();
-        let numbers = numbers.map(|(number, _)| (number.to_string(), stored[number].task));
-        let ids = tasks[at].after.iter().filter_map(|after| after.task).map(|task| (format!("task {task}"), task));
-        let all = numbers.chain(ids).filter_map(|(name, task)| Some((name, *places.get(&task)?)));
-        if stored[at].new { all.collect() } else { Vec::new() }
+    let is_new = |at: &usize| stored[*at].new;
+    let by_number = |at: usize| numbers_before(tasks, group, at).into_iter().map(|(number, _)| number);
+    let by_id = |at: usize| tasks[at].after.iter().filter_map(|after| after.task);
+    let before = |at: usize| {
+        let named = by_number(at).map(|number| stored[number].task).chain(by_id(at));
+        named.filter_map(|task| places.get(&task).copied()).collect()
     };
-    let before = (0..tasks.len()).map(|at| named_by(at).into_iter().map(|(_, place)| place).collect());
-    let Some(path) = ring_among(before.collect()) else { return Ok(()) };
-    let mut words = vec![path[0].to_string()];
+    let all = (0..tasks.len()).map(|at| if is_new(&at) { before(at) } else { Vec::new() });
+    let Some(path) = ring_among(all.collect()) else { return Ok(()) };
+    // As it was said: by a number, that of another task with the same key perhaps, or by an id.
+    let said = |from: usize, to: usize| {
+        let is_it = |task| places.get(&task) == Some(&to);
+        let number = by_number(from).find(|number| is_it(stored[*number].task)).map(|number| number.to_string());
+        number.or_else(|| by_id(from).find(|task| is_it(*task)).map(|task| format!("task {task}")))
+    };
+    let (mut words, mut is_one) = (vec![path[0].to_string()], false);
     for hop in path.windows(2).take(NAMED_MAX - 1) {
-        let name = named_by(hop[0]).into_iter().find(|(_, place)| *place == hop[1]).map(|(name, _)| name);
-        let name = name.expect("the ring is made of what was named");
+        let name = said(hop[0], hop[1]).expect("the ring is made of what was said");
         let is_other = name != hop[1].to_string();
+        is_one |= is_other;
         words.push(if is_other { format!("{name} (is number {})", hop[1]) } else { name });
     }
-    let reason = format!(
-        "depends on itself: number {}: tasks of one list with the same kind and key are one task, so leave the key or the dependency out",
-        in_line(words, path.len())
-    );
+    let hint = ": tasks of one list with the same kind and key are one task, so leave the key or the dependency out";
+    let reason = format!("depends on itself: number {}{}", in_line(words, path.len()), if is_one { hint } else { "" });
     Err((path[0], Bad::new("after", reason)))
 }
 
@@ -236,7 +231,7 @@ fn ring_among(mut before: Vec<Vec<usize>>) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use laneway_protocol::Kind;
+    use laneway_protocol::{Kind, TaskId};
 
     fn list(after: &[&[u32]]) -> Vec<NewTask> {
         let task = |numbers: &&[u32]| {
@@ -263,9 +258,40 @@ mod tests {
             (&[&[]], Some(last(1)), Some((0, "last 1 is no number of a task: there are 1, from 0"))),
         ];
         for (after, group, expected) in cases {
-            let judged = judge_list(&list(after), group.as_ref(), false);
+            let (tasks, group) = (list(after), group.as_ref());
+            let judged =
+                judge_list(&tasks, group, false).and_then(|()| ring_of_stored(&tasks, group, &stored(1..=tasks.len())));
             let judged = judged.err().map(|(at, bad)| (at, bad.reason));
             assert_eq!(judged, expected.map(|(at, reason)| (at, reason.to_owned())), "{after:?}");
         }
+    }
+
+    fn stored(ids: impl IntoIterator<Item = usize>) -> Vec<Stored> {
+        let task = |id: usize| TaskId::new(id as u64).expect("an id");
+        ids.into_iter().map(|id| Stored::new(task(id))).collect()
+    }
+
+    #[test]
+    fn what_a_task_that_was_there_already_says_counts_for_nothing() {
+        // The third of the list is the first; so what it waits for makes no ring, and what waits for it may.
+        let one = |after: &[&[u32]]| {
+            let mut ids = stored([7, 8, 7]);
+            ids[2].new = false;
+            ring_of_stored(&list(after), None, &ids).err().map(|(at, bad)| (at, bad.reason))
+        };
+        assert_eq!(one(&[&[], &[0], &[1]]), None);
+        let (at, reason) = one(&[&[1], &[2], &[]]).expect("a ring");
+        let says = "depends on itself: number 0 -> 1 -> 2 (is number 0): tasks of one list with the same kind and key are one task";
+        assert!(at == 0 && reason.starts_with(says), "{reason}");
+    }
+
+    #[test]
+    fn all_missing_parents_are_named_up_to_a_bound() {
+        let says = |parents: &[i64]| missing_parents(parents).reason;
+        let rest = "not in the table: insert parents before their children";
+        assert_eq!(says(&[5, 5]), format!("depends on task 5, which is {rest}"));
+        assert_eq!(says(&[7, 5]), format!("depends on tasks 5, 7, which are {rest}"));
+        let many = says(&(1..=20).collect::<Vec<_>>());
+        assert!(many.starts_with("depends on tasks 1, 2,") && many.contains(", 16 and 4 more, which are"), "{many}");
     }
 }

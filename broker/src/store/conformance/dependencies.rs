@@ -193,14 +193,14 @@ pub(super) fn rows_that_could_wait_for_ever_are_refused_with_the_ids<T: Subject>
     // No parents, one that is not there, one that an app deletes, itself, and a ring through others.
     let parent = world.plain();
     let alone = world.waiting(&[]);
-    let lost = world.waiting(&[parent, 4_000]);
+    let lost = world.waiting(&[parent, 4_000, 5_000]);
     let own = world.waiting(&[4]);
     let ring = [world.waiting(&[6]), world.waiting(&[7]), world.waiting(&[5])];
     let left = world.waiting(&[parent]);
     world.look();
     assert_eq!(world.states(&[alone, lost, own, ring[0]]), [Dead; 4]);
     assert!(world.reason(alone).contains("without dependencies"));
-    assert!(world.reason(lost).starts_with("depends on task 4000, which is not in the table"));
+    assert!(world.reason(lost).starts_with("depends on tasks 4000, 5000, which are not in the table"));
     assert_eq!(world.reason(own), "depends on itself: 4 -> 4");
     assert_eq!(world.reason(ring[0]), "depends on itself: 5 -> 6 -> 7 -> 5");
     assert_eq!(world.states(&[ring[1], ring[2], left]), [Cancelled, Cancelled, Waiting]);

@@ -100,6 +100,9 @@ pub(super) fn what_a_list_may_not_say_is_refused_whole<T: Subject>(world: &mut W
     let missing = world.refusal(vec![new_task("k"), behind(4_000)]);
     assert_eq!((missing.0, missing.1), (1, "after"));
     assert!(missing.2.starts_with("depends on task 4000, which is not in the table"));
+    let mut two = behind(5_000);
+    two.after.extend(behind(4_000).after);
+    assert!(world.refusal(vec![two]).2.starts_with("depends on tasks 4000, 5000, which are not in the table"));
     assert_eq!(world.refusal(vec![after(&[1]), after(&[0])]).2, "depends on itself: number 0 -> 1 -> 0");
     assert!(world.refusal(vec![after(&[3])]).2.contains("depends on number 3"));
     let mut both = behind(parent);
@@ -146,6 +149,13 @@ pub(super) fn a_ring_through_one_key_is_refused_whole<T: Subject>(world: &mut Wo
     world.intake();
     assert_eq!(list[0], list[1]);
     assert_eq!(world.all_states(&list), [Queued, Queued, Waiting]);
+    // What a later one says makes no ring, nor what one says that a stored task stands for: it counts for nothing.
+    let other = |task: NewTask| NewTask { unique_key: Some("two".into()), ..task };
+    let later = world.list(vec![other(new_task("k")), after(&[0]), other(after(&[1]))]);
+    let met = world.list(vec![after(&[1]), keyed(after(&[0]))]);
+    world.intake();
+    assert_eq!((later[2], met[1]), (later[0], list[0]));
+    assert_eq!(world.all_states(&[later[0], later[1], met[0]]), [Queued, Waiting, Waiting]);
 }
 
 pub(super) fn a_ring_through_an_id_that_was_guessed_is_refused<T: Subject>(world: &mut World<T>) {

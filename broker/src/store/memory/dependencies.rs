@@ -11,7 +11,7 @@ use super::Step;
 use super::cells::{cell, fair_key, state, task_id, values};
 use crate::store::Unstarted;
 use crate::store::dependencies::{
-    PARENTS_MAX, WALK_MAX, missing_parent, never_waits, ring, too_many_parents, walks_too_far,
+    PARENTS_MAX, WALK_MAX, missing_parents, never_waits, ring, too_many_parents, walks_too_far,
 };
 use crate::store::validate::Bad;
 
@@ -103,7 +103,11 @@ impl Step<'_> {
         let mut open = edges.len();
         for edge in edges {
             match self.state_of(edge.parent) {
-                None => return self.refuse(id, &missing_parent(edge.parent), now, gone),
+                None => {
+                    let parents = self.open_edges(id).into_iter().map(|edge| edge.parent);
+                    let missing: Vec<i64> = parents.filter(|parent| self.state_of(*parent).is_none()).collect();
+                    return self.refuse(id, &missing_parents(&missing), now, gone);
+                }
                 Some(ended) if ended == TaskState::Done || (ended.is_final() && edge.anyway) => {
                     let at = self.db.edges.iter().position(|other| *other == edge).expect("it was just read");
                     self.db.edges[at].open = false;

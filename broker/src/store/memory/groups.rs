@@ -12,7 +12,7 @@ use super::{Group, Step};
 use crate::store::cancel::CancelCause;
 use crate::store::dependencies::{
     JOINED_TOO_LATE, LIVE_STATES, cancelled_group, group_name, judge_list, last_has_twin, missing_group,
-    missing_parent, numbers_before, ring_of_stored,
+    missing_parents, numbers_before, ring_of_stored,
 };
 use crate::store::validate::Bad;
 
@@ -56,9 +56,10 @@ impl Step<'_> {
                 stored.push(met);
                 continue;
             }
-            let mut parents = task.after.iter().filter_map(|after| after.task).map(sql);
-            if let Some(parent) = parents.find(|parent| !self.db.rows.contains_key(parent)) {
-                return Err((at, missing_parent(parent)));
+            let parents = task.after.iter().filter_map(|after| after.task).map(sql);
+            let missing: Vec<i64> = parents.filter(|parent| !self.db.rows.contains_key(parent)).collect();
+            if !missing.is_empty() {
+                return Err((at, missing_parents(&missing)));
             }
             if let Some(group) = task.group.filter(|group| !self.db.groups.contains_key(&group.cast_signed())) {
                 return Err((at, missing_group(group)));

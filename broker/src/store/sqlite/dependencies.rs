@@ -16,7 +16,7 @@ use super::refused::unless_refused;
 use super::sweep::{End, end_unstarted, reject};
 use super::{State, row};
 use crate::store::dependencies::{
-    PARENTS_MAX, WALK_MAX, missing_parent, never_waits, ring, too_many_parents, walks_too_far,
+    PARENTS_MAX, WALK_MAX, missing_parents, never_waits, ring, too_many_parents, walks_too_far,
 };
 use crate::store::validate::Bad;
 use crate::store::{StoreError, Unstarted};
@@ -211,7 +211,10 @@ fn settle(
     let mut open = edges.len();
     for (edge, parent, anyway) in &edges {
         match state_of(conn, *parent)? {
-            None => return refuse(conn, state, id, &missing_parent(*parent), now, gone).map(|()| edges.len()),
+            None => {
+                let missing = missing_among(conn, edges.iter().map(|(_, parent, _)| *parent))?;
+                return refuse(conn, state, id, &missing_parents(&missing), now, gone).map(|()| edges.len());
+            }
             Some(ended) if ended == TaskState::Done || (ended.is_final() && *anyway) => {
                 close(conn, *edge)?;
                 open -= 1;
@@ -379,6 +382,17 @@ fn next_open(
 pub(super) fn state_of(conn: &Connection, id: i64) -> Result<Option<TaskState>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT state FROM tasks WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok(row::state(row.get_ref(0)?))).optional()?.flatten())
+}
+
+/// Those that are not in the table.
+pub(super) fn missing_among(conn: &Connection, ids: impl Iterator<Item = i64>) -> Result<Vec<i64>, StoreError> {
+    let mut missing = Vec::new();
+    for id in ids {
+        if state_of(conn, id)?.is_none() {
+            missing.push(id);
+        }
+    }
+    Ok(missing)
 }
 
 fn any_open(conn: &Connection) -> Result<bool, StoreError> {

@@ -6,14 +6,15 @@ use laneway_protocol::{FairKey, RequestId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::State;
-use super::dependencies::{Rings, depend, is_awaited, state_of};
+use super::dependencies::{Rings, depend, is_awaited, missing_among};
 use super::group::{end_unborn, group_of, is_cancelled, is_to_end, new_group, waiting_last};
 use super::insert::Inserts;
 use super::row::{sql_id, sql_u64};
 use super::unique::{keep_for, queue_of, replace, twin};
 use crate::store::StoreError;
 use crate::store::dependencies::{
-    cancelled_group, is_plain, judge_list, last_has_twin, missing_group, missing_parent, numbers_before, ring_of_stored,
+    cancelled_group, is_plain, judge_list, last_has_twin, missing_group, missing_parents, numbers_before,
+    ring_of_stored,
 };
 use crate::store::validate::{Bad, Judge};
 
@@ -276,8 +277,9 @@ fn insert_related(
                 Err(bad) => return Ok(Err(bad)),
             }
         }
-        if let Some(parent) = missing_of(conn, task)? {
-            return Ok(Err((at, missing_parent(parent))));
+        let missing = missing_among(conn, task.after.iter().filter_map(|after| after.task).map(sql_id))?;
+        if !missing.is_empty() {
+            return Ok(Err((at, missing_parents(&missing))));
         }
         let group = task.group.map(sql_u64).or(own_group).or(spawner_group.filter(|_| task.join));
         let cancelled = match group.filter(|_| own_group.is_none()) {
@@ -364,15 +366,6 @@ fn join(conn: &Connection, joined: &[(usize, i64, i64)], tasks: &[NewTask]) -> R
         }
     }
     Ok(Ok(()))
-}
-
-fn missing_of(conn: &Connection, task: &NewTask) -> Result<Option<i64>, StoreError> {
-    for parent in task.after.iter().filter_map(|after| after.task) {
-        if state_of(conn, sql_id(parent))?.is_none() {
-            return Ok(Some(sql_id(parent)));
-        }
-    }
-    Ok(None)
 }
 
 impl State {
