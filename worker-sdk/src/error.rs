@@ -59,8 +59,10 @@ pub enum Error {
     },
     /// The tasks had not ended when the time given was over. They go on; wait for them again.
     StillRunning {
-        /// Those that had not ended.
+        /// Those that had not ended; of a group some of them.
         tasks: Vec<TaskId>,
+        /// The group, when one was waited for.
+        group: Option<u64>,
         /// How long it was waited.
         waited: Duration,
     },
@@ -136,7 +138,10 @@ impl fmt::Display for Error {
             Self::BadPayload(text) | Self::System(text) => f.write_str(text),
             Self::BadSetting { setting, text } => write!(f, "{setting}: {text}"),
             Self::BadEndpoint { endpoint, text } => write!(f, "endpoint '{endpoint}' cannot be used: {text}"),
-            Self::StillRunning { tasks, waited } => {
+            Self::StillRunning { group: Some(group), waited, .. } => {
+                write!(f, "group {group} has not ended after {} ms; wait again", waited.as_millis())
+            }
+            Self::StillRunning { tasks, group: None, waited } => {
                 write!(f, "{} not ended after {} ms; wait again", Listed(tasks), waited.as_millis())
             }
             Self::NotDone { task, state, error } => {

@@ -175,7 +175,7 @@ impl<'a> Watch<'a> {
     pub(crate) fn next_since(&mut self, started: Instant, limit: Option<Duration>) -> Result<Option<News>, Error> {
         let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
         self.next(left).map_err(|error| match error {
-            Error::StillRunning { tasks, .. } => Error::StillRunning { tasks, waited: started.elapsed() },
+            Error::StillRunning { tasks, group, .. } => Error::StillRunning { tasks, group, waited: started.elapsed() },
             error => error,
         })
     }
@@ -200,7 +200,9 @@ impl<'a> Watch<'a> {
                 let unseen = self.unseen.get_or_insert(self.pages.len());
                 if *unseen == 0 {
                     self.unseen = None;
-                    return Err(Error::StillRunning { tasks: self.pending().collect(), waited: started.elapsed() });
+                    let group = self.pages.iter().find_map(|page| page.group.as_ref()).map(|page| page.group);
+                    let tasks = self.pending().collect();
+                    return Err(Error::StillRunning { tasks, group, waited: started.elapsed() });
                 }
                 *unseen -= 1;
             }

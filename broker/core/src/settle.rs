@@ -146,6 +146,7 @@ pub(crate) enum Pending {
     },
     /// For all who ask the same of one group at the same moment.
     Group {
+        group: u64,
         asks: Vec<(ReplyTo, GroupAsk)>,
     },
     CancelGroup {
@@ -342,7 +343,9 @@ impl Broker {
             }
             (Pending::FairKeys { reply, after }, OpResult::Counts(_)) => self.on_fair_keys_set(reply, after.as_ref()),
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),
-            (Pending::Group { asks }, OpResult::Group(found)) => self.on_group_found(asks, found.as_ref(), now),
+            (Pending::Group { group, asks }, OpResult::Group(found)) => {
+                self.on_group_found(group, asks, found.as_ref(), now);
+            }
             (Pending::CancelGroup { reply, group }, OpResult::GroupCancelled { more }) => {
                 self.on_group_cancelled(reply, group, more);
             }

@@ -46,7 +46,7 @@ impl Broker {
     pub(crate) fn on_group(&mut self, from: Asker, about: &AboutGroup, now: Now) {
         let AboutGroup { group, cancel } = *about;
         if !cancel {
-            let pending = Pending::Group { asks: vec![(from.reply, GroupAsk::Show)] };
+            let pending = Pending::Group { group, asks: vec![(from.reply, GroupAsk::Show)] };
             return self.ask_store(from.reply, Op::Group { group, live: 0 }, pending, now);
         }
         if let Some(error) = self.intake_refusal() {
@@ -62,7 +62,7 @@ impl Broker {
             let op = Op::CancelGroup { group, rows: GROUP_CANCELLED_MAX };
             self.store_for(op, Pending::CancelGroup { reply, group });
         } else {
-            self.store_for(Op::Group { group, live: 0 }, Pending::Group { asks: vec![(reply, GroupAsk::Show)] });
+            self.store_for(Op::Group { group, live: 0 }, Pending::Group { group, asks: vec![(reply, GroupAsk::Show)] });
         }
     }
 
@@ -86,10 +86,16 @@ impl Broker {
             self.waiters.expect(wait.conn, *reply);
         }
         let asks = waits.into_iter().map(|(reply, wait)| (reply, GroupAsk::Wait(wait))).collect();
-        self.store_for(Op::Group { group, live: GROUP_WATCHED_MAX }, Pending::Group { asks });
+        self.store_for(Op::Group { group, live: GROUP_WATCHED_MAX }, Pending::Group { group, asks });
     }
 
-    pub(crate) fn on_group_found(&mut self, asks: Vec<(ReplyTo, GroupAsk)>, found: Option<&FoundGroup>, now: Now) {
+    pub(crate) fn on_group_found(
+        &mut self,
+        group: u64,
+        asks: Vec<(ReplyTo, GroupAsk)>,
+        found: Option<&FoundGroup>,
+        now: Now,
+    ) {
         for (reply, ask) in asks {
             if let GroupAsk::Wait(wait) = ask {
                 self.waiters.unexpect(wait.conn, reply);
@@ -98,7 +104,7 @@ impl Broker {
                 continue;
             }
             let Some(found) = found.cloned() else {
-                let text = "no task is in this group, and no row of task_groups tells of it";
+                let text = format!("no task is in group {group}, and no row of task_groups tells of it");
                 self.refuse(reply, WireError::new(Code::NotFound, text).field("group"));
                 continue;
             };

@@ -208,9 +208,9 @@ fn ended_well(row: &GroupRow) -> Result<(), Error> {
     if row.dead + row.cancelled == 0 {
         return Ok(());
     }
+    let group = row.group;
     Err(Error::TaskFailed(format!(
-        "group {} has ended with {} dead and {} cancelled of {}; `laneway task list --state dead` names the dead ones",
-        row.group,
+        "group {group} has ended with {} dead and {} cancelled of {}; `laneway task list --group {group}` names them",
         row.dead,
         row.cancelled,
         row.total()

@@ -61,6 +61,7 @@ pub(super) enum TaskCommand {
 #[command(after_help = "\
 Examples:
   laneway task list --state dead --limit 20
+  laneway task list --group 7 --state dead
   laneway task list --kind resize --all -o json | jq -r .error")]
 pub(super) struct ListArgs {
     /// Only in this state: waiting, queued, running, done, dead or cancelled
@@ -74,6 +75,10 @@ pub(super) struct ListArgs {
     /// Only in this lane
     #[arg(long, value_parser = submit::lane)]
     lane: Option<LaneName>,
+
+    /// Only of this group, by its number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<u64>,
 
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
@@ -178,8 +183,9 @@ pub(super) fn run(common: &Common, command: TaskCommand) -> Result<(), Error> {
 fn list(common: &Common, args: ListArgs) -> Result<(), Error> {
     let mut pages = pages(common)?;
     let lane = args.lane.map(|lane| lane.to_string());
-    let mut filter = Filter { state: args.state, kind: args.kind, lane, before: args.before, limit: args.limit };
-    let mut left = if args.all { u32::MAX } else { args.limit };
+    let ListArgs { state, kind, group, before, limit, .. } = args;
+    let mut filter = Filter { state, kind, lane, group, before, limit };
+    let mut left = if args.all { u32::MAX } else { limit };
     let mut is_first = true;
     loop {
         filter.limit = left.min(LIST_ROWS_MAX);

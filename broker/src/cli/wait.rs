@@ -85,10 +85,10 @@ fn follow(
             Ok(Some(News::NotFound(task))) => lost.push(task),
             Ok(Some(news)) => show(&news, output),
             Ok(None) => return missing(&lost),
-            Err(laneway::Error::StillRunning { tasks, .. }) => {
+            Err(laneway::Error::StillRunning { tasks, group, .. }) => {
                 let waited = started.elapsed();
                 if limit.is_some_and(|limit| waited >= limit) {
-                    return Err(laneway::Error::StillRunning { tasks, waited }.into());
+                    return Err(laneway::Error::StillRunning { tasks, group, waited }.into());
                 }
                 patience = None;
                 tell_why(remote, &tasks)?;

@@ -154,6 +154,7 @@ suite! {
         the_group_is_read_with_the_row
         a_last_task_is_cancelled_with_a_failure_or_runs_anyway
         a_whole_group_is_cancelled_in_parts
+        the_tasks_of_a_group_are_listed
         what_a_run_spawns_may_wait_and_join
         what_joins_a_cancelled_group_is_cancelled_with_it
         nothing_joins_a_cancelled_group

@@ -83,6 +83,8 @@ pub struct Filter {
     pub kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
     /// Only ids below this: the last id of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<TaskId>,

@@ -353,6 +353,7 @@ fn client_requests() -> Vec<Sample<Request>> {
         state: Some(TaskState::Dead),
         kind: Some("wordcount".into()),
         lane: Some("low".into()),
+        group: Some(7),
         before: Some(task(1_000)),
         limit: 20,
     };

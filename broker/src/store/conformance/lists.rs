@@ -1,7 +1,7 @@
 //! Lists of tasks that wait for each other, groups, and what a run spawns into them.
 
 use laneway_core::{Count, EndedAs, Ending, Next, Op, OpResult};
-use laneway_protocol::message::{After, NewGroup, NewTask, Payload, Stored};
+use laneway_protocol::message::{After, Filter, NewGroup, NewTask, Payload, Stored};
 use laneway_protocol::{RequestId, TaskState};
 use rusqlite::types::Value;
 
@@ -292,6 +292,29 @@ pub(super) fn a_whole_group_is_cancelled_in_parts<T: Subject>(world: &mut World<
     let why = list.iter().map(|id| world.cell(*id, "error"));
     assert_eq!(why.collect::<Vec<_>>(), vec![Value::Text("its group was cancelled".into()); 4]);
     assert_eq!(world.state(other), Queued);
+}
+
+pub(super) fn the_tasks_of_a_group_are_listed<T: Subject>(world: &mut World<T>) {
+    // Newest first over all states, or those of one; in pages, and beside the other conditions.
+    world.plain();
+    let (ids, number) = world.batch(vec![new_task("k"), new_task("alarm"), new_task("k")], NewGroup::default());
+    world.plain();
+    world.ended(ids[0], Next::Dead);
+    let of = |filter: Filter| Filter { group: Some(number), ..filter };
+    let list = |world: &mut World<T>, filter: Filter| match world.ask(Op::List(of(filter))) {
+        OpResult::Rows(page) => {
+            (page.rows.iter().map(|row| row.id.value().cast_signed()).collect::<Vec<_>>(), page.next)
+        }
+        other => panic!("no rows: {other:?}"),
+    };
+    assert_eq!(list(world, Filter::default()), (vec![ids[2], ids[1], ids[0]], None));
+    assert_eq!(list(world, Filter { state: Some(Dead), ..Filter::default() }).0, [ids[0]]);
+    assert_eq!(list(world, Filter { kind: Some("alarm".into()), ..Filter::default() }).0, [ids[1]]);
+    let first = list(world, Filter { limit: 2, ..Filter::default() });
+    assert_eq!(first, (vec![ids[2], ids[1]], Some(task(ids[1]))));
+    assert_eq!(list(world, Filter { before: first.1, ..Filter::default() }).0, [ids[0]]);
+    let none = Op::List(Filter { group: Some(number + 1), ..Filter::default() });
+    assert!(matches!(world.ask(none), OpResult::Rows(page) if page.rows.is_empty() && page.next.is_none()));
 }
 
 pub(super) fn what_a_run_spawns_may_wait_and_join<T: Subject>(world: &mut World<T>) {

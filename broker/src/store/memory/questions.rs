@@ -53,6 +53,7 @@ impl Step<'_> {
             filter.state.is_none_or(|state| state == row.state)
                 && filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
                 && filter.lane.as_ref().is_none_or(|wanted| row.lane.as_ref() == Some(wanted))
+                && filter.group.is_none_or(|group| row.group == Some(group))
         };
         let before = filter.before.map_or(i64::MAX, sql);
         let rows = self.db.rows.range(..before).rev().map(|(id, row)| task_row(*id, row, &self.judge.rules));

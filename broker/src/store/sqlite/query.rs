@@ -5,7 +5,7 @@ use laneway_core::{Ending, FoundTask, Now, OpResult, due, expiry, span};
 use laneway_protocol::limits::{BATCH_MAX, WAITS_FOR_MAX};
 use laneway_protocol::message::{FailureRow, Filter, Final, StatusRows, TaskRow};
 use laneway_protocol::{TaskId, TaskState};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::ahead::ahead;
 use super::dependencies;
@@ -16,6 +16,8 @@ use crate::store::{Rules, StoreError};
 
 /// Rows that one page looks at before it ends early.
 const LOOKED_MAX: usize = 20_000;
+/// The same of a group, whose ids are collected first.
+const LOOKED_OF_GROUP_MAX: usize = 2_048;
 /// Rows of a page when the filter does not say.
 const PAGE: u32 = 50;
 /// Failures shown with a task, the newest.
@@ -194,16 +196,19 @@ pub(crate) fn list(conn: &Connection, rules: &Rules, filter: &Filter) -> Result<
         0 => PAGE as usize,
         limit => BATCH_MAX.min(limit as usize),
     };
-    // Running and dead rows have an index; for the rest the newest rows are looked through.
-    let source = match filter.state {
-        Some(TaskState::Running) => "INDEXED BY tasks_marked WHERE state = 'running' AND",
-        Some(TaskState::Dead) => "INDEXED BY tasks_marked WHERE state = 'dead' AND",
-        _ => "NOT INDEXED WHERE",
+    // Groups, running and dead rows have an index; for the rest the newest rows are looked through.
+    let source = match (filter.group, filter.state) {
+        (Some(_), state) => format!("NOT INDEXED WHERE id IN ({}) AND", of_group(state)),
+        (None, Some(TaskState::Running)) => "INDEXED BY tasks_marked WHERE state = 'running' AND".into(),
+        (None, Some(TaskState::Dead)) => "INDEXED BY tasks_marked WHERE state = 'dead' AND".into(),
+        (None, _) => "NOT INDEXED WHERE".into(),
     };
+    let looked_max = filter.group.map_or(LOOKED_MAX, |_| LOOKED_OF_GROUP_MAX);
     let sql = format!("SELECT {ROW} FROM tasks {source} id < ?1 ORDER BY id DESC LIMIT ?2");
     let before = filter.before.map_or(i64::MAX, sql_id);
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![before, i64::try_from(LOOKED_MAX).unwrap_or(i64::MAX)])?;
+    let given = [Some(before), i64::try_from(looked_max).ok(), filter.group.map(sql_u64)];
+    let mut rows = statement.query(params_from_iter(given.into_iter().flatten()))?;
     let mut page = StatusRows::default();
     let mut looked = 0;
     let mut last = None;
@@ -213,12 +218,24 @@ pub(crate) fn list(conn: &Connection, rules: &Rules, filter: &Filter) -> Result<
         if matches_filter(row, rules, filter)? {
             page.rows.extend(task_row(row, rules)?);
         }
-        if page.rows.len() == limit || looked == LOOKED_MAX {
+        if page.rows.len() == limit || looked == looked_max {
             page.next = last;
             break;
         }
     }
     Ok(page)
+}
+
+/// The newest ids of a group, of one state or of each.
+pub(super) fn of_group(state: Option<TaskState>) -> String {
+    let of_state = |state: TaskState| {
+        format!(
+            "SELECT id FROM (SELECT id FROM tasks INDEXED BY tasks_group WHERE group_id = ?3 AND group_id IS NOT NULL \
+             AND state = '{state}' AND id < ?1 ORDER BY id DESC LIMIT ?2)"
+        )
+    };
+    let states = state.map_or(TaskState::ALL.to_vec(), |state| vec![state]);
+    states.into_iter().map(of_state).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 fn matches_filter(row: &Row<'_>, rules: &Rules, filter: &Filter) -> rusqlite::Result<bool> {

@@ -83,6 +83,9 @@ fn the_queue_is_read_from_its_index_alone_and_in_order() {
     for (sql, seek) in super::queue::PLANS.into_iter().chain(super::turns::PLANS).chain(super::ahead::PLANS) {
         assert_eq!(plan(sql), format!("SEARCH tasks USING COVERING INDEX tasks_queue ({seek})"), "{sql}");
     }
+    let of_group = plan(&super::query::of_group(None));
+    assert_eq!(of_group.matches("tasks_group (group_id=? AND state=? AND rowid<?)").count(), TaskState::ALL.len());
+    assert!(!of_group.contains("FOR ORDER BY"), "{of_group}");
     let others = super::dependencies::PLANS.into_iter().chain(super::group::PLANS).chain(super::queue::LATER_PLANS);
     for (sql, seek) in others.chain([super::turns::RIPE_PLAN]) {
         let plan = plan(sql);

@@ -66,14 +66,18 @@ impl Auditor {
         }
         let lane = |lane: &Option<String>| filter.lane.is_none() || filter.lane == *lane;
         let kind = |kind: &String| filter.kind.as_ref().is_none_or(|wanted| wanted == kind);
-        let fits = |said: &TaskRow| filter.state.is_none_or(|state| state == said.state) && lane(&said.lane);
+        let group = |group: Option<u64>| filter.group.is_none() || filter.group == group;
+        let fits = |said: &TaskRow| {
+            filter.state.is_none_or(|state| state == said.state) && lane(&said.lane) && group(said.group)
+        };
         if let Some(said) = answer.rows.iter().find(|said| !fits(said) || !kind(&said.kind)) {
             return Some(format!("nobody has asked for {said:?}"));
         }
         let met = |row: &Row| {
             let lane = row.rank.map(|rank| LANES[rank].to_owned()).filter(|_| self.follows(row));
             let in_lane = filter.lane.is_none() || (lane.is_some() && filter.lane == lane);
-            filter.state.is_none_or(|state| state == row.state) && in_lane && kind(&row.kind)
+            let in_group = group(row.group.and_then(|group| u64::try_from(group).ok()));
+            filter.state.is_none_or(|state| state == row.state) && in_lane && in_group && kind(&row.kind)
         };
         let mut all = look.moments[0].keys().filter(|task| (next.max(1)..before).contains(*task));
         let left_out = all.find(|task| {

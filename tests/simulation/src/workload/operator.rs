@@ -143,6 +143,7 @@ impl World {
             state: random.chance(50).then_some(row.state),
             kind: random.chance(30).then(|| row.kind.clone()),
             lane: row.rank.filter(|_| random.chance(30)).map(|rank| LANES[rank].to_owned()),
+            group: row.group.filter(|_| random.chance(30)).and_then(|group| u64::try_from(group).ok()),
             before: random.chance(40).then(|| TaskId::new(random.pick(&rows).0.unsigned_abs())).flatten(),
             limit: *random.pick(&[0, 1, 3, 20]),
         };
