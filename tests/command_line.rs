@@ -257,6 +257,34 @@ fn lists_longer_than_a_message_are_printed_whole_and_a_long_wait_is_explained() 
 }
 
 #[test]
+fn what_is_told_beside_a_json_answer_is_json_and_an_error_is_a_line() {
+    // Proves that a program can read standard error too: of a wait, of a group, of a list with more behind it, and without a broker.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    // What is told beside the answer, and the error behind it.
+    let aside = |said: &Said| {
+        let (errors, told): (Vec<&str>, Vec<&str>) = said.err.lines().partition(|line| line.starts_with("laneway: "));
+        assert_eq!(errors.len(), usize::from(said.code != 0), "{}", said.err);
+        let json = |line: &&str| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        (told.iter().map(json).collect::<Vec<Value>>(), errors.concat())
+    };
+    let (told, error) = aside(&laneway(&place, &["submit", "nobody", "--wait=3", "-o", "json"]));
+    assert_eq!(told[0], json!({"task": 1, "new": true}));
+    assert!(told[1]["waits"].as_str().unwrap().contains("no connected worker") && told[1]["task"] == 1, "{told:?}");
+    assert!(error.contains("task 1"), "{error}");
+    std::fs::write(place.path("parts.jsonl"), "{\"kind\": \"nobody\"}\n").unwrap();
+    let submit = ["group", "submit", "parts.jsonl", "--wait=300ms", "-o", "json"];
+    let (told, error) = aside(&laneway(&place, &submit));
+    assert_eq!((&told[0]["group"], &told[0]["queued"]), (&json!(1), &json!(1)));
+    assert!(error.contains("group 1 has not ended after "), "{error}");
+    let (told, _) = aside(&laneway(&place, &["task", "list", "--limit", "1", "-o", "json"]));
+    assert_eq!(told, [json!({"next": 2})]);
+    assert_eq!(broker.stop(), 0);
+    let (told, _) = aside(&on_file(&place, &["task", "list", "--group", "1", "--all", "-o", "json"]));
+    assert!(told[0]["note"].as_str().unwrap().starts_with("no broker answers at "), "{told:?}");
+}
+
+#[test]
 fn a_start_that_cannot_be_is_told_with_the_next_step() {
     // Proves that an address in use leaves no database behind, and that a check looks at the places of the files as well.
     let place = Place::new();

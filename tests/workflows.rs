@@ -261,7 +261,7 @@ fn a_group_is_made_on_the_command_line() {
     let last = r#"{"kind": "add", "payload": 10}"#;
     let here = Here::start(&place);
     let said = laneway(&place, &["group", "submit", &parts, "--last", last, "--name", "sums", "--wait", "-o", "json"]);
-    said.is(0, "3 of 3 done");
+    said.is(0, "\"done\":3");
     assert_eq!(
         table.one::<String>("SELECT name || result FROM task_groups JOIN tasks ON tasks.id = last_task", []),
         "sums13"

@@ -146,12 +146,8 @@ pub(super) fn batch(common: &Common, args: &BatchArgs) -> Result<(), Error> {
 
 /// Shows how far it is until it is over. Its number is told first: whoever is ended meanwhile finds it by that.
 fn follow(remote: &Remote, mut stand: Batch, output: Output) -> Result<(), Error> {
-    match output {
-        Output::Json => output::note(&json!({ "batch": stand.number }).to_string()),
-        Output::Table => {
-            output::note(&format!("batch {}; `laneway task batch {} --stop` stops it", stand.number, stand.number));
-        }
-    }
+    let text = format!("batch {}; `laneway task batch {} --stop` stops it", stand.number, stand.number);
+    output::aside(output, &text, &json!({ "batch": stand.number }));
     let bar =
         if output == Output::Table && std::io::stderr().is_terminal() { bar(&stand) } else { ProgressBar::hidden() };
     // Most are over within the time of a commit.

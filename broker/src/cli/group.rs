@@ -148,7 +148,7 @@ fn print_stored(number: u64, stored: &[Stored], group: &NewGroup, output: Output
 fn follow(remote: &Remote, group: u64, limit: Option<Duration>, output: Output) -> Result<(), Error> {
     let mut last = None;
     let row = remote.wait_group(group, limit, |news| match news {
-        News::Group(row) => output::note(&progress(row)),
+        News::Group(row) => output::aside(output, &progress(row), row),
         News::Ended(end) => last = Some(end.clone()),
         news => wait::show(news, output),
     })?;

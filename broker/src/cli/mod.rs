@@ -85,7 +85,7 @@ struct Common {
     #[arg(long, global = true, value_name = "FILE", requires = "key")]
     broker_key: Option<PathBuf>,
 
-    /// How to print results: a table for people, or one JSON object a line
+    /// How to print results: a table for people, or one JSON object a line, what is told beside them on standard error too
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
 }

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use laneway_protocol::message::{Filter, NewGroup, NewTask, StatusRows, Stored};
 use laneway_protocol::{Code, TaskId, TaskState, WireError};
 
-use super::{Common, output, remote};
+use super::{Common, Output, output, remote};
 use crate::error::Error;
 use crate::store::{StoreError, offline};
 
 /// A database that exists.
 pub(super) struct File {
     path: PathBuf,
+    output: Output,
 }
 
 /// Fails with the exit code of "no broker" when there is no file either.
@@ -22,8 +23,8 @@ pub(super) fn open(common: &Common) -> Result<File, Error> {
         let detail = Some(format!("and there is no database {}", path.display()));
         return Err(Error::Unreachable { endpoint, detail });
     }
-    output::note(&format!("no broker answers at {endpoint}; using the file {}", path.display()));
-    Ok(File { path })
+    output::remark(common.output, &format!("no broker answers at {endpoint}; using the file {}", path.display()));
+    Ok(File { path, output: common.output })
 }
 
 impl File {
@@ -32,7 +33,8 @@ impl File {
         if let Some(lane) = &task.lane
             && !offline::knows_lanes(&self.path).map_err(|error| self.error("read", error))?
         {
-            output::note(&format!("no broker has run on this file, so nothing tells whether there is a lane {lane}"));
+            let text = format!("no broker has run on this file, so nothing tells whether there is a lane {lane}");
+            output::remark(self.output, &text);
         }
         let stored = offline::submit(&self.path, task).map_err(|error| self.error("write to", error))?;
         stored.map_err(|bad| refused(bad.field, bad.reason))

@@ -9,7 +9,7 @@ use laneway_protocol::{Format, Payload};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::when;
+use super::{Output, when};
 use crate::error::Error;
 
 /// Said of a write-ahead log, behind its size.
@@ -35,6 +35,20 @@ pub(crate) fn line(text: &str) -> Result<(), Error> {
 /// A word to the person, on standard error. Nothing can be done when that is closed.
 pub(crate) fn note(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// What is told beside the answer, on standard error: `text` to a person, `value` to a program, one object a line like the answer.
+/// Errors are for people whatever the output is.
+pub(super) fn aside(output: Output, text: &str, value: &impl Serialize) {
+    match output {
+        Output::Table => note(text),
+        Output::Json => note(&serde_json::to_string(value).unwrap_or_default()),
+    }
+}
+
+/// A remark on how the answer came about.
+pub(super) fn remark(output: Output, text: &str) {
+    aside(output, text, &json!({ "note": text }));
 }
 
 /// `1 run`, `2 runs`.

@@ -165,13 +165,14 @@ pub(super) fn run(common: &Common, mut args: SubmitArgs) -> Result<(), Error> {
         };
     };
     if let Some(endpoint) = remote::fallback(common) {
-        output::note(&format!("submitting to the broker at {endpoint}; name a database or --endpoint for another"));
+        let text = format!("submitting to the broker at {endpoint}; name a database or --endpoint for another");
+        output::remark(output, &text);
     }
     let Some(limit) = wait else { return print_id(remote.submit(task)?, output) };
     let remote = remote.abandon(abandon);
     let stored = remote.submit_awaited(task)?;
     let others = if abandon && !stored.new { ", and goes on without this command" } else { "" };
-    output::note(&format!("task {}{}{others}", stored.task, existing(stored)));
+    output::aside(output, &format!("task {}{}{others}", stored.task, existing(stored)), &stored);
     wait::one(&remote, stored.task, limit, &output::to_object(&stored), output)
 }
 

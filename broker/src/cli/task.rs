@@ -202,7 +202,11 @@ fn list(common: &Common, args: ListArgs) -> Result<(), Error> {
             Some(next) if left > 0 => filter.before = Some(next),
             next => {
                 if let Some(next) = next {
-                    output::note(&format!("more with --before {next}, or --all"));
+                    output::aside(
+                        common.output,
+                        &format!("more with --before {next}, or --all"),
+                        &json!({ "next": next }),
+                    );
                 }
                 return Ok(());
             }

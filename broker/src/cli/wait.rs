@@ -91,17 +91,17 @@ fn follow(
                     return Err(laneway::Error::StillRunning { tasks, group, waited }.into());
                 }
                 patience = None;
-                tell_why(remote, &tasks)?;
+                tell_why(remote, &tasks, output)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn tell_why(remote: &Remote, tasks: &[TaskId]) -> Result<(), Error> {
+fn tell_why(remote: &Remote, tasks: &[TaskId], output: Output) -> Result<(), Error> {
     for row in remote.show(&tasks[..tasks.len().min(TOLD_WHY_MAX)])?.rows {
         if let (TaskState::Queued | TaskState::Waiting, Some(why)) = (row.state, &row.explain) {
-            output::note(&format!("task {} waits: {why}", row.id));
+            output::aside(output, &format!("task {} waits: {why}", row.id), &json!({ "task": row.id, "waits": why }));
         }
     }
     Ok(())
@@ -110,17 +110,10 @@ fn tell_why(remote: &Remote, tasks: &[TaskId]) -> Result<(), Error> {
 /// What is heard on the way.
 pub(super) fn show(news: &News, output: Output) {
     match news {
-        News::Missed => show_missed(output),
+        News::Missed => output::aside(output, MISSED, &json!({ "missed": true })),
         News::Progress(event) => show_progress(event, output),
         // A word of a newer library.
         _ => {}
-    }
-}
-
-fn show_missed(output: Output) {
-    match output {
-        Output::Json => output::note(&json!({ "missed": true }).to_string()),
-        Output::Table => output::note(MISSED),
     }
 }
 
