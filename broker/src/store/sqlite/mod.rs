@@ -60,8 +60,9 @@ pub(super) use self::schema::{NAMES, names_are_free, version};
 pub(crate) use self::schema::{SCHEMA_VERSION, connect, migrate};
 pub(super) use self::submit::{Judged, Said, insert_all};
 
-/// How long `begin` retries on a locked database. Apps hold the lock for the length of a transaction.
-const LOCKED_MAX: Duration = Duration::from_secs(2);
+/// How long `begin` retries on a locked database: longer than most apps' transactions. Work that nobody
+/// can store is refused once several such times are over.
+const LOCKED_MAX: Duration = Duration::from_millis(250);
 /// The same for the start and the end of an epoch, which no worker waits for.
 const EPOCH_LOCKED_MAX: Duration = Duration::from_secs(30);
 /// Tries that only yield, before those that sleep.
