@@ -15,13 +15,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::app::Shared;
 use crate::failure::Failure;
-use crate::limits::METRIC_KINDS_MAX;
+use crate::limits::{METRIC_KINDS_MAX, UNSEEN_TIME};
 use crate::rows::schema;
 use crate::snapshot::{Facts, Snapshot};
 use crate::time::{now_ms, span};
 
-/// A broker that has not answered for so long is not alive to those who look through this dashboard.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// A broker that has not answered for so long is not alive to those who look through this dashboard: 5 s longer than between two
+/// questions while nobody looks, so that a moment in which it takes its time is none in which it is started anew.
+const ANSWER_TIME: Duration = UNSEEN_TIME.saturating_add(Duration::from_secs(5));
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
