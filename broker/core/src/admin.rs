@@ -310,8 +310,8 @@ impl Broker {
             None => String::new(),
             Some(0) => format!(", the first {whose}"),
             Some(1) => format!(", behind one {whose}"),
-            Some(n @ ..AHEAD_MAX) => format!(", behind {n} {whose}"),
-            Some(n) => format!(", behind more than {n} {whose}"),
+            Some(n @ ..=AHEAD_MAX) => format!(", behind {n} {whose}"),
+            Some(_) => format!(", behind more than {AHEAD_MAX} {whose}"),
         };
         if row.losses > 0 && !self.takes_suspects(kind.as_str()) {
             return format!(

@@ -95,9 +95,9 @@ pub(super) struct ListArgs {
 
 /// Say why tasks are not running, or who runs them
 ///
-/// Which of its lane go before it (counted up to 10,000), what is paused, when it is due or tried again after which failure, when it
-/// expires, that no connected worker offers its kind and what they offer, who runs it since when and for how long it may, which live
-/// task has its key, or for which tasks it waits.
+/// How many of its lane are due before it (counted up to 10,000, those that are kept back among them), what is paused, when it is due
+/// or tried again after which failure, when it expires, that no connected worker offers its kind and what they offer, who runs it since
+/// when and for how long it may, which live task has its key, or for which tasks it waits.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  laneway task explain 12")]
 pub(super) struct ExplainArgs {

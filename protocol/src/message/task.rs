@@ -164,7 +164,8 @@ pub struct TaskRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<String>,
     /// With `detail` and asked for alone, of a queued task that is due: tasks of its lane, and of its fair key if it has
-    /// one, that go before it, at most [`AHEAD_MAX`](crate::limits::AHEAD_MAX), which means so many and more.
+    /// one, that are due before it, those that are kept back (paused, capped, without a worker) among them. One more than
+    /// [`AHEAD_MAX`](crate::limits::AHEAD_MAX) means more than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u32>,
     /// With `detail`, of a task that has ended: the live task that has its unique key now.

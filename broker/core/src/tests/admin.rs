@@ -287,8 +287,8 @@ fn why_a_queued_task_does_not_run_is_told_by_the_nearest_cause() {
     };
     assert_eq!(behind(&mut world, Some(0)), "the first of lane 'low'");
     assert_eq!(behind(&mut world, Some(1)), "behind one of lane 'low'");
-    assert_eq!(behind(&mut world, Some(9_999)), "behind 9999 of lane 'low'");
-    assert_eq!(behind(&mut world, Some(10_000)), "behind more than 10000 of lane 'low'");
+    assert_eq!(behind(&mut world, Some(10_000)), "behind 10000 of lane 'low'");
+    assert_eq!(behind(&mut world, Some(10_001)), "behind more than 10000 of lane 'low'");
     world.insert_with("low", "a", |row| row.expires_at = Some(row.due));
     assert_eq!(explain(&mut world, 2), "it waits behind earlier tasks, or those of higher lanes");
     let pause = Lanes { pause: vec![lane("low")], resume: Vec::new(), ..Lanes::default() };

@@ -107,6 +107,6 @@ impl Step<'_> {
                 && other.run_at.is_none_or(|at| at <= now.wall.0)
                 && (due(other), other.id) < (due(row), row.id)
         });
-        Some(u32::try_from(before.count()).unwrap_or(u32::MAX).min(AHEAD_MAX))
+        Some(u32::try_from(before.count()).unwrap_or(u32::MAX).min(AHEAD_MAX + 1))
     }
 }

@@ -17,8 +17,8 @@ use crate::store::validate::Judge;
 const KINDS_MAX: usize = 4_096;
 
 /// Due tasks of its lane and fair key that a worker of every kind would be given before it, as read-ahead merges them; tasks
-/// without a key are as those of one. Tasks of other keys take turns with these, so that no number tells their place. [`AHEAD_MAX`] means
-/// so many and more. `None` where it does not wait for its turn.
+/// without a key are as those of one. Tasks of other keys take turns with these, so that no number tells their place. One more than
+/// [`AHEAD_MAX`] means more than that. `None` where it does not wait for its turn.
 pub(super) fn ahead(conn: &Connection, judge: &Judge, task: &TaskRow, now: Now) -> Result<Option<u32>, StoreError> {
     let due = task.run_at.unwrap_or(task.created_at);
     let lane = task.lane.as_deref().and_then(|lane| LaneName::new(lane).ok());
@@ -41,7 +41,7 @@ pub(super) fn ahead(conn: &Connection, judge: &Judge, task: &TaskRow, now: Now) 
                         break;
                     }
                     n += 1;
-                    if n == AHEAD_MAX {
+                    if n > AHEAD_MAX {
                         return Ok(Some(n));
                     }
                 }
