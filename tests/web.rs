@@ -186,7 +186,8 @@ fn filters_lead_to_pages_and_slips_to_words() {
 #[test]
 fn who_is_not_let_in_stays_outside() {
     // Proves 401 without or with a wrong token, 403 for a reader who changes, for another site's form and for a read-only
-    // dashboard, 421 for another host's name; and that the network is refused without an access file.
+    // dashboard, 421 for another host's name; that probes are for everybody by each method that looks; and that the network is refused
+    // without an access file.
     let place = Place::new();
     let access = place.path("access");
     std::fs::write(&access, "admin ann correct-horse-battery\nread bob another-horse-battery\n").unwrap();
@@ -205,7 +206,11 @@ fn who_is_not_let_in_stays_outside() {
     let refused = http.get("/").is(401);
     assert!(refused.header("www-authenticate").unwrap().starts_with("Basic"));
     http.with("authorization", "Bearer correct-horse-batterz").get("/api/v1/stats").is(401);
-    http.get("/livez").is(200);
+    wait_until("the broker to be ready", || http.get("/readyz").status == 200);
+    for probe in ["/livez", "/readyz"] {
+        assert!(http.ask("HEAD", probe, "").is(200).body.is_empty());
+    }
+    http.ask("HEAD", "/api/v1/stats", "").is(401);
     let ann = http.with("authorization", "Bearer correct-horse-battery");
     let bob = http.with("authorization", "Basic Ym9iOmFub3RoZXItaG9yc2UtYmF0dGVyeQ==");
     let stored = ann.post_json("/api/v1/tasks", &json!({"kind": "echo", "payload": "secret"})).is(200).json();

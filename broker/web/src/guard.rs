@@ -100,8 +100,9 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
     let headers = request.headers();
     let host = host(headers);
     let anybody = || Visitor { name: "anybody".into(), role: Role::Read };
+    let looks = only_looks(request.method());
     // The page that says so to a browser has a style.
-    if is_asset(path) && request.method() == Method::GET {
+    if is_asset(path) && looks {
         return Ok(anybody());
     }
     if !is_ours(host, app.settings.bind, &app.settings.hosts) {
@@ -109,10 +110,10 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
         return Err(Failure::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", text)
             .next("say the name that people use in web.hosts"));
     }
-    if is_probe(path) && request.method() == Method::GET {
+    if is_probe(path) && looks {
         return Ok(anybody());
     }
-    if observe::is_shared(path) && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    if observe::is_shared(path) && (looks || request.method() == Method::OPTIONS) {
         // The script is no secret, and a page may load it before anybody knows what it will show.
         if path != "/widget.js" {
             origins::check(&app.settings.cors_origins, headers, host)?;
@@ -129,7 +130,7 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
 /// Whether this visitor may do so from there.
 fn may(app: &Shared, path: &str, request: &Request, visitor: &Visitor) -> Result<(), Failure> {
     let method = request.method();
-    if method == Method::GET || method == Method::HEAD || (method == Method::OPTIONS && observe::is_shared(path)) {
+    if only_looks(method) || (method == Method::OPTIONS && observe::is_shared(path)) {
         return Ok(());
     }
     let headers = request.headers();
@@ -145,6 +146,11 @@ fn may(app: &Shared, path: &str, request: &Request, visitor: &Visitor) -> Result
         return Err(Failure::new(StatusCode::FORBIDDEN, "denied", text));
     }
     Ok(())
+}
+
+/// HEAD is a GET without the body: where one is let in, so is the other.
+fn only_looks(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn host(headers: &HeaderMap) -> &str {
