@@ -48,6 +48,11 @@ fn each_state_has_its_exit_code_and_one_line() {
     assert_eq!(unknown.code, 3, "there is no database: {}", unknown.out);
     assert!(unknown.out.starts_with("LANEWAY UNKNOWN - "), "{}", unknown.out);
     check(&place, &["--due", "abc"]).is(3, "abc");
+    // Not passed over: only the database tells.
+    for flag in [&["--age", "1s:1s"][..], &["--database-only"]] {
+        let said = Said::by(&place, &[], &[&["check", "--endpoint", &place.endpoint()][..], flag].concat());
+        said.is(3, &format!("{} needs the database, which --endpoint does not name", flag[0]));
+    }
 
     let broker = Broker::start_with(&place, &["defaults.max_attempts=1"]);
     let table = Table::open(&place);

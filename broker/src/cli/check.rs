@@ -28,11 +28,11 @@ Examples:
   laneway check --workers 4
   laneway check --database-only --age 5m")]
 pub(super) struct CheckArgs {
-    /// Due tasks that are too many
+    /// Due tasks that are too many; with --endpoint all that are queued count, for only the database tells which are due
     #[arg(long, value_name = "WARN[:CRIT]", value_parser = numbers)]
     due: Option<Bounds>,
 
-    /// The oldest due task has waited too long
+    /// The oldest due task has waited too long; only the database tells
     #[arg(long, value_name = "WARN[:CRIT]", value_parser = ages)]
     age: Option<Bounds>,
 
@@ -84,6 +84,9 @@ struct Figure {
 }
 
 pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<(), Error> {
+    if common.endpoint.is_some() {
+        args.check_without_database()?;
+    }
     let verdict = judge(common, args)
         .unwrap_or_else(|error| Verdict { findings: vec![(Level::Unknown, error.chain())], figures: Vec::new() });
     let level = verdict.level();
@@ -115,6 +118,18 @@ fn judge(common: &Common, args: &CheckArgs) -> Result<Verdict, Error> {
         }
     }
     Ok(verdict)
+}
+
+impl CheckArgs {
+    /// Refuses what only a database tells: of an endpoint nobody knows where it has its own.
+    fn check_without_database(&self) -> Result<(), Error> {
+        let asked = [("--age", self.age.is_some()), ("--database-only", self.database_only)];
+        let refuse = |(flag, _): &(&str, bool)| {
+            let text = format!("{flag} needs the database, which --endpoint does not name: say --db PATH instead");
+            Err(Error::Usage(text))
+        };
+        asked.iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), refuse)
+    }
 }
 
 impl Verdict {
