@@ -112,12 +112,15 @@ pub(super) fn run(common: &Common, args: &BrokerArgs) -> Result<(), Error> {
 /// What is wrong with the files and addresses that the settings name.
 fn faults_outside(resolved: &Resolved) -> Vec<Error> {
     let Resolved { config, .. } = resolved;
-    let files = [("db", Some(&config.db)), ("log_file", config.log_file.as_ref())];
-    let mut faults: Vec<Error> =
-        files.iter().filter_map(|(name, file)| check_folder(resolved, name, (*file)?).err()).map(Error::from).collect();
+    let files = [check_folder(resolved, "db", &config.db), check_log_file(resolved)];
+    let mut faults: Vec<Error> = files.into_iter().filter_map(Result::err).map(Error::from).collect();
     faults.extend(crate::access::check(&config.curve).err());
     faults.extend(check_web(config, doctor::running(config).is_some()).into_iter().map(Error::Dashboard));
     faults
+}
+
+pub(super) fn check_log_file(resolved: &Resolved) -> Result<(), ConfigError> {
+    resolved.config.log_file.as_deref().map_or(Ok(()), |file| check_folder(resolved, "log_file", file))
 }
 
 /// Where a file is to be made must be a folder, and no folder of its name.
@@ -136,6 +139,7 @@ fn check_folder(resolved: &Resolved, name: &str, file: &Path) -> Result<(), Conf
 
 fn start(common: &Common, args: &BrokerArgs, resolved: Resolved) -> Result<(), Error> {
     let Resolved { config, warnings, .. } = &resolved;
+    check_log_file(&resolved)?;
     // Signals first: they are taken from every thread that starts after this.
     let signals = Signals::install(signals::ALL).map_err(|error| Error::other("take signals", error))?;
     // The supervised broker has the same log file, and is the one that has much to say.

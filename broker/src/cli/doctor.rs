@@ -86,12 +86,13 @@ struct Findings(Vec<Finding>);
 pub(super) fn run(common: &Common, args: &DoctorArgs) -> Result<(), Error> {
     let mut found = Findings::default();
     match broker::settings(common, args.config.clone()) {
-        Ok(Resolved { config, warnings, .. }) => {
+        Ok(resolved) => {
             found.good("settings", "they are consistent".into());
-            for warning in warnings {
-                found.odd("settings", warning, "change the setting".into());
+            for warning in &resolved.warnings {
+                found.odd("settings", warning.clone(), "change the setting".into());
             }
-            examine(&mut found, &config);
+            found.log_file(&resolved);
+            examine(&mut found, &resolved.config);
         }
         Err(error) => found.bad("settings", error.to_string(), "correct the setting, then run this again".into()),
     }
@@ -135,6 +136,16 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Findings {
+    fn log_file(&mut self, resolved: &Resolved) {
+        let Some(file) = &resolved.config.log_file else { return };
+        match broker::check_log_file(resolved) {
+            Ok(()) => self.good("log file", format!("{} has a folder", file.display())),
+            Err(error) => {
+                self.bad("log file", error.to_string(), "make the folder, or name another file: log_file".into());
+            }
+        }
+    }
+
     fn folder(&mut self, folder: &Path) {
         let shown = folder.display();
         let Ok(meta) = fs::metadata(folder) else {
