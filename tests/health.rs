@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use harness::{Broker, Http, Place, Said, Table, WorkerProcess};
+use harness::{Broker, Http, Place, Program, Said, Table, WorkerProcess, wait_until};
 use serde_json::Value;
 
 #[test]
@@ -122,6 +122,31 @@ fn a_good_set_up_has_nothing_bad() {
     assert_eq!(broker.stop(), 0);
     let said = look(&place);
     assert!(said.contains("none runs on this database") && said.contains("has schema "), "{said}");
+}
+
+#[test]
+fn the_broker_of_a_database_is_found_wherever_it_listens() {
+    // Proves that check, doctor and a submit ask the broker that has the database, and no other one that has got its old address.
+    let place = Place::new();
+    let (mine, other) = (place.path("mine.db").display().to_string(), place.path("other.db").display().to_string());
+    let bind = format!("ipc://{}", place.path("elsewhere").display());
+    let start = |db: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+        let broker = Program::start(command.args(["broker", "--db", db, "--bind", &bind]));
+        wait_until("the broker to answer", || Said::by(&place, &[], &["stats", "--endpoint", &bind]).code == 0);
+        broker
+    };
+    let checked = || Said::by(&place, &[], &["check", "--db", &mine]);
+    let broker = start(&mine);
+    assert_eq!(checked().code, 0, "{}", checked().out);
+    assert!(about(&doctor_of(&place, &mine, &[]).1, "broker")[0].ends_with(&bind));
+    let submitted = Said::by(&place, &[], &["submit", "nobody", "--db", &mine]);
+    assert!(submitted.code == 0 && !submitted.err.contains("using the file"), "{}", submitted.err);
+    drop(broker);
+    let broker = start(&other);
+    assert_eq!(checked().code, 2, "{}", checked().out);
+    assert!(about(&doctor_of(&place, &mine, &[]).1, "broker")[0].contains("none runs"));
+    drop(broker);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Common, doctor, output, variable};
+use super::{Common, output, remote, variable};
 use crate::config::{Config, ConfigError, Flag, Origin, Resolved, Sources};
 use crate::error::Error;
 use crate::process;
@@ -115,7 +115,7 @@ fn faults_outside(resolved: &Resolved) -> Vec<Error> {
     let files = [check_folder(resolved, "db", &config.db), check_log_file(resolved)];
     let mut faults: Vec<Error> = files.into_iter().filter_map(Result::err).map(Error::from).collect();
     faults.extend(crate::access::check(&config.curve).err());
-    faults.extend(check_web(config, doctor::running(config).is_some()).into_iter().map(Error::Dashboard));
+    faults.extend(check_web(config, remote::running(&config.db).is_some()).into_iter().map(Error::Dashboard));
     faults
 }
 

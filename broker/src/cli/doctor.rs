@@ -12,13 +12,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{FsType, statfs};
 use serde_json::json;
 
-use super::remote::Remote;
-use super::{Common, Output, broker, output, when};
+use super::{Common, Output, broker, output, remote, when};
 use crate::bounds::DESCRIPTORS_KEPT;
 use crate::config::{Config, IPC_PATH_BYTES_MAX, Resolved, ipc_path};
 use crate::error::{Error, Exit};
 use crate::run::check_web;
-use crate::store::{StoreError, lock, offline};
+use crate::store::{StoreError, offline};
 
 /// Free space below which a broker is in danger, and below which it is soon.
 const FREE_BYTES_BAD: u64 = 64 * 1024 * 1024;
@@ -102,7 +101,7 @@ pub(super) fn run(common: &Common, args: &DoctorArgs) -> Result<(), Error> {
 
 fn examine(found: &mut Findings, config: &Config) {
     let folder = folder_of(&config.db);
-    let running = running(config);
+    let running = remote::running(&config.db);
     found.folder(&folder);
     found.file_system(&folder);
     found.space(&folder);
@@ -115,13 +114,6 @@ fn examine(found: &mut Findings, config: &Config) {
     found.keys(config);
     found.dashboard(config, running.is_some());
     found.limits(config);
-}
-
-/// What a broker on this database answers at, if one does.
-pub(super) fn running(config: &Config) -> Option<String> {
-    lock::endpoints(&config.db)
-        .into_iter()
-        .find(|endpoint| Remote::glance(endpoint).is_some_and(|broker| broker.stats().is_ok()))
 }
 
 fn folder_of(file: &Path) -> PathBuf {

@@ -16,6 +16,7 @@ use laneway_protocol::{Code, Kind, LaneName, TaskId, WireError};
 use super::{Common, variable};
 use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside};
 use crate::error::Error;
+use crate::store::lock;
 
 /// How long a loopback port may take to accept.
 const CONNECT_MS_MAX: u64 = 1_000;
@@ -64,11 +65,12 @@ pub(super) fn fallback(common: &Common) -> Option<&'static str> {
     (!is_named && endpoint == TCP_ENDPOINT).then_some(TCP_ENDPOINT)
 }
 
-/// Where to look for the broker, and with which keys.
+/// Where to look for the broker, and with which keys: one that is found by its database may listen elsewhere than beside it.
 pub(super) fn address(common: &Common) -> Result<(String, Option<Curve>), Error> {
     let (endpoint, is_named) = place(common);
     let curve = curve(common, is_named)?;
-    Ok((endpoint, curve))
+    let elsewhere = if is_named || is_alive(&endpoint) { None } else { running(&db(common)) };
+    Ok((elsewhere.unwrap_or(endpoint), curve))
 }
 
 /// Where to look for the broker.
@@ -80,6 +82,13 @@ pub(super) fn endpoint(common: &Common) -> String {
 pub(super) fn database(common: &Common) -> Option<PathBuf> {
     let (endpoint, is_named) = place(common);
     (!is_named && endpoint != TCP_ENDPOINT).then(|| db(common))
+}
+
+/// What the broker of this database answers at, if one runs, wherever it was told to listen.
+pub(super) fn running(db: &Path) -> Option<String> {
+    lock::endpoints(db)
+        .into_iter()
+        .find(|endpoint| Remote::glance(endpoint).is_some_and(|broker| broker.stats().is_ok()))
 }
 
 /// Whether something accepts connections there, told at once: libzmq itself would try again without a word. An endpoint
@@ -139,9 +148,9 @@ impl Remote {
     /// `None` when no broker answers and the command may go on with the file.
     pub(super) fn reach(common: &Common) -> Result<Option<Self>, Error> {
         // Somebody who names a broker means that one, and not a file that happens to lie here.
-        let (endpoint, is_named) = place(common);
-        let curve = curve(common, is_named)?;
+        let (endpoint, curve) = address(common)?;
         if !is_alive(&endpoint) {
+            let is_named = place(common).1;
             return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
         }
         Self::connect(&endpoint, curve).map(Some)
@@ -158,11 +167,8 @@ impl Remote {
 
     /// For commands that need a running broker.
     pub(super) fn expect(common: &Common) -> Result<Self, Error> {
-        let (endpoint, curve) = address(common)?;
-        if !is_alive(&endpoint) {
-            return Err(Error::Unreachable { endpoint, detail: None });
-        }
-        Self::connect(&endpoint, curve)
+        let nobody = || Error::Unreachable { endpoint: endpoint(common), detail: None };
+        Self::reach(common)?.ok_or_else(nobody)
     }
 
     pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {

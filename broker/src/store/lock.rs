@@ -6,11 +6,16 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StoreError;
 
 /// What stands before the endpoints in the file.
 const LISTENING: &str = ", listening on ";
+
+/// Whoever asks whether a database has a broker ([`endpoints`]) holds its lock for a moment: a start tries again so often.
+const TRIES: u32 = 5;
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Held until it is dropped. The file stays: to remove it would let two brokers lock two files of one name.
 #[derive(Debug)]
@@ -37,7 +42,7 @@ pub(crate) fn acquire(database: &Path) -> Result<BrokerLock, StoreError> {
     let failed = |cause: io::Error| unavailable(&path, &cause);
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
     let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
+    match lock_in_time(&file, || std::thread::sleep(TRY_AGAIN)) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut by = String::new();
@@ -54,10 +59,27 @@ pub(crate) fn acquire(database: &Path) -> Result<BrokerLock, StoreError> {
     Ok(BrokerLock { file })
 }
 
-/// Where the last broker of a database said that it listens, whether or not it still lives: its lock is not tried, for that would turn
-/// away a broker that starts at this very moment.
+fn lock_in_time(file: &File, mut wait: impl FnMut()) -> Result<(), TryLockError> {
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => wait(),
+            tried => return tried,
+        }
+    }
+    file.try_lock()
+}
+
+/// Where the broker of a database said that it listens, if one has its lock: what a dead one wrote may be another's address by now.
 pub(crate) fn endpoints(database: &Path) -> Vec<String> {
-    let said = lock_file(database).and_then(std::fs::read_to_string).unwrap_or_default();
+    let Ok(mut file) = lock_file(database).and_then(File::open) else { return Vec::new() };
+    // A lock that many may have at a time, so that those who ask do not meet.
+    if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+        return Vec::new();
+    }
+    let mut said = String::new();
+    if file.read_to_string(&mut said).is_err() {
+        return Vec::new();
+    }
     let listed = said.split_once(LISTENING).map_or("", |(_, listed)| listed);
     listed.split_whitespace().map(Into::into).collect()
 }
@@ -108,7 +130,23 @@ mod tests {
         }
         assert!(endpoints(&dir.path().join("other.db")).is_empty());
         drop(first);
+        // It stands there still, and may be anybody's.
+        assert!(endpoints(&link).is_empty());
         acquire(&link).unwrap();
+    }
+
+    #[test]
+    fn whoever_asks_for_a_broker_keeps_none_from_starting() {
+        // Proves that a start waits for somebody who looks whether one runs, and not for ever.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tasks.db.lock");
+        let starts = File::create(&path).unwrap();
+        let mut asks = Some(File::open(&path).unwrap());
+        asks.as_ref().unwrap().try_lock_shared().unwrap();
+        lock_in_time(&starts, || drop(asks.take())).unwrap();
+        let mut waits = 0;
+        let second = lock_in_time(&File::open(&path).unwrap(), || waits += 1);
+        assert!(matches!(second, Err(TryLockError::WouldBlock)) && waits == TRIES - 1);
     }
 
     #[test]
