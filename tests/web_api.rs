@@ -65,6 +65,16 @@ fn a_program_submits_waits_and_changes_over_http() {
 
     let lane = http.post_json("/api/v1/lanes/low", &json!({"share": 10, "paused": true})).is(200).json();
     assert_eq!((&lane["share"], &lane["paused"]), (&json!(10), &json!(true)));
+    // A kind that nothing is left of once its values are taken back, and then is as any other.
+    for (change, field, value) in [
+        (json!({"cap": 3}), "cap", json!(3)),
+        (json!({"reset": true}), "cap", json!(null)),
+        (json!({"paused": true}), "paused", json!(true)),
+        (json!({"paused": false}), "paused", json!(false)),
+    ] {
+        let kind = http.post_json("/api/v1/kinds/settings-alone", &change).is(200).json();
+        assert_eq!((&kind["kind"], &kind[field]), (&json!("settings-alone"), &value), "{change}: {kind}");
+    }
     let dry =
         http.post_json("/api/v1/bulk", &json!({"change": "purge", "q": "state:done", "dry_run": true})).is(200).json();
     let number = dry["number"].as_u64().unwrap();

@@ -63,6 +63,7 @@ impl Broker {
             Ok(set) => set,
             Err(error) => return self.refuse(from.reply, error),
         };
+        let named = set.keys().cloned().collect();
         for (kind, new) in set {
             self.store_for(
                 Op::SetKind { kind: kind.clone(), paused: new.paused, values: new.values.clone() },
@@ -81,7 +82,8 @@ impl Broker {
                 self.read_anew(&QueueKey { lane: new_lane, kind });
             }
         }
-        self.ask_store(from.reply, Op::Counts, Pending::Kinds { reply: from.reply, after: kinds.after }, now);
+        let pending = Pending::Kinds { reply: from.reply, after: kinds.after, named };
+        self.ask_store(from.reply, Op::Counts, pending, now);
     }
 
     /// What is set of each kind that a question names, once it is done.
@@ -144,7 +146,14 @@ impl Broker {
         }
     }
 
-    pub(crate) fn on_kind_counts(&mut self, reply: ReplyTo, after: Option<&Kind>, counts: &Counts) {
+    /// All kinds that there is something to say of, and those that were `named`: one that has just been reset may have nothing.
+    pub(crate) fn on_kind_counts(
+        &mut self,
+        reply: ReplyTo,
+        after: Option<&Kind>,
+        named: BTreeSet<Kind>,
+        counts: &Counts,
+    ) {
         if !self.close_question(reply) {
             return;
         }
@@ -155,7 +164,8 @@ impl Broker {
                 *queued.entry(kind).or_default() += n;
             }
         }
-        let mut kinds: BTreeSet<Kind> = queued.keys().cloned().collect();
+        let mut kinds = named;
+        kinds.extend(queued.keys().cloned());
         kinds.extend(self.workers.iter().flat_map(|(_, session)| self.kinds_of(session)));
         kinds.extend(self.running.values().map(|task| task.kind.clone()));
         kinds.extend(self.set_kinds.keys().chain(self.settings.kind_values.keys()).cloned());

@@ -1,5 +1,7 @@
 //! What hangs on the store: questions that wait for a commit, and what to do when its result is in.
 
+use std::collections::BTreeSet;
+
 use laneway_protocol::message::{
     Answer, Bulked, Final, HandOut, Held, Outcome, OutcomeCode, ProgressEvent, Submit, Verdicts, WaitFor,
 };
@@ -122,6 +124,8 @@ pub(crate) enum Pending {
     Kinds {
         reply: ReplyTo,
         after: Option<Kind>,
+        /// Told whatever is left of them.
+        named: BTreeSet<Kind>,
     },
     FairKeys {
         reply: ReplyTo,
@@ -338,8 +342,8 @@ impl Broker {
             (Pending::Slice { batch }, OpResult::Bulk(sliced)) => self.on_sliced(batch, sliced, now),
             (Pending::Rows { reply, asked }, OpResult::Rows(rows)) => self.on_rows(reply, rows, asked, now),
             (Pending::Lanes { reply }, OpResult::Counts(counts)) => self.on_lane_counts(reply, &counts),
-            (Pending::Kinds { reply, after }, OpResult::Counts(counts)) => {
-                self.on_kind_counts(reply, after.as_ref(), &counts);
+            (Pending::Kinds { reply, after, named }, OpResult::Counts(counts)) => {
+                self.on_kind_counts(reply, after.as_ref(), named, &counts);
             }
             (Pending::FairKeys { reply, after }, OpResult::Counts(_)) => self.on_fair_keys_set(reply, after.as_ref()),
             (Pending::Stats { reply }, OpResult::Counts(counts)) => self.on_stats_counts(reply, &counts, now),

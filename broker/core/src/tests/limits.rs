@@ -77,6 +77,26 @@ fn finish(world: &mut World, n: u64, task: u64, lease: Lease) {
 }
 
 #[test]
+fn a_kind_that_is_named_is_told_of_though_nothing_is_left_of_it() {
+    // Proves that whoever takes values back, or resumes, sees what holds from then on, and that the list is as short as before.
+    let mut world = World::new();
+    let one = vec![kind("a")];
+    let reset = Kinds { reset: one.clone(), ..Kinds::default() };
+    for back in [reset, Kinds { resume: one.clone(), ..Kinds::default() }] {
+        world.ask(90, set_kind("a", cap(3)));
+        world.ask(90, Request::Kinds(Kinds { pause: one.clone(), ..Kinds::default() }));
+        world.ask(90, Request::Kinds(Kinds { reset: one.clone(), ..Kinds::default() }));
+        world.ask(90, Request::Kinds(Kinds { resume: one.clone(), ..Kinds::default() }));
+        let reply = world.ask(90, Request::Kinds(back));
+        world.commit();
+        let Some(Answer::Kinds(rows)) = world.answers.remove(&reply) else { panic!("no rows") };
+        let told: Vec<_> = rows.kinds.iter().map(|row| (row.kind.as_str(), row.cap, row.paused)).collect();
+        assert_eq!(told, [("a", None, false)]);
+        assert_eq!(kinds(&mut world), []);
+    }
+}
+
+#[test]
 fn a_paused_kind_holds_its_tasks_and_stands_before_nobody() {
     // In every lane, whatever is read ahead; what runs goes on; the pause outlives a restart.
     let mut world = World::new();
