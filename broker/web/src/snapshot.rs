@@ -194,7 +194,8 @@ impl Snapshot {
         let last: Vec<&Rates> =
             self.rates.iter().rev().enumerate().take_while(is_now).map(|(_, rates)| rates).collect();
         let n = f64::from(u32::try_from(last.len().max(1)).unwrap_or(1));
-        let mean = |of: fn(&Rates) -> f64| last.iter().map(|rates| of(rates)).sum::<f64>() / n;
+        // The sum of no numbers would be -0.
+        let mean = |of: fn(&Rates) -> f64| last.iter().fold(0.0, |sum, rates| sum + of(rates)) / n;
         Rates {
             at: self.at / 1_000,
             submitted: mean(|r| r.submitted),
@@ -289,7 +290,8 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
     }
     let mut unserved = facts.kinds.iter().filter(|kind| kind.queued > 0 && kind.workers == 0);
     for kind in unserved.by_ref().take(KINDS_NAMED) {
-        let text = format!("{} of kind {} wait and no worker offers it.", tasks(kind.queued), kind.kind);
+        let (wait, queued) = (if kind.queued == 1 { "waits" } else { "wait" }, tasks(kind.queued));
+        let text = format!("{queued} of kind {} {wait} and no worker offers it.", kind.kind);
         note(Level::Warn, text, &format!("/tasks?state=queued&q=kind:{}", encode(kind.kind.as_str())), "See them");
     }
     if let more @ 1.. = unserved.count() {
@@ -306,13 +308,14 @@ fn notices(facts: &Facts, history: &VecDeque<Sample>) -> Vec<Notice> {
         }
     }
     for lane in facts.lanes.iter().filter(|lane| lane.paused) {
-        let text = format!("Lane {} is paused, {} wait.", lane.lane, tasks(lane.queued));
-        note(Level::Warn, text, "/lanes", "See lanes");
+        let (level, waits) = behind_pause(lane.queued);
+        note(level, format!("Lane {} is paused, {waits}.", lane.lane), "/lanes", "See lanes");
     }
     let mut paused = facts.kinds.iter().filter(|kind| kind.paused);
     for kind in paused.by_ref().take(KINDS_NAMED) {
         let link = format!("/lanes?find={}", encode(kind.kind.as_str()));
-        note(Level::Warn, format!("Kind {} is paused, {} wait.", kind.kind, tasks(kind.queued)), &link, "See it");
+        let (level, waits) = behind_pause(kind.queued);
+        note(level, format!("Kind {} is paused, {waits}.", kind.kind), &link, "See it");
     }
     if let more @ 1.. = paused.count() {
         let text = format!("{more} more {} paused.", if more == 1 { "kind is" } else { "kinds are" });
@@ -346,6 +349,15 @@ fn lost_words(lost: &LostWorker) -> String {
         n => format!("; {} went back", tasks(n.into())),
     };
     format!("Worker {}{host} died {ago}{went_back}.", lost.name)
+}
+
+/// A pause that holds nothing back is worth a word and no warning.
+fn behind_pause(queued: u64) -> (Level, String) {
+    match queued {
+        0 => (Level::Note, "nothing waits".into()),
+        1 => (Level::Warn, "1 task waits".into()),
+        n => (Level::Warn, format!("{} wait", tasks(n))),
+    }
 }
 
 fn tasks(n: u64) -> String {
@@ -404,6 +416,26 @@ pub(crate) mod tests {
         assert!(texts[5].contains("is quiet") && texts[6].contains("3 tasks of kind mail"), "{texts:?}");
         assert!(texts[7].contains("Lane high falls behind"), "{texts:?}");
         assert!(texts[8].contains("Lane low is paused, 2,000 tasks wait"), "{texts:?}");
+    }
+
+    #[test]
+    fn one_task_waits_and_a_pause_without_any_is_no_warning() {
+        // Proves the words for one and for none, and that a rate which nobody has seen yet is 0 and not -0.
+        let lane = |name: &str, queued| LaneRow { paused: true, queued, ..LaneRow::new(name.into()) };
+        let kinds = vec![kind("mail", 1, 0), KindState { paused: true, ..kind("idle", 0, 1) }];
+        let facts = Facts { lanes: vec![lane("high", 1), lane("low", 0)], kinds, ..Facts::default() };
+        let told: Vec<_> = notices(&facts, &VecDeque::new()).into_iter().map(|of| (of.level, of.text)).collect();
+        let of = |level, text: &str| (level, text.to_owned());
+        assert_eq!(
+            told,
+            [
+                of(Level::Warn, "1 task of kind mail waits and no worker offers it."),
+                of(Level::Warn, "Lane high is paused, 1 task waits."),
+                of(Level::Note, "Lane low is paused, nothing waits."),
+                of(Level::Note, "Kind idle is paused, nothing waits."),
+            ]
+        );
+        assert_eq!(Snapshot::nothing_yet().rate_now().done.to_string(), "0");
     }
 
     #[test]
