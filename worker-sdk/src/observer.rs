@@ -23,6 +23,8 @@ const VERSION: &str = "v1";
 const TOKEN_CHARS_MAX: usize = 512;
 /// A clock that made a link may be ahead of the one that opens it.
 const CLOCK_SLACK: Duration = Duration::from_hours(24);
+/// Whatever is wrong with them: a text of the parser would name types of this program.
+const CLAIMS_WANTED: &str = "its claims must be a JSON object of task or group, exp, and error if need be: whole numbers from 1, and true or false";
 const LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// What a link shows.
@@ -192,7 +194,7 @@ impl LinkKeys {
         let claims = signed.strip_prefix(VERSION).and_then(|rest| rest.strip_prefix('.'));
         let claims = claims.ok_or_else(|| not_understood("it does not begin with v1."))?;
         let json = URL_SAFE_NO_PAD.decode(claims).map_err(|_| not_understood("its claims are no base64url"))?;
-        let claims: Claims = serde_json::from_slice(&json).map_err(|error| not_understood(&error.to_string()))?;
+        let claims: Claims = serde_json::from_slice(&json).map_err(|_| not_understood(CLAIMS_WANTED))?;
         let observed = match (claims.task, claims.group) {
             (Some(task), None) => Observed::Task(task),
             (None, Some(group)) if is_group(group) => Observed::Group(group),
@@ -309,13 +311,15 @@ mod tests {
         let exp = format!("\"exp\":{EXP}");
         for (token, says) in [
             (signed("v2", &format!("{{\"task\":12,{exp}}}")), "v1."),
-            (signed("v1", "no json"), "expected"),
+            (signed("v1", "no json"), CLAIMS_WANTED),
+            (signed("v1", "[12]"), CLAIMS_WANTED),
+            (signed("v1", "7"), CLAIMS_WANTED),
             (signed("v1", &format!("{{{exp}}}")), "a task or a group"),
             (signed("v1", &format!("{{\"task\":12,\"group\":7,{exp}}}")), "a task or a group"),
             (signed("v1", &format!("{{\"group\":0,{exp}}}")), "a task or a group"),
-            (signed("v1", &format!("{{\"task\":0,{exp}}}")), "task id 0"),
-            (signed("v1", "{\"task\":12}"), "exp"),
-            (signed("v1", &format!("{{\"task\":12,{exp},\"host\":\"a\"}}")), "host"),
+            (signed("v1", &format!("{{\"task\":0,{exp}}}")), CLAIMS_WANTED),
+            (signed("v1", "{\"task\":12}"), CLAIMS_WANTED),
+            (signed("v1", &format!("{{\"task\":12,{exp},\"host\":\"a\"}}")), CLAIMS_WANTED),
             (signed("v1", &format!("{{\"task\":12,\"exp\":{EXP}000}}")), "Unix seconds"),
         ] {
             let refused = keys(KEY).open_at(&token, EXP - 1).unwrap_err();

@@ -34,7 +34,10 @@ impl Looks {
             Ok((found, fresh_for(took)))
         };
         let found = self.0.get(&observed, look).await?;
-        found.ok_or_else(|| Failure::not_found(format!("{observed} is not there, or not any more")))
+        found.ok_or_else(|| {
+            Failure::not_found(format!("{observed} is not there, or not any more"))
+                .next("it may have been deleted after its end: ask who made the link")
+        })
     }
 }
 
@@ -72,7 +75,8 @@ mod tests {
                 assert_eq!(again, first);
             }
             assert_eq!(looks.look(&rows, task(2)).await.unwrap().state, laneway::TaskState::Done);
-            assert_eq!(looks.look(&rows, task(3)).await.unwrap_err().code, "not_found");
+            let missing = looks.look(&rows, task(3)).await.unwrap_err();
+            assert!(missing.code == "not_found" && missing.next.is_some(), "{missing:?}");
         });
     }
 
