@@ -351,3 +351,31 @@ fn a_table_of_another_program_is_not_ready() {
         assert!(http.get("/about").body.contains(&format!("version {found}; this program knows {known}")));
     }
 }
+
+#[test]
+fn schedules_come_in_pages_by_name() {
+    // Proves the bound of a page, where the next one begins, and that all of them together are all schedules, each once.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    Table::open(&place).execute(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1201)
+         INSERT INTO schedules (name, cron, kind) SELECT printf('s%04d', x), '0 3 * * *', 'report' FROM n",
+        [],
+    );
+    let page = |words: &str| {
+        let page = http.get(&format!("/api/v1/schedules?{words}")).is(200).json();
+        let names = page["schedules"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), page["next"].as_str().map(str::to_owned))
+    };
+    let (mut all, mut next) = page("");
+    while let Some(after) = next {
+        assert_eq!((all.len() % 500, all.last()), (0, Some(&after)));
+        let (more, behind) = page(&format!("after={after}"));
+        all.extend(more);
+        next = behind;
+    }
+    assert_eq!(all, (1..=1201).map(|n| format!("s{n:04}")).collect::<Vec<_>>());
+    assert_eq!(page("limit=2&after=s0002"), (vec!["s0003".into(), "s0004".into()], Some("s0004".into())));
+    assert_eq!(page("after=s1200"), (vec!["s1201".into()], None));
+    assert_eq!(http.get("/api/v1/schedules?limit=501").is(400).json()["field"], "limit");
+}

@@ -99,7 +99,7 @@ pub(crate) fn api() -> Vec<(Words, &'static str, Words, Route)> {
         (&["get"], "/groups", &["before"], get(api::look::groups)),
         (&["get"], "/groups/{id}", &[], get(api::look::group)),
         (&["post"], "/groups/{id}/cancel", &[], post(api::change::cancel_group)),
-        (&["get"], "/schedules", &[], get(api::look::schedules)),
+        (&["get"], "/schedules", &["after", "limit"], get(api::look::schedules)),
         (&["post"], "/schedules/{name}/{change}", &[], post(api::change::schedule)),
         (&["get"], "/openapi.json", &[], get(openapi::document)),
     ]

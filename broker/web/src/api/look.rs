@@ -1,6 +1,10 @@
 //! What can be asked: lanes, kinds, workers, tasks, batches, groups, schedules.
 
+use std::time::Duration;
+
 use laneway::Client;
+use laneway_protocol::message::{ScheduleRow, Schedules};
+use laneway_protocol::{Answer, Request};
 use serde_json::{Value, json};
 
 use super::{Answered, answer, object, task_json};
@@ -113,6 +117,34 @@ pub(crate) async fn group(visit: Visit, Path(id): Path<u64>) -> Answered {
     answer(&value)
 }
 
-pub(crate) async fn schedules(visit: Visit) -> Answered {
-    answer(&json!({ "schedules": visit.app.live.ask(Client::schedules).await? }))
+/// By name, as kinds are.
+pub(crate) async fn schedules(visit: Visit, Query(fields): Query) -> Answered {
+    let (after, limit) = (fields.text("after").map(Into::into), limit(&fields, PAGE_ROWS_MAX)?);
+    let (schedules, next) = visit.app.live.ask(move |client| schedules_behind(client, after, limit)).await?;
+    answer(&json!({ "schedules": schedules, "next": next }))
+}
+
+/// Asks for no more pages of the wire than a page of ours needs.
+fn schedules_behind(
+    client: &Client,
+    mut after: Option<String>,
+    limit: usize,
+) -> Result<(Vec<ScheduleRow>, Option<String>), laneway::Error> {
+    let mut rows = Vec::new();
+    loop {
+        let question = Request::Schedules(Schedules { after, ..Schedules::default() });
+        let page = match client.ask(&question, Duration::ZERO)? {
+            Answer::Schedules(page) => page,
+            other => return Err(laneway::Error::BadAnswer(format!("{other:?}"))),
+        };
+        rows.extend(page.schedules);
+        after = page.next;
+        if after.is_none() || rows.len() >= limit {
+            break;
+        }
+    }
+    let is_cut = after.is_some() || rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| is_cut).map(|row| row.name.clone());
+    Ok((rows, next))
 }
