@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Broker, Http, Place, Table, WorkerProcess, wait_until};
+use harness::{Apart, Broker, Http, Place, Table, WorkerProcess, wait_until};
 use serde_json::json;
 
 #[test]
@@ -350,6 +350,62 @@ fn a_table_of_another_program_is_not_ready() {
         http.get("/livez").is(200);
         assert!(http.get("/about").body.contains(&format!("version {found}; this program knows {known}")));
     }
+}
+
+#[test]
+fn a_submit_that_is_not_answered_is_safe_to_repeat_with_its_key() {
+    // Proves that nobody is told "not stored" of what is on its way, what to do then, and that the key makes it one task.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let apart = Apart::start(&place, broker.endpoint(), &[]);
+    let http = apart.http();
+    let keyed = http.with("idempotency-key", "order-17");
+    for (asks, body, says) in [
+        (&http, json!({"kind": "nobody"}), "with an Idempotency-Key repeating is safe"),
+        (&keyed, json!({"kind": "keyed", "wait_ms": 100}), "the same Idempotency-Key"),
+    ] {
+        // The dashboard's own look may be the one that finds the broker away; then nothing was sent.
+        wait_until("a submit on its way", || {
+            wait_until("the dashboard to be connected", || http.get("/api/v1/batches/1").status == 404);
+            broker.signal("STOP");
+            let answer = asks.post_json("/api/v1/tasks", &body);
+            broker.signal("CONT");
+            let said = answer.json();
+            if answer.status == 503 {
+                assert_eq!(said["code"], "no_broker", "{said}");
+                return false;
+            }
+            assert!(
+                said["code"] == "no_answer" && said["message"].as_str().unwrap().contains("is not known"),
+                "{said}"
+            );
+            assert!(said["next"].as_str().unwrap().contains(says), "{said}");
+            answer.status == 504
+        });
+    }
+    let again = || keyed.post_json("/api/v1/tasks", &json!({"kind": "keyed"}));
+    wait_until("the broker to answer", || again().status == 200);
+    assert_eq!(Table::open(&place).count("kind = 'keyed'"), 1);
+}
+
+#[test]
+fn a_submit_whose_wait_fails_tells_what_is_stored() {
+    // Proves that a broker which goes in the middle of a wait does not make a stored task an error.
+    let place = Place::new();
+    let broker = Broker::start(&place);
+    let apart = Apart::start(&place, broker.endpoint(), &[]);
+    let http = apart.http();
+    let table = Table::open(&place);
+    let stored = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| http.post_json("/api/v1/tasks", &json!({"kind": "nobody", "wait_ms": 60_000})));
+        table.wait_for_count("kind = 'nobody'", 1);
+        // The broker is asked one thing after the other: with this answer the one before is in.
+        http.get("/api/v1/batches/1").is(404);
+        drop(broker);
+        waits.join().unwrap()
+    });
+    let stored = stored.is(200).json();
+    assert!(stored["task"].is_u64() && stored.get("state").is_none(), "{stored}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A wait holds a connection and no thread: the task is asked about at short intervals, which grow with the time it has been
 //! waited. So a hundred that wait cost the broker no more than a few questions a second each.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
@@ -13,6 +15,7 @@ use laneway_protocol::{Answer, Request, RequestId, TraceContext};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::{Answered, answer, object};
@@ -30,6 +33,7 @@ use crate::request::{Json, Path, Query};
 const ASK_FIRST: Duration = Duration::from_millis(20);
 const ASK_EVERY: Duration = Duration::from_millis(400);
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Of a key by which a submit that is said again is known.
 const KEY_BYTES_MAX: usize = 255;
 
@@ -58,17 +62,29 @@ pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(mut body): Jso
         }
     }
     let request = request_id(&headers, &visit.visitor)?;
+    // Before anything is stored: one that is refused afterwards would be said again, and stored twice.
+    let place = if wait.is_zero() { None } else { Some(place_to_wait(&visit)?) };
+    let was_sent = Arc::new(AtomicBool::new(false));
+    let sent = Arc::clone(&was_sent);
     let submit = Submit { request, tasks, wait_ms: 0, abandon: false, group: None };
     let submitted: Submitted = visit
         .app
         .live
-        .ask(move |client| match client.ask(&Request::Submit(submit), Duration::ZERO)? {
-            Answer::Submit(submitted) => Ok(submitted),
-            other => Err(laneway::Error::BadAnswer(format!("{other:?}"))),
+        .ask(move |client| {
+            sent.store(true, Ordering::SeqCst);
+            match client.ask(&Request::Submit(submit), Duration::ZERO)? {
+                Answer::Submit(submitted) => Ok(submitted),
+                other => Err(laneway::Error::BadAnswer(format!("{other:?}"))),
+            }
         })
-        .await?;
+        .await
+        .map_err(|failure| if was_sent.load(Ordering::SeqCst) { perhaps_stored(failure, &headers) } else { failure })?;
     let ids: Vec<TaskId> = submitted.tasks.iter().map(|stored| stored.task).collect();
-    let (ends, pending) = if wait.is_zero() { (Vec::new(), ids) } else { wait_for(&visit, ids, wait).await? };
+    let (ends, pending) = match place {
+        // They are stored, and that is told whatever becomes of the wait.
+        Some(place) => wait_for(&visit, ids.clone(), wait, place).await.unwrap_or((Vec::new(), ids)),
+        None => (Vec::new(), ids),
+    };
     let ends: Vec<Value> = ends.iter().map(|end| end_json(end, visit.sees_payloads())).collect();
     if is_one {
         let mut value = submitted.tasks.first().map(object).unwrap_or_default();
@@ -83,7 +99,7 @@ pub(crate) async fn wait(visit: Visit, Path(id): Path<i64>, Query(fields): Query
     let task = task_id(id)?;
     let ms = fields.number("wait_ms")?.map_or(Ok(30_000), u64::try_from);
     let ms = ms.map_err(|_| Failure::bad("wait_ms", "is negative"))?;
-    let (ends, _) = wait_for(&visit, vec![task], limit(ms)?).await?;
+    let (ends, _) = wait_for(&visit, vec![task], limit(ms)?, place_to_wait(&visit)?).await?;
     if let Some(end) = ends.first() {
         return answer(&end_json(end, visit.sees_payloads()));
     }
@@ -95,7 +111,7 @@ pub(crate) async fn wait(visit: Visit, Path(id): Path<i64>, Query(fields): Query
 /// The key of each visitor is their own: nobody gets the ids of another's tasks by guessing one.
 fn request_id(headers: &HeaderMap, visitor: &Visitor) -> Result<RequestId, Failure> {
     let mut bytes = [0; 16];
-    if let Some(key) = headers.get("idempotency-key") {
+    if let Some(key) = headers.get(IDEMPOTENCY_KEY) {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Failure::bad("Idempotency-Key", format!("must have 1 to {KEY_BYTES_MAX} bytes")));
         }
@@ -126,8 +142,31 @@ fn limit(ms: u64) -> Result<Duration, Failure> {
     Ok(Duration::from_millis(ms))
 }
 
-async fn wait_for(visit: &Visit, tasks: Vec<TaskId>, limit: Duration) -> Result<(Vec<Final>, Vec<TaskId>), Failure> {
-    let _place = visit.app.waiters.try_acquire().map_err(|_| Failure::busy())?;
+/// Of a submit that was on its way when the broker was given up on.
+fn perhaps_stored(failure: Failure, headers: &HeaderMap) -> Failure {
+    if failure.code != "no_broker" {
+        return failure;
+    }
+    let text = "the broker did not answer the submit in time: whether its tasks are stored is not known";
+    let next = if headers.contains_key(IDEMPOTENCY_KEY) {
+        "say it again with the same Idempotency-Key: what is stored already is not stored twice"
+    } else {
+        "look for the tasks before you say it again, which may store them twice; with an Idempotency-Key repeating is safe"
+    };
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", text).next(next)
+}
+
+fn place_to_wait(visit: &Visit) -> Result<SemaphorePermit<'_>, Failure> {
+    visit.app.waiters.try_acquire().map_err(|_| Failure::busy())
+}
+
+/// Until all have ended, or the time is over: the ends, and those that go on. The place is held as long.
+async fn wait_for(
+    visit: &Visit,
+    tasks: Vec<TaskId>,
+    limit: Duration,
+    _place: SemaphorePermit<'_>,
+) -> Result<(Vec<Final>, Vec<TaskId>), Failure> {
     let begun = Instant::now();
     let until = begun + limit;
     let (mut ends, mut pending) = (Vec::new(), tasks);
