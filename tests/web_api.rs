@@ -145,6 +145,16 @@ fn every_error_of_the_api_has_one_shape() {
 }
 
 #[test]
+fn what_is_no_request_of_the_api_is_refused_without_a_body() {
+    // Proves what the guide says of errors that have no JSON: what is no HTTP, and a head over its bound.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    for (path, status) in [("/api/v1/tasks?q=attempt>1", 400), (&format!("/{}", "a".repeat(100_000)), 431)] {
+        assert!(http.get(path).is(status).body.is_empty());
+    }
+}
+
+#[test]
 fn all_that_match_may_be_said_with_every_word_of_the_filter() {
     // Proves that a batch goes by key, fair key, group, worker and attempts too, and by nothing that was not said.
     let place = Place::new();
