@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::greeting::{self, Look};
+use crate::greeting::{Greeter, Look};
 
 /// Why a broker that is there does not let this peer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +98,23 @@ impl Watch {
 
     /// What the look at the broker has shown, once it is over.
     fn take_look(&mut self) -> Option<Barrier> {
-        let is_well = self.look.as_ref()?.answer()?;
+        let greeter = self.look.as_ref()?.answer()?;
         self.look = None;
-        self.broken_off = if is_well { self.broken_off + 1 } else { 0 };
-        (self.broken_off >= BROKEN_OFF_MAX && !self.was_admitted).then_some(Barrier::BrokenOff)
+        if self.was_admitted {
+            return None;
+        }
+        match (self.has_keys, greeter) {
+            (true, Greeter::Plain) => Some(Barrier::TakesNoKeys),
+            (false, Greeter::Curve) => Some(Barrier::NeedsKeys),
+            (true, Greeter::Curve) => {
+                self.broken_off += 1;
+                (self.broken_off >= BROKEN_OFF_MAX).then_some(Barrier::BrokenOff)
+            }
+            (false, Greeter::Plain) | (_, Greeter::Nobody) => {
+                self.broken_off = 0;
+                None
+            }
+        }
     }
 
     pub(crate) fn was_admitted(&self) -> bool {
@@ -113,14 +126,16 @@ impl Watch {
             Handshake::Done => None,
             Handshake::NotListed => Some(Barrier::UnknownKey),
             Handshake::Mismatch => {
-                greeting::introduce(&self.endpoint, self.has_keys);
+                // For the broker's log.
+                Look::at(&self.endpoint, self.has_keys);
                 Some(if self.has_keys { Barrier::TakesNoKeys } else { Barrier::NeedsKeys })
             }
             // Whoever was let in with these keys has the right ones: the broker is away, or full, or hangs.
-            Handshake::BrokenOff if self.was_admitted || !self.has_keys => None,
-            // So may be one that never let this peer in, unless it is seen to greet others at this very time.
+            Handshake::BrokenOff if self.was_admitted => None,
+            // So may be one that never let this peer in, unless it is seen to greet at this very time. With what it greets must be
+            // looked at: of two that do not fit the faster one closes, and the other may never hear why.
             Handshake::BrokenOff => {
-                self.look.get_or_insert_with(|| Look::at(&self.endpoint));
+                self.look.get_or_insert_with(|| Look::at(&self.endpoint, self.has_keys));
                 None
             }
         }
@@ -150,4 +165,64 @@ fn handshake(event: &[u8]) -> Option<Handshake> {
     } else {
         Handshake::BrokenOff
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::greeting::{OPENING_BYTES, greeting};
+
+    /// A broker that always has the whole greeting of a peer before its own is out, and closes, as the two do not fit.
+    fn quicker(is_curve: bool) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+        let serve = move |mut stream: TcpStream| {
+            let greeting = greeting(is_curve);
+            let (opening, rest) = greeting.split_at(OPENING_BYTES);
+            let mut heard = [0; 64];
+            stream.write_all(opening)?;
+            stream.read_exact(&mut heard[..OPENING_BYTES])?;
+            // libzmq says all the rest at once.
+            stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+            if stream.read(&mut heard).is_err() {
+                stream.write_all(rest)?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| _ = serve(stream)));
+        endpoint
+    }
+
+    #[test]
+    fn a_peer_that_is_always_the_slower_one_is_told_why() {
+        // Proves that a broker which closes before its greeting was heard is not tried for ever: a loaded machine has such ones.
+        for (has_keys, barrier) in [(false, Barrier::NeedsKeys), (true, Barrier::TakesNoKeys)] {
+            let endpoint = quicker(!has_keys);
+            let context = zmq::Context::new();
+            let socket = context.socket(zmq::REQ).unwrap();
+            socket.set_linger(0).unwrap();
+            if has_keys {
+                let (broker, ours) = (zmq::CurveKeyPair::new().unwrap(), zmq::CurveKeyPair::new().unwrap());
+                socket.set_curve_serverkey(&broker.public_key).unwrap();
+                socket.set_curve_publickey(&ours.public_key).unwrap();
+                socket.set_curve_secretkey(&ours.secret_key).unwrap();
+            }
+            let mut watch = Watch::start(&context, &socket, endpoint.as_str().into(), (has_keys, false)).unwrap();
+            socket.connect(&endpoint).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let told = loop {
+                if let Some(barrier) = watch.barrier().unwrap() {
+                    break barrier;
+                }
+                assert!(Instant::now() < deadline, "nothing is told");
+                thread::sleep(Duration::from_millis(5));
+            };
+            assert_eq!(told, barrier);
+        }
+    }
 }

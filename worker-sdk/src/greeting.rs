@@ -1,7 +1,7 @@
-//! Greetings by hand: does somebody greet with CURVE at an endpoint right now, and does the broker there know why a peer went
+//! Greetings by hand: who greets at an endpoint right now, with CURVE or without, and does the broker there know why a peer went
 //! away? Knows as much of ZMTP (ZeroMQ's RFC 23) as that needs: both sides begin with a greeting of 64 bytes.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -14,49 +14,48 @@ const GREETS_WITHIN: Duration = Duration::from_millis(250);
 /// It stays open for so long while nothing is said: one that is full, or a forwarder in front of nobody, closes it.
 const STAYS_FOR: Duration = Duration::from_millis(100);
 const GREETING_BYTES: usize = 64;
+/// Signature and version: whoever has them says its whole greeting, mechanism and all. A libzmq that has all of another's may
+/// close before its own is out, so the rest is said when theirs is here.
+pub(crate) const OPENING_BYTES: usize = 11;
+
+/// Who greets at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeter {
+    /// Nobody, or not in time, or one that closes at once, or where it cannot be tried in this way.
+    Nobody,
+    /// Takes peers without keys only.
+    Plain,
+    /// Takes peers with keys only.
+    Curve,
+}
 
 /// A look under way, on a thread of its own: a name that nobody resolves, or a broker that stands still, holds up nothing else.
-pub(crate) struct Look(Receiver<bool>);
+pub(crate) struct Look(Receiver<Greeter>);
 
 impl Look {
-    pub(crate) fn at(endpoint: &str) -> Self {
+    /// `has_keys`: what this peer says of itself. Where the two do not fit the broker's log has a line about it then, which a
+    /// socket does not always bring about: libzmq closes such a connection before it has said its own part.
+    pub(crate) fn at(endpoint: &str, has_keys: bool) -> Self {
         let (tell, told) = mpsc::channel();
         let endpoint = endpoint.to_owned();
-        // Without a thread there is no answer, which is told as one.
-        let look = move || tell.send(is_curve_served(&endpoint)).unwrap_or_default();
+        // Without a thread there is no answer, which is told as one. Nobody may wait for it.
+        let look = move || tell.send(greeter(&endpoint, has_keys)).unwrap_or_default();
         thread::Builder::new().name("laneway-look".into()).spawn(look).ok();
         Self(told)
     }
 
     /// `None` while it is under way.
-    pub(crate) fn answer(&self) -> Option<bool> {
+    pub(crate) fn answer(&self) -> Option<Greeter> {
         match self.0.try_recv() {
-            Ok(is_served) => Some(is_served),
+            Ok(greeter) => Some(greeter),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(false),
+            Err(TryRecvError::Disconnected) => Some(Greeter::Nobody),
         }
     }
 }
 
-/// Says once how this peer meant to speak, and waits for the end: libzmq closes a connection whose two sides do not fit before it has
-/// said its own part, so that the broker's log would have no line about it. Returns at once.
-pub(crate) fn introduce(endpoint: &str, has_keys: bool) {
-    let endpoint = endpoint.to_owned();
-    let introduce = move || {
-        let Some(mut stream) = connect(&endpoint) else { return };
-        let said = stream.set_read_timeout(Some(GREETS_WITHIN)).and_then(|()| stream.write_all(&greeting(has_keys)));
-        if said.is_ok() {
-            // The broker closes it. Whatever comes before is its greeting.
-            std::io::copy(&mut stream, &mut std::io::sink()).ok();
-        }
-    };
-    // Without a thread the log has a line less.
-    thread::Builder::new().name("laneway-look".into()).spawn(introduce).ok();
-}
-
-/// False where nobody greets in time, or not with CURVE, and where it cannot be tried in this way.
-fn is_curve_served(endpoint: &str) -> bool {
-    connect(endpoint).is_some_and(greets)
+fn greeter(endpoint: &str, has_keys: bool) -> Greeter {
+    connect(endpoint).and_then(|stream| greet(stream, has_keys).ok()).unwrap_or(Greeter::Nobody)
 }
 
 fn connect(endpoint: &str) -> Option<TcpStream> {
@@ -79,31 +78,36 @@ fn ipc(path: &str) -> Option<TcpStream> {
     UnixStream::connect(path).ok().map(|stream| TcpStream::from(OwnedFd::from(stream)))
 }
 
-fn greets(mut stream: TcpStream) -> bool {
+fn greet(mut stream: TcpStream, has_keys: bool) -> io::Result<Greeter> {
     let until = Instant::now() + GREETS_WITHIN;
+    let ours = greeting(has_keys);
+    let (opening, rest) = ours.split_at(OPENING_BYTES);
+    stream.write_all(opening)?;
     let mut heard = [0; GREETING_BYTES];
     let mut n = 0;
-    if stream.write_all(&greeting(true)).is_err() {
-        return false;
-    }
     while n < GREETING_BYTES {
-        let left = until.saturating_duration_since(Instant::now());
         // No time is left when it is zero, which sets no timeout but fails.
-        match stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut heard[n..])) {
-            Ok(more @ 1..) => n += more,
-            Ok(0) | Err(_) => return false,
+        stream.set_read_timeout(Some(until.saturating_duration_since(Instant::now())))?;
+        match stream.read(&mut heard[n..])? {
+            0 => return Ok(Greeter::Nobody),
+            more => n += more,
         }
     }
-    if heard[12..18] != *b"CURVE\0" || stream.set_read_timeout(Some(STAYS_FOR)).is_err() {
-        return false;
-    }
-    // It is our turn, so a broker that is well says nothing.
+    let greeter = match &heard[12..18] {
+        b"CURVE\0" => Greeter::Curve,
+        b"NULL\0\0" => Greeter::Plain,
+        _ => return Ok(Greeter::Nobody),
+    };
+    stream.write_all(rest)?;
+    // Where the two fit it is our turn with CURVE, and one that is well says nothing. Where they do not it closes.
+    stream.set_read_timeout(Some(STAYS_FOR))?;
     let more = stream.read(&mut [0]);
-    more.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    let is_silent = more.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+    Ok(if has_keys && greeter == Greeter::Curve && !is_silent { Greeter::Nobody } else { greeter })
 }
 
 /// Of a client that speaks ZMTP 3.0, with CURVE or without.
-fn greeting(has_keys: bool) -> [u8; GREETING_BYTES] {
+pub(crate) fn greeting(has_keys: bool) -> [u8; GREETING_BYTES] {
     let mut bytes = [0; GREETING_BYTES];
     bytes[..11].copy_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3]);
     let mechanism = if has_keys { &b"CURVE"[..] } else { b"NULL" };
@@ -137,8 +141,11 @@ mod tests {
         server.set_curve_secretkey(&pair.secret_key).unwrap();
         server.bind("tcp://127.0.0.1:*").unwrap();
         let curve = server.get_last_endpoint().unwrap().unwrap();
-        assert!(is_curve_served(&curve));
-        assert!(!is_curve_served(&plain));
+        for has_keys in [false, true] {
+            assert_eq!(greeter(&curve, has_keys), Greeter::Curve);
+            assert_eq!(greeter(&plain, has_keys), Greeter::Plain);
+        }
+        let is_curve_served = |endpoint: &str| greeter(endpoint, true) == Greeter::Curve;
         assert!(!is_curve_served(&served_by(drop)), "a forwarder in front of nobody");
         let greet_and_close = |mut stream: TcpStream| stream.write_all(&greeting(true)).unwrap();
         assert!(!is_curve_served(&served_by(greet_and_close)), "one that is full");
