@@ -126,6 +126,17 @@ fn every_error_of_the_api_has_one_shape() {
     ] {
         wrong.push((path, field, http.post_json(&format!("/api/v1{path}"), &body).is(status)));
     }
+    // A field that stands twice has no meaning, in objects within the body too; a payload is its app's own.
+    for (path, body, field) in [
+        ("/tasks", r#"{"kind": "a", "kind": "b"}"#, "kind"),
+        ("/tasks", r#"{"tasks": [{"kind": "a"}, {"kind": "a", "lane": "low", "lane": "high"}]}"#, "tasks[1].lane"),
+        ("/kinds/mail", r#"{"cap": 1, "cap": 2}"#, "cap"),
+        ("/lanes/low", r#"{"paused": true, "paused": false}"#, "paused"),
+        ("/bulk", r#"{"change": "purge", "filter": {"state": "done", "state": "dead"}}"#, "filter.state"),
+    ] {
+        wrong.push((path, Some(field), http.ask("POST", &format!("/api/v1{path}"), body).is(400)));
+    }
+    http.ask("POST", "/api/v1/tasks", r#"{"kind": "nobody", "payload": {"a": 1, "a": 2}}"#).is(200);
     for (path, field, answer) in wrong {
         let said = answer.json();
         assert!(said["code"].is_string() && said["message"].is_string(), "{path}: {said}");

@@ -1,7 +1,12 @@
 //! Reads JSON that others wrote, and says what is wrong with it: which field, and in words of JSON. The texts of serde speak of types
 //! of this program, which nobody outside knows.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use std::collections::HashSet;
+use std::fmt::{self, Write as _};
+
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -37,6 +42,103 @@ pub(crate) fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, field: 
         .remove(field)
         .filter(|value| !value.is_null())
         .map_or(Ok(None), |value| strict(value.to_string().as_bytes(), field))
+}
+
+/// Refuses a body that says one field twice: which of the two is meant nobody knows, and readers differ in which they take. What
+/// stands in a payload is its app's own. What is no JSON is left to [`strict`].
+pub(crate) fn without_twins(json: &[u8]) -> Result<(), Failure> {
+    let (mut json, mut at) = (serde_json::Deserializer::from_slice(json), String::new());
+    match (Twins { at: &mut at }).deserialize(&mut json) {
+        Err(error) if error.is_data() => {
+            Err(Failure::bad(&at, format!("'{at}' is said more than once")).next("say it once"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Goes through a value, and ends with an error at the first field that its object has already. One text for the whole way: with
+/// one for each depth a body of long names would take many times its size.
+struct Twins<'a> {
+    at: &'a mut String,
+}
+
+impl Twins<'_> {
+    /// Where the walk is afterwards is told by an error alone.
+    fn step(&mut self, into: fmt::Arguments<'_>) -> usize {
+        let length = self.at.len();
+        self.at.write_fmt(into).expect("a String takes what is written");
+        length
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Twins<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Twins<'_> {
+    type Value = ();
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<(), A::Error> {
+        let mut fields = HashSet::new();
+        while let Some(field) = object.next_key::<String>()? {
+            let dot = if self.at.is_empty() { "" } else { "." };
+            let length = self.step(format_args!("{dot}{field}"));
+            if field == "payload" {
+                object.next_value::<IgnoredAny>()?;
+            } else {
+                object.next_value_seed(Twins { at: &mut *self.at })?;
+            }
+            if !fields.insert(field) {
+                return Err(A::Error::custom("said twice"));
+            }
+            self.at.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        for n in 0_usize.. {
+            let length = self.step(format_args!("[{n}]"));
+            let item = list.next_element_seed(Twins { at: &mut *self.at })?;
+            self.at.truncate(length);
+            if item.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 fn fault(text: &str, path: &str, whole: &str) -> Failure {
@@ -135,7 +237,7 @@ mod tests {
         n: Option<i64>,
     }
 
-    fn wrong<T: DeserializeOwned + std::fmt::Debug>(json: &str) -> (String, String) {
+    fn wrong<T: DeserializeOwned + fmt::Debug>(json: &str) -> (String, String) {
         let wrong = strict::<T>(json.as_bytes(), "body").unwrap_err();
         (wrong.field.unwrap(), wrong.message + &wrong.next.map_or_else(String::new, |next| format!("; {next}")))
     }
@@ -199,6 +301,34 @@ mod tests {
         assert_eq!(wrong::<Closed>(r#"{"change": "x", "n": "1"}"#), of("n", "must be a whole number, not \"1\""));
         let read = strict::<Closed>(br#"{"change": "x"}"#, "body").unwrap();
         assert_eq!((read.change.as_str(), read.n), ("x", None));
+    }
+
+    #[test]
+    fn a_field_is_said_once() {
+        // Proves it at every depth and for a name that is written in two ways, and that payloads and texts that are no JSON pass.
+        for (json, at) in [
+            (r#"{"kind": "a", "kind": "b"}"#, "kind"),
+            (r#"{"kind": "a", "k\u0069nd": "a"}"#, "kind"),
+            (r#"{"payload": 1, "payload": 1}"#, "payload"),
+            (r#"{"filter": {"all": true, "lane": "low", "all": false}}"#, "filter.all"),
+            (
+                r#"{"tasks": [{"kind": "a"}, {"kind": "a", "after": [{"task": 1, "task": 2}]}]}"#,
+                "tasks[1].after[0].task",
+            ),
+            (r#"{"": 1, "": 2}"#, ""),
+        ] {
+            let wrong = without_twins(json.as_bytes()).unwrap_err();
+            assert_eq!((wrong.field.as_deref(), wrong.status.as_u16()), (Some(at), 400), "{json}");
+            assert_eq!(wrong.message, format!("'{at}' is said more than once"));
+        }
+        for json in [
+            r#"{"tasks": [{"kind": "a", "payload": {"a": [1.5, -1, null, {"b": 1, "b": 2}], "a": 2}}, {"kind": "a"}]}"#,
+            r#"{"a": [true, null, 0.5, -1, 2, "text"], "b": {"a": 1}}"#,
+            r#"{"a": 1, "a""#,
+            "",
+        ] {
+            assert!(without_twins(json.as_bytes()).is_ok(), "{json}");
+        }
     }
 
     #[test]

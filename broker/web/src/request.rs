@@ -10,7 +10,7 @@ use axum::http::{StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
-use crate::json::strict;
+use crate::json::{strict, without_twins};
 use crate::limits::{BODY_BYTES_MAX, BODY_TIME};
 
 /// Names and values in the order in which they came.
@@ -127,6 +127,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let bytes = read(request.into_body()).await?;
         let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+        without_twins(&bytes)?;
         strict(&bytes, "body").map(Self)
     }
 }
