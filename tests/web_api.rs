@@ -97,6 +97,7 @@ fn every_error_of_the_api_has_one_shape() {
         ("/groups/abc", 400, Some("id")),
         ("/groups/18446744073709551615", 404, None),
         ("/batches/x", 400, Some("n")),
+        ("/batches/7", 404, Some("n")),
         ("/tasks?knd=x", 400, Some("knd")),
         ("/tasks/1/wait?ms=5", 400, Some("ms")),
         ("/lanes?q=x", 400, Some("q")),
@@ -111,6 +112,17 @@ fn every_error_of_the_api_has_one_shape() {
         ("/kinds/mail", json!({"capp": 5, "paused": true}), 400, Some("capp")),
         ("/kinds/mail", json!({"cap": "x"}), 400, Some("cap")),
         ("/kinds/mail", json!({"reset": 1}), 400, Some("reset")),
+        // What the broker refuses it names in its own message; here the field is the one of the body or the path.
+        ("/lanes/low", json!({"share": 101}), 400, Some("share")),
+        ("/lanes/low", json!({"paused": false, "cap": u32::MAX}), 400, Some("cap")),
+        ("/kinds/mail", json!({"backoff_base_ms": 9, "backoff_max_ms": 5}), 400, Some("backoff_base_ms")),
+        ("/kinds/mail", json!({"lane": "nosuch"}), 400, Some("lane")),
+        ("/tasks", json!({"kind": "a", "lane": "nosuch"}), 400, Some("lane")),
+        ("/tasks", json!({"tasks": [{"kind": "a", "lane": "nosuch"}]}), 400, Some("tasks[0].lane")),
+        ("/bulk", json!({"change": "purge", "q": format!("kind:{}", "x".repeat(5_000))}), 400, Some("q")),
+        ("/bulk", json!({"change": "purge", "filter": {"kind": "x".repeat(5_000)}}), 400, Some("filter.kind")),
+        ("/batches/7", json!({"stop": true}), 404, Some("n")),
+        ("/workers/nosuch/drain", json!({}), 404, Some("session")),
         ("/tasks", json!([1]), 400, Some("body")),
         ("/tasks", json!({"tasks": 5}), 400, Some("tasks")),
         ("/tasks", json!({"kind": 5}), 400, Some("kind")),
@@ -137,6 +149,9 @@ fn every_error_of_the_api_has_one_shape() {
         wrong.push((path, Some(field), http.ask("POST", &format!("/api/v1{path}"), body).is(400)));
     }
     http.ask("POST", "/api/v1/tasks", r#"{"kind": "nobody", "payload": {"a": 1, "a": 2}}"#).is(200);
+    // The sum of all shares is refused in the one that was asked for.
+    http.post_json("/api/v1/lanes/low", &json!({"share": 60})).is(200);
+    wrong.push(("/lanes/normal", Some("share"), http.post_json("/api/v1/lanes/normal", &json!({"share": 60})).is(400)));
     for (path, field, answer) in wrong {
         let said = answer.json();
         assert!(said["code"].is_string() && said["message"].is_string(), "{path}: {said}");

@@ -51,6 +51,13 @@ impl Failure {
         self
     }
 
+    /// The broker names a field of its own message. Callers of the API know those of their body and path alone: they are told `ours`.
+    #[must_use]
+    pub(crate) fn in_words(mut self, ours: impl Fn(&str) -> &str) -> Self {
+        self.field = self.field.map(|field| ours(&field).to_owned());
+        self
+    }
+
     /// Of its page.
     pub(crate) fn title(&self) -> &'static str {
         self.status.canonical_reason().unwrap_or("Not as asked")

@@ -53,6 +53,7 @@ pub(crate) struct BulkChange {
 pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered {
     let change = change(&body.change)?;
     let lane = lane_of(change, body.lane.as_deref())?;
+    let is_words = body.q.is_some();
     let filter = match (body.q, body.filter) {
         (Some(q), None) => {
             let workers = connected(&visit.app.live.last());
@@ -68,7 +69,10 @@ pub(crate) async fn bulk(visit: Visit, Json(body): Json<BulkChange>) -> Answered
     };
     let dry_run = body.dry_run;
     // The broker itself refuses a filter without a condition that does not say `all`.
-    answer(&visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), filter, dry_run)).await?)
+    let batch = visit.app.live.ask(move |client| client.change_all(change, lane.as_ref(), filter, dry_run)).await;
+    let of_words =
+        |failure: Failure| failure.in_words(|field| if is_words && field.starts_with("filter") { "q" } else { field });
+    answer(&batch.map_err(of_words)?)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,7 +83,8 @@ pub(crate) struct BatchChange {
 }
 
 pub(crate) async fn stop_batch(visit: Visit, Path(n): Path<u64>, Json(body): Json<BatchChange>) -> Answered {
-    answer(&visit.app.live.ask(move |client| client.batch(n, body.stop)).await?)
+    let batch = visit.app.live.ask(move |client| client.batch(n, body.stop)).await;
+    answer(&batch.map_err(|failure| failure.in_words(|_| "n"))?)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,8 +113,10 @@ pub(crate) async fn lane(visit: Visit, Path(name): Path<String>, Json(body): Jso
     if question.changes_nothing() {
         return Err(Failure::bad("body", "changes nothing: say paused, share, cap, rate, rate_burst or reset"));
     }
-    let rows = visit.app.live.change(move |client| client.change_lanes(question)).await;
-    let rows = rows.map_err(|failure| if failure.code == "unknown_lane" { no_such_path(failure) } else { failure })?;
+    let rows = match visit.app.live.change(move |client| client.change_lanes(question)).await {
+        Err(failure) if failure.code == "unknown_lane" => return Err(no_such_path(failure)),
+        rows => rows.map_err(|failure| failure.in_words(of_values))?,
+    };
     let row = rows.into_iter().find(|row| row.lane == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no lane {name}")))?)
 }
@@ -131,9 +138,15 @@ pub(crate) async fn kind(visit: Visit, Path(name): Path<String>, Json(mut body):
     if question.changes_nothing() {
         return Err(Failure::bad("body", "changes nothing: say paused, reset or a value"));
     }
-    let rows = visit.app.live.change(move |client| client.change_kinds(question)).await?;
+    let rows = visit.app.live.change(move |client| client.change_kinds(question)).await;
+    let rows = rows.map_err(|failure| failure.in_words(of_values))?;
     let row = rows.into_iter().find(|row| row.kind.as_str() == name);
     answer(&row.ok_or_else(|| Failure::not_found(format!("there is no kind {name}")))?)
+}
+
+/// The values of one lane or one kind, which here are the body. All of `set` is refused for the sum of the shares alone.
+fn of_values(field: &str) -> &str {
+    if field == "set" { "share" } else { field.strip_prefix("set[0].values.").unwrap_or(field) }
 }
 
 /// The broker refuses a name in a body; here it is the path that leads nowhere.
@@ -160,7 +173,9 @@ pub(crate) async fn drain_all(visit: Visit, Json(body): Json<DrainChange>) -> An
 
 async fn drained(visit: Visit, body: DrainChange, worker: Option<String>) -> Answered {
     let drain = Drain { release: body.release, off: body.off, worker };
-    answer(&visit.app.live.change(move |client| client.drain(drain)).await?)
+    let told = visit.app.live.change(move |client| client.drain(drain)).await;
+    let of_path = |failure: Failure| failure.in_words(|field| if field == "worker" { "session" } else { field });
+    answer(&told.map_err(of_path)?)
 }
 
 pub(crate) async fn cancel_group(visit: Visit, Path(id): Path<u64>) -> Answered {

@@ -94,7 +94,8 @@ pub(crate) async fn log(visit: Visit, Path(id): Path<i64>) -> Answered {
 }
 
 pub(crate) async fn batch(visit: Visit, Path(n): Path<u64>) -> Answered {
-    answer(&visit.app.live.ask(move |client| client.batch(n, false)).await?)
+    let batch = visit.app.live.ask(move |client| client.batch(n, false)).await;
+    answer(&batch.map_err(|failure| failure.in_words(|_| "n"))?)
 }
 
 pub(crate) async fn dead(visit: Visit) -> Answered {

@@ -78,7 +78,11 @@ pub(crate) async fn submit(visit: Visit, headers: HeaderMap, Json(mut body): Jso
             }
         })
         .await
-        .map_err(|failure| if was_sent.load(Ordering::SeqCst) { perhaps_stored(failure, &headers) } else { failure })?;
+        .map_err(|failure| if was_sent.load(Ordering::SeqCst) { perhaps_stored(failure, &headers) } else { failure })
+        // One task is the body itself.
+        .map_err(|failure| {
+            failure.in_words(|field| field.strip_prefix("tasks[0].").filter(|_| is_one).unwrap_or(field))
+        })?;
     let ids: Vec<TaskId> = submitted.tasks.iter().map(|stored| stored.task).collect();
     let (ends, pending) = match place {
         // They are stored, and that is told whatever becomes of the wait.
