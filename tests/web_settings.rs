@@ -5,7 +5,9 @@
 
 mod harness;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use harness::{Apart, Broker, Browser, Http, Place, Said, Table, wait_until};
 use serde_json::json;
@@ -159,6 +161,45 @@ fn a_dashboard_answers_to_its_names_alone() {
     for (host, code) in [("tasks.example", 200), ("10.0.0.7", 200), ("other.example", 421), ("localhost", 421)] {
         assert_eq!(status(&http, host), code, "{host}");
     }
+}
+
+#[test]
+fn http_1_0_needs_no_host() {
+    // Proves that what has no Host is for the address that it reached in HTTP/1.0, wherever the dashboard listens, and refused with
+    // its cause in HTTP/1.1; that a name which is said is looked at in HTTP/1.0 too; and that nobody passes for one of our pages by it.
+    let answer = |http: &Http, request: &str| {
+        let mut stream = TcpStream::connect(http.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        write!(stream, "{request}\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        (text.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), text)
+    };
+    let place = Place::new();
+    let (broker, http) = start(&place, &["web.hosts=tasks.example"]);
+    let status = |request: &str| answer(&http, request).0;
+    for path in ["/livez", "/", "/api/v1/stats"] {
+        assert_eq!(status(&format!("GET {path} HTTP/1.0")), 200, "{path}");
+    }
+    assert_eq!(status("GET / HTTP/1.0\r\nhost: tasks.example"), 200);
+    for host in ["evil.example", "\u{e9}", ""] {
+        assert_eq!(status(&format!("GET / HTTP/1.0\r\nhost: {host}")), 421, "{host}");
+    }
+    let drain = "POST /api/v1/workers/drain HTTP/1.0\r\ncontent-length: 0";
+    assert_eq!(status(&format!("{drain}\r\norigin: http://evil.example")), 403);
+    let (code, text) = answer(&http, "GET /api/v1/stats HTTP/1.1");
+    assert!(code == 400 && text.contains("no_host") && text.contains("HTTP/1.1 needs the header Host"), "{text}");
+    drop(broker);
+
+    let access = write_secret(&place, "access", "admin ann correct-horse-battery\n");
+    let open =
+        ["--web", "0.0.0.0:0", "--set", &format!("web.access_file={access}"), "--set", "web.hosts=tasks.example"];
+    let broker = Broker::start_as(&place, &open);
+    let http = Http::at(Http::of(&broker).address().replace("0.0.0.0", "127.0.0.1"));
+    let secret = "authorization: Bearer correct-horse-battery";
+    assert_eq!(answer(&http, "GET / HTTP/1.0").0, 401);
+    assert_eq!(answer(&http, &format!("GET / HTTP/1.0\r\n{secret}")).0, 200);
+    assert_eq!(answer(&http, &format!("GET / HTTP/1.0\r\nhost: other.example\r\n{secret}")).0, 421);
 }
 
 #[test]

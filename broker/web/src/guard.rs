@@ -3,7 +3,7 @@
 //!
 //! | rule | against |
 //! |---|---|
-//! | on loopback the host must be this machine's own name | a page elsewhere whose name is made to lead here (DNS rebinding) |
+//! | on loopback the host must be this machine's own name, or none in HTTP/1.0 | a page elsewhere whose name is made to lead here (DNS rebinding) |
 //! | a known token or password, where there is an access file | everybody else |
 //! | a wrong one is answered late, and few at a time | guesses |
 //! | a write needs the role admin, and not `--read-only` | slips |
@@ -11,10 +11,11 @@
 //! | what an observer link shows is read by pages of `web.cors_origins` alone | pages that found a link |
 //! | scripts only with the nonce of this very answer | text of a task that turns out to be a script (XSS) |
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -98,14 +99,17 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 /// Who asks, if they are let in.
 fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure> {
     let headers = request.headers();
-    let host = host(headers);
     let anybody = || Visitor { name: "anybody".into(), role: Role::Read };
     let looks = only_looks(request.method());
     // The page that says so to a browser has a style.
     if is_asset(path) && looks {
         return Ok(anybody());
     }
-    if !is_ours(host, app.settings.bind, &app.settings.hosts) {
+    let host = host(request, app.settings.bind).ok_or_else(|| {
+        Failure::new(StatusCode::BAD_REQUEST, "no_host", "HTTP/1.1 needs the header Host, and there is none")
+            .next("say the name or the address that is asked, or speak HTTP/1.0")
+    })?;
+    if !is_ours(&host, app.settings.bind, &app.settings.hosts) {
         let text = format!("this is not {host}");
         return Err(Failure::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", text)
             .next("say the name that people use in web.hosts"));
@@ -116,7 +120,7 @@ fn admit(app: &Shared, path: &str, request: &Request) -> Result<Visitor, Failure
     if observe::is_shared(path) && (looks || request.method() == Method::OPTIONS) {
         // The script is no secret, and a page may load it before anybody knows what it will show.
         if path != "/widget.js" {
-            origins::check(&app.settings.cors_origins, headers, host)?;
+            origins::check(&app.settings.cors_origins, headers, &host)?;
         }
         return Ok(anybody());
     }
@@ -133,8 +137,8 @@ fn may(app: &Shared, path: &str, request: &Request, visitor: &Visitor) -> Result
     if only_looks(method) || (method == Method::OPTIONS && observe::is_shared(path)) {
         return Ok(());
     }
-    let headers = request.headers();
-    if !is_same_origin(headers, host(headers)) {
+    let host = host(request, app.settings.bind).unwrap_or_default();
+    if !is_same_origin(request.headers(), &host) {
         let text = "a change must come from the dashboard itself, not from another page";
         return Err(Failure::new(StatusCode::FORBIDDEN, "cross_site", text));
     }
@@ -153,8 +157,14 @@ fn only_looks(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn host(headers: &HeaderMap) -> &str {
-    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+/// Whom a request is for, if it says so as its version of HTTP wants it. HTTP/1.0 has no `Host`: whoever leaves it out there, as
+/// health checks of balancers do, means the address that was reached. That lets nobody in. A program may say any `Host` as well,
+/// and the one visitor who cannot choose it, a browser that a page has led here by another name, speaks HTTP/1.1 and never leaves it out.
+fn host(request: &Request, bind: SocketAddr) -> Option<Cow<'_, str>> {
+    match request.headers().get(header::HOST) {
+        Some(host) => Some(host.to_str().unwrap_or_default().into()),
+        None => (request.version() == Version::HTTP_10).then(|| bind.to_string().into()),
+    }
 }
 
 /// Files that are the same for all.
