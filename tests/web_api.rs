@@ -445,6 +445,40 @@ fn a_submit_whose_wait_fails_tells_what_is_stored() {
 }
 
 #[test]
+fn workers_come_in_pages_by_session() {
+    // Proves that pages of any size have each worker once, in order, and that the page of people finds one by its name.
+    let place = Place::new();
+    let (_broker, http) = start(&place);
+    let names = ["one", "two", "three"];
+    let _workers = names.map(|name| WorkerProcess::start(&place, &format!("slots=1 name={name}")));
+    let page = |words: &str| http.get(&format!("/api/v1/workers?{words}")).is(200).json();
+    wait_until("all workers", || page("")["workers"].as_array().unwrap().len() == names.len());
+    let all = page("");
+    assert!(all["next"].is_null(), "{all}");
+    for limit in [1, 2, 3, 500] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = page(&format!("limit={limit}&after={after}"));
+            let rows = page["workers"].as_array().unwrap();
+            assert!(rows.len() <= limit, "{page}");
+            found.extend(rows.iter().map(|row| row["session"].clone()));
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(
+            found,
+            all["workers"].as_array().unwrap().iter().map(|row| row["session"].clone()).collect::<Vec<_>>()
+        );
+    }
+    assert_eq!(http.get("/api/v1/workers?limit=501").is(400).json()["field"], "limit");
+    let body = http.get("/workers?find=thre").is(200).body;
+    assert!(body.contains("three") && !body.contains("\"row\">two"), "{body}");
+    assert!(http.get("/workers?find=four").is(200).body.contains("No worker has four in its name"));
+}
+
+#[test]
 fn schedules_come_in_pages_by_name() {
     // Proves the bound of a page, where the next one begins, and that all of them together are all schedules, each once.
     let place = Place::new();

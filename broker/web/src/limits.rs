@@ -72,6 +72,8 @@ pub(crate) const SHOWN_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const METRIC_KINDS_MAX: usize = 200;
 /// Kinds on the page of lanes: those with the most to do.
 pub(crate) const KINDS_SHOWN: usize = 100;
+/// Workers on their page: those that are away or leave first.
+pub(crate) const WORKERS_SHOWN: usize = 100;
 
 const _: () = assert!(STREAMS_MAX + OBSERVERS_MAX < CONNECTIONS_MAX);
 
@@ -128,6 +130,7 @@ mod tests {
             (&["LIVE_SHARE", "PARTS_MAX"], format!("a quarter of the time for looks; {PARTS_MAX} parts kept")),
             (&["SHOWN_BYTES_MAX"], format!("payload or a result on a page | {} KiB |", SHOWN_BYTES_MAX >> 10)),
             (&["KINDS_SHOWN"], format!("kinds on the page of lanes; of the API | {KINDS_SHOWN}; {PAGE_ROWS_MAX} |")),
+            (&["WORKERS_SHOWN"], format!("workers on their page; of the API | {WORKERS_SHOWN}; {PAGE_ROWS_MAX} |")),
             (&["METRIC_KINDS_MAX"], format!("kinds by name in the metrics | {METRIC_KINDS_MAX} |")),
             (
                 &["HISTORY_POINTS_MAX", "HISTORY_MS"],

@@ -80,7 +80,7 @@ pub(crate) fn api() -> Vec<(Words, &'static str, Words, Route)> {
         (&["post"], "/lanes/{name}", &[], post(api::change::lane)),
         (&["get"], "/kinds", &["after", "limit"], get(api::look::kinds)),
         (&["post"], "/kinds/{name}", &[], post(api::change::kind)),
-        (&["get"], "/workers", &[], get(api::look::workers)),
+        (&["get"], "/workers", &["after", "limit"], get(api::look::workers)),
         (&["post"], "/workers/drain", &[], post(api::change::drain_all)),
         (&["post"], "/workers/{session}/drain", &[], post(api::change::drain)),
         (

@@ -44,16 +44,28 @@ pub(crate) async fn lanes(visit: Visit) -> Answered {
 
 /// By name; the next page begins after the last name of this one.
 pub(crate) async fn kinds(visit: Visit, Query(fields): Query) -> Answered {
-    let (after, limit) = (fields.text("after").unwrap_or_default(), limit(&fields, PAGE_ROWS_MAX)?);
+    let limit = limit(&fields, PAGE_ROWS_MAX)?;
     let page = facts(&visit, |facts| {
-        let mut kinds: Vec<_> = facts.kinds.iter().filter(|kind| kind.kind.as_str() > after).collect();
-        kinds.sort_by_key(|kind| &kind.kind);
-        let is_cut = kinds.len() > limit;
-        kinds.truncate(limit);
-        let next = kinds.last().filter(|_| is_cut).map(|kind| &kind.kind);
+        let (kinds, next) = behind(&facts.kinds, |kind| kind.kind.as_str(), &fields, limit);
         json!({ "kinds": kinds, "next": next })
     });
     answer(&page.await?)
+}
+
+/// The rows of a page in the order of their names, and what the next page begins after, if there is one.
+fn behind<'a, T>(
+    all: &'a [T],
+    name: impl Fn(&T) -> &str,
+    fields: &Fields,
+    limit: usize,
+) -> (Vec<&'a T>, Option<&'a str>) {
+    let after = fields.text("after").unwrap_or_default();
+    let mut rows: Vec<&T> = all.iter().filter(|row| name(row) > after).collect();
+    rows.sort_by_key(|row| name(row));
+    let is_cut = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| is_cut).map(|row| name(row));
+    (rows, next)
 }
 
 /// How many rows a page of a list is to have.
@@ -63,8 +75,14 @@ fn limit(fields: &Fields, unless_said: usize) -> Result<usize, Failure> {
     limit.ok_or_else(|| Failure::bad("limit", format!("must be 1 to {PAGE_ROWS_MAX}")))
 }
 
-pub(crate) async fn workers(visit: Visit) -> Answered {
-    answer(&json!({ "workers": facts(&visit, |facts| facts.workers.clone()).await? }))
+/// By session, as kinds are by name.
+pub(crate) async fn workers(visit: Visit, Query(fields): Query) -> Answered {
+    let limit = limit(&fields, PAGE_ROWS_MAX)?;
+    let page = facts(&visit, |facts| {
+        let (workers, next) = behind(&facts.workers, |worker| worker.session.as_str(), &fields, limit);
+        json!({ "workers": workers, "next": next })
+    });
+    answer(&page.await?)
 }
 
 pub(crate) async fn tasks(visit: Visit, Query(fields): Query) -> Answered {

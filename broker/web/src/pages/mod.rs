@@ -73,7 +73,7 @@ pub(crate) async fn parts(app: &App, snapshot: &Snapshot, page: &str, may_change
     let found = match name {
         "overview" => Ok(overview::parts(snapshot, base)),
         "lanes" => Ok(lanes::parts(snapshot, base, &fields, may_change)),
-        "workers" => Ok(workers::parts(app, snapshot, may_change).await),
+        "workers" => Ok(workers::parts(app, snapshot, &fields, may_change).await),
         "tasks" => tasks::parts(app, snapshot, &fields, may_change).await,
         "dead" => dead::parts(app, may_change).await,
         "groups" => groups::parts(app, &fields).await,

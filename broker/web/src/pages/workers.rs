@@ -1,9 +1,10 @@
-//! Workers: who is there, what each offers and runs, and sending one home.
+//! Workers: who is there, what each offers and runs, and sending one home. Of thousands a page has some, and finds the others.
 
 use std::collections::HashMap;
 
 use askama::Template;
 use laneway::{Drain, TaskState};
+use laneway_protocol::message::WorkerRow;
 
 use super::confirm::{Question, is_sure};
 use super::overview::trouble;
@@ -11,9 +12,10 @@ use super::{Frame, Part, Shown, Visit, bar, page, short};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::filter::Filter;
-use crate::request::Form;
+use crate::limits::WORKERS_SHOWN;
+use crate::request::{Fields, Form, Query};
 use crate::rows::{self, PageQuery, TaskLine};
-use crate::snapshot::{Facts, Snapshot};
+use crate::snapshot::{Facts, Snapshot, encode};
 use crate::time::{grouped, now_ms, span};
 
 /// Running tasks whose age is looked up.
@@ -28,6 +30,8 @@ struct WorkersPage {
     frame: Frame,
     trouble: String,
     table: String,
+    /// What the workers shown have in their name, host or session.
+    find: String,
 }
 
 #[derive(Template)]
@@ -40,6 +44,9 @@ struct WorkersPart<'a> {
     drain_all: &'static str,
     total: String,
     slots: String,
+    find: &'a str,
+    /// How many of how many, where that is not all.
+    more: String,
     workers: Vec<Worker>,
 }
 
@@ -64,18 +71,47 @@ struct Worker {
     is_draining: bool,
 }
 
-pub(crate) async fn show(visit: Visit) -> Shown {
+pub(crate) async fn show(visit: Visit, Query(fields): Query) -> Shown {
     let snapshot = visit.app.live.glance().await;
-    let frame = visit.frame("workers", "Workers").live("workers");
-    let mut parts = parts(&visit.app, &snapshot, frame.may_change).await.into_iter().map(|part| part.html);
-    page(&WorkersPage { trouble: trouble(&snapshot, &frame.base), table: parts.next().unwrap_or_default(), frame })
+    let live = address(&fields);
+    let frame = visit.frame("workers", "Workers").live(live.trim_start_matches('/'));
+    let mut parts = parts(&visit.app, &snapshot, &fields, frame.may_change).await.into_iter().map(|part| part.html);
+    let (trouble, table) = (trouble(&snapshot, &frame.base), parts.next().unwrap_or_default());
+    page(&WorkersPage { trouble, table, find: find(&fields).to_owned(), frame })
 }
 
-pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> Vec<Part> {
+fn find(fields: &Fields) -> &str {
+    fields.text("find").unwrap_or_default()
+}
+
+/// Of this page, with the workers that are looked for.
+fn address(fields: &Fields) -> String {
+    match find(fields) {
+        "" => "/workers".into(),
+        find => format!("/workers?find={}", encode(find)),
+    }
+}
+
+/// Workers with this text in their name, host or session, and how many there are. When those are too many the ones that are away or
+/// leave come first, and the rest stay in their order: rows that change places each second cannot be read.
+fn shown<'a>(facts: &'a Facts, find: &str) -> (Vec<&'a WorkerRow>, usize) {
+    let has = |worker: &&WorkerRow| {
+        [&worker.name, &worker.host, worker.session.as_str()].iter().any(|text| text.contains(find))
+    };
+    let mut workers: Vec<_> = facts.workers.iter().filter(has).collect();
+    let n = workers.len();
+    if n > WORKERS_SHOWN {
+        workers.sort_by_key(|worker| (!worker.away, !worker.draining));
+        workers.truncate(WORKERS_SHOWN);
+    }
+    (workers, n)
+}
+
+pub(super) async fn parts(app: &App, snapshot: &Snapshot, fields: &Fields, may_change: bool) -> Vec<Part> {
     let nothing = Facts::default();
     let facts = snapshot.facts.as_ref().unwrap_or(&nothing);
     let running = if facts.stats.running == 0 { HashMap::new() } else { running(app).await.unwrap_or_default() };
-    let worker = |worker: &laneway_protocol::message::WorkerRow| {
+    let worker = |worker: &WorkerRow| {
         let task = |id: &laneway::TaskId| {
             let line = i64::try_from(id.value()).ok().and_then(|id| running.get(&id));
             let age = line.and_then(|line| line.started_at).map_or_else(String::new, |at| span(now_ms() - at));
@@ -102,6 +138,8 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> V
             is_draining: worker.draining,
         }
     };
+    let find = find(fields);
+    let (workers, n) = shown(facts, find);
     let part = WorkersPart {
         base: &app.settings.base_path,
         may_change,
@@ -110,7 +148,9 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, may_change: bool) -> V
         drain_all: DRAIN_ALL,
         total: grouped(facts.workers.len() as u64),
         slots: format!("{} of {} slots busy", grouped(facts.busy()), grouped(facts.slots())),
-        workers: facts.workers.iter().map(worker).collect(),
+        find,
+        more: if n > workers.len() { format!("{} of {}", workers.len(), grouped(n as u64)) } else { String::new() },
+        workers: workers.into_iter().map(worker).collect(),
     };
     vec![Part::new("p-workers", &part)]
 }
@@ -141,11 +181,11 @@ pub(crate) async fn drain(visit: Visit, Form(fields): Form) -> Shown {
             Some(session) => (&*stop_question(&name(&visit, session)), "stop"),
             None => (DRAIN_ALL, "drain all"),
         };
-        return Question { text, yes, action: "/workers/drain", back: "/workers", page: "workers" }
-            .ask(&visit, &fields);
+        let back = address(&fields);
+        return Question { text, yes, action: "/workers/drain", back: &back, page: "workers" }.ask(&visit, &fields);
     }
     visit.app.live.change(move |client| client.drain(drain)).await?;
-    Ok(visit.to("/workers"))
+    Ok(visit.to(&address(&fields)))
 }
 
 /// What a session calls itself. A form may have come with the name already.
@@ -153,4 +193,46 @@ fn name(visit: &Visit, worker: &str) -> String {
     let snapshot = visit.app.live.last();
     let mut workers = snapshot.facts.iter().flat_map(|facts| &facts.workers);
     workers.find(|known| known.session.as_str() == worker).map_or_else(|| short(worker), |known| known.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use laneway_protocol::SessionName;
+
+    use super::*;
+
+    #[test]
+    fn of_many_workers_some_are_shown_and_the_others_found() {
+        // Proves the bound of the page, that those which are away or leave come first, that the rest keep their order, and what is
+        // looked at by a text.
+        let worker = |n: usize| WorkerRow {
+            session: SessionName::new(format!("session-{n:04}")).unwrap(),
+            name: format!("worker-{n:04}"),
+            host: format!("host{}", n % 7),
+            pid: 1,
+            sdk: String::new(),
+            kinds: Vec::new(),
+            lanes: Vec::new(),
+            slots: 1,
+            ready: 1,
+            running: Vec::new(),
+            connected_ms: 0,
+            away: n == 4_000,
+            draining: n == 3_000,
+        };
+        let names = |facts: &Facts, find: &str| -> Vec<String> {
+            shown(facts, find).0.iter().map(|worker| worker.name[7..].to_owned()).collect()
+        };
+        let mut facts = Facts { workers: (0..5_000).map(worker).collect(), ..Facts::default() };
+        let first = names(&facts, "");
+        assert_eq!((first.len(), shown(&facts, "").1), (WORKERS_SHOWN, 5_000));
+        assert_eq!(first[..4], ["4000", "3000", "0000", "0001"]);
+        assert_eq!(
+            (names(&facts, "worker-0123"), names(&facts, "session-0124")),
+            (vec!["0123".into()], vec!["0124".into()])
+        );
+        assert_eq!((shown(&facts, "host6").1, shown(&facts, "none").1), (714, 0));
+        facts.workers = (2_999..3_001).map(worker).collect();
+        assert_eq!(names(&facts, ""), ["2999", "3000"]);
+    }
 }
