@@ -396,15 +396,23 @@ fn each_fault_of_a_dashboard_is_found_before_its_start() {
     let folder = place.dir().display().to_string();
     let check = |words: &[&str]| Said::by(&place, &[], &[&["broker", "--check-config"][..], words].concat());
     check(&["--log-file", &folder]).is(7, &format!("log_file is {folder} (flag --log-file): is a folder"));
-    // A start and doctor look at it in the same way.
-    let says = "log_file is /nofolder/x.log (flag --log-file): /nofolder is not a folder";
-    for words in [&[][..], &["--check-config"], &["--supervise"]] {
-        let words = [&["broker", "--db", "x.db", "--log-file", "/nofolder/x.log"], words].concat();
-        Said::by(&place, &[], &words).is(7, says);
+    // A start and doctor look at it in the same way. In /proc not even root makes a file.
+    let fresh = place.path("fresh.log").display().to_string();
+    for (file, fault) in
+        [("/nofolder/x.log", "/nofolder is not a folder"), ("/proc/x.log", "/proc cannot be written: ")]
+    {
+        let says = format!("log_file is {file} (flag --log-file): {fault}");
+        for words in [&[][..], &["--check-config"], &["--supervise"]] {
+            let words = [&["broker", "--db", "x.db", "--log-file", file], words].concat();
+            Said::by(&place, &[], &words).is(7, &says);
+        }
+        let looked = Said::by(&place, &[("LANEWAY_LOG_FILE", file)], &["doctor", "-o", "json"]);
+        let told = about(&looked.json(), "log file");
+        assert!(looked.code == 1 && told.len() == 1 && told[0].contains(fault), "{told:?}");
     }
-    let looked = Said::by(&place, &[("LANEWAY_LOG_FILE", "/nofolder/x.log")], &["doctor", "-o", "json"]);
-    let told = about(&looked.json(), "log file");
-    assert!(looked.code == 1 && told.len() == 1 && told[0].contains("/nofolder is not a folder"), "{told:?}");
+    check(&["--log-file", &fresh]).is(0, "");
+    assert!(!std::path::Path::new(&fresh).exists());
+    check(&["--log-file", "/dev/null"]).is(0, "");
     check(&["--set", "lane_limits.urgent.cap=1"]).is(7, "lane_limits is 'urgent' (flag --set): must be one of lanes");
     let odd = Said::by(&place, &[("LANEWAY_NOSUCH", "1")], &["broker", "--check-config"]);
     odd.is(0, "the environment variable LANEWAY_NOSUCH is no setting and is not used");

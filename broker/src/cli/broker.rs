@@ -1,6 +1,7 @@
 //! `laneway broker`: resolves the settings, sets up logs and signals, and runs the broker until it is told to stop.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -119,13 +120,29 @@ fn faults_outside(resolved: &Resolved) -> Vec<Error> {
     faults
 }
 
+/// As a start opens it. Nothing is left behind, and no file is made that was not there.
 pub(super) fn check_log_file(resolved: &Resolved) -> Result<(), ConfigError> {
-    resolved.config.log_file.as_deref().map_or(Ok(()), |file| check_folder(resolved, "log_file", file))
+    let Some(file) = resolved.config.log_file.as_deref() else { return Ok(()) };
+    check_folder(resolved, "log_file", file)?;
+    let folder = folder_of(file);
+    let tried = match fs::metadata(file) {
+        Ok(meta) if meta.is_file() => fs::OpenOptions::new().append(true).open(file).map_err(|error| (file, error)),
+        // A terminal, or a pipe, which an open may wait for.
+        Ok(_) => return Ok(()),
+        Err(_) => tempfile::tempfile_in(folder).map_err(|error| (folder, error)),
+    };
+    let Err((place, error)) = tried else { return Ok(()) };
+    let reason = format!("{} cannot be written: {error}: give it to this user, or choose another", place.display());
+    Err(invalid(resolved, "log_file", file, reason))
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where a file is to be made must be a folder, and no folder of its name.
 fn check_folder(resolved: &Resolved, name: &str, file: &Path) -> Result<(), ConfigError> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     let reason = if file.is_dir() {
         "is a folder: name a file, which may be one in it".into()
     } else if folder.is_dir() {
@@ -133,8 +150,12 @@ fn check_folder(resolved: &Resolved, name: &str, file: &Path) -> Result<(), Conf
     } else {
         format!("{} is not a folder: make it, or choose another", folder.display())
     };
+    Err(invalid(resolved, name, file, reason))
+}
+
+fn invalid(resolved: &Resolved, name: &str, file: &Path, reason: String) -> ConfigError {
     let origin = resolved.origins.get(name).cloned().unwrap_or(Origin::Default);
-    Err(ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason })
+    ConfigError::Invalid { origin, name: name.into(), value: file.display().to_string(), reason }
 }
 
 fn start(common: &Common, args: &BrokerArgs, resolved: Resolved) -> Result<(), Error> {

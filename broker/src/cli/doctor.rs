@@ -131,9 +131,10 @@ impl Findings {
     fn log_file(&mut self, resolved: &Resolved) {
         let Some(file) = &resolved.config.log_file else { return };
         match broker::check_log_file(resolved) {
-            Ok(()) => self.good("log file", format!("{} has a folder", file.display())),
+            Ok(()) => self.good("log file", format!("{} can be written", file.display())),
             Err(error) => {
-                self.bad("log file", error.to_string(), "make the folder, or name another file: log_file".into());
+                let fix = "make the folder, let this user write there, or name another file: log_file";
+                self.bad("log file", error.to_string(), fix.into());
             }
         }
     }
