@@ -104,6 +104,34 @@ fn each_state_has_its_exit_code_and_one_line() {
 }
 
 #[test]
+fn an_endpoint_of_the_environment_names_the_broker_that_is_checked() {
+    // Proves that no database is looked for then, which may be on another machine, unless one is named or it is all that is asked for.
+    let (place, elsewhere) = (Place::new(), Place::new());
+    let broker = Broker::start_with(&place, &[]);
+    Table::open(&place).insert("nobody", "1");
+    let (db, endpoint) = (place.db().display().to_string(), place.endpoint());
+    let by_endpoint = ("LANEWAY_ENDPOINT", endpoint.as_str());
+    let check =
+        |variables: &[(&str, &str)], words: &[&str]| Said::by(&elsewhere, variables, &[&["check"][..], words].concat());
+    wait_until("the task to be counted", || check(&[by_endpoint], &[]).out.contains(" | queued=1 dead=0 wal="));
+    let said = check(&[by_endpoint], &[]);
+    assert!(said.code == 0 && said.out.starts_with("LANEWAY OK - "), "{}", said.out);
+    check(&[by_endpoint], &["--age", "1s"]).is(3, "--age needs the database, which LANEWAY_ENDPOINT does not name");
+    for (variables, words) in [
+        (&[by_endpoint, ("LANEWAY_DB", &db)][..], &["--age", "1h"][..]),
+        (&[by_endpoint], &["--db", &db, "--age", "1h"]),
+    ] {
+        let said = check(variables, words);
+        assert!(said.code == 0 && said.out.contains(" | due=1 age="), "{words:?}: {}", said.out);
+    }
+    let said = check(&[by_endpoint], &["--database-only"]);
+    assert!(said.code == 3 && said.out.contains("laneway.db"), "{}", said.out);
+    assert_eq!(broker.stop(), 0);
+    let said = check(&[by_endpoint], &[]);
+    assert_eq!((said.code, said.out.trim_end()), (2, &*format!("LANEWAY CRITICAL - no broker answers at {endpoint}")));
+}
+
+#[test]
 fn a_good_set_up_has_nothing_bad() {
     // Before the first start, beside a running broker, and after it.
     let place = Place::new();

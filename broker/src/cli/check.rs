@@ -20,7 +20,8 @@ const LOOK: Duration = Duration::from_secs(2);
 ///
 /// Ends with 0 when all is well, 1 for a warning, 2 when it is critical and 3 when it cannot be told. The line carries the figures
 /// behind a bar, as Nagios plugins print them. Each bound is WARN or WARN:CRIT. The database is looked at for two seconds at most, and a
-/// broker need not run: then that is critical, unless --database-only.
+/// broker need not run: then that is critical, unless --database-only. Where an endpoint alone is named, by --endpoint or
+/// LANEWAY_ENDPOINT without a database, the broker there is asked and no database is looked at.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +29,8 @@ Examples:
   laneway check --workers 4
   laneway check --database-only --age 5m")]
 pub(super) struct CheckArgs {
-    /// Due tasks that are too many; with --endpoint all that are queued count, for only the database tells which are due
+    /// Due tasks that are too many; of a broker that is named by its endpoint alone all that are queued count, for only the database
+    /// tells which are due
     #[arg(long, value_name = "WARN[:CRIT]", value_parser = numbers)]
     due: Option<Bounds>,
 
@@ -84,10 +86,8 @@ struct Figure {
 }
 
 pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<(), Error> {
-    if common.endpoint.is_some() {
-        args.check_without_database()?;
-    }
-    let verdict = judge(common, args)
+    let is_alone = args.is_broker_alone(common)?;
+    let verdict = judge(common, args, is_alone)
         .unwrap_or_else(|error| Verdict { findings: vec![(Level::Unknown, error.chain())], figures: Vec::new() });
     let level = verdict.level();
     match common.output {
@@ -102,15 +102,14 @@ pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<(), Error> {
     }
 }
 
-fn judge(common: &Common, args: &CheckArgs) -> Result<Verdict, Error> {
+fn judge(common: &Common, args: &CheckArgs, is_alone: bool) -> Result<Verdict, Error> {
     let mut verdict = Verdict::default();
-    // A broker that is named by its endpoint may have its database anywhere.
-    if common.endpoint.is_none() {
+    if !is_alone {
         verdict.database(&remote::db(common), args)?;
     }
     if !args.database_only {
         match Remote::expect(common).and_then(|broker| broker.stats()) {
-            Ok(stats) => verdict.broker(&stats, args, common.endpoint.is_some()),
+            Ok(stats) => verdict.broker(&stats, args, is_alone),
             Err(Error::Unreachable { endpoint, .. }) => {
                 verdict.find(Level::Critical, format!("no broker answers at {endpoint}"));
             }
@@ -121,14 +120,19 @@ fn judge(common: &Common, args: &CheckArgs) -> Result<Verdict, Error> {
 }
 
 impl CheckArgs {
-    /// Refuses what only a database tells: of an endpoint nobody knows where it has its own.
-    fn check_without_database(&self) -> Result<(), Error> {
+    /// Whether the broker is looked at and no database, for nobody knows where it has its own. Refuses what only a database tells.
+    fn is_broker_alone(&self, common: &Common) -> Result<bool, Error> {
+        let Some(named_by) = remote::endpoint_alone(common) else { return Ok(false) };
+        // The environment's endpoint is for commands that ask a broker.
+        if self.database_only && common.endpoint.is_none() {
+            return Ok(false);
+        }
         let asked = [("--age", self.age.is_some()), ("--database-only", self.database_only)];
         let refuse = |(flag, _): &(&str, bool)| {
-            let text = format!("{flag} needs the database, which --endpoint does not name: say --db PATH instead");
+            let text = format!("{flag} needs the database, which {named_by} does not name: say --db PATH instead");
             Err(Error::Usage(text))
         };
-        asked.iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), refuse)
+        asked.iter().find(|(_, is_asked)| *is_asked).map_or(Ok(true), refuse)
     }
 }
 

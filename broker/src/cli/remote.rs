@@ -48,6 +48,15 @@ fn place(common: &Common) -> (String, bool) {
     }
 }
 
+/// What names a broker by its endpoint where nothing names a database: that broker may have its own anywhere.
+pub(super) fn endpoint_alone(common: &Common) -> Option<&'static str> {
+    if common.endpoint.is_some() {
+        return Some("--endpoint");
+    }
+    let names_db = common.db.is_some() || variable("LANEWAY_DB").is_some();
+    (!names_db && variable("LANEWAY_ENDPOINT").is_some()).then_some("LANEWAY_ENDPOINT")
+}
+
 /// The endpoint when nothing is named.
 fn endpoint_here(db: &Path) -> String {
     socket_of(db).filter(|_| db.exists()).unwrap_or_else(|| TCP_ENDPOINT.into())
