@@ -4,6 +4,10 @@
 
 mod harness;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use harness::{Apart, Broker, Http, Place, Table, WorkerProcess, wait_until};
 use serde_json::json;
 
@@ -177,6 +181,24 @@ fn what_is_no_request_of_the_api_is_refused_without_a_body() {
     let (_broker, http) = start(&place);
     for (path, status) in [("/api/v1/tasks?q=attempt>1", 400), (&format!("/{}", "a".repeat(100_000)), 431)] {
         assert!(http.get(path).is(status).body.is_empty());
+    }
+    // To the byte, in however many pieces it comes.
+    let answer = |bytes: usize, piece: usize| {
+        let mut head = format!("GET /livez HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-fill: ", http.address());
+        head.push_str(&"a".repeat(bytes - head.len() - 4));
+        head.push_str("\r\n\r\n");
+        let mut stream = TcpStream::connect(http.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        for piece in head.as_bytes().chunks(piece) {
+            stream.write_all(piece).unwrap();
+        }
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    for piece in [1_000, 100_000] {
+        assert_eq!([answer(32 * 1024, piece), answer(32 * 1024 + 1, piece)], ["200", "431"], "{piece}");
     }
 }
 

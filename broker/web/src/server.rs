@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Uri};
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -161,8 +162,14 @@ async fn connection(stream: TcpStream, router: Router, app: &Arc<App>, mut stop:
     drop(stream.set_nodelay(true));
     let base = app.settings.base_path.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let request = under(&base, request.map(Body::new));
-        router.clone().oneshot(request)
+        let fits = head_bytes(&request) <= HEAD_BYTES_MAX;
+        let answer = fits.then(|| router.clone().oneshot(under(&base, request.map(Body::new))));
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(head_too_large()),
+            }
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES_MAX);
@@ -177,6 +184,22 @@ async fn connection(stream: TcpStream, router: Router, app: &Arc<App>, mut stop:
     if let Err(error) = ended {
         tracing::trace!(target: "laneway::web", %error, "connection");
     }
+}
+
+/// What the head of a request has taken. hyper compares its buffer with the bound only where that does not hold a whole head yet:
+/// one that comes at once may be nearly twice as large, and then how it came would decide.
+fn head_bytes<T>(request: &Request<T>) -> usize {
+    let line = request.method().as_str().len() + request.uri().to_string().len() + "  HTTP/1.1\r\n".len();
+    let field = |name: &str, value: &HeaderValue| name.len() + value.len() + ": \r\n".len();
+    line + request.headers().iter().map(|(name, value)| field(name.as_str(), value)).sum::<usize>() + "\r\n".len()
+}
+
+/// As hyper answers one that does not fit its buffer.
+fn head_too_large() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Takes the path of a reverse proxy away. Some proxies have done so already.
