@@ -132,6 +132,49 @@ fn an_endpoint_of_the_environment_names_the_broker_that_is_checked() {
 }
 
 #[test]
+fn a_database_too_deep_for_a_socket_has_its_own_broker_still() {
+    // Proves that commands go by the lock of the database, neither to the default port nor to a socket of the same short name where they
+    // are started, and that the path, the bound and the next step are told by a start, by doctor and by who finds nobody.
+    let place = Place::new();
+    let folder = place.path(&"d".repeat(100));
+    std::fs::create_dir(&folder).unwrap();
+    let db = folder.join("deep.db").display().to_string();
+    let bytes = db.len() + ".sock".len();
+    let (path, over) = (format!("{db}.sock"), format!("has {bytes} bytes, over the 107 that a socket may have"));
+    let nobody = format!("no broker answers at ipc://{path}, whose path {over}");
+    for words in [&["stats", "--db", &db][..], &["work", "--db", &db, "echo", "--", "cat"], &["web", "--db", &db]] {
+        Said::by(&place, &[], words).is(3, &nobody);
+    }
+    Said::by(&place, &[], &["stats", "--endpoint", &format!("ipc://{path}")]).is(3, &nobody);
+    let checked = Said::by(&place, &[], &["broker", "--db", &db, "--check-config"]);
+    let fix = "name a shorter path in bind";
+    for says in
+        [format!("ipc://{path} has a path of {bytes} bytes, at most 107 are allowed; {fix}"), "only tcp://".into()]
+    {
+        checked.is(0, &says);
+    }
+    let found = doctor_of(&place, &db, &[]).1;
+    let odd = found.iter().find(|finding| finding["about"] == "settings" && finding["health"] == "odd").unwrap();
+    assert!(odd["what"].as_str().unwrap().ends_with("at most 107 are allowed"), "{odd}");
+    assert!(odd["fix"].as_str().unwrap().starts_with(fix), "{odd}");
+
+    let start = |db: &str, folder: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_laneway"));
+        command.args(["broker", "--db", db, "--bind", "ipc://b.sock", "--bind", "tcp://127.0.0.1:0"]);
+        Program::start(command.current_dir(folder))
+    };
+    let [_mine, _other] = [start(&db, &folder), start("other.db", place.dir())];
+    for db in [&*db, "other.db"] {
+        wait_until("the broker to answer", || Said::by(&place, &[], &["stats", "--db", db]).code == 0);
+    }
+    let submitted = Said::by(&place, &[], &["submit", "nobody", "--db", &db]);
+    assert!(submitted.code == 0 && submitted.err.is_empty(), "{}", submitted.err);
+    let queued = |db: &str| Said::by(&place, &[], &["stats", "-o", "json", "--db", db]).json()[0]["queued"].clone();
+    wait_until("the task to be counted", || queued(&db) == 1);
+    assert_eq!(queued("other.db"), 0);
+}
+
+#[test]
 fn a_good_set_up_has_nothing_bad() {
     // Before the first start, beside a running broker, and after it.
     let place = Place::new();

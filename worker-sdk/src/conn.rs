@@ -123,7 +123,12 @@ impl Conn {
             zmq::Error::EPROTONOSUPPORT | zmq::Error::ENOCOMPATPROTO => {
                 self.bad_endpoint("its transport is not known; expected tcp://HOST:PORT or ipc://PATH")
             }
-            zmq::Error::ENAMETOOLONG => self.bad_endpoint("the path is longer than 107 bytes; use a shorter one"),
+            zmq::Error::ENAMETOOLONG => {
+                let bytes = self.address.endpoint.trim_start_matches("ipc://").len();
+                self.bad_endpoint(&format!(
+                    "its path has {bytes} bytes, at most 107 are allowed; let the broker listen at a shorter one, or at tcp://"
+                ))
+            }
             error => Error::System(format!("no socket: {error}")),
         })
     }

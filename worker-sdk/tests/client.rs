@@ -12,6 +12,17 @@ use laneway::protocol::message::{End, Outcome};
 use laneway::{Client, Context, Error, Failure, Lease, Task, TaskId, TaskState, Worker};
 
 #[test]
+fn a_path_that_no_socket_can_have_is_told_with_its_bound() {
+    // Proves it at once, for whoever made the endpoint out of the path of a deep database.
+    let endpoint = format!("ipc:///{}", "d".repeat(119));
+    let told = Client::connect(&endpoint).unwrap_err().to_string();
+    assert!(
+        told.starts_with(&format!("endpoint '{endpoint}' cannot be used: its path has 120 bytes, at most 107")),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_wait_hears_progress_and_the_result_across_a_restart() {
     // The waiter is parked when the broker dies; it hears the end from the next one.
     let mut broker = Broker::start();

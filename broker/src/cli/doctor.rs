@@ -88,7 +88,9 @@ pub(super) fn run(common: &Common, args: &DoctorArgs) -> Result<(), Error> {
         Ok(resolved) => {
             found.good("settings", "they are consistent".into());
             for warning in &resolved.warnings {
-                found.odd("settings", warning.clone(), "change the setting".into());
+                // Some say what to do behind what is odd.
+                let (what, fix) = warning.split_once("; ").unwrap_or((warning, "change the setting"));
+                found.odd("settings", what.into(), fix.into());
             }
             found.log_file(&resolved);
             examine(&mut found, &resolved.config);

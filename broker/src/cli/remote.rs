@@ -14,7 +14,7 @@ use laneway_protocol::message::{
 use laneway_protocol::{Code, Kind, LaneName, TaskId, WireError};
 
 use super::{Common, variable};
-use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside};
+use crate::config::{IPC_PATH_BYTES_MAX, TCP_ENDPOINT, ipc_beside, ipc_path};
 use crate::error::Error;
 use crate::store::lock;
 
@@ -32,7 +32,7 @@ pub(super) fn db(common: &Common) -> PathBuf {
 /// named and no database lies here.
 fn place(common: &Common) -> (String, bool) {
     let named = |endpoint| (endpoint, true);
-    let of_db = |db: &Path| (socket_of(db).unwrap_or_else(|| TCP_ENDPOINT.into()), false);
+    let of_db = |db: &Path| (ipc_beside(db), false);
     if let Some(endpoint) = common.endpoint.clone() {
         return named(endpoint);
     }
@@ -59,13 +59,19 @@ pub(super) fn endpoint_alone(common: &Common) -> Option<&'static str> {
 
 /// The endpoint when nothing is named.
 fn endpoint_here(db: &Path) -> String {
-    socket_of(db).filter(|_| db.exists()).unwrap_or_else(|| TCP_ENDPOINT.into())
+    if db.exists() { ipc_beside(db) } else { TCP_ENDPOINT.into() }
 }
 
-/// The socket beside a database; `None` when the path is longer than a socket's can be.
-fn socket_of(db: &Path) -> Option<String> {
-    let socket = ipc_beside(db);
-    (socket.trim_start_matches("ipc://").len() <= IPC_PATH_BYTES_MAX).then_some(socket)
+/// Of a socket that cannot be, for its path is longer than the system takes: who listens there instead only the lock of the database
+/// tells. The default port, which a broker has then, may be that of another one.
+fn too_long(endpoint: &str) -> Option<String> {
+    let bytes = ipc_path(endpoint)?.as_os_str().len();
+    let text = || format!("whose path has {bytes} bytes, over the {IPC_PATH_BYTES_MAX} that a socket may have");
+    (bytes > IPC_PATH_BYTES_MAX).then(text)
+}
+
+fn unreachable(endpoint: String) -> Error {
+    Error::Unreachable { detail: too_long(&endpoint), endpoint }
 }
 
 /// The default port, when it is asked although nobody named it: it may be another's.
@@ -74,8 +80,15 @@ pub(super) fn fallback(common: &Common) -> Option<&'static str> {
     (!is_named && endpoint == TCP_ENDPOINT).then_some(TCP_ENDPOINT)
 }
 
-/// Where to look for the broker, and with which keys: one that is found by its database may listen elsewhere than beside it.
+/// Where to look for the broker, now and later, and with which keys. Beside a database whose socket would be too long it must run
+/// already.
 pub(super) fn address(common: &Common) -> Result<(String, Option<Curve>), Error> {
+    let (endpoint, curve) = found(common)?;
+    if too_long(&endpoint).is_some() { Err(unreachable(endpoint)) } else { Ok((endpoint, curve)) }
+}
+
+/// Where the broker is: one that is found by its database may listen elsewhere than beside it.
+fn found(common: &Common) -> Result<(String, Option<Curve>), Error> {
     let (endpoint, is_named) = place(common);
     let curve = curve(common, is_named)?;
     let elsewhere = if is_named || is_alive(&endpoint) { None } else { running(&db(common)) };
@@ -157,10 +170,10 @@ impl Remote {
     /// `None` when no broker answers and the command may go on with the file.
     pub(super) fn reach(common: &Common) -> Result<Option<Self>, Error> {
         // Somebody who names a broker means that one, and not a file that happens to lie here.
-        let (endpoint, curve) = address(common)?;
+        let (endpoint, curve) = found(common)?;
         if !is_alive(&endpoint) {
             let is_named = place(common).1;
-            return if is_named { Err(Error::Unreachable { endpoint, detail: None }) } else { Ok(None) };
+            return if is_named { Err(unreachable(endpoint)) } else { Ok(None) };
         }
         Self::connect(&endpoint, curve).map(Some)
     }
@@ -176,8 +189,7 @@ impl Remote {
 
     /// For commands that need a running broker.
     pub(super) fn expect(common: &Common) -> Result<Self, Error> {
-        let nobody = || Error::Unreachable { endpoint: endpoint(common), detail: None };
-        Self::reach(common)?.ok_or_else(nobody)
+        Self::reach(common)?.ok_or_else(|| unreachable(endpoint(common)))
     }
 
     pub(super) fn submit(&self, task: NewTask) -> Result<Stored, Error> {
@@ -396,7 +408,9 @@ mod tests {
         };
         assert_eq!(place(&common(Some(&db), None)), (socket, false));
         assert_eq!(place(&common(None, Some("tcp://127.0.0.1:1"))), ("tcp://127.0.0.1:1".into(), true));
-        assert_eq!(place(&common(Some(Path::new(&"d".repeat(120))), None)), (TCP_ENDPOINT.into(), false));
+        // A path that is too long for a socket too: the default port may be another's all the same.
+        let long = "d".repeat(120);
+        assert_eq!(place(&common(Some(Path::new(&long)), None)), (format!("ipc://{long}.sock"), false));
     }
 
     #[test]

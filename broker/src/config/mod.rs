@@ -298,9 +298,12 @@ impl Default for Config {
 /// A socket beside the database, and loopback tcp for languages and places where ipc is awkward.
 fn default_bind(db: &Path, warnings: &mut Vec<String>) -> Vec<String> {
     let ipc = ipc_beside(db);
-    // A deep database path is no reason not to start: clients fall back to tcp in the same way.
+    // A deep database path is no reason not to start: clients of that database are told the port by its lock.
     if let Err(reason) = endpoint::check(&ipc) {
-        warnings.push(format!("no default socket beside the database: {ipc}: {reason}"));
+        warnings.push(format!(
+            "no socket beside the database, only {TCP_ENDPOINT}, where every user of this machine may come: {ipc} {reason}; \
+             name a shorter path in bind, as in ipc:///run/laneway/laneway.sock, or put the database in a shorter one"
+        ));
         return vec![TCP_ENDPOINT.into()];
     }
     vec![ipc, TCP_ENDPOINT.into()]

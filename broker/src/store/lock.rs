@@ -26,6 +26,12 @@ pub(crate) struct BrokerLock {
 impl BrokerLock {
     /// Adds where the broker listens to what a second one will be told.
     pub(crate) fn tell_endpoints(&mut self, endpoints: &[String]) -> Result<(), StoreError> {
+        // Whoever reads it may stand in another folder, where a short path is another broker's socket.
+        let from_anywhere = |endpoint: &String| {
+            let path = endpoint.strip_prefix("ipc://").and_then(|path| std::path::absolute(path).ok());
+            path.map_or_else(|| endpoint.clone(), |path| format!("ipc://{}", path.display()))
+        };
+        let endpoints: Vec<String> = endpoints.iter().map(from_anywhere).collect();
         // In one write behind what is there, so that a reader never finds the file empty.
         let written = self.file.write_all(format!("{LISTENING}{}", endpoints.join(" ")).as_bytes());
         written.map_err(|cause| StoreError::Unavailable(format!("cannot write the lock file: {cause}")))
