@@ -33,6 +33,7 @@ fn survives(place: &Place, broker: Broker, fill: impl FnOnce(&Broker), free: imp
     };
     let Answer::Error(error) = client.ask(Request::Submit(submit.clone())) else { panic!("nothing can be stored") };
     assert_eq!((error.code, error.retry), (Code::Storage, true), "{error}");
+    assert!(broker.client().stats().unwrap().storage_error.is_some(), "counts say why nothing moves");
     assert_eq!(table.state(id), "running");
     free(&broker);
     table.wait_for_state(id, "done");

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use laneway_protocol::message::{Answer, NewTask, Request, Submit};
-use laneway_protocol::{Code, Kind, Payload, RequestId};
+use laneway_protocol::message::{Answer, Filter, NewTask, Request, Submit};
+use laneway_protocol::{Code, Kind, Payload, RequestId, TaskState};
 
 use crate::harness::{Broker, Place, RawPeer, Table, WorkerProcess, wait_until};
 
@@ -13,8 +13,9 @@ const LOCKED: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
-    // Proves that a broker which cannot write for 30 s says so, refuses what it cannot store, keeps its workers and what they
-    // run, holds the outcome that comes meanwhile and stores it when the lock is gone. Nothing is lost, run twice or blamed.
+    // Proves that a broker which cannot write for 30 s says so, refuses what it cannot store, tells what is in the table, keeps its
+    // workers and what they run, holds the outcome that comes meanwhile and stores it when the lock is gone. Nothing is lost, run
+    // twice or blamed.
     let place = Place::new();
     let broker = Broker::start(&place);
     let worker = WorkerProcess::start(&place, "slots=2");
@@ -40,7 +41,13 @@ fn a_lock_of_half_a_minute_costs_nothing_but_that_time() {
     wait_until("the log to tell it", || says("the database is locked by another process"));
     let Answer::Error(error) = client.ask(Request::Submit(submit.clone())) else { panic!("nothing can be stored") };
     assert_eq!((error.code, error.retry), (Code::Storage, true), "{error}");
-    assert_eq!(broker.client().workers().unwrap().len(), 1, "the worker is known, and questions are answered");
+    let looks = broker.client();
+    assert_eq!(looks.workers().unwrap().len(), 1, "the worker is known");
+    let told = looks.stats().unwrap().storage_error;
+    assert!(told.is_some_and(|cause| cause.contains("locked by another process")), "counts say why nothing moves");
+    let running = Filter { state: Some(TaskState::Running), ..Filter::default() };
+    assert_eq!(looks.list(running).unwrap().rows.len(), 2, "the table can be read");
+    assert!(since.elapsed() < LOCKED, "it was answered when the lock was gone");
     wait_until("the time to be over", || since.elapsed() >= LOCKED);
     assert_eq!(tasks.map(|id| table.state(id)), ["running", "running"]);
     app.0.execute_batch("COMMIT").unwrap();

@@ -1,6 +1,7 @@
 //! Operations that wait for a turn: the steps of tasks' lives in the order in which they were asked for, and behind them what
 //! only people ask, lists and counts. A turn takes so many that its rows are bounded; a flood of questions delays questions and
-//! no task. A question never goes before a step that was asked before it: what is counted behind a change confirms the change.
+//! no task. A question never goes before a step that was asked before it: what is counted behind a change confirms the change. Only
+//! while no turn goes through does it pass those that it cannot confirm.
 //!
 //! A hand-out waits a moment for its end, for the two together are one write. Nobody waits for its record, and should the broker
 //! die meanwhile, the lease itself tells the next one. It never comes behind anything that could tell the difference.
@@ -105,6 +106,38 @@ impl Docket {
         self.n_left -= 1;
     }
 
+    /// Takes the questions of one look, each with its place: those of people whose answer confirms none of the steps before them. What
+    /// a step has brought about nobody was told before it is written, so its row is seen as it was, that of a hand-out among them.
+    pub(super) fn take_questions(&mut self) -> Vec<(u64, Ordered)> {
+        if self.questions.is_empty() {
+            return Vec::new();
+        }
+        let n_passed = self.steps.iter().take_while(|(_, op)| !is_confirmed(op)).count() as u64;
+        let until = self.n_left + n_passed;
+        let (mut taken, mut rows_left) = (Vec::new(), READ_ROWS);
+        for asked in std::mem::take(&mut self.questions) {
+            let (after, (_, op)) = &asked;
+            let (is_free, rows) = (*after <= until && is_for_people(op), weight(op));
+            if is_free && (taken.is_empty() || rows <= rows_left) {
+                rows_left = rows_left.saturating_sub(rows);
+                taken.push(asked);
+            } else {
+                if is_free {
+                    // None behind it goes before it.
+                    rows_left = 0;
+                }
+                self.questions.push_back(asked);
+            }
+        }
+        taken
+    }
+
+    pub(super) fn put_back_questions(&mut self, taken: Vec<(u64, Ordered)>) {
+        for question in taken.into_iter().rev() {
+            self.questions.push_front(question);
+        }
+    }
+
     /// Holds no hand-out any longer: nothing more will come.
     pub(super) fn let_go(&mut self) {
         for start in self.take_held(|_| true).into_iter().rev() {
@@ -165,6 +198,25 @@ fn sees_starts(op: &Op) -> bool {
     }
 }
 
+/// Whether a question behind it may be there to confirm it: what people change. Steps that are told by their own results, or by none,
+/// need no such thing.
+fn is_confirmed(op: &Op) -> bool {
+    match op {
+        Op::Started(_)
+        | Op::Ended(_)
+        | Op::Noted(_)
+        | Op::Submit { .. }
+        | Op::Find(_)
+        | Op::FindKey { .. }
+        | Op::FindTwins(_)
+        | Op::Endings(_)
+        | Op::Parents { .. }
+        | Op::SessionUp { .. }
+        | Op::SessionGone { .. } => false,
+        op => !is_question(op),
+    }
+}
+
 /// How many of them, from the first on, have about so many rows; at least one.
 fn fitting<'o>(ops: impl Iterator<Item = &'o Ordered>, rows: usize) -> usize {
     let (mut left, mut n) = (rows, 0);
@@ -187,6 +239,12 @@ fn is_question(op: &Op) -> bool {
         Op::Bulk(slice) => slice.dry_run,
         _ => false,
     }
+}
+
+/// Of questions: whether its answer is for somebody who looks. A look at a group on behalf of those who wait for it tells them what has
+/// happened since, in the order of the turns.
+fn is_for_people(op: &Op) -> bool {
+    !matches!(op, Op::Group { live: 1.., .. })
 }
 
 /// About how many rows it reads or writes.
@@ -250,6 +308,24 @@ mod tests {
         assert_eq!(docket.take(4_096, NOW), [find(1), list(512), list(512)]);
         assert_eq!(docket.take(4_096, NOW), [list(512), list(512)]);
         assert_eq!(docket.len(), 96);
+    }
+
+    #[test]
+    fn a_question_passes_steps_that_wait_but_no_change_of_people() {
+        // Proves that what a look may answer does not confirm a pause that is not written, and keeps its place where it cannot.
+        let pause = || (None, Op::PauseLane { lane: LaneName::new("low").unwrap(), paused: true });
+        let waiters = (None, Op::Group { group: 1, live: 1 });
+        let mut docket = Docket::default();
+        docket.extend(vec![find(1), waiters.clone(), list(512), list(513), find(2), list(512), pause(), list(2)], NOW);
+        let taken = docket.take_questions();
+        assert_eq!(taken.len(), 1, "no more than a look has room for");
+        docket.put_back_questions(taken);
+        for expected in [list(512), list(513), list(512)] {
+            let [(_, question)] = &docket.take_questions()[..] else { panic!("one at a time") };
+            assert_eq!(*question, expected);
+        }
+        assert_eq!(docket.take_questions(), [], "behind the pause");
+        assert_eq!(docket.take(4_096, NOW), [find(1), find(2), pause(), waiters, list(2)]);
     }
 
     #[test]

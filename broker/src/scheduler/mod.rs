@@ -26,6 +26,7 @@ mod docket;
 mod lines;
 mod outlet;
 mod promise;
+mod questions;
 mod spared;
 #[cfg(feature = "internals")]
 mod step;
@@ -250,6 +251,7 @@ impl<S: Store> Scheduler<S> {
                 Err(error) if error.retry() => {
                     self.store.rollback();
                     self.tell_failure(&error, now);
+                    self.answer_questions(now)?;
                     std::thread::sleep(Duration::from_millis(RETRY_MS));
                 }
                 Err(error) => {

@@ -22,7 +22,9 @@ impl<S: Store> Scheduler<S> {
             }
             Err(error) if error.retry() => {
                 self.store.rollback();
-                self.tell_failure(&error, self.clock.now());
+                let now = self.clock.now();
+                self.tell_failure(&error, now);
+                self.answer_questions(now)?;
                 Ok(true)
             }
             Err(error) => {

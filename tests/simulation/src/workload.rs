@@ -125,7 +125,7 @@ impl World {
         Some(match dice {
             ..70 => {
                 // Of many at once, too, whose words find no room in one answer.
-                let all = self.chance.chance(40);
+                let all = self.chance.chance(60);
                 let (tasks, abandon) = (if all { known.clone() } else { some(self) }, self.chance.chance(40));
                 let wait = WaitFor { tasks, kind: None, unique_key: None, cursor: None, wait_ms, abandon, group: None };
                 (Request::WaitFor(self.by_key(wait)), wait_ms)
