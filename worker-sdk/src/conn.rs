@@ -108,7 +108,8 @@ impl Conn {
         Self::new(self.context.clone(), self.address.clone())
     }
 
-    /// Another one to the same endpoint that does not wait for answers before it sends; its user numbers its questions.
+    /// Another one to the same endpoint that does not wait for answers before it sends; its user numbers its questions. Once its
+    /// connection is lost there is no other.
     pub(crate) fn dealer(&self) -> Self {
         Self { sort: zmq::DEALER, ..self.sibling() }
     }
@@ -256,7 +257,8 @@ impl Conn {
             }
             socket.set_immediate(true)?;
             socket.set_linger(0)?;
-            socket.set_reconnect_ivl(RECONNECT_MS)?;
+            // -1: never.
+            socket.set_reconnect_ivl(if self.sort == zmq::DEALER { -1 } else { RECONNECT_MS })?;
             socket.set_reconnect_ivl_max(RECONNECT_MAX_MS)?;
             socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
             socket.set_heartbeat_timeout(HEARTBEAT_TIMEOUT_MS)?;
