@@ -77,10 +77,8 @@ impl Cron {
 
 impl Auditor {
     pub(super) fn cron_on_start(&mut self) {
-        let Cron { told, ids, .. } = std::mem::take(&mut self.cron);
-        self.cron = Cron { told, ids, ..Cron::default() };
-        let Cron { told, ever, .. } = std::mem::take(&mut self.cron);
-        self.cron = Cron { told, ever, ..Cron::default() };
+        let Cron { told, ids, ever, .. } = std::mem::take(&mut self.cron);
+        self.cron = Cron { told, ids, ever, ..Cron::default() };
     }
 
     pub(super) fn cron_on_asked(&mut self, reply: ReplyTo) {
