@@ -30,7 +30,7 @@ pub(crate) fn ask(
     let mut conn = conn.dealer();
     conn.open().map_err(|_| Miss::NotConnected)?;
     let mut requests = requests.enumerate();
-    let (mut on_their_way, mut goes_on, mut connect) = (0, true, CONNECTED_WITHIN);
+    let (mut on_their_way, mut goes_on, mut connect) = (0, true, patience.min(CONNECTED_WITHIN));
     loop {
         while goes_on && on_their_way < ON_THEIR_WAY_MAX {
             let Some((place, request)) = requests.next() else {
