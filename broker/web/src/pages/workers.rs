@@ -132,7 +132,7 @@ pub(super) async fn parts(app: &App, snapshot: &Snapshot, fields: &Fields, may_c
             bar: bar(worker.busy().into(), worker.slots.into(), "s-running"),
             tasks: worker.running.iter().take(TASKS_SHOWN).map(task).collect(),
             more_tasks: worker.running.len().saturating_sub(TASKS_SHOWN),
-            since: span(i64::try_from(worker.connected_ms).unwrap_or(0) / 10_000 * 10_000),
+            since: connected(worker.connected_ms),
             stop_question: stop_question(&worker.name),
             is_away: worker.away,
             is_draining: worker.draining,
@@ -188,6 +188,14 @@ pub(crate) async fn drain(visit: Visit, Form(fields): Form) -> Shown {
     Ok(visit.to(&address(&fields)))
 }
 
+/// In steps of ten seconds, so that a page of workers that only wait stays as it is for as long.
+fn connected(ms: u64) -> String {
+    match i64::try_from(ms).unwrap_or(0) / 10_000 {
+        0 => "just now".into(),
+        steps => span(steps * 10_000),
+    }
+}
+
 /// What a session calls itself. A form may have come with the name already.
 fn name(visit: &Visit, worker: &str) -> String {
     let snapshot = visit.app.live.last();
@@ -200,6 +208,12 @@ mod tests {
     use laneway_protocol::SessionName;
 
     use super::*;
+
+    #[test]
+    fn the_time_since_a_worker_came_moves_in_steps() {
+        let told = [0, 9_999, 10_000, 19_999, 60_000].map(connected);
+        assert_eq!(told, ["just now", "just now", "10 s", "10 s", "1 min"]);
+    }
 
     #[test]
     fn of_many_workers_some_are_shown_and_the_others_found() {
